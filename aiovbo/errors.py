@@ -1,0 +1,218 @@
+"""Every exception that aiovbo raises.
+
+::
+
+    VboError
+    ├── ConfigError                    also ValueError; raised before anything is sent
+    ├── ServerError                    one backup server's trouble, a value as much as an exception
+    │   ├── UnreachableError           name resolution, TCP, cut off
+    │   │   ├── TlsError               no trust, or no TLS
+    │   │   └── ServerTimeoutError     also TimeoutError
+    │   ├── ResponseError              a status that means no
+    │   │   ├── ForbiddenError         403
+    │   │   ├── NotFoundError          404
+    │   │   ├── ConflictError          409
+    │   │   ├── RateLimitedError       429
+    │   │   └── ServerFaultError       5xx
+    │   ├── AuthenticationError        logon refused, or a fresh token refused
+    │   └── PayloadError               an answer that is not what the API promises
+    ├── FleetError                     also ExceptionGroup; the ServerErrors of one fleet query
+    ├── LinkError                      also LookupError; missing, unsafe or detached link
+    └── ClosedError                    used after or during closing, or from another event loop
+
+Knows nothing of HTTP libraries, and never holds a secret: every error can be logged, pickled and shown.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal, Self
+
+Phase = Literal["queue", "dns", "connect", "tls", "send", "read", "body", "paging"]
+"""How far a request had come: waiting for its turn, resolving the name, connecting, ..., paging."""
+
+TlsReason = Literal[
+    "untrusted", "expired", "hostname", "pin", "protocol", "client_cert", "strict", "not_tls"
+]
+"""Why a TLS connection was given up."""
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Text that came from a server, safe to show: one line, no control characters, cut at `limit`."""
+    head = text[: limit * 4]
+    clean = " ".join("".join(c if c.isprintable() else " " for c in head).split())
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+class VboError(Exception):
+    """What every error of this package is."""
+
+
+class ConfigError(VboError, ValueError):
+    """A setting that cannot work; raised before anything is sent."""
+
+
+class ServerError(VboError):
+    """One backup server's trouble: which server, what was asked, what happened, what to do next."""
+
+    may_pass: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        server: str = "",
+        operation: str = "",
+        phase: Phase | None = None,
+        attempts: int = 0,
+        elapsed: float = 0.0,
+        retryable: bool | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        """What happened, in a few words."""
+        self.server = server
+        """The server's name in the fleet."""
+        self.operation = operation
+        """What was asked: method and path, without the query."""
+        self.phase: Phase | None = phase
+        """How far the last attempt had come; None where that says nothing."""
+        self.attempts = attempts
+        """How often it was tried; 0 where nothing was sent."""
+        self.elapsed = elapsed
+        """Seconds from the first attempt to giving up."""
+        self.retryable = self.may_pass if retryable is None else retryable
+        """Whether the same request may well work later, unchanged."""
+        self.hint = hint
+        """What to do next."""
+
+    def __str__(self) -> str:
+        place = ": ".join(part for part in (self.server, self.operation) if part)
+        text = f"{place}: {self.what}" if place else self.what
+        if self.attempts:
+            often = "tried once" if self.attempts == 1 else f"tried {self.attempts} times"
+            text += f" ({often}, {self.elapsed:.1f} s)"
+        return f"{text}. {self.hint}" if self.hint else text
+
+
+class UnreachableError(ServerError):
+    """No conversation came about, or it was cut off: name resolution, TCP, a lost connection."""
+
+    may_pass = True
+
+
+class TlsError(UnreachableError):
+    """The TLS connection was given up, before any request was sent; `reason` says why."""
+
+    may_pass = False
+
+    def __init__(
+        self, what: str, *, reason: TlsReason = "untrusted", hint: str = "", server: str = ""
+    ) -> None:
+        super().__init__(what, phase="tls", hint=hint, server=server)
+        self.reason: TlsReason = reason
+        """untrusted, expired, hostname, pin, protocol, client_cert, strict or not_tls."""
+
+
+class ServerTimeoutError(UnreachableError, TimeoutError):
+    """Time ran out; `phase` says in what."""
+
+
+class ResponseError(ServerError):
+    """The server answered with a status that means no."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        status: int = 0,
+        error_code: str | None = None,
+        message: str = "",
+        retryable: bool | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(what, retryable=retryable, hint=hint)
+        self.status = status
+        """The HTTP status."""
+        self.error_code = error_code
+        """Veeam's `errorCode`, such as ResourceNotFound; None where the answer has none."""
+        self.message = message
+        """The server's own words, the first 200 characters."""
+
+
+class ForbiddenError(ResponseError):
+    """403: logged on, but this account may not do that."""
+
+
+class NotFoundError(ResponseError):
+    """404: no such resource, or an API version that this server does not offer."""
+
+
+class ConflictError(ResponseError):
+    """409: the server's present state forbids it."""
+
+
+class RateLimitedError(ResponseError):
+    """429: asked too often; `retry_after` says for how long to leave the server alone."""
+
+    may_pass = True
+    retry_after: float | None = None
+    """Seconds the server asked us to wait; None where it named no time."""
+
+
+class ServerFaultError(ResponseError):
+    """5xx: the server, or a proxy in front of it, failed."""
+
+    may_pass = True
+    retry_after: float | None = None
+    """Seconds the server asked us to wait; None where it named no time."""
+
+
+class AuthenticationError(ServerError):
+    """The logon was refused, or a token that had just been granted was."""
+
+
+class PayloadError(ServerError):
+    """An answer that is not what the API promises: empty, cut short, too large, of the wrong shape."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        problems: Sequence[str] = (),
+        phase: Phase | None = "body",
+        retryable: bool | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(what, phase=phase, retryable=retryable, hint=hint)
+        self.problems = tuple(problems)
+        """What is wrong with it, one entry each, with the path inside the document."""
+
+
+class FleetError(VboError, ExceptionGroup[ServerError]):
+    """Some servers failed; raised after every healthy server's items were delivered."""
+
+    def __new__(cls, message: str, errors: Sequence[ServerError]) -> Self:
+        """One error for several servers'; `errors` must not be empty."""
+        return super().__new__(cls, message, errors)
+
+    @classmethod
+    def of(cls, errors: Sequence[ServerError], asked: int) -> Self:
+        """The error for `errors` out of `asked` servers."""
+        named = "; ".join(f"{error.server}: {error.what}" for error in errors[:3])
+        more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""  # noqa: PLR2004  # three are enough to recognise a pattern
+        return cls(f"{len(errors)} of {asked} servers failed: {named}{more}", errors)
+
+    def derive(self, excs: Sequence[Exception]) -> ExceptionGroup[Exception]:  # type: ignore[override]  # typeshed's overloads cannot say "the same group, narrowed"
+        """A group for a part of the errors, as `split` and `except*` need it."""
+        errors = [error for error in excs if isinstance(error, ServerError)]
+        if len(errors) == len(excs):
+            return type(self)(self.message, errors)
+        return ExceptionGroup(self.message, excs)
+
+
+class LinkError(VboError, LookupError):
+    """A link that is missing, unsafe to follow, or detached from the client it came from."""
+
+
+class ClosedError(VboError):
+    """Used after closing or while closing, or from an event loop other than its own."""
