@@ -191,10 +191,6 @@ class PayloadError(ServerError):
 class FleetError(VboError, ExceptionGroup[ServerError]):
     """Some servers failed; raised after every healthy server's items were delivered."""
 
-    def __new__(cls, message: str, errors: Sequence[ServerError]) -> Self:
-        """One error for several servers'; `errors` must not be empty."""
-        return super().__new__(cls, message, errors)
-
     @classmethod
     def of(cls, errors: Sequence[ServerError], asked: int) -> Self:
         """The error for `errors` out of `asked` servers."""

@@ -1,0 +1,278 @@
+"""What a user sets: servers, credentials, trust, limits. Frozen values, checked when they are made.
+
+Knows nothing of HTTP libraries and does no I/O: files are named here and read elsewhere.
+"""
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
+from os import PathLike, fspath
+from typing import Literal, NoReturn, get_args
+
+from attrs import field, frozen
+from yarl import URL
+
+from aiovbo.errors import ConfigError
+
+ApiVersion = Literal["v4", "v5", "v6", "v7", "v8"]
+API_VERSIONS: tuple[ApiVersion, ...] = get_args(ApiVersion)
+"""The versions spoken, oldest first."""
+
+DEFAULT_PORT = 4443
+"""Source: Veeam Backup for Microsoft 365 help center, "REST API", read 2026-11-23."""
+
+SecretSource = str | Callable[[], Awaitable[str]]
+"""A secret, or an async callable that provides it when it is needed."""
+
+_FINGERPRINT = (
+    "openssl s_client -connect HOST:4443 </dev/null | openssl x509 -noout -fingerprint -sha256"
+)
+
+
+class Secret:
+    """A secret that is shown to nobody: not by repr, not by pickle, only to the one who reveals it."""
+
+    __slots__ = ("_source",)
+
+    def __init__(self, source: SecretSource) -> None:
+        if not isinstance(source, str) and not callable(source):
+            message = "a secret is a str, or an async callable that returns one"
+            raise ConfigError(message)
+        self._source = source
+
+    async def reveal(self) -> str:
+        """The secret's text; asks the provider where there is one."""
+        return self._source if isinstance(self._source, str) else await self._source()
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._source == other._source
+
+    def __hash__(self) -> int:
+        return hash(self._source)
+
+    def __copy__(self) -> "Secret":
+        return self
+
+    def __deepcopy__(self, memo: object) -> "Secret":
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        message = (
+            "credentials are not pickled, that would write the secret down: "
+            "make them where they are used, for instance from the environment"
+        )
+        raise TypeError(message)
+
+
+def _username(value: str) -> str:
+    if not value:
+        message = "Password needs a user name such as 'DOMAIN\\user' or 'user@domain'"
+        raise ConfigError(message)
+    return value
+
+
+@frozen
+class Password:
+    """A user name and password, exchanged for a token that is renewed as long as it is needed."""
+
+    username: str = field(converter=_username)
+    """`DOMAIN\\user` or `user@domain`."""
+    password: Secret = field(converter=Secret)
+    """A `str`, or an async callable that provides it."""
+
+
+@frozen
+class Bearer:
+    """A token that somebody else obtained; it cannot be renewed here."""
+
+    token: Secret = field(converter=Secret)
+    """A `str`, or an async callable that provides it; asked again when a server refuses it."""
+
+
+Credentials = Password | Bearer
+
+
+def _path(value: "str | PathLike[str] | None") -> str | None:
+    return None if value is None else fspath(value)
+
+
+def _pins(value: str | Iterable[str]) -> tuple[str, ...]:
+    return tuple(_pin(text) for text in ([value] if isinstance(value, str) else value))
+
+
+def _pin(text: str) -> str:
+    digits = re.sub(r"[:\s]", "", re.sub(r"(?i)^\s*sha-?256\s*[:=]", "", text)).lower()
+    if re.fullmatch(r"[0-9a-f]{64}", digits):
+        return f"sha256:{digits}"
+    if re.fullmatch(r"(sha-?1)?[0-9a-f]{40}", digits.removeprefix("sha1=")):
+        problem = "is a SHA-1 thumbprint, which proves nothing any more; give the SHA-256 fingerprint"
+    else:
+        problem = "is no SHA-256 fingerprint (64 hexadecimal digits)"
+    message = f"the pin {text!r} {problem}. To see it: {_FINGERPRINT}"
+    raise ConfigError(message)
+
+
+@frozen
+class TLS:
+    """Whom to trust. Without arguments: the certificates that the operating system trusts."""
+
+    ca_file: str | None = field(default=None, converter=_path, kw_only=True)
+    """PEM file of the authorities to trust, in place of the system's."""
+    pin: tuple[str, ...] = field(default=(), converter=_pins, kw_only=True)
+    """SHA-256 fingerprints of the server's own certificate, `sha256:…`, one or several; nothing else
+    of the certificate is checked then, so a self-signed one will do."""
+    insecure: bool = field(default=False, kw_only=True)
+    """Check nothing at all. Whoever sits in between reads the password."""
+    client_cert: str | None = field(default=None, converter=_path, kw_only=True)
+    """PEM file with our own certificate, where a server asks for one."""
+    client_key: str | None = field(default=None, converter=_path, kw_only=True)
+    """PEM file with its key; None: it is in `client_cert`."""
+    strict_x509: bool = field(default=True, kw_only=True)
+    """False accepts old authorities that break RFC 5280, which Python 3.13 and later refuse."""
+
+    def __attrs_post_init__(self) -> None:
+        if sum((self.ca_file is not None, bool(self.pin), self.insecure)) > 1:
+            message = "TLS takes one of ca_file, pin and insecure: each replaces the others"
+            raise ConfigError(message)
+        if self.client_key is not None and self.client_cert is None:
+            message = "TLS(client_key=...) needs client_cert too"
+            raise ConfigError(message)
+
+
+def _url(value: str | URL) -> URL:
+    text = str(value)
+    if "@" in text.split("//", 1)[-1].split("/", 1)[0]:
+        message = "a server's URL holds no user name or password: give them as Password(...)"
+        raise ConfigError(message)
+    if text != text.strip() or not text.isprintable() or " " in text or "\\" in text:
+        message = f"{text!r} is no server URL: it has spaces, backslashes or control characters"
+        raise ConfigError(message)
+    if "://" not in text:
+        bare_ipv6 = text.count(":") > 1 and not text.startswith("[")
+        text = f"https://[{text}]" if bare_ipv6 else f"https://{text}"
+    try:
+        url = URL(text)
+        port = url.explicit_port or DEFAULT_PORT
+        host = url.host
+    except ValueError as error:
+        message = f"{text!r} is no server URL: {error}"
+        raise ConfigError(message) from None
+    if url.scheme not in ("https", "http") or not host:
+        message = f"{text!r} is no server URL: expected https://host or https://host:port"
+        raise ConfigError(message)
+    if url.query_string or url.fragment:
+        message = f"{text!r} is no server URL: leave out what follows '?' or '#'"
+        raise ConfigError(message)
+    if re.search(r"(?i)/v\d+/?$", url.path):
+        message = f"{text!r}: leave out the API version, and give it as api_version if need be"
+        raise ConfigError(message)
+    return url.with_port(port).with_path(url.raw_path.rstrip("/"), encoded=True)
+
+
+def _api_version(value: str) -> Literal["auto"] | ApiVersion:
+    if value == "auto":
+        return "auto"
+    for version in API_VERSIONS:
+        if value == version:
+            return version
+    message = f"api_version is 'auto' or one of {', '.join(API_VERSIONS)}, not {value!r}"
+    raise ConfigError(message)
+
+
+def _name(value: str | None) -> str:
+    if value is not None and (not value or not value.isprintable()):
+        message = f"a server's name is a line of text, not {value!r}"
+        raise ConfigError(message)
+    return value or ""
+
+
+@frozen
+class Server:
+    """One backup server: where it is, how to log on, whom to trust."""
+
+    url: URL = field(converter=_url)
+    """Scheme defaults to https, port to 4443; a path prefix (reverse proxy) is kept."""
+    credentials: Credentials
+    """How to log on."""
+    name: str = field(default=None, converter=_name, kw_only=True)
+    """What it is called in results and errors; the host, or host:port where the port is not 4443."""
+    api_version: Literal["auto"] | ApiVersion = field(
+        default="auto", converter=_api_version, kw_only=True
+    )
+    """"auto" finds the newest version that the server offers."""
+    tls: TLS = field(factory=TLS, kw_only=True)
+    """Whom to trust."""
+    allow_http: bool = field(default=False, kw_only=True)
+    """True permits `http://`, where everybody on the way reads the password."""
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.credentials, Credentials):
+            message = f"{self.url}: credentials are a Password or a Bearer"
+            raise ConfigError(message)
+        if self.url.scheme == "http" and not self.allow_http:
+            message = (
+                f"{self.url} would send the password unencrypted: "
+                "use https, or say Server(..., allow_http=True)"
+            )
+            raise ConfigError(message)
+        if not self.name:
+            host, port = self.url.host_subcomponent, self.url.port
+            name = f"{host}" if port == DEFAULT_PORT else f"{host}:{port}"
+            object.__setattr__(self, "name", name)
+
+
+@frozen
+class Clock:
+    """Where time and chance come from; replaceable, so that tests need not wait."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    """Seconds that only ever go forward: deadlines, expiry, backoff."""
+    now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+    """The wall clock, aware UTC: "a day ago", and the date of an answer."""
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    """Waits for that many seconds."""
+    random: Callable[[], float] = random.random
+    """A number in [0, 1): the jitter between retries."""
+
+
+@frozen(kw_only=True)
+class Options:
+    """The limits within which every server is asked."""
+
+    deadline: float = 60.0
+    """Seconds for one whole operation on a server: pages, retries and waiting included."""
+    connect_timeout: float = 10.0
+    """Seconds to resolve the name, connect and shake hands."""
+    read_timeout: float = 30.0
+    """Seconds without a byte after which an answer is given up."""
+    retries: int = 2
+    """How often a request that may be repeated is repeated; 0 is fine."""
+    connections: int = 4
+    """At most so many requests at once to one server."""
+    max_body: int = 32 * 1024 * 1024
+    """Bytes, after decompression, above which an answer is refused."""
+    logon_cooldown: float = 300.0
+    """Seconds for which a refused password is not tried again: domain accounts lock."""
+    strict: bool = False
+    """True makes an item that makes no sense a PayloadError instead of setting it aside."""
+    clock: Clock = field(factory=Clock)
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("deadline", "connect_timeout", "read_timeout"):
+            if not getattr(self, name) > 0:
+                message = f"{name} is a number of seconds above 0, not {getattr(self, name)!r}"
+                raise ConfigError(message)
+        for name, least in (("retries", 0), ("connections", 1), ("max_body", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                message = f"{name} is a whole number of at least {least}, not {value!r}"
+                raise ConfigError(message)
+        if self.logon_cooldown < 0:
+            message = f"logon_cooldown is a number of seconds, not {self.logon_cooldown!r}"
+            raise ConfigError(message)
