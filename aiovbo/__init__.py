@@ -1,3 +1,93 @@
-"""aiovbo."""
+"""Ask many Veeam Backup for Microsoft 365 servers one question, and get one stream of answers.
+
+A tour, from the outside in:
+
+- `Fleet` holds many `Server`s behind one HTTP session; `Client` is one of them. `Password` or `Bearer` log on, `TLS`
+  says whom to trust.
+- `fleet.restore_sessions(...)` is a `FleetQuery`: iterate it, await it for a `FleetResult`, or take an `Answer` per server.
+  `client.restore_sessions(...)` is a `Query` to one server. Nothing is sent before one of them is used.
+- `RestoreSession` is a frozen value. Its `links` lead on, each a request that is sent when somebody awaits it.
+- A server's trouble is a `ServerError`, in `Answer.error` or in the `FleetError` at the end of a stream.
+
+`aiovbo.testing` has a backup server to test against.
+"""
+
+from aiovbo._client import Client
+from aiovbo._config import TLS, Bearer, Clock, Password, Server
+from aiovbo._fleet import Fleet
+from aiovbo._merge import FleetQuery, FleetResult
+from aiovbo._query import Answer, Page, Query
+from aiovbo.errors import (
+    AuthenticationError,
+    ClosedError,
+    ConfigError,
+    ConflictError,
+    FleetError,
+    ForbiddenError,
+    LinkError,
+    NotFoundError,
+    PayloadError,
+    RateLimitedError,
+    ResponseError,
+    ServerError,
+    ServerFaultError,
+    ServerTimeoutError,
+    TlsError,
+    UnreachableError,
+    VboError,
+)
+from aiovbo.models import (
+    BackupOrganization,
+    Link,
+    Links,
+    Rejected,
+    Resource,
+    RestoreSession,
+    RestoreSessionResult,
+    RestoreSessionState,
+    RestoreSessionType,
+)
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "TLS",
+    "Answer",
+    "AuthenticationError",
+    "BackupOrganization",
+    "Bearer",
+    "Client",
+    "Clock",
+    "ClosedError",
+    "ConfigError",
+    "ConflictError",
+    "Fleet",
+    "FleetError",
+    "FleetQuery",
+    "FleetResult",
+    "ForbiddenError",
+    "Link",
+    "LinkError",
+    "Links",
+    "NotFoundError",
+    "Page",
+    "Password",
+    "PayloadError",
+    "Query",
+    "RateLimitedError",
+    "Rejected",
+    "Resource",
+    "ResponseError",
+    "RestoreSession",
+    "RestoreSessionResult",
+    "RestoreSessionState",
+    "RestoreSessionType",
+    "Server",
+    "ServerError",
+    "ServerFaultError",
+    "ServerTimeoutError",
+    "TlsError",
+    "UnreachableError",
+    "VboError",
+    "__version__",
+]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from os import PathLike, fspath
-from typing import Literal, NoReturn, get_args
+from typing import Literal, NoReturn
 
 from attrs import field, frozen
 from yarl import URL
@@ -18,7 +18,7 @@ from yarl import URL
 from aiovbo.errors import ConfigError
 
 ApiVersion = Literal["v4", "v5", "v6", "v7", "v8"]
-API_VERSIONS: tuple[ApiVersion, ...] = get_args(ApiVersion)
+API_VERSIONS: tuple[ApiVersion, ...] = ("v4", "v5", "v6", "v7", "v8")
 """The versions spoken, oldest first."""
 
 DEFAULT_PORT = 4443

@@ -1,0 +1,434 @@
+"""One exchange over aiohttp: send a request, read its answer, within limits; and the session that carries it.
+
+Knows aiohttp, and lets none of its exceptions out: their repr prints the bearer token. Knows no tokens, no
+retries, no resources.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import ssl
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from functools import partial
+from types import TracebackType
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+from yarl import URL
+
+from aiovbo._config import TLS, Options, Server
+from aiovbo._tasks import in_thread
+from aiovbo._tls import make_context, tls_error
+from aiovbo._wire import Reply
+from aiovbo.errors import (
+    ClosedError,
+    ConfigError,
+    PayloadError,
+    Phase,
+    ServerError,
+    ServerTimeoutError,
+    UnreachableError,
+    printable,
+)
+
+log = logging.getLogger("aiovbo.http")
+
+KEEP_ALIVE = 300.0
+"""Seconds an idle connection is kept: longer than people usually wait between two polls."""
+
+SPARED_DESCRIPTORS = 32
+"""File descriptors left to the rest of the application."""
+
+_UNLIMITED = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
+_KEPT_HEADERS = ("Content-Type", "Retry-After", "Date")
+
+
+class Attempt:
+    """One try at one request: which phase it is in, and when that phase must have ended."""
+
+    __slots__ = ("_aborted", "_behind", "_ends", "_left", "_options", "_pool", "_scope", "fresh", "phase")
+
+    def __init__(
+        self,
+        pool: "HttpPool",
+        options: Options,
+        left: float,
+        behind: "Callable[[], Attempt | None]",
+    ) -> None:
+        self.phase: Phase = "queue"
+        """How far it has come."""
+        self.fresh = False
+        """Whether its connection was made for it, not kept from an earlier request."""
+        self._pool = pool
+        self._options = options
+        self._left = left
+        self._behind = behind
+        self._aborted = False
+
+    async def __aenter__(self) -> "Attempt":
+        self._ends = asyncio.get_running_loop().time() + self._left
+        self._scope = asyncio.timeout_at(self._ends)
+        await self._scope.__aenter__()
+        self._pool.attempts.add(self)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._pool.attempts.discard(self)
+        try:
+            await self._scope.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            raise self._failure() from None
+
+    def enter(self, phase: Phase) -> None:
+        """Begin a phase: connecting and reading have limits of their own within the deadline."""
+        self.phase = phase
+        if self._scope.expired():
+            return
+        loop = asyncio.get_running_loop()
+        limit = {
+            "connect": self._options.connect_timeout,
+            "read": self._options.read_timeout,
+            "body": self._options.read_timeout,
+        }.get(phase)
+        ends = self._ends if limit is None else min(self._ends, loop.time() + limit)
+        self._scope.reschedule(ends)
+
+    def abort(self) -> None:
+        """End it now, as its session closes."""
+        self._aborted = True
+        if not self._scope.expired():
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+    def _failure(self) -> Exception:
+        if self._aborted:
+            return ClosedError("closed while it was in use")
+        in_words: dict[Phase, str] = {
+            "queue": "waiting for its turn",
+            "dns": "resolving the name",
+            "connect": "connecting",
+            "tls": "shaking hands (TLS)",
+            "read": "waiting for the answer",
+            "body": "reading the answer",
+        }
+        first = self._behind() if self.phase == "queue" else None
+        phase = first.phase if first else self.phase
+        doing = in_words.get(phase, phase)
+        if asyncio.get_running_loop().time() >= self._ends:
+            what = f"the deadline of {self._options.deadline:g} s passed while {doing}"
+        elif phase in ("dns", "connect", "tls"):
+            what = f"no connection within {self._options.connect_timeout:g} s, while {doing}"
+        else:
+            what = f"nothing came for {self._options.read_timeout:g} s, while {doing}"
+        hint = (
+            "Is the server up, and does a firewall drop the connection?"
+            if phase in ("dns", "connect", "tls")
+            else "The server is slow or stuck: try again, or allow more time."
+        )
+        return ServerTimeoutError(what, phase=phase, hint=hint)
+
+
+_current: ContextVar[Attempt | None] = ContextVar("aiovbo_attempt", default=None)
+
+
+def _mark(phase: Phase) -> None:
+    """Note how far the current connection has come; called also from callbacks in its context."""
+    attempt = _current.get()
+    if attempt is not None:
+        attempt.phase = phase
+
+
+class _Connector(aiohttp.TCPConnector):
+    """aiohttp's connector, telling the attempt when the connection is there."""
+
+    async def connect(
+        self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        attempt = _current.get()
+        if attempt is not None:
+            attempt.enter("read")
+        return connection
+
+
+def _new_socket(address: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
+    attempt = _current.get()
+    if attempt is not None:
+        attempt.fresh = True
+    family, kind, protocol, *_ = address
+    return socket.socket(family, kind, protocol)
+
+
+class _Resolver(AbstractResolver):
+    """Names to addresses, each look-up in a thread of its own: one that hangs holds no other."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        _mark("dns")
+        look_up = partial(
+            socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, family=family
+        )
+        found = await in_thread(look_up)
+        _mark("connect")
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=int(address[1]),
+                family=kind,
+                proto=proto,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for kind, _, proto, _, address in found
+        ]
+
+    async def close(self) -> None:
+        """Nothing to release: a thread that still waits belongs to nobody."""
+
+
+class HttpPool:
+    """The one aiohttp session of a fleet, made or borrowed, with its TLS contexts."""
+
+    def __init__(
+        self, options: Options, servers: list[Server], http: aiohttp.ClientSession | None
+    ) -> None:
+        self._options = options
+        self._servers = servers
+        self._session = http
+        self._borrowed = http is not None
+        self._contexts: dict[TLS, ssl.SSLContext] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening = asyncio.Lock()
+        self.attempts: set[Attempt] = set()
+        """What is under way."""
+        self.closed = False
+        self.connections = options.connections
+        """At most so many requests at once to one server, as file descriptors allow."""
+        self._descriptors: asyncio.Semaphore | None = None
+
+    async def open(self) -> None:
+        """Build the TLS contexts and the session; done once.
+
+        Raises: ConfigError where a file of a TLS policy cannot be used.
+        """
+        if self._loop is not None:
+            return self._check()
+        async with self._opening:
+            if self._loop is not None:
+                return self._check()
+            for tls in {server.tls for server in self._servers}:
+                make = partial(make_context, tls, partial(_mark, "tls"))
+                self._contexts[tls] = await in_thread(make)
+            for server in self._servers:
+                if server.tls.insecure:
+                    log.warning("%s: its certificate is not checked (insecure=True)", server.name)
+            if self._session is None:
+                self._session = self._make_session(await in_thread(_spare_descriptors))
+            self._loop = asyncio.get_running_loop()
+        return self._check()
+
+    def _make_session(self, spare: int | None) -> aiohttp.ClientSession:
+        servers = len(self._servers)
+        if spare is not None:
+            self.connections = max(1, min(self.connections, spare // max(1, servers)))
+        short = spare is not None and spare < servers
+        if short:
+            log.warning(
+                "%d servers, but this process may open only %d more files: no connection is kept, and at "
+                "most so many are open at once; raise the limit (ulimit -n) to keep one per server",
+                servers,
+                spare,
+            )
+            self._descriptors = asyncio.Semaphore(spare or 1)
+        connector = _Connector(
+            # A shared limit would be held by servers that do not answer.
+            limit=0,
+            keepalive_timeout=None if short else KEEP_ALIVE,
+            force_close=short,
+            resolver=_Resolver(),
+            socket_factory=_new_socket,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=_UNLIMITED,
+            trust_env=False,
+        )
+
+    def _check(self) -> None:
+        if self.closed:
+            raise ClosedError("used after it was closed")
+        if asyncio.get_running_loop() is not self._loop:
+            raise ClosedError(
+                "used from another event loop than the one it was opened in: "
+                "make one per loop, and per asyncio.run()"
+            )
+
+    async def close(self) -> None:
+        """End what is under way, and close the session unless it was borrowed; safe to repeat."""
+        if self.closed:
+            return
+        self.closed = True
+        for attempt in list(self.attempts):
+            attempt.abort()
+        if self._session is not None and not self._borrowed:
+            await self._session.close()
+
+    def attempt(self, left: float, behind: Callable[[], Attempt | None] = lambda: None) -> Attempt:
+        """A try that has `left` seconds; `behind` tells what it waits for while it is queued."""
+        return Attempt(self, self._options, left, behind)
+
+    @asynccontextmanager
+    async def _descriptor(self) -> AsyncGenerator[None]:
+        if self._descriptors is None:
+            yield
+        else:
+            async with self._descriptors:
+                yield
+
+    async def exchange(  # noqa: PLR0913  # a request has that many parts
+        self,
+        attempt: Attempt,
+        method: str,
+        url: URL,
+        *,
+        tls: TLS,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+    ) -> Reply:
+        """Send one request and read the whole answer.
+
+        Raises: ServerError, without its server and operation; ClosedError.
+        """
+        await self.open()
+        session = self._session
+        assert session is not None  # noqa: S101  # open() made it
+        mark = _current.set(attempt)
+        try:
+            async with self._descriptor():
+                attempt.enter("connect")
+                async with session.request(
+                    method,
+                    url,
+                    headers=headers,
+                    data=body,
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    timeout=_UNLIMITED,
+                    ssl=self._contexts[tls],
+                ) as response:
+                    attempt.enter("body")
+                    content = await self._read(response, attempt)
+                    kept = {k: v for k, v in response.headers.items() if k.title() in _KEPT_HEADERS}
+                    return Reply(response.status, kept, content)
+        except (aiohttp.ClientError, OSError, RuntimeError, _TooLargeError) as error:
+            closed = self.closed or session.closed
+            failure = ClosedError("closed while in use") if closed else translate(error, attempt.phase)
+        finally:
+            _current.reset(mark)
+        raise failure
+
+    async def _read(self, response: aiohttp.ClientResponse, attempt: Attempt) -> bytes:
+        most = self._options.max_body
+        if (response.content_length or 0) > most:
+            raise _TooLargeError(most)
+        chunks: list[bytes] = []
+        size = 0
+        while chunk := await response.content.readany():
+            attempt.enter("body")
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > most:
+                raise _TooLargeError(most)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+class _TooLargeError(Exception):
+    """The body is larger than we are ready to read."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"the answer is larger than {most:,} bytes")
+
+
+def translate(error: Exception, phase: Phase) -> Exception:
+    """Our error for one of aiohttp's, of the operating system's, or of zlib's."""
+    match error:
+        case ServerError() | ConfigError() | ClosedError():
+            return error
+        case _TooLargeError():
+            hint = "Ask for fewer items (page_size=...), or raise max_body."
+            return PayloadError(str(error), retryable=False, hint=hint)
+        case aiohttp.ClientConnectorCertificateError():
+            return tls_error(error.certificate_error)
+        case aiohttp.ClientSSLError():
+            return tls_error(error.os_error)
+        case aiohttp.ClientConnectorDNSError():
+            hint = "Is the name right, and does this machine's name server know it?"
+            return UnreachableError("its name cannot be resolved", phase="dns", hint=hint)
+        case aiohttp.ClientConnectorError():
+            return _unreachable(error.os_error)
+        case aiohttp.ServerDisconnectedError():
+            hint = "The server, or a proxy before it, hung up: try again."
+            return PayloadError("the connection was closed without an answer", phase=phase, retryable=True, hint=hint)
+        case aiohttp.ClientPayloadError():
+            hint = "The connection was cut, or a proxy garbles answers: try again."
+            return PayloadError("the answer broke off", retryable=True, hint=hint)
+        case aiohttp.ClientResponseError():
+            what = f"the answer is not HTTP: {printable(error.message)}"
+            hint = "Is this the right port, and does a proxy garble answers?"
+            return PayloadError(what, phase="read", retryable=True, hint=hint)
+        case OSError():
+            # After the handshake of TLS 1.3, a server may still refuse our certificate.
+            for cause in (error.__cause__, error.__context__, error):
+                if isinstance(cause, ssl.SSLError):
+                    return tls_error(cause)
+            hint = "The server, or something on the way, cut it off: try again."
+            return UnreachableError("the connection was lost", phase=phase, hint=hint)
+        case aiohttp.ClientError():
+            return UnreachableError("no conversation came about", phase=phase)
+        case _:
+            return error
+
+
+def _unreachable(error: OSError) -> UnreachableError:
+    # A connection attempt over several addresses carries its cause in its text only.
+    words = error.strerror or str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return UnreachableError(
+            "this process has no file descriptor left for a connection",
+            phase="connect",
+            hint="Raise the limit (ulimit -n), or ask fewer servers at once (concurrency=...).",
+        )
+    if error.errno == errno.ECONNREFUSED or "refused" in words:
+        hint = "Does the Veeam Backup for Microsoft 365 REST API service run, and on this port?"
+        return UnreachableError("the connection was refused", phase="connect", hint=hint)
+    hint = "Is the server up, and is there a route to it?"
+    return UnreachableError(f"no connection: {printable(words)}", phase="connect", hint=hint)
+
+
+def _spare_descriptors() -> int | None:
+    """How many files this process may still open; None where there is no such limit."""
+    try:
+        import resource  # noqa: PLC0415  # not on Windows, where there is no limit either
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        used = len(os.listdir("/dev/fd"))  # noqa: PTH208  # names suffice
+    except (ImportError, OSError):
+        return None
+    spare = limit - used - SPARED_DESCRIPTORS
+    if spare < 1:
+        message = f"no file descriptor left for connections ({used} of {limit} used): raise ulimit -n"
+        raise ConfigError(message)
+    return spare

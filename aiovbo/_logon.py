@@ -1,0 +1,134 @@
+"""The life of a server's token: obtained when first needed, renewed before it expires, replaced when refused.
+
+Knows grants and clocks; how a logon is sent is handed in. Knows no aiohttp.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from copy import copy
+
+from aiovbo._config import Bearer, Credentials, Options, Password
+from aiovbo._tasks import SharedCalls
+from aiovbo._wire import Grant, Reply, checked_token, read_grant, refusal
+from aiovbo.errors import AuthenticationError
+
+log = logging.getLogger("aiovbo.logon")
+
+_MARGIN = 60.0
+_REFUSED = (400, 401, 403)
+
+
+class Token:
+    """A bearer token, shown to nobody."""
+
+    __slots__ = ("_text", "renew_at")
+
+    def __init__(self, text: str, renew_at: float) -> None:
+        self._text = text
+        self.renew_at = renew_at
+        """When to renew it, by the monotonic clock."""
+
+    def headers(self) -> dict[str, str]:
+        """What a request carries."""
+        return {"Authorization": f"Bearer {self._text}", "Accept": "application/json"}
+
+    def __repr__(self) -> str:
+        return "Token(***)"
+
+
+class Logon:
+    """One server's logon; many callers may want its token at once, and cost one request."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        options: Options,
+        post: Callable[[Mapping[str, str]], Awaitable[Reply]],
+    ) -> None:
+        self._credentials = credentials
+        self._options = options
+        self._clock = options.clock
+        self._post = post
+        self._calls: SharedCalls[Token] = SharedCalls()
+        self._token: Token | None = None
+        self._renewal: Grant | None = None
+        self._refusal: AuthenticationError | None = None
+        self._refused_at = 0.0
+
+    async def token(self) -> Token:
+        """A token that is good now.
+
+        Raises: AuthenticationError where the server refuses to log us on; other ServerErrors where it fails.
+        """
+        token = self._token
+        if token is not None and self._clock.monotonic() < token.renew_at:
+            return token
+        return await self._calls.join("logon", self._obtain)
+
+    def reject(self, token: Token) -> None:
+        """Note that the server refused `token`; a newer one is not touched by a late answer to an older."""
+        if self._token is token:
+            self._token = self._renewal = None
+
+    async def _obtain(self) -> Token:
+        self._token = None
+        token = await (
+            self._ready_token(self._credentials)
+            if isinstance(self._credentials, Bearer)
+            else self._log_on(self._credentials)
+        )
+        self._token = token
+        return token
+
+    async def _ready_token(self, credentials: Bearer) -> Token:
+        return Token(checked_token(await credentials.token.reveal()), float("inf"))
+
+    async def _log_on(self, credentials: Password) -> Token:
+        self._raise_if_refused_lately()
+        renewal, self._renewal = self._renewal, None
+        if renewal is not None and renewal.refresh_token is not None:
+            reply = await self._post(
+                {"grant_type": "refresh_token", "refresh_token": renewal.refresh_token}
+            )
+            if reply.status not in _REFUSED:
+                return self._take(reply)
+            log.info("the refresh token was refused, logging on anew")
+        reply = await self._post(
+            {
+                "grant_type": "password",
+                "username": credentials.username,
+                "password": await credentials.password.reveal(),
+            }
+        )
+        if reply.status in _REFUSED:
+            self._refuse(reply)
+        return self._take(reply)
+
+    def _take(self, reply: Reply) -> Token:
+        if reply.status != 200:  # noqa: PLR2004  # the only success a logon has
+            raise refusal(reply, self._clock.now())
+        grant = read_grant(reply)
+        self._renewal = grant
+        margin = min(_MARGIN, grant.lifetime / 10)
+        return Token(grant.access_token, self._clock.monotonic() + grant.lifetime - margin)
+
+    def _refuse(self, reply: Reply) -> None:
+        said = refusal(reply, self._clock.now())
+        self._refusal = AuthenticationError(
+            f"the logon was refused ({said.what})",
+            hint=(
+                "Check user name and password, and that the account may use the REST API. It is not tried again "
+                f"for {self._options.logon_cooldown:g} s, since domain accounts lock."
+            ),
+        )
+        self._refused_at = self._clock.monotonic()
+        raise copy(self._refusal)
+
+    def _raise_if_refused_lately(self) -> None:
+        if self._refusal is None:
+            return
+        ago = self._clock.monotonic() - self._refused_at
+        if ago >= self._options.logon_cooldown:
+            self._refusal = None
+            return
+        raise copy(self._refusal)

@@ -1,0 +1,273 @@
+"""Many servers' answers as one: every item as it comes, every server's end heard of, nothing left behind.
+
+Knows tasks and queues; knows nothing of requests. One server's trouble is a value here; a bug is raised.
+"""
+
+import asyncio
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Generator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from attrs import frozen
+
+from aiovbo._client import Client
+from aiovbo._config import Options
+from aiovbo._query import Answer, Operation, Page, Query
+from aiovbo.errors import ClosedError, FleetError
+
+T = TypeVar("T")
+
+PARKED_AFTER = 0.5
+"""Seconds after which a server that has not finished no longer keeps others from being asked."""
+
+
+class Slots:
+    """How many servers are asked at once; one that takes long gives its slot back and goes on outside."""
+
+    def __init__(self, count: int) -> None:
+        self._free = asyncio.Semaphore(count)
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncGenerator[None]:
+        """A slot, for as long as it is needed or `PARKED_AFTER`, whichever is shorter."""
+        await self._free.acquire()
+        held = True
+
+        def release() -> None:
+            nonlocal held
+            if held:
+                held = False
+                self._free.release()
+
+        parking = asyncio.get_running_loop().call_later(PARKED_AFTER, release)
+        try:
+            yield
+        finally:
+            parking.cancel()
+            release()
+
+
+@frozen
+class FleetResult(Generic[T]):
+    """What all servers answered, failed ones included."""
+
+    answers: Mapping[str, Answer[T]]
+    """Each server's answer, by its name."""
+
+    @property
+    def items(self) -> tuple[T, ...]:
+        """The items of all servers, in the fleet's order; also what came before a server failed."""
+        return tuple(item for answer in self.answers.values() for item in answer.items)
+
+    @property
+    def failed(self) -> tuple[Answer[T], ...]:
+        """The answers of servers that failed."""
+        return tuple(answer for answer in self.answers.values() if answer.error is not None)
+
+    def raise_for_failures(self) -> None:
+        """Nothing where all servers answered.
+
+        Raises: FleetError with the errors of those that failed.
+        """
+        errors = [answer.error for answer in self.answers.values() if answer.error is not None]
+        if errors:
+            raise FleetError.of(errors, len(self.answers))
+
+
+class FleetQuery(Generic[T]):
+    """A question to many servers; nothing is sent before it is used, and each use asks again.
+
+    `async for item in query` gives items of all servers as they come, and raises `FleetError` at the end if
+    any server failed. `await query` is a `FleetResult`, which never raises for a server. `query.answers()`
+    gives one `Answer` per server as each finishes. `async with query:` stops everything at its end.
+    """
+
+    def __init__(
+        self,
+        clients: Sequence[Client],
+        question: Callable[[Client], Awaitable[T] | AsyncIterable[T]],
+        options: Options,
+        slots: Slots,
+        running: "set[Run[Any]]",
+    ) -> None:
+        self._clients = clients
+        self._question = question
+        self._options = options
+        self._slots = slots
+        self._running = running
+        self._mine: set[Run[T]] = set()
+
+    async def __aiter__(self) -> AsyncGenerator[T]:
+        answers: list[Answer[T]] = []
+        async with aclosing(self._events(stream=True)) as events:
+            async for event in events:
+                if isinstance(event, Answer):
+                    answers.append(event)
+                    continue
+                for item in event.items:
+                    yield item
+        FleetResult({answer.server: answer for answer in answers}).raise_for_failures()
+
+    async def answers(self) -> AsyncGenerator[Answer[T]]:
+        """One `Answer` per server, as each finishes; never raises for a server."""
+        async with aclosing(self._events(stream=False)) as events:
+            async for event in events:
+                if isinstance(event, Answer):
+                    yield event
+
+    def __await__(self) -> Generator[object, None, FleetResult[T]]:
+        return self._result().__await__()
+
+    async def _result(self) -> FleetResult[T]:
+        async with aclosing(self.answers()) as answers:
+            found = {answer.server: answer async for answer in answers}
+        # In the fleet's order, whoever came first.
+        return FleetResult({client.name: found[client.name] for client in self._clients})
+
+    async def _events(self, *, stream: bool) -> "AsyncGenerator[Page[T] | Answer[T]]":
+        run = Run(self._clients, self._question, self._options, self._slots, stream=stream)
+        self._running.add(run)
+        self._mine.add(run)
+        try:
+            run.start()
+            while (event := await run.next_event()) is not None:
+                yield event
+        finally:
+            self._running.discard(run)
+            self._mine.discard(run)
+            await run.stop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for run in list(self._mine):
+            await run.stop()
+
+    def __repr__(self) -> str:
+        return f"<FleetQuery to {len(self._clients)} servers>"
+
+
+class Run(Generic[T]):
+    """One use of a fleet query: a task per server, and one queue to the consumer."""
+
+    def __init__(
+        self,
+        clients: Sequence[Client],
+        question: Callable[[Client], Awaitable[T] | AsyncIterable[T]],
+        options: Options,
+        slots: Slots,
+        *,
+        stream: bool,
+    ) -> None:
+        self._clients = clients
+        self._question = question
+        self._options = options
+        self._slots = slots
+        self._stream = stream
+        self._tasks: set[asyncio.Task[Answer[T]]] = set()
+        # Bounded by what is put in: one page a server, and one end.
+        self._queue: asyncio.Queue[tuple[Page[T], asyncio.Event] | asyncio.Task[Answer[T]] | None]
+        self._queue = asyncio.Queue()
+        self._taken: asyncio.Event | None = None
+        self._open = 0
+        self._bugs: list[BaseException] = []
+        self._stopped = False
+
+    def start(self) -> None:
+        """Begin to ask, each server in a task of its own."""
+        for client in self._clients:
+            task = asyncio.create_task(self._ask(client), name=f"aiovbo {client.name}")
+            # However a task ends, even cancelled before its first step, the consumer hears of it.
+            task.add_done_callback(self._queue.put_nowait)
+            self._tasks.add(task)
+        self._open = len(self._tasks)
+
+    async def next_event(self) -> Page[T] | Answer[T] | None:
+        """A page (when streaming), a server's answer, or None at the end.
+
+        Raises: ClosedError once stopped; a bug that a task died of, after all other servers have ended.
+        """
+        while True:
+            if self._taken is not None:
+                self._taken.set()
+                self._taken = None
+            if self._stopped:
+                message = "closed while its answers were still being read"
+                raise ClosedError(message)
+            if not self._open:
+                if self._bugs:
+                    raise self._bugs[0]
+                return None
+            event = await self._queue.get()
+            if isinstance(event, tuple):
+                page, self._taken = event
+                return page
+            if event is None or self._stopped:
+                continue
+            self._open -= 1
+            self._tasks.discard(event)
+            if event.cancelled():
+                self._bugs.append(ClosedError("a server's task was cancelled from outside"))
+                continue
+            bug = event.exception()
+            if bug is None:
+                return event.result()
+            self._bugs.append(bug)
+
+    async def stop(self) -> None:
+        """Cancel what is still under way, and wait until it is gone."""
+        self._stopped = True
+        self._queue.put_nowait(None)
+        tasks = [task for task in self._tasks if not task.done()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for task in self._tasks:
+            # Nobody else will ask for its outcome, which asyncio would complain about.
+            _ = task.cancelled() or task.exception()
+
+    async def _ask(self, client: Client) -> Answer[T]:
+        async with self._slots.hold():
+            Operation(self._options).adopt()
+            query = _as_query(client, self._question(client), self._options)
+            if self._stream:
+                return await query.run(self._deliver)
+            return await query.answer()
+
+    async def _deliver(self, page: Page[T]) -> None:
+        """Hand a page over, and wait until the consumer is through with it: a slow one is not buried."""
+        taken = asyncio.Event()
+        self._queue.put_nowait((page, taken))
+        await taken.wait()
+
+
+def _as_query(
+    client: Client, asked: Awaitable[T] | AsyncIterable[T], options: Options
+) -> Query[T]:
+    if isinstance(asked, Query):
+        return asked  # pyright: ignore[reportUnknownVariableType]  # isinstance cannot keep the T
+
+    async def pages(_: Operation) -> AsyncGenerator[Page[T]]:
+        if isinstance(asked, AsyncIterable):
+            async for item in asked:
+                yield Page((item,))
+        else:
+            yield Page((await asked,))
+
+    return Query(client.name, options, pages)

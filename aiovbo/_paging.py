@@ -1,0 +1,94 @@
+"""Where the next page of a listing is, and whether anything may be missing.
+
+Knows what pages say of each other; sends nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Generic
+
+from yarl import URL
+
+from aiovbo._decode import Listing
+from aiovbo._wire import with_offset
+from aiovbo.errors import PayloadError
+from aiovbo.models import M, Model, Resource
+
+PATIENCE = 3
+"""Pages in a row that bring nothing new before a listing is taken for endless."""
+
+
+class Paging(Generic[M]):
+    """One walk through a listing: takes its pages in turn, says what is new and where to go on."""
+
+    def __init__(self, follow: Callable[[str, URL], URL]) -> None:
+        self._follow = follow
+        self._asked: set[URL] = set()
+        self._known: set[object] = set()
+        self._last: list[object] = []
+        self._idle = 0
+        self._guessed = False
+        self.received = 0
+        """Rows so far, as the server counts them."""
+        self.complete = True
+        """False once something may be missing."""
+
+    def new(self, items: Sequence[M]) -> list[M]:
+        """The items that no earlier page had: rows that move while one pages come twice."""
+        fresh: list[M] = []
+        for item in items:
+            key = _id(item)
+            if key is None or key not in self._known:
+                fresh.append(item)
+                if key is not None:
+                    self._known.add(key)
+        return fresh
+
+    def next_url(self, url: URL, listing: Listing[M], items: Sequence[M], fresh: int) -> URL | None:
+        """What to ask after the page at `url`; None at the end.
+
+        Raises: PayloadError where the server leads in circles.
+        """
+        self._asked.add(url)
+        self.received += len(listing)
+        ids = [_id(item) for item in items]
+        repeated = bool(ids) and ids == self._last
+        self._last = ids
+        if repeated and self._guessed:
+            # We guessed that there is more; a server that ignores offsets sends the same again.
+            self.complete = False
+            return None
+        self._idle = 0 if fresh else self._idle + 1
+        following = self._following(url, listing)
+        if following is not None and (
+            repeated or following in self._asked or self._idle > PATIENCE
+        ):
+            raise PayloadError(
+                "its pages lead in circles",
+                phase="paging",
+                retryable=False,
+                hint="What had come until then was kept; a smaller span of time may need one page only.",
+            )
+        return following
+
+    def _following(self, url: URL, listing: Listing[M]) -> URL | None:
+        self._guessed = False
+        if listing.next_href is not None:
+            return self._follow(listing.next_href, url)
+        asked = url.query.get("limit", "")
+        limit = listing.limit or (int(asked) if asked.isdigit() else None)
+        if listing.total is not None:
+            more = self.received < listing.total and len(listing) > 0
+            self.complete &= more or self.received >= listing.total
+        elif listing.is_array:
+            more = limit is not None and len(listing) == limit
+        else:
+            more = limit is not None and len(listing) >= limit > 0
+        if not more:
+            return None
+        self._guessed = True
+        target = with_offset(url.raw_path_qs, self.received)
+        return url.join(URL(target, encoded=True))
+
+
+def _id(item: Model) -> object:
+    return item.get("id") if isinstance(item, Resource) else item.id

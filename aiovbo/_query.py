@@ -1,0 +1,171 @@
+"""Questions to one server: lazy, to iterate or to await, and what comes of them.
+
+Knows pages and answers; how a page is fetched is handed in. Knows no HTTP.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import aclosing
+from contextvars import ContextVar
+from copy import copy
+from datetime import datetime
+from typing import Generic, TypeVar, overload
+
+from attrs import field, frozen
+
+from aiovbo._config import Options
+from aiovbo.errors import ServerError
+from aiovbo.models import Rejected
+
+T = TypeVar("T")
+
+
+class Operation:
+    """What one operation on a server may still spend, and what it has spent."""
+
+    __slots__ = ("attempts", "left", "options")
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.left = options.deadline
+        """Seconds of the deadline that are left; the consumer's own time is not counted."""
+        self.attempts = 0
+        """Requests sent."""
+
+    @classmethod
+    def current(cls, options: Options) -> "Operation":
+        """The operation that the current task is part of, or a new one."""
+        return _current.get() or cls(options)
+
+    def adopt(self) -> None:
+        """Make everything that the current task asks part of this operation."""
+        _current.set(self)
+
+
+_current: ContextVar[Operation | None] = ContextVar("aiovbo_operation", default=None)
+
+
+@frozen
+class Page(Sequence[T]):
+    """Some items of a listing, as one answer brought them."""
+
+    items: tuple[T, ...] = field(converter=tuple)
+    """The items, in the server's order."""
+    rejected: tuple[Rejected, ...] = ()
+    """What made no sense on this page."""
+    complete: bool = True
+    """False once something may be missing from this page or an earlier one."""
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T, ...]: ...
+    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+
+@frozen(kw_only=True)
+class Answer(Generic[T]):
+    """What one server answered: its items, or its error, or both where it failed half-way."""
+
+    server: str
+    """The server's name."""
+    items: tuple[T, ...] = ()
+    """What it sent."""
+    error: ServerError | None = None
+    """Why there is nothing, or nothing further."""
+    rejected: tuple[Rejected, ...] = ()
+    """Items that made no sense."""
+    complete: bool
+    """Whether this is shown to be everything that was asked for."""
+    attempts: int
+    """Requests sent, logon included."""
+    elapsed: float
+    """Seconds from the first request to the end."""
+    fetched_at: datetime
+    """When it was complete; aware, UTC."""
+
+
+class Query(Generic[T]):
+    """A question to one server; nothing is sent before it is used, and each use asks again.
+
+    `async for item in query` pages to the end, `await query` is the list, `query.pages()` iterates pages,
+    `await query.answer()` is an `Answer` that never raises for the server.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        options: Options,
+        ask: Callable[[Operation], AsyncGenerator[Page[T]]],
+    ) -> None:
+        self._server = server
+        self._options = options
+        self._ask = ask
+
+    async def pages(self) -> AsyncGenerator[Page[T]]:
+        """The pages, one read ahead."""
+        async with aclosing(self._ask(Operation.current(self._options))) as pages:
+            async for page in pages:
+                yield page
+
+    async def __aiter__(self) -> AsyncGenerator[T]:
+        async with aclosing(self._ask(Operation.current(self._options))) as pages:
+            async for page in pages:
+                for item in page.items:
+                    yield item
+
+    def __await__(self) -> Generator[object, None, list[T]]:
+        return self._collect().__await__()
+
+    async def _collect(self) -> list[T]:
+        items: list[T] = []
+        async with aclosing(self._ask(Operation.current(self._options))) as pages:
+            async for page in pages:
+                items.extend(page.items)
+        return items
+
+    async def answer(self) -> Answer[T]:
+        """Everything at once: items, error, what was set aside; never raises for the server."""
+        items: list[T] = []
+
+        async def keep(page: Page[T]) -> None:
+            items.extend(page.items)
+
+        return await self.run(keep, items)
+
+    async def run(
+        self, deliver: Callable[[Page[T]], Awaitable[None]], items: Sequence[T] = ()
+    ) -> Answer[T]:
+        """Hand every page to `deliver`; the answer holds `items` and how it ended."""
+        clock = self._options.clock
+        operation = Operation.current(self._options)
+        before, started = operation.attempts, clock.monotonic()
+        rejected: list[Rejected] = []
+        complete, error = True, None
+        try:
+            async with aclosing(self._ask(operation)) as pages:
+                async for page in pages:
+                    rejected.extend(page.rejected)
+                    complete = page.complete
+                    await deliver(page)
+        except ServerError as failure:
+            error = copy(failure)
+        return Answer(
+            server=self._server,
+            items=tuple(items),
+            error=error,
+            rejected=tuple(rejected),
+            complete=complete and error is None,
+            attempts=operation.attempts - before,
+            elapsed=clock.monotonic() - started,
+            fetched_at=clock.now(),
+        )
+
+    def __repr__(self) -> str:
+        return f"<Query to {self._server}>"

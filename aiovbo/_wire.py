@@ -1,0 +1,338 @@
+"""What goes over the wire, without sending it: arguments to URLs, links to URLs, statuses to errors.
+
+Knows the paths and parameters of every API version; knows no aiohttp, no asyncio, no clock.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlencode
+
+from attrs import field, frozen
+from yarl import URL
+
+from aiovbo._config import ApiVersion
+from aiovbo._decode import decode_object
+from aiovbo.errors import (
+    AuthenticationError,
+    ConfigError,
+    ConflictError,
+    ForbiddenError,
+    LinkError,
+    NotFoundError,
+    PayloadError,
+    RateLimitedError,
+    ResponseError,
+    ServerError,
+    ServerFaultError,
+    printable,
+)
+from aiovbo.models import RestoreSession
+
+Moment = datetime | timedelta
+"""A point in time: aware, or that long ago."""
+
+PAGE_SIZE = 1000
+"""Items asked for at once where the API has pages; its own default is 30, its most 10,000."""
+
+# ------------------------------------------------------------------------------------- requests
+
+
+@frozen
+class Reply:
+    """An answer as it came: status, the few headers that matter, the body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+def format_time(time: datetime) -> str:
+    """The time as the API takes it, in UTC with a `Z`: a `+` would arrive as a blank."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _moment(value: Moment | None) -> Moment | None:
+    if isinstance(value, datetime) and value.utcoffset() is None:
+        message = f"{value!r} has no time zone: give an aware datetime, or a timedelta for 'ago'"
+        raise ValueError(message)
+    if value is not None and not isinstance(value, datetime | timedelta):
+        message = f"a time is an aware datetime, or a timedelta for 'ago', not {value!r}"
+        raise ValueError(message)
+    return value
+
+
+def _page_size(value: int | None) -> int | None:
+    if value is not None and not 1 <= value <= 10_000:  # noqa: PLR2004  # the API's own most
+        message = f"page_size is 1 to 10,000, not {value!r}"
+        raise ConfigError(message)
+    return value
+
+
+@frozen(kw_only=True)
+class SessionFilter:
+    """Which restore sessions are asked for; bounds are exclusive, as the API's are."""
+
+    started_after: Moment | None = field(default=None, converter=_moment)
+    started_before: Moment | None = field(default=None, converter=_moment)
+    ended_after: Moment | None = field(default=None, converter=_moment)
+    ended_before: Moment | None = field(default=None, converter=_moment)
+    page_size: int | None = field(default=None, converter=_page_size)
+
+    def at(self, now: datetime) -> "SessionFilter":
+        """The same with every "ago" counted back from `now`."""
+        return SessionFilter(
+            started_after=_since(self.started_after, now),
+            started_before=_since(self.started_before, now),
+            ended_after=_since(self.ended_after, now),
+            ended_before=_since(self.ended_before, now),
+            page_size=self.page_size,
+        )
+
+    def target(self, version: ApiVersion) -> str:
+        """Path and query that ask a server of this version; `at` comes first.
+
+        Source: operation RestoreSession_GetPage, v6 to v8, read 2026-11-23.
+        """
+        bounds = {"startTimeFrom": self.started_after, "startTimeTo": self.started_before}
+        if version == "v8":
+            bounds |= {"endTimeFrom": self.ended_after, "endTimeTo": self.ended_before}
+        query = [
+            f"{name}={format_time(bound)}"
+            for name, bound in bounds.items()
+            if isinstance(bound, datetime)
+        ]
+        # Up to v4 the answer is one bare array; a limit would cut it short without a word.
+        size = self.page_size or (None if version == "v4" else PAGE_SIZE)
+        if size is not None:
+            query.append(f"limit={size}")
+        path = f"/{version}/RestoreSessions"
+        return f"{path}?{'&'.join(query)}" if query else path
+
+    def keeps(self, session: RestoreSession) -> bool:
+        """Whether the session ended within the bounds: for servers that cannot filter by that."""
+        after, before, end = self.ended_after, self.ended_before, session.end_time
+        if after is None and before is None:
+            return True
+        return (
+            end is not None
+            and (not isinstance(after, datetime) or end > after)
+            and (not isinstance(before, datetime) or end < before)
+        )
+
+
+def _since(moment: Moment | None, now: datetime) -> datetime | None:
+    return now - moment if isinstance(moment, timedelta) else moment
+
+
+def probe_target(version: ApiVersion) -> str:
+    """What to ask without a token to see if a server offers this version: 401 if so, 404 if not."""
+    return f"/{version}/{'RestoreSessions' if version in ('v4', 'v5') else 'ServiceInstance'}"
+
+
+def token_target(version: ApiVersion) -> str:
+    """Where a logon is sent."""
+    return f"/{version}/token"
+
+
+def token_form(fields: Mapping[str, str], version: ApiVersion) -> bytes:
+    """The body of a logon.
+
+    Source: operation token, v6 to v8, read 2026-11-23: from v7 on the answer also wants a cookie, unless
+    the antiforgery token is declined.
+    """
+    extra = {"disable_antiforgery_token": "true"} if version in ("v7", "v8") else {}
+    return urlencode({**fields, **extra}).encode()
+
+
+def with_offset(target: str, offset: int) -> str:
+    """The same request for the items from `offset` on."""
+    path, _, query = target.partition("?")
+    kept = [part for part in query.split("&") if part and not part.lower().startswith("offset=")]
+    return f"{path}?{'&'.join([*kept, f'offset={offset}'])}"
+
+
+# ---------------------------------------------------------------------------------------- links
+
+_UNSAFE = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
+_ESCAPING = re.compile(r"(?i)(^|/)(\.|%2e){1,2}(/|$)|//|%2f|%5c|%00")
+_HREF_LIMIT = 8192
+
+
+def anchor(base: URL, version: str, href: str, asked: str) -> URL:
+    """The URL to ask for a link: its path and query, on the server's configured address.
+
+    The host in a link is the server's own name, often one that clients cannot reach, and could be anybody's:
+    it is never asked. `asked` is the path of the request that brought the link, for relative ones.
+
+    Raises: LinkError where the path is not under the API's own `/vN/`.
+    """
+    target = _path_and_query(href, asked)
+    path = target.partition("?")[0]
+    prefix = base.raw_path.rstrip("/")
+    if prefix and path.lower().startswith(f"{prefix.lower()}/"):
+        target, path = target[len(prefix) :], path[len(prefix) :]
+    if _ESCAPING.search(path) or not path.lower().startswith(f"/{version}/"):
+        raise _unsafe(href, f"its path is not under /{version}/")
+    return url_for(base, target)
+
+
+def url_for(base: URL, target: str) -> URL:
+    """The URL of `target` (path and query, encoded) on a server, byte for byte."""
+    return URL(f"{base.scheme}://{base.raw_authority}{base.raw_path.rstrip('/')}{target}", encoded=True)
+
+
+def _path_and_query(href: str, asked: str) -> str:
+    if len(href) > _HREF_LIMIT:
+        raise _unsafe(href, "it is absurdly long")
+    if _UNSAFE.search(href) or not href.isascii():
+        raise _unsafe(href, "it has characters that a URL cannot have")
+    text = href.partition("#")[0]
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", text)
+    if scheme:
+        if not re.match(r"(?i)https?://[^/?]", text):
+            raise _unsafe(href, "it is no http address")
+        text = text[scheme.end() :]
+    if text.startswith("//"):
+        authority, slash, rest = text[2:].partition("/")
+        if not slash or "?" in authority:
+            raise _unsafe(href, "it has no path")
+        return f"/{rest}"
+    if text.startswith("/"):
+        return text
+    path = asked.partition("?")[0]
+    if text.startswith("?"):
+        return path + text
+    if not text:
+        raise _unsafe(href, "it is empty")
+    return f"{path.rpartition('/')[0]}/{text}"
+
+
+def _unsafe(href: str, why: str) -> LinkError:
+    return LinkError(f"the link {printable(href)!r} is not followed: {why}")
+
+
+# --------------------------------------------------------------------------------------- errors
+
+
+def refusal(reply: Reply, now: datetime, version: str | None = None) -> ServerError:
+    """The error for an answer that is no success.
+
+    Source: schema RESTExceptionInfo, v6 to v8, read 2026-11-23.
+    """
+    status = reply.status
+    said = decode_object(reply.body) or {}
+    message = _line(said.get("message")) or _line(said.get("error_description"))
+    code = _line(said.get("errorCode")) or _line(said.get("error")) or None
+    what = f"HTTP {status}" + (f", {message}" if message else "")
+    if 300 <= status < 400:  # noqa: PLR2004  # the class of redirections
+        return PayloadError(
+            f"HTTP {status}, a redirect, which is never followed",
+            retryable=False,
+            hint="Give the address that it leads to, or mend the proxy in front of the server.",
+        )
+    if 200 <= status < 300:  # noqa: PLR2004  # the class of successes
+        return PayloadError(f"HTTP {status} without the answer that was asked for")
+    cls, hint = _kind_of(status, version)
+    error = cls(what, status=status, error_code=code, message=message, hint=hint)
+    if isinstance(error, RateLimitedError | ServerFaultError):
+        error.retry_after = _retry_after(reply.headers.get("Retry-After"), now)
+        error.retryable = status in (429, 500, 502, 503, 504)
+    return error
+
+
+def _kind_of(status: int, version: str | None) -> tuple[type[ResponseError], str]:
+    match status:
+        case 403:
+            return ForbiddenError, "This account may not do that: ask for the rights, or use another."
+        case 404 if version:
+            return NotFoundError, f"Does this server offer API {version}? api_version='auto' finds out."
+        case 404:
+            return NotFoundError, "Is it gone, or was it never there?"
+        case 409:
+            return ConflictError, "The server is busy with something that forbids it: try again later."
+        case 429:
+            return RateLimitedError, "Ask this server less often."
+        case _ if status >= 500:  # noqa: PLR2004  # the class of server faults
+            return ServerFaultError, "The cause is in the server's log, or in the proxy before it."
+        case _:
+            return ResponseError, "Is this the REST API of Veeam Backup for Microsoft 365?"
+
+
+def _line(value: object) -> str:
+    return printable(value) if isinstance(value, str) else ""
+
+
+def _retry_after(header: str | None, now: datetime) -> float | None:
+    if header is None:
+        return None
+    if re.fullmatch(r"\s*\d{1,12}\s*", header):
+        return float(header)
+    try:
+        then = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=UTC)
+    return max(0.0, (then - now).total_seconds())
+
+
+# ---------------------------------------------------------------------------------------- tokens
+
+_LIFETIME = 3600.0
+_SHORTEST, _LONGEST = 5.0, 30 * 86400.0
+
+
+@frozen(repr=False)
+class Grant:
+    """A token, how to renew it, and for how long it is good."""
+
+    access_token: str
+    refresh_token: str | None
+    lifetime: float
+    """Seconds from its receipt."""
+
+
+def read_grant(reply: Reply) -> Grant:
+    """The token in the answer to a logon.
+
+    Source: schema OAuthTokenResponse, v6 to v8, read 2026-11-23.
+    Raises: AuthenticationError where there is none that could be used.
+    """
+    members = decode_object(reply.body)
+    if members is None or not isinstance(members.get("access_token"), str):
+        raise _unusable("the logon was answered without a token")
+    if str(members.get("token_type", "bearer")).lower() != "bearer":
+        raise _unusable("the logon was answered with a token that is not of type 'bearer'")
+    refresh = members.get("refresh_token")
+    return Grant(
+        checked_token(members["access_token"]),
+        refresh if isinstance(refresh, str) and refresh else None,
+        _seconds(members.get("expires_in")),
+    )
+
+
+def checked_token(token: str) -> str:
+    """The token, if it can stand in a header.
+
+    Raises: AuthenticationError where it cannot.
+    """
+    if not re.fullmatch(r"[\x21-\x7e]{1,65536}", token):
+        raise _unusable("the token is empty, too long, or has characters that no header can have")
+    return token
+
+
+def _unusable(what: str) -> AuthenticationError:
+    return AuthenticationError(
+        what, hint="Is this the REST API of Veeam Backup for Microsoft 365, and is it enabled?"
+    )
+
+
+def _seconds(value: object) -> float:
+    # The vendor's own example has it as a text.
+    if isinstance(value, str) and re.fullmatch(r"\d{1,20}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _LIFETIME
+    return min(max(float(value), _SHORTEST), _LONGEST)

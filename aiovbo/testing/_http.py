@@ -1,0 +1,98 @@
+"""Between aiohttp's requests and the API's calls.
+
+Knows how a request is read, recorded, failed on purpose and answered. Must not know the API's
+resources, nor how the server is started.
+"""
+
+import asyncio
+import json
+import re
+import time
+from functools import partial
+
+from aiohttp import web
+
+from aiovbo.testing._answers import error_body
+from aiovbo.testing._faults import Exchange, FaultScript
+from aiovbo.testing._requests import ReceivedRequest
+from aiovbo.testing._routes import COOKIE, Api, Call, Reply
+
+_PATH = re.compile(r"/v(?P<version>\d{1,3})(?:/(?P<resource>.*?))?/*", re.IGNORECASE | re.DOTALL)
+
+
+class Front:
+    """Handles every request of one server."""
+
+    def __init__(self, api: Api, faults: FaultScript, prefix: str) -> None:
+        self._api = api
+        self._faults = faults
+        self._prefix = prefix.lower()
+        self.requests: list[ReceivedRequest] = []
+        self.closing = asyncio.Event()
+        """Set while the server stops."""
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The answer to a request, or what goes wrong instead."""
+        received, call = await self._read(request)
+        self.requests.append(received)
+        fault = self._faults.next_for(received)
+        answer = partial(self._answer, call)
+        if fault is None:
+            response: web.StreamResponse = answer()
+        else:
+            refuse = partial(_refusal, 0 if call is None else call.version)
+            response = await fault.act(Exchange(request, answer, refuse, self.closing))
+        if request.transport is not None and not request.transport.is_closing():
+            received.status = response.status
+        return response
+
+    async def _read(self, request: web.BaseRequest) -> tuple[ReceivedRequest, Call | None]:
+        path = request.path
+        below = path[len(self._prefix) :] if path.lower().startswith(self._prefix) else ""
+        found = _PATH.fullmatch(below)
+        resource = (found["resource"] or "") if found else path
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        fields = await request.post()
+        form = {name: value for name, value in fields.items() if isinstance(value, str)}
+        received = ReceivedRequest(
+            method=request.method,
+            path=request.rel_url.raw_path,
+            query=request.rel_url.raw_query_string,
+            version=f"v{found['version']}" if found else "",
+            resource=resource,
+            scheme=scheme,
+            token=token,
+            form=tuple(fields),
+            grant_type=form.get("grant_type", ""),
+            at=time.monotonic(),
+        )
+        if found is None:
+            return received, None
+        call = Call(
+            method=request.method,
+            version=int(found["version"]),
+            path=resource.lower(),
+            query=tuple(request.query.items()),
+            form=form,
+            token=token if scheme.lower() == "bearer" else None,
+            cookies=request.cookies,
+        )
+        return received, call
+
+    def _answer(self, call: Call | None) -> web.Response:
+        reply = Reply(404) if call is None else self._api.answer(call)
+        response = _response(reply)
+        if reply.cookie is not None:
+            response.set_cookie(COOKIE, reply.cookie, httponly=True, samesite="Strict")
+        return response
+
+
+def _response(reply: Reply) -> web.Response:
+    if reply.body is None:
+        return web.Response(status=reply.status)
+    text = json.dumps(reply.body, separators=(",", ":"))
+    return web.Response(status=reply.status, text=text, content_type="application/json")
+
+
+def _refusal(version: int, status: int) -> web.Response:
+    return _response(Reply(status, error_body(version, f"The request failed ({status}).")))

@@ -1,0 +1,266 @@
+"""Which request gets which answer.
+
+Knows the API's paths, parameters and statuses, version by version. Must not know sockets, TLS or
+aiohttp: a `Call` comes in, a `Reply` goes out.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Literal
+from uuid import UUID
+
+import attrs
+
+from aiovbo.testing._answers import (
+    PAGES_SINCE,
+    Json,
+    Links,
+    Window,
+    error_body,
+    organization_body,
+    page_body,
+    service_instance_body,
+    session_body,
+)
+from aiovbo.testing._logon import Grant, LogonDesk
+from aiovbo.testing._times import to_ticks
+from aiovbo.testing._world import World, WorldSession
+
+COOKIE = "vbo-antiforgery"
+"""The antiforgery cookie's name; the vendor's own is not documented."""
+
+_DEFAULT_LIMIT = 30
+_V5 = 5
+_COOKIES_SINCE = 7
+_END_TIME_FILTERS_SINCE = 8
+_VENDOR_LOGON_ERRORS_SINCE = 6
+
+
+@attrs.frozen(kw_only=True)
+class Call:
+    """One request, taken apart."""
+
+    method: str
+    version: int
+    path: str
+    """Below the version, without slashes at its ends, in lower case."""
+    query: tuple[tuple[str, str], ...] = ()
+    form: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
+    token: str | None = attrs.field(default=None, repr=False)
+    cookies: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
+
+    def parameter(self, name: str) -> str | None:
+        """A query parameter, whatever its case; None where it is absent or empty."""
+        for key, value in self.query:
+            if key.lower() == name.lower():
+                return value or None
+        return None
+
+
+@attrs.frozen
+class Reply:
+    """One answer, not yet sent."""
+
+    status: int
+    body: Json | list[Json] | None = None
+    """What is sent as JSON; None for an empty body."""
+    cookie: str | None = attrs.field(default=None, repr=False)
+    """The antiforgery cookie to set."""
+
+
+@attrs.frozen(kw_only=True)
+class Habits:
+    """In what a server differs from others of its version."""
+
+    name: str
+    newest: int
+    versions: frozenset[int]
+    host_name: str
+    page_limit_max: int
+    v5_shape: Literal["page", "array"]
+    refused_logon_answer: Literal["oauth", "vendor"] | None
+    rejected_token_answer: Literal["401", "empty"]
+
+
+class ParameterError(ValueError):
+    """A query parameter that cannot be understood."""
+
+
+class NotFoundError(LookupError):
+    """A resource that is not there."""
+
+
+@attrs.frozen
+class _Route:
+    method: str
+    path: re.Pattern[str]
+    since: int
+    open: bool
+    """Whether it needs no token."""
+    answer: Callable[["Api", Call, re.Match[str]], Reply]
+
+
+class Api:
+    """The REST API of one backup server: its world, its users and its habits."""
+
+    def __init__(self, world: World, desk: LogonDesk, habits: Habits) -> None:
+        self._world = world
+        self._desk = desk
+        self._habits = habits
+
+    def answer(self, call: Call) -> Reply:
+        """The answer to a call."""
+        if call.version not in self._habits.versions:
+            return Reply(404)
+        routes = [
+            (route, found)
+            for route in _ROUTES
+            if call.version >= route.since and (found := route.path.fullmatch(call.path))
+        ]
+        if not routes:
+            return Reply(404)
+        allowed = [(route, found) for route, found in routes if route.method == call.method]
+        if not allowed:
+            return Reply(405, error_body(call.version, "The method is not allowed."))
+        ((route, found),) = allowed
+        if not route.open and (rejection := self._rejection(call)):
+            return rejection
+        try:
+            return route.answer(self, call, found)
+        except ParameterError as error:
+            code = "ParameterValidationFailure"
+            return Reply(400, error_body(call.version, str(error), code))
+        except NotFoundError as error:
+            return Reply(404, error_body(call.version, str(error), "ResourceNotFound"))
+
+    def _rejection(self, call: Call) -> Reply | None:
+        if call.token is not None:
+            if self._desk.admits(call.token, call.cookies, COOKIE):
+                return None
+            if self._habits.rejected_token_answer == "empty":
+                return Reply(200)
+        return Reply(401, error_body(call.version, "Authorization has been denied."))
+
+    def log_on(self, call: Call, _found: re.Match[str]) -> Reply:
+        """Token pair for a form."""
+        waived = call.form.get("disable_antiforgery_token", "").lower() == "true"
+        needs_cookie = call.version >= _COOKIES_SINCE and not waived
+        grant = self._desk.grant(call.form, needs_cookie=needs_cookie)
+        if isinstance(grant, Grant):
+            return Reply(200, grant.body(), cookie=grant.cookie)
+        by_version = "vendor" if call.version >= _VENDOR_LOGON_ERRORS_SINCE else "oauth"
+        if (self._habits.refused_logon_answer or by_version) == "oauth":
+            return Reply(400, {"error": grant.error, "error_description": grant.description})
+        status = 401 if grant.error == "invalid_grant" else 400
+        return Reply(status, error_body(call.version, grant.description))
+
+    def log_out(self, call: Call, _found: re.Match[str]) -> Reply:
+        """End the token pair that the call came with."""
+        self._desk.log_out(call.token or "")
+        return Reply(204)
+
+    def service_instance(self, _call: Call, _found: re.Match[str]) -> Reply:
+        """Build and installation."""
+        return Reply(200, service_instance_body(self._habits.newest, self._habits.name))
+
+    def list_sessions(self, call: Call, _found: re.Match[str]) -> Reply:
+        """Restore sessions: a page of them, or a bare array."""
+        sessions = _filtered(call, self._world.sessions)
+        is_page = call.version >= PAGES_SINCE or (
+            call.version == _V5 and self._habits.v5_shape == "page"
+        )
+        window = self._window(call, len(sessions), is_page=is_page)
+        links = self._links(call)
+        shown = sessions[window.offset : window.offset + window.limit]
+        bodies = [session_body(session, links) for session in shown]
+        if not is_page:
+            return Reply(200, bodies)
+        return Reply(200, page_body(bodies, window, links, "RestoreSessions", call.query))
+
+    def get_session(self, call: Call, found: re.Match[str]) -> Reply:
+        """One restore session."""
+        return Reply(200, session_body(self._session(found), self._links(call)))
+
+    def get_organization(self, call: Call, found: re.Match[str]) -> Reply:
+        """The backed-up organization of a session."""
+        return Reply(200, organization_body(self._session(found), self._links(call)))
+
+    def _links(self, call: Call) -> Links:
+        return Links(call.version, self._habits.host_name)
+
+    def _session(self, found: re.Match[str]) -> WorldSession:
+        try:
+            return self._world.session(UUID(found["id"]))
+        except (ValueError, KeyError):
+            msg = f"Restore session with the ID '{found['id']}' was not found."
+            raise NotFoundError(msg) from None
+
+    def _window(self, call: Call, total: int, *, is_page: bool) -> Window:
+        most = self._habits.page_limit_max if is_page else total
+        limit = _integer(call, "limit", at_least=1)
+        if limit is None:
+            limit = _DEFAULT_LIMIT if is_page else total
+        return Window(_integer(call, "offset", at_least=0) or 0, min(limit, most), total)
+
+
+def _filtered(call: Call, sessions: list[WorldSession]) -> list[WorldSession]:
+    # The vendor's bounds are "after" and "prior to": both are exclusive.
+    earliest, latest = _time(call, "startTimeFrom"), _time(call, "startTimeTo")
+    if earliest is not None:
+        sessions = [one for one in sessions if one.creation_ticks > earliest]
+    if latest is not None:
+        sessions = [one for one in sessions if one.creation_ticks < latest]
+    if call.version < _END_TIME_FILTERS_SINCE:
+        return sessions
+    earliest, latest = _time(call, "endTimeFrom"), _time(call, "endTimeTo")
+    if earliest is not None:
+        sessions = [one for one in sessions if one.end_ticks and one.end_ticks > earliest]
+    if latest is not None:
+        sessions = [one for one in sessions if one.end_ticks and one.end_ticks < latest]
+    return _ordered(call, sessions)
+
+
+def _ordered(call: Call, sessions: list[WorldSession]) -> list[WorldSession]:
+    order_by = (call.parameter("orderBy") or "CreationTime").lower()
+    ascending = (call.parameter("orderAsc") or "false").lower()
+    if order_by not in {"creationtime", "endtime"} or ascending not in {"true", "false"}:
+        msg = "orderBy is CreationTime or EndTime, orderAsc is true or false."
+        raise ParameterError(msg)
+
+    def place(session: WorldSession) -> tuple[bool, int, int]:
+        if order_by == "creationtime":
+            return False, session.creation_ticks, session.id.int
+        # What has not ended comes after all that has.
+        return session.end_ticks is None, session.end_ticks or 0, session.id.int
+
+    return sorted(sessions, key=place, reverse=ascending == "false")
+
+
+def _time(call: Call, name: str) -> int | None:
+    text = call.parameter(name)
+    try:
+        return None if text is None else to_ticks(text)
+    except (ValueError, OverflowError):
+        msg = f"The value '{text}' is not valid for {name}."
+        raise ParameterError(msg) from None
+
+
+def _integer(call: Call, name: str, *, at_least: int) -> int | None:
+    text = call.parameter(name)
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or int(text) < at_least:
+        msg = f"The value '{text}' is not valid for {name}."
+        raise ParameterError(msg)
+    return int(text)
+
+
+_SESSION = r"restoresessions/(?P<id>[^/]+)"
+_ROUTES = (
+    _Route("POST", re.compile("token"), 4, True, Api.log_on),
+    _Route("POST", re.compile("token/logout"), 7, False, Api.log_out),
+    _Route("GET", re.compile("serviceinstance"), 6, False, Api.service_instance),
+    _Route("GET", re.compile("restoresessions"), 4, False, Api.list_sessions),
+    _Route("GET", re.compile(_SESSION), 4, False, Api.get_session),
+    _Route("GET", re.compile(f"{_SESSION}/organization"), 4, False, Api.get_organization),
+)

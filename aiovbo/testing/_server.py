@@ -1,0 +1,279 @@
+"""A Veeam Backup for Microsoft 365 server to test against, embedded in the test.
+
+Knows its options and its life, and brings world, logon, API, faults and TLS together. Must not
+know the client that talks to it.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Literal, Self
+
+import attrs
+from aiohttp import web
+
+from aiovbo.testing._answers import VERSIONS, ApiVersion
+from aiovbo.testing._authority import Authority
+from aiovbo.testing._faults import Fault, FaultScript, PlannedFault
+from aiovbo.testing._http import Front
+from aiovbo.testing._listener import Listener
+from aiovbo.testing._logon import LogonDesk
+from aiovbo.testing._requests import ReceivedRequest
+from aiovbo.testing._routes import Api, Habits
+from aiovbo.testing._thread import in_thread
+from aiovbo.testing._world import World
+
+USERNAME = "TECH\\monitor"
+PASSWORD = "correct-horse-battery-staple"  # noqa: S105  # a loopback server's, meant to be known
+
+_PREDECESSORS = 2
+_SHUTDOWN_SECONDS = 0.5
+_LOOPBACK_OF_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # read, not bound to
+
+
+@attrs.frozen
+class _Running:
+    """What exists only between start and stop."""
+
+    http: web.Server
+    listener: Listener
+
+
+class BackupServer:
+    """A running backup server: `async with BackupServer() as server:`.
+
+    It speaks the real API over TLS on loopback, to any client; world, users and faults are its
+    own. Everything but `start` and `stop` may be called from any thread.
+
+    - `world`: what it has to tell; a small plausible one if not given.
+    - `version`: the newest API version it serves.
+    - `versions`: every version it serves; if not given the newest and its two predecessors.
+    - `username`: who may log on; case does not matter.
+    - `password`: that user's password.
+    - `host`: the address it listens on.
+    - `port`: the port it listens on; 0 takes a free one, and keeps it over a restart.
+    - `authority`: who issues its certificate; one of its own if not given.
+    - `tls`: False for plain HTTP.
+    - `name`: what it is called; decides its installation ID.
+    - `host_name`: its own name in absolute links, which clients cannot resolve.
+    - `token_lifetime`: seconds that an access token is good for.
+    - `lockout_after`: wrong passwords in a row after which the right one is refused too.
+    - `path_prefix`: what a reverse proxy would put in front of `/vN`.
+    - `page_limit_max`: most items on a page.
+    - `v5_shape`: how v5 lists; sources differ.
+    - `refused_logon_answer`: OAuth's error or the vendor's; by version if not given.
+    - `rejected_token_answer`: 401, or the 200 with an empty body that real servers were seen to
+          give.
+    """
+
+    def __init__(  # noqa: PLR0913  # each is one independent property of a server
+        self,
+        world: World | None = None,
+        *,
+        version: ApiVersion = "v8",
+        versions: Collection[ApiVersion] | None = None,
+        username: str = USERNAME,
+        password: str = PASSWORD,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        authority: Authority | None = None,
+        tls: bool = True,
+        name: str = "vbo",
+        host_name: str = "abc.tech.local",
+        token_lifetime: int = 3600,
+        lockout_after: int | None = None,
+        path_prefix: str = "",
+        page_limit_max: int = 10_000,
+        v5_shape: Literal["page", "array"] = "page",
+        refused_logon_answer: Literal["oauth", "vendor"] | None = None,
+        rejected_token_answer: Literal["401", "empty"] = "401",
+    ) -> None:
+        self.world = world or World()
+        self.version: ApiVersion = version
+        self.versions = _served(version, versions)
+        self.username = username
+        self.password = password
+        self.name = name
+        self.authority = authority
+        """Who issues its certificate; None for plain HTTP, and before it has made its own."""
+        self._owns_authority = False
+        self._host = host
+        self._port = port
+        self._tls = tls
+        self._prefix = f"/{path_prefix}".rstrip("/").replace("//", "/")
+        self._faults = FaultScript()
+        self._desk = LogonDesk(
+            username, password, token_lifetime=token_lifetime, lockout_after=lockout_after
+        )
+        habits = Habits(
+            name=name,
+            newest=int(version[1:]),
+            versions=frozenset(int(one[1:]) for one in self.versions),
+            host_name=host_name,
+            page_limit_max=page_limit_max,
+            v5_shape=v5_shape,
+            refused_logon_answer=refused_logon_answer,
+            rejected_token_answer=rejected_token_answer,
+        )
+        self._front = Front(Api(self.world, self._desk, habits), self._faults, self._prefix)
+        self._running: _Running | None = None
+
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """Every request that came, in order; clear it at will."""
+        return self._front.requests
+
+    @property
+    def port(self) -> int:
+        """Where it listens; 0 before its first start if none was chosen."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Its base URL, with the path prefix and without a version.
+
+        Raises: RuntimeError before its first start.
+        """
+        if self._port == 0:
+            msg = "the server has no port yet: start it first"
+            raise RuntimeError(msg)
+        host = _LOOPBACK_OF_ANY.get(self._host, self._host)
+        host = f"[{host}]" if ":" in host else host
+        return f"{'https' if self._tls else 'http'}://{host}:{self._port}{self._prefix}"
+
+    @property
+    def ca_file(self) -> str:
+        """Path of the CA file that clients must trust; it is there while the server runs.
+
+        Raises: RuntimeError before its first start, and without TLS.
+        """
+        if self.authority is None:
+            msg = "the server has no CA file: it was not started, or speaks plain HTTP"
+            raise RuntimeError(msg)
+        return self.authority.ca_file
+
+    @property
+    def logons(self) -> int:
+        """How many passwords were accepted."""
+        return self._desk.logons
+
+    @property
+    def refused_logons(self) -> int:
+        """How many passwords were refused."""
+        return self._desk.refused_logons
+
+    @property
+    def refreshes(self) -> int:
+        """How many refresh tokens were accepted."""
+        return self._desk.refreshes
+
+    def expire_tokens(self) -> None:
+        """Let every access token be over now; the refresh tokens stay good."""
+        self._desk.expire()
+
+    def revoke_tokens(self) -> None:
+        """Let every access and refresh token be over now."""
+        self._desk.revoke()
+
+    def fail(  # noqa: PLR0913  # which fault, and four independent ways to say for whom
+        self,
+        fault: Fault,
+        *,
+        on: str | None = None,
+        times: int | None = 1,
+        after: int = 0,
+        when: Callable[[ReceivedRequest], bool] | None = None,
+    ) -> None:
+        """Let something go wrong with coming requests; of several faults the first planned.
+
+        A fault strikes before version, token and route are looked at, as a proxy's would.
+
+        - `fault`: what goes wrong.
+        - `on`: glob for the path below `/vN/`, in any case: `RestoreSessions`, `token`,
+              `RestoreSessions/*`; None for every request.
+        - `times`: how many requests it hits; None until `heal()`.
+        - `after`: how many matching requests it spares first.
+        - `when`: a further condition, such as `lambda request: request.token != ""`.
+        """
+        self._faults.plan(PlannedFault(fault=fault, on=on, times=times, after=after, when=when))
+
+    def heal(self) -> None:
+        """Let nothing go wrong any more; what is already going wrong takes its course."""
+        self._faults.clear()
+
+    async def start(self) -> Self:
+        """Begin to listen; on a running server it does nothing.
+
+        Raises: OSError where the port is taken; ImportError where TLS needs trustme.
+        """
+        if self._running is not None:
+            return self
+        # Keys, certificates and files block, so they are made away from the loop.
+        context = await asyncio.to_thread(self._prepare_tls) if self._tls else None
+        self._front.closing.clear()
+        http = web.Server(self._front.handle, handler_cancellation=True, access_log=None)
+        listener = Listener(http, context)
+        try:
+            self._port = listener.open(self._host, self._port)
+        except BaseException:
+            await asyncio.to_thread(self._close_authority)
+            raise
+        self._running = _Running(http, listener)
+        return self
+
+    async def stop(self) -> None:
+        """Close the port and every connection; on a stopped server it does nothing.
+
+        After the next start it goes on with the same port, certificate, tokens and faults.
+        """
+        running, self._running = self._running, None
+        if running is None:
+            return
+        await running.listener.refuse()
+        self._front.closing.set()
+        running.http.pre_shutdown()
+        await running.http.shutdown(_SHUTDOWN_SECONDS)
+        await running.listener.close()
+        await asyncio.to_thread(self._close_authority)
+
+    def run_in_thread(self) -> AbstractContextManager[Self]:
+        """The server, running in a thread of its own: `with BackupServer().run_in_thread() as …`."""
+        return in_thread(self)
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    def __repr__(self) -> str:
+        place = self.url if self._port else "not started"
+        return f"<BackupServer {self.name} {self.version} {place}>"
+
+    def _prepare_tls(self) -> ssl.SSLContext:
+        if self.authority is None:
+            self.authority = Authority(self._host)
+            self._owns_authority = True
+        self.authority.open()
+        return self.authority.server_context
+
+    def _close_authority(self) -> None:
+        if self.authority is not None and self._owns_authority:
+            self.authority.close()
+
+
+def _served(version: ApiVersion, versions: Collection[ApiVersion] | None) -> tuple[ApiVersion, ...]:
+    if version not in VERSIONS or not set(versions or ()) <= set(VERSIONS):
+        msg = f"API versions are {', '.join(VERSIONS)}"
+        raise ValueError(msg)
+    if versions is None:
+        newest = VERSIONS.index(version)
+        return VERSIONS[max(0, newest - _PREDECESSORS) : newest + 1]
+    return tuple(one for one in VERSIONS if one in versions)

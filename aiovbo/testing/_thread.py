@@ -1,0 +1,51 @@
+"""A server running beside code that is not async, or under another async framework.
+
+Knows threads and event loops. Must not know what it runs.
+"""
+
+import asyncio
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+
+class Service(Protocol):
+    """What can be started and stopped."""
+
+    async def start(self) -> object:
+        """Begin; return once it is ready."""
+
+    async def stop(self) -> None:
+        """End; return once nothing is left."""
+
+
+S = TypeVar("S", bound=Service)
+
+
+@contextmanager
+def in_thread(service: S) -> Generator[S, None, None]:
+    """The service, started and stopped in a thread with an event loop of its own."""
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def serve() -> None:
+        stopping = asyncio.Event()
+        try:
+            await service.start()
+        except BaseException as error:
+            started.set_exception(error)
+            raise
+        started.set_result((asyncio.get_running_loop(), stopping))
+        try:
+            await stopping.wait()
+        finally:
+            await service.stop()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="aiovbo-testing") as thread:
+        ended = thread.submit(lambda: asyncio.run(serve()))
+        loop, stopping = started.result()
+        try:
+            yield service
+        finally:
+            loop.call_soon_threadsafe(stopping.set)
+            ended.result()
