@@ -132,7 +132,8 @@ def _is_open_enum(cls: object) -> bool:
 
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True)
-    converter.register_structure_hook(str, _text)
+    # By predicate: the hook of a class would serve its subclasses too, the enums.
+    converter.register_structure_hook_func(lambda cls: cls is str, _text)
     converter.register_structure_hook(int, _whole_number)
     converter.register_structure_hook(UUID, _uuid)
     converter.register_structure_hook(datetime, _time)

@@ -61,6 +61,9 @@ class BackupFleet:
                 )
                 for index in range(servers)
             ]
+        if not servers:
+            msg = "a fleet needs a server"
+            raise ValueError(msg)
         self.servers = tuple(servers)
         self._host = host
         self._authority: Authority | None = None
@@ -117,7 +120,7 @@ class BackupFleet:
             await asyncio.to_thread(self._authority.close)
 
     def run_in_thread(self) -> AbstractContextManager[Self]:
-        """The fleet, running in a thread of its own: `with BackupFleet(3).run_in_thread() as …`."""
+        """The fleet, running in a thread of its own: `with fleet.run_in_thread():`."""
         return in_thread(self)
 
     async def __aenter__(self) -> Self:

@@ -29,7 +29,7 @@ class Front:
         self._prefix = prefix.lower()
         self.requests: list[ReceivedRequest] = []
         self.closing = asyncio.Event()
-        """Set while the server stops."""
+        """Set when the server stops; a new one for each start, because it belongs to a loop."""
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """The answer to a request, or what goes wrong instead."""

@@ -82,11 +82,11 @@ class Habits:
     rejected_token_answer: Literal["401", "empty"]
 
 
-class ParameterError(ValueError):
+class _ParameterError(ValueError):
     """A query parameter that cannot be understood."""
 
 
-class NotFoundError(LookupError):
+class _NotFoundError(LookupError):
     """A resource that is not there."""
 
 
@@ -95,9 +95,8 @@ class _Route:
     method: str
     path: re.Pattern[str]
     since: int
-    open: bool
-    """Whether it needs no token."""
     answer: Callable[["Api", Call, re.Match[str]], Reply]
+    needs_token: bool = True
 
 
 class Api:
@@ -112,25 +111,24 @@ class Api:
         """The answer to a call."""
         if call.version not in self._habits.versions:
             return Reply(404)
-        routes = [
-            (route, found)
-            for route in _ROUTES
-            if call.version >= route.since and (found := route.path.fullmatch(call.path))
-        ]
-        if not routes:
-            return Reply(404)
-        allowed = [(route, found) for route, found in routes if route.method == call.method]
-        if not allowed:
-            return Reply(405, error_body(call.version, "The method is not allowed."))
-        ((route, found),) = allowed
-        if not route.open and (rejection := self._rejection(call)):
+        # Paths are looked up before tokens: an unknown one is 404 for anybody.
+        for route in _ROUTES:
+            found = route.path.fullmatch(call.path)
+            if found and call.version >= route.since:
+                return self._follow(route, found, call)
+        return Reply(404)
+
+    def _follow(self, route: _Route, found: re.Match[str], call: Call) -> Reply:
+        if call.method != route.method:
+            return Reply(405, error_body(call.version, f"{call.method} is not allowed here."))
+        if route.needs_token and (rejection := self._rejection(call)):
             return rejection
         try:
             return route.answer(self, call, found)
-        except ParameterError as error:
+        except _ParameterError as error:
             code = "ParameterValidationFailure"
             return Reply(400, error_body(call.version, str(error), code))
-        except NotFoundError as error:
+        except _NotFoundError as error:
             return Reply(404, error_body(call.version, str(error), "ResourceNotFound"))
 
     def _rejection(self, call: Call) -> Reply | None:
@@ -193,7 +191,7 @@ class Api:
             return self._world.session(UUID(found["id"]))
         except (ValueError, KeyError):
             msg = f"Restore session with the ID '{found['id']}' was not found."
-            raise NotFoundError(msg) from None
+            raise _NotFoundError(msg) from None
 
     def _window(self, call: Call, total: int, *, is_page: bool) -> Window:
         most = self._habits.page_limit_max if is_page else total
@@ -225,7 +223,7 @@ def _ordered(call: Call, sessions: list[WorldSession]) -> list[WorldSession]:
     ascending = (call.parameter("orderAsc") or "false").lower()
     if order_by not in {"creationtime", "endtime"} or ascending not in {"true", "false"}:
         msg = "orderBy is CreationTime or EndTime, orderAsc is true or false."
-        raise ParameterError(msg)
+        raise _ParameterError(msg)
 
     def place(session: WorldSession) -> tuple[bool, int, int]:
         if order_by == "creationtime":
@@ -242,7 +240,7 @@ def _time(call: Call, name: str) -> int | None:
         return None if text is None else to_ticks(text)
     except (ValueError, OverflowError):
         msg = f"The value '{text}' is not valid for {name}."
-        raise ParameterError(msg) from None
+        raise _ParameterError(msg) from None
 
 
 def _integer(call: Call, name: str, *, at_least: int) -> int | None:
@@ -251,16 +249,16 @@ def _integer(call: Call, name: str, *, at_least: int) -> int | None:
         return None
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or int(text) < at_least:
         msg = f"The value '{text}' is not valid for {name}."
-        raise ParameterError(msg)
+        raise _ParameterError(msg)
     return int(text)
 
 
 _SESSION = r"restoresessions/(?P<id>[^/]+)"
 _ROUTES = (
-    _Route("POST", re.compile("token"), 4, True, Api.log_on),
-    _Route("POST", re.compile("token/logout"), 7, False, Api.log_out),
-    _Route("GET", re.compile("serviceinstance"), 6, False, Api.service_instance),
-    _Route("GET", re.compile("restoresessions"), 4, False, Api.list_sessions),
-    _Route("GET", re.compile(_SESSION), 4, False, Api.get_session),
-    _Route("GET", re.compile(f"{_SESSION}/organization"), 4, False, Api.get_organization),
+    _Route("POST", re.compile("token"), 4, Api.log_on, needs_token=False),
+    _Route("POST", re.compile("token/logout"), 7, Api.log_out),
+    _Route("GET", re.compile("serviceinstance"), 6, Api.service_instance),
+    _Route("GET", re.compile("restoresessions"), 4, Api.list_sessions),
+    _Route("GET", re.compile(_SESSION), 4, Api.get_session),
+    _Route("GET", re.compile(f"{_SESSION}/organization"), 4, Api.get_organization),
 )

@@ -177,7 +177,7 @@ class BackupServer:
         """Let every access and refresh token be over now."""
         self._desk.revoke()
 
-    def fail(  # noqa: PLR0913  # which fault, and four independent ways to say for whom
+    def fail(
         self,
         fault: Fault,
         *,
@@ -212,7 +212,7 @@ class BackupServer:
             return self
         # Keys, certificates and files block, so they are made away from the loop.
         context = await asyncio.to_thread(self._prepare_tls) if self._tls else None
-        self._front.closing.clear()
+        self._front.closing = asyncio.Event()
         http = web.Server(self._front.handle, handler_cancellation=True, access_log=None)
         listener = Listener(http, context)
         try:
@@ -239,7 +239,7 @@ class BackupServer:
         await asyncio.to_thread(self._close_authority)
 
     def run_in_thread(self) -> AbstractContextManager[Self]:
-        """The server, running in a thread of its own: `with BackupServer().run_in_thread() as …`."""
+        """The server, running in a thread of its own: `with server.run_in_thread():`."""
         return in_thread(self)
 
     async def __aenter__(self) -> Self:

@@ -1,0 +1,224 @@
+"""Bytes to models: what is accepted, what is set aside, and that both paths agree."""
+
+import asyncio
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from documents import SESSIONS, V4_EXAMPLE, array, page, session
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiovbo import (
+    PayloadError,
+    Rejected,
+    Resource,
+    RestoreSession,
+    RestoreSessionResult,
+    RestoreSessionState,
+    RestoreSessionType,
+    VboError,
+)
+from aiovbo import _decode as decode
+
+SUITE = Path(__file__).parents[2] / "shared" / "json-test-suite"
+
+
+def read(body: bytes) -> tuple[list[RestoreSession], list[Rejected]]:
+    """All of an answer's sessions, and what was set aside."""
+    items: list[RestoreSession] = []
+    rejected: list[Rejected] = []
+    for some, others in decode.decode_listing(body, RestoreSession, "vbo1", None).slices():
+        items += some
+        rejected += others
+    return items, rejected
+
+
+def test_the_documented_v4_example_is_right_in_every_field() -> None:
+    """Two sessions, their times cut to microseconds, the second without an end."""
+    (first, second), rejected = read(V4_EXAMPLE)
+    assert not rejected
+    assert str(first.id) == "0800471b-d0e2-422b-9d7c-35d15661c3fb"
+    assert first.type is RestoreSessionType.VEX
+    assert first.creation_time == datetime(2018, 6, 29, 7, 42, 21, 191694, UTC)
+    assert first.end_time == datetime(2018, 6, 29, 8, 14, 58, 353283, UTC)
+    assert first.state is RestoreSessionState.STOPPED
+    assert first.result is RestoreSessionResult.SUCCESS
+    assert first.server == "vbo1"
+    assert second.creation_time == datetime(2017, 6, 29, 8, 30, 5, 98397, UTC)
+    assert second.end_time is None
+    assert second.state is RestoreSessionState.WORKING
+    assert list(second.links) == ["self", "organization"]
+
+
+def test_of_a_thousand_items_only_the_senseless_one_is_set_aside() -> None:
+    """An unknown state, a null result and unknown members pass; a missing id is set aside with its place."""
+    documents = [session(n) for n in range(1000)]
+    documents[10] = session(10, state="Paused")
+    documents[20] = session(20, result=None)
+    documents[30] = session(30, id=...)
+    documents[40] = session(40, shade="mauve", nested={"a": [1]})
+    items, rejected = read(array(*documents))
+    assert len(items) == 999
+    assert [(r.index, r.path, r.reason) for r in rejected] == [(30, "$.id", "missing")]
+    assert json.loads(rejected[0].raw) == documents[30]
+    assert items[10].state == "Paused"
+    assert items[10].state is not None
+    assert not items[10].state.is_known
+    assert items[20].result is None
+    assert dict(items[39].extra) == {"shade": "mauve", "nested": {"a": [1]}}
+
+
+@given(SESSIONS)
+def test_the_fast_and_the_tolerant_path_give_equal_objects(document: dict[str, object]) -> None:
+    """Whatever a session looks like, both paths read it alike, or both set it aside."""
+    raw = json.dumps(document).encode()
+    tolerant = decode.read_tolerant(raw, RestoreSession, "vbo1", None)
+    items, rejected = read(b"[" + raw + b"]")
+    assert (items or rejected) == [tolerant]
+    large = read(b"[" + b" " * 200_000 + raw + b"]")
+    assert large == (items, rejected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "reason"),
+    [
+        ({"id": "not-a-uuid"}, "$.id", "expected a UUID"),
+        ({"id": ""}, "$.id", "expected a UUID"),
+        ({"id": None}, "$.id", "expected a text, got null"),
+        ({"id": 5}, "$.id", "expected a text, got a number"),
+        ({"creationTime": ...}, "$.creationTime", "missing"),
+        ({"creationTime": None}, "$.creationTime", "expected a text, got null"),
+        ({"creationTime": "0001-01-01T00:00:00"}, "$.creationTime", "a time that stands for 'never'"),
+        ({"name": 5}, "$.name", "expected a text, got a number"),
+        ({"name": True}, "$.name", "expected a text, got true or false"),
+        ({"state": ["Working"]}, "$.state", "expected a text, got a list"),
+        ({"eTag": 1.0}, "$.eTag", "expected a whole number, got a number"),
+        ({"eTag": True}, "$.eTag", "expected a whole number, got true or false"),
+    ],
+)
+def test_a_wrong_type_is_never_coerced(
+    changes: dict[str, object], path: str, reason: str
+) -> None:
+    """The item is set aside, with the place of the trouble and what is wrong there."""
+    items, rejected = read(array(session(1), session(2, **changes), session(3)))
+    assert len(items) == 2
+    assert [(r.index, r.path, r.reason) for r in rejected] == [(1, path, reason)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2020-05-12T15:55:20.8557419Z", datetime(2020, 5, 12, 15, 55, 20, 855741, UTC)),
+        ("2020-05-12T15:55:20.999999999Z", datetime(2020, 5, 12, 15, 55, 20, 999999, UTC)),
+        ("2020-05-12T15:55:20.1Z", datetime(2020, 5, 12, 15, 55, 20, 100000, UTC)),
+        ("2020-05-12T15:55:20", datetime(2020, 5, 12, 15, 55, 20, 0, UTC)),
+        ("2020-05-12T15:55:20+05:30", datetime(2020, 5, 12, 10, 25, 20, 0, UTC)),
+        ("0001-01-01T00:00:00", None),
+        ("9999-12-31T23:59:59.9999999-01:00", None),
+    ],
+)
+def test_times_are_aware_utc_and_cut_not_rounded(text: str, expected: datetime | None) -> None:
+    """Seven and more digits are cut; naive means UTC; .NET's first and last year mean never."""
+    items, _ = read(array(session(1, endTime=text)))
+    assert items[0].end_time == expected
+    assert expected is None or items[0].end_time.utcoffset() == expected.utcoffset()  # type: ignore[union-attr]  # not None, as just seen
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "/Date(1530258141191)/", "2020-13-01T00:00:00Z"])
+def test_what_is_no_time_is_set_aside(text: str) -> None:
+    """A time that cannot be read is no reason to guess one."""
+    _, rejected = read(array(session(1, endTime=text)))
+    assert [r.path for r in rejected] == ["$.endTime"]
+
+
+def test_numbers_sent_as_texts_are_numbers() -> None:
+    """The vendor's own v8 example writes them so."""
+    items, _ = read(page(session(1, eTag="17"), limit="30"))
+    assert items[0].etag == 17
+
+
+def test_property_names_are_read_without_regard_to_case() -> None:
+    """Older property tables write `Id` where the examples have `id`."""
+    items, _ = read(array({"Id": session(1)["id"], "CreationTime": "2020-01-01T00:00:00Z"}))
+    assert items[0].creation_time == datetime(2020, 1, 1, tzinfo=UTC)
+
+
+def test_half_a_surrogate_pair_does_no_harm() -> None:
+    """It becomes U+FFFD, so that the text can be logged and stored; whole pairs stay whole."""
+    body = array(session(1, name="NAME")).replace(b"NAME", rb"a\ud800b \ud83d\ude00 \\ud800")
+    items, rejected = read(body)
+    assert not rejected
+    assert items[0].name == "a\ufffdb \U0001f600 \\ud800"
+    assert items[0].name.encode()
+
+
+def test_a_byte_order_mark_is_no_obstacle() -> None:
+    """Some servers put one in front of their JSON."""
+    items, _ = read(b"\xef\xbb\xbf" + array(session(1)))
+    assert len(items) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"null", b"5", b'"text"', b"{}", b'{"results": null}', b'{"results": {}}', b"<html>", b"[", b"[NaN]",
+     b"\xff\xfe[\x00]\x00", b"[" * 100_000, b'{"a":' * 100_000],
+)  # fmt: skip
+def test_what_is_not_a_listing_is_a_payload_error(body: bytes) -> None:
+    """Never an empty listing, and never another kind of exception."""
+    with pytest.raises(PayloadError):
+        read(body)
+
+
+@pytest.mark.skipif(not SUITE.is_dir(), reason="the suite is not beside this checkout")
+def test_the_json_test_suite_raises_nothing_but_our_errors() -> None:
+    """318 bodies: what must not parse is refused, and nothing but a VboError comes out."""
+    cases = sorted(SUITE.glob("*.json"))
+    assert len(cases) >= 318
+    accepted: list[str] = []
+    for case in cases:
+        body = case.read_bytes()
+        for wrapped in (body, b"[" + body + b"]"):
+            try:
+                read(wrapped)
+                decode.decode_one(wrapped, Resource, "vbo1", None)
+            except VboError:
+                continue
+            if wrapped is body:
+                accepted.append(case.name)
+    assert not [name for name in accepted if name.startswith("n_")]
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_make_anything_but_our_errors(body: bytes) -> None:
+    """Whatever comes, it is a listing or a PayloadError."""
+    try:
+        read(body)
+    except PayloadError:
+        pass
+
+
+@given(st.integers(0, 600))
+def test_json_cut_short_is_a_payload_error_that_may_pass(length: int) -> None:
+    """A body that ends too early is worth another try, and never a shorter listing."""
+    body = array(session(1), session(2))
+    if length < len(body):
+        with pytest.raises(PayloadError) as caught:
+            read(body[:length])
+        assert caught.value.retryable or not length
+
+
+async def test_ten_thousand_items_leave_the_event_loop_responsive() -> None:
+    """They are structured in slices, so a ticker beside them keeps ticking."""
+    body = array(*(session(n) for n in range(10_000)))
+    longest = last = 0.0
+    slices = 0
+    for items, _ in decode.decode_listing(body, RestoreSession, "vbo1", None).slices():
+        now = time.perf_counter()
+        longest, last = max(longest, now - last if last else 0.0), now
+        slices += 1
+        assert len(items) <= decode.SLICE
+        await asyncio.sleep(0)
+    assert slices == 10_000 / decode.SLICE

@@ -1,0 +1,93 @@
+"""`python -m aiovbo.testing`, as a process of its own."""
+
+import json
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from aiovbo.testing import BackupServer
+
+COMMAND = [sys.executable, "-W", "error", "-X", "dev", "-m", "aiovbo.testing"]
+
+
+@contextmanager
+def running(*arguments):
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            lines = []
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                if "Ctrl-C" in line:
+                    break
+            yield process, lines
+        finally:
+            process.kill()
+
+
+def value(lines, label):
+    return next(line.split(": ", 1)[1].strip() for line in lines if line.startswith(label))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_fleet_runs_until_interrupted(number):
+    """URLs with versions, CA file and login are printed and true; the end is clean."""
+    with running("--servers", "4", "--seed", "3") as (process, lines):
+        servers = [line.split(maxsplit=1) for line in lines if line.startswith("https://")]
+        assert [versions for _, versions in servers] == [
+            "v6, v7, v8",
+            "v5, v6, v7",
+            "v4, v5, v6",
+            "v4, v5",
+        ]
+        ca_file = value(lines, "CA file")
+        context = ssl.create_default_context(cafile=ca_file)
+        form = urllib.parse.urlencode(
+            {
+                "grant_type": "password",
+                "username": value(lines, "Username"),
+                "password": value(lines, "Password"),
+            }
+        )
+        url = f"{servers[3][0]}/v5/token"
+        with urllib.request.urlopen(url, form.encode(), context=context) as answer:  # noqa: S310  # https
+            assert json.load(answer)["access_token"]
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=10)
+        assert (process.returncode, errors) == (0, "")
+        assert not Path(ca_file).exists()
+
+
+async def test_ports_follow_the_first_and_a_taken_one_is_said_in_one_line():
+    """Port P, P+1, …; what is in use gives exit 2 and no traceback."""
+    async with BackupServer(tls=False) as taken:
+        run = subprocess.run(  # noqa: ASYNC221  # nothing else is to happen
+            [*COMMAND, "--port", str(taken.port)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    assert run.returncode == 2
+    assert re.fullmatch(rf"python -m aiovbo.testing: .*in use.*{taken.port}.*\n", run.stderr)
+    with running("--servers", "1", "--port", str(taken.port)) as (_, lines):
+        assert lines[0].startswith(f"https://127.0.0.1:{taken.port} ")
+
+
+@pytest.mark.parametrize("arguments", [["--servers", "0"], ["--port", "x"], ["--port", "70000"]])
+def test_senseless_arguments_are_refused(arguments):
+    """Exit 2, and no traceback."""
+    run = subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert run.returncode == 2
+    assert "Traceback" not in run.stderr

@@ -1,0 +1,97 @@
+"""Several servers at once: one authority, one login, worlds of their own."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from aiovbo.testing import Authority, BackupFleet, BackupServer, World
+
+
+async def test_fleet_shares_authority_and_login(client_of):
+    """Every server verifies with the one CA file and takes the one login."""
+    async with BackupFleet(5) as fleet:
+        assert len(fleet) == len(set(fleet.urls)) == 5
+        assert [server.version for server in fleet] == ["v8", "v7", "v6", "v5", "v4"]
+        assert fleet[0] is fleet.servers[0] is next(iter(fleet))
+        for server in fleet:
+            assert server.ca_file == fleet.ca_file
+            client = await client_of(server)
+            await client.log_on()
+            answer = await client.get(f"/{server.version}/RestoreSessions")
+            assert answer.status == 200
+        assert {(server.username, server.password) for server in fleet} == {
+            (fleet.username, fleet.password)
+        }
+    assert not Path(fleet.ca_file).exists()
+
+
+async def test_fleet_is_determined_by_its_seed():
+    """Each server has another world, and the same one for the same seed."""
+    now = World().now
+    one, same, other = [BackupFleet(3, seed=seed, now=now, speed=0) for seed in (1, 1, 2)]
+    assert [server.world.sessions for server in one] == [server.world.sessions for server in same]
+    ids = {
+        session.id
+        for fleet in (one, other)
+        for server in fleet
+        for session in server.world.sessions
+    }
+    assert len(ids) == 2 * 3 * 40
+
+
+async def test_two_hundred_servers_start_in_two_seconds():
+    """Keys are made once, so many servers are quick to start, and to stop."""
+    start = time.monotonic()
+    async with BackupFleet(200) as fleet:
+        assert len(set(fleet.urls)) == 200
+    assert time.monotonic() - start < 2
+
+
+async def test_fleet_takes_servers_that_were_made_already(client_of):
+    """Those without an authority get the fleet's, the others keep their own."""
+    with Authority() as authority:
+        given = [BackupServer(), BackupServer(authority=authority), BackupServer(tls=False)]
+        async with BackupFleet(given) as fleet:
+            assert fleet.servers == tuple(given)
+            assert given[0].ca_file == fleet.ca_file != given[1].ca_file
+            for server in fleet:
+                assert (await (await client_of(server)).get("/v8/RestoreSessions")).status == 401
+
+
+async def test_fleet_restarts_on_its_ports():
+    """As a single server does."""
+    fleet = BackupFleet(2)
+    async with fleet:
+        urls = fleet.urls
+    async with fleet:
+        assert fleet.urls == urls
+        assert Path(fleet.ca_file).exists()
+
+
+async def test_fleet_that_cannot_start_leaves_nothing():
+    """A taken port stops what had started."""
+    async with BackupServer(tls=False) as taken:
+        free = BackupServer()
+        fleet = BackupFleet([free, BackupServer(port=taken.port)])
+        with pytest.raises(OSError, match="in use"):
+            await fleet.start()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", free.port)
+        assert not Path(fleet.ca_file).exists()
+
+
+async def test_fleet_runs_in_a_thread(client_of):
+    """For code that is not async."""
+    with BackupFleet(2).run_in_thread() as fleet:
+        for server in fleet:
+            assert (await (await client_of(server)).get("/v8/RestoreSessions")).status in {401, 404}
+
+
+def test_fleet_needs_a_server_and_names_its_ca_file_after_the_start():
+    """An empty fleet is refused; before the start there is no CA file."""
+    with pytest.raises(ValueError, match="needs a server"):
+        BackupFleet(0)
+    with pytest.raises(RuntimeError, match="start it first"):
+        print(BackupFleet(1).ca_file)
