@@ -18,7 +18,7 @@ from yarl import URL
 from aiovbo._config import API_VERSIONS, ApiVersion, Clock, Options, Server
 from aiovbo._decode import SLICE, Listing, decode_listing, decode_one
 from aiovbo._http import Attempt, HttpPool
-from aiovbo._logon import Logon, Token
+from aiovbo._logon import VERDICTS, Logon, Token
 from aiovbo._paging import Paging
 from aiovbo._query import Operation, Page, Query
 from aiovbo._tasks import SharedCalls
@@ -229,9 +229,11 @@ class Client:
             page, following = await self._page(url, cls, operation, paging)
             while following is not None:
                 ahead = asyncio.create_task(self._page(following, cls, operation, paging))
-                yield page
+                if page.items or page.rejected:
+                    yield page
                 page, following = await ahead
                 ahead = None
+            # The last one also when it is empty: it says whether the listing is complete.
             yield page
         finally:
             if ahead is not None:
@@ -319,7 +321,10 @@ class Client:
                     renewed = True
                     continue
                 if outcome.status == 401:  # noqa: PLR2004  # unauthorized
-                    outcome = AuthenticationError("it refused a token that it had just granted")
+                    outcome = AuthenticationError(
+                        "it refused a token that it had just granted",
+                        hint="Does the account have the rights, and do the clocks of the servers agree?",
+                    )
             if isinstance(outcome, Reply):
                 try:
                     return self._judged(outcome, read, expected)
@@ -407,14 +412,14 @@ class Client:
         return self._logging_on
 
     async def _post_logon(self, fields: Mapping[str, str]) -> Reply:
-        """Send a logon; once more where the connection kept from earlier turns out to be dead."""
+        """A logon's answer, granted or refused; sent once more where the kept connection proves dead."""
         limit = self._options.connect_timeout + self._options.read_timeout
         for may_repeat in (True, False):
             attempt = self._pool.attempt(min(limit, self._options.deadline))
             try:
                 async with attempt:
                     self._logging_on = attempt
-                    return await self._pool.exchange(
+                    reply = await self._pool.exchange(
                         attempt,
                         "POST",
                         self._token_url(),
@@ -426,6 +431,10 @@ class Client:
                 stale = error.phase == "read" and not isinstance(error, ServerTimeoutError)
                 if attempt.fresh or not stale or not may_repeat:
                     raise
+            else:
+                if reply.status != 200 and reply.status not in VERDICTS:  # noqa: PLR2004
+                    raise refusal(reply, self._clock.now(), self._version)
+                return reply
             finally:
                 self._logging_on = None
         raise AssertionError  # the second round returns or raises

@@ -126,19 +126,16 @@ def api_name(attribute: str) -> str:
     return re.sub(r"_([a-z])", lambda found: found[1].upper(), attribute)
 
 
-def _is_open_enum(cls: object) -> bool:
-    return isinstance(cls, type) and issubclass(cls, OpenEnum)
-
-
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True)
-    # By predicate: the hook of a class would serve its subclasses too, the enums.
-    converter.register_structure_hook_func(lambda cls: cls is str, _text)
+    converter.register_structure_hook(str, _text)
     converter.register_structure_hook(int, _whole_number)
     converter.register_structure_hook(UUID, _uuid)
     converter.register_structure_hook(datetime, _time)
     converter.register_structure_hook(datetime | None, _time_or_none)
-    converter.register_structure_hook_func(_is_open_enum, _open_enum)
+    for enum in OpenEnum.__subclasses__():
+        # Each by itself: a hook for a class serves its subclasses too, and these are texts.
+        converter.register_structure_hook(enum, _open_enum)
     for ready in (Links, JsonObject):
         converter.register_structure_hook(ready, lambda value, _: value)
     for model in (RestoreSession, BackupOrganization):

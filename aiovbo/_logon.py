@@ -14,8 +14,10 @@ from aiovbo.errors import AuthenticationError
 
 log = logging.getLogger("aiovbo.logon")
 
+VERDICTS = (400, 401, 403)
+"""How a server says that it will not log us on; anything else says nothing of the credentials."""
+
 _MARGIN = 60.0
-_REFUSED = (400, 401, 403)
 
 
 class Token:
@@ -90,7 +92,7 @@ class Logon:
             reply = await self._post(
                 {"grant_type": "refresh_token", "refresh_token": renewal.refresh_token}
             )
-            if reply.status not in _REFUSED:
+            if reply.status not in VERDICTS:
                 return self._take(reply)
             log.info("the refresh token was refused, logging on anew")
         reply = await self._post(
@@ -100,13 +102,11 @@ class Logon:
                 "password": await credentials.password.reveal(),
             }
         )
-        if reply.status in _REFUSED:
+        if reply.status in VERDICTS:
             self._refuse(reply)
         return self._take(reply)
 
     def _take(self, reply: Reply) -> Token:
-        if reply.status != 200:  # noqa: PLR2004  # the only success a logon has
-            raise refusal(reply, self._clock.now())
         grant = read_grant(reply)
         self._renewal = grant
         margin = min(_MARGIN, grant.lifetime / 10)

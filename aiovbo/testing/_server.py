@@ -192,7 +192,7 @@ class BackupServer:
 
         - `fault`: what goes wrong.
         - `on`: glob for the path below `/vN/`, in any case: `RestoreSessions`, `token`,
-              `RestoreSessions/*`; None for every request.
+              `RestoreSessions/*` (a star spans slashes too); None for every request.
         - `times`: how many requests it hits; None until `heal()`.
         - `after`: how many matching requests it spares first.
         - `when`: a further condition, such as `lambda request: request.token != ""`.

@@ -109,5 +109,6 @@ async def connect(stack, client_of):
 def quiet(caplog):
     """Nothing that a server does on purpose is logged as trouble."""
     yield
-    troubles = [r for r in caplog.records if r.levelno >= logging.WARNING and r.name != "test"]
-    assert not troubles, [record.getMessage() for record in troubles]
+    troubles = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    # In asyncio's debug mode, slow machines report every step that took long.
+    assert not [text for text in troubles if not text.startswith("Executing ")]

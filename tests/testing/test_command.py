@@ -6,7 +6,7 @@ import signal
 import ssl
 import subprocess
 import sys
-import urllib.error
+import urllib.parse
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,0 +1,419 @@
+"""One server: versions, paging, links, retries, deadlines, limits; against the embedded backup server."""
+
+import asyncio
+import pickle
+from datetime import UTC, datetime, timedelta
+
+import aiohttp
+import pytest
+from backups import asked, server_of
+
+from aiovbo import (
+    TLS,
+    AuthenticationError,
+    BackupOrganization,
+    Bearer,
+    Client,
+    ClosedError,
+    ForbiddenError,
+    LinkError,
+    NotFoundError,
+    PayloadError,
+    RateLimitedError,
+    Resource,
+    RestoreSession,
+    Server,
+    ServerFaultError,
+    ServerTimeoutError,
+    UnreachableError,
+    VboError,
+)
+from aiovbo.testing import BackupServer, Fault, World
+
+VERSIONS = ["v4", "v5", "v6", "v7", "v8"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_every_version_lists_all_its_sessions(version: str) -> None:
+    """Arrays and pages of seven alike, newest version found by itself."""
+    async with (
+        BackupServer(World(3, speed=0), version=version) as backup,  # type: ignore[arg-type]  # parametrised
+        Client(server_of(backup)) as client,
+    ):
+        sessions = await client.restore_sessions(page_size=7)
+        assert client.api_version == version
+        assert {str(s.id) for s in sessions} == {str(s.id) for s in backup.world.sessions}
+        assert len({s.id for s in sessions}) == len(sessions) == 40
+        assert {s.server for s in sessions} == {client.name}
+        assert all(s.creation_time.tzinfo is UTC for s in sessions)
+
+
+async def test_the_version_is_looked_for_once() -> None:
+    """Ten queries at once and ten later cost one search."""
+    async with BackupServer(version="v5") as backup, Client(server_of(backup)) as client:
+        await asyncio.gather(*(client.restore_sessions() for _ in range(10)))
+        await client.restore_sessions()
+        assert asked(backup, "ServiceInstance") == 3
+        assert backup.logons == 1
+
+
+async def test_a_version_that_is_given_is_not_looked_for() -> None:
+    """Nothing but the logon and the question is sent."""
+    async with (
+        BackupServer(version="v8") as backup,
+        Client(server_of(backup, api_version="v6")) as client,
+    ):
+        await client.restore_sessions()
+        assert [r.resource for r in backup.requests] == ["token", "RestoreSessions"]
+        assert {r.version for r in backup.requests} == {"v6"}
+
+
+async def test_a_version_that_is_not_offered_says_so() -> None:
+    """The error names the version, and how to find the right one."""
+    async with (
+        BackupServer(version="v8") as backup,
+        Client(server_of(backup, api_version="v4")) as client,
+    ):
+        with pytest.raises(NotFoundError, match="v4.*auto"):
+            await client.restore_sessions()
+
+
+async def test_what_is_no_backup_server_says_so() -> None:
+    """A server that offers no version at all is probably something else."""
+    async with BackupServer() as backup, Client(server_of(backup), retries=0) as client:
+        backup.fail(Fault.status(404), times=None)
+        with pytest.raises(NotFoundError, match="none of the API versions"):
+            await client.restore_sessions()
+
+
+async def test_nothing_is_sent_before_a_query_is_used() -> None:
+    """Making a query costs nothing, and each use asks again."""
+    async with BackupServer() as backup, Client(server_of(backup)) as client:
+        query = client.restore_sessions()
+        assert backup.requests == []
+        await query
+        await query
+        assert asked(backup) == 2
+
+
+async def test_bounds_are_exclusive_and_may_be_given_as_ago() -> None:
+    """What the server filters comes back filtered, to the second."""
+    world = World(1, sessions=0, speed=0)
+    for hours in (1, 2, 3, 4):
+        world.add(creation_time=world.now - timedelta(hours=hours), name=f"{hours}")
+    async with BackupServer(world) as backup, Client(server_of(backup)) as client:
+        found = await client.restore_sessions(
+            started_after=world.now - timedelta(hours=3),
+            started_before=world.now - timedelta(hours=1),
+        )
+        assert [s.name for s in found] == ["2"]
+        found = await client.restore_sessions(started_after=timedelta(hours=3, minutes=1))
+        assert [s.name for s in found] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("version", ["v6", "v8"])
+async def test_the_end_is_filtered_alike_by_every_version(version: str) -> None:
+    """On v8 by the server, on older versions here; sessions that still go on have not ended."""
+    world = World(1, sessions=30, speed=0)
+    cut = world.now - timedelta(days=3)
+    async with (
+        BackupServer(world, version=version) as backup,  # type: ignore[arg-type]  # parametrised
+        Client(server_of(backup)) as client,
+    ):
+        found = await client.restore_sessions(ended_after=cut)
+        everything = await client.restore_sessions()
+        expected = [s.id for s in everything if s.end_time is not None and s.end_time > cut]
+        assert [s.id for s in found] == expected
+        assert 0 < len(found) < len(everything)
+
+
+def test_a_naive_time_is_refused_at_the_call_and_not_when_it_is_used() -> None:
+    """The mistake shows where it was made."""
+    client = Client(Server("vbo1", credentials=Bearer("token")))
+    with pytest.raises(ValueError, match="time zone"):
+        client.restore_sessions(started_after=datetime(2026, 1, 1))  # noqa: DTZ001  # the point
+
+
+
+
+async def test_pages_are_read_one_ahead_and_no_further() -> None:
+    """While the first page is looked at, the second is fetched and the third is not."""
+    async with BackupServer(World(sessions=40, speed=0)) as backup, Client(server_of(backup)) as client:
+        pages = client.restore_sessions(page_size=10).pages()
+        first = await anext(pages)
+        while asked(backup) < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert asked(backup) == 2
+        rest = [page async for page in pages]
+        assert [len(page) for page in (first, *rest) if page] == [10, 10, 10, 10]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_links_lead_to_the_configured_address(version: str) -> None:
+    """Absolute ones with a name that nobody can resolve, and relative ones, both work."""
+    async with (
+        BackupServer(version=version) as backup,  # type: ignore[arg-type]  # parametrised
+        Client(server_of(backup)) as client,
+    ):
+        session = (await client.restore_sessions())[0]
+        sent = len(backup.requests)
+        link = session.links["ORGANIZATION"]
+        assert str(link.url).startswith(f"{backup.url}/{version}/")
+        assert len(backup.requests) == sent
+        organization = await link.fetch()
+        assert isinstance(organization, BackupOrganization)
+        assert organization == await session.fetch_organization()
+        assert len(backup.requests) == sent + 2
+        again = await session.links["self"].fetch()
+        assert isinstance(again, RestoreSession)
+        assert again == await session.refresh() == await client.fetch_restore_session(session.id)
+
+
+async def test_links_work_behind_a_reverse_proxy_with_a_prefix() -> None:
+    """The server does not know of the prefix, so its links lack it."""
+    async with BackupServer(path_prefix="/vbo1") as backup, Client(server_of(backup)) as client:
+        sessions = await client.restore_sessions(page_size=15)
+        assert len(sessions) == 40
+        assert (await sessions[0].fetch_organization()).name
+
+
+async def test_a_thousand_waiting_for_one_organization_cost_one_request() -> None:
+    """Those that ask for the same thing at once share its answer."""
+    async with BackupServer() as backup, Client(server_of(backup)) as client:
+        session = (await client.restore_sessions())[0]
+        sent = len(backup.requests)
+        found = await asyncio.gather(*(session.fetch_organization() for _ in range(1000)))
+        assert len(backup.requests) == sent + 1
+        assert len(set(map(id, found))) == 1
+
+
+async def test_any_other_resource_is_a_mapping_with_links() -> None:
+    """What has no class of its own is still within reach."""
+    async with BackupServer() as backup, Client(server_of(backup)) as client:
+        instance = await client.fetch("ServiceInstance")
+        assert isinstance(instance, Resource)
+        assert instance["installationId"]
+        page = await client.fetch("/v8/RestoreSessions?limit=1")
+        assert isinstance(await page.links["self"].fetch(), Resource)
+        copy = pickle.loads(pickle.dumps(page))
+        assert copy == page
+        assert copy.links == page.links
+
+
+async def test_a_link_that_is_missing_malformed_or_foreign_is_a_link_error() -> None:
+    """The listing is unharmed; only following it fails."""
+    links = [None, [], {}, {"organization": None}, {"organization": {"href": 5}},
+             {"organization": {"href": "https://evil/other"}}]  # fmt: skip
+    async with BackupServer(World(sessions=6)) as backup, Client(server_of(backup)) as client:
+
+        def edit(answer: dict[str, list[dict[str, object]]]) -> dict[str, list[dict[str, object]]]:
+            for session, odd in zip(answer["results"], links, strict=True):
+                session["_links"] = odd
+            return answer
+
+        backup.fail(Fault.edit(edit), on="RestoreSessions", when=lambda request: request.token != "")
+        sessions = await client.restore_sessions()
+        sent = len(backup.requests)
+        for session in sessions:
+            with pytest.raises(LinkError):
+                await session.fetch_organization()
+        assert len(backup.requests) == sent
+
+
+async def test_a_copy_that_was_pickled_is_equal_and_detached() -> None:
+    """It holds no client, and says so when a link is followed."""
+    async with BackupServer() as backup, Client(server_of(backup)) as client:
+        session = (await client.restore_sessions())[0]
+        copy = pickle.loads(pickle.dumps(session))
+        assert copy == session
+        assert hash(copy) == hash(session)
+        with pytest.raises(LinkError, match="lost its client"):
+            await copy.fetch_organization()
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Fault.status(403), ForbiddenError),
+        (Fault.status(429, headers={"Retry-After": "9000"}), RateLimitedError),
+        (Fault.status(500), ServerFaultError),
+        (Fault.status(204), PayloadError),
+        (Fault.empty(), PayloadError),
+        (Fault.body(b"<html>login</html>", "text/html"), PayloadError),
+        (Fault.body(b'{"results": null}'), PayloadError),
+        (Fault.body(b"[1"), PayloadError),
+        (Fault.redirect("https://evil.example/v8/RestoreSessions"), PayloadError),
+        (Fault.drop(), PayloadError),
+        (Fault.cut(after=20), PayloadError),
+        (Fault.cut(after=20, reset=True), VboError),
+    ],
+    ids=str,
+)
+async def test_each_fault_has_its_error_which_says_what_to_do(
+    fault: Fault, kind: type[VboError]
+) -> None:
+    """Server, what was asked, what happened, how often: all of it is in the error; the next query is fine."""
+    async with BackupServer() as backup, Client(server_of(backup, name="vbo-a"), retries=1) as client:
+        await client.restore_sessions()
+        backup.fail(fault, on="RestoreSessions", times=None)
+        with pytest.raises(kind) as caught:
+            await client.restore_sessions()
+        text = str(caught.value)
+        assert "vbo-a: GET /v8/RestoreSessions: " in text
+        assert "tried" in text
+        assert caught.value.__cause__ is None
+        assert caught.value.__context__ is None
+        assert str(pickle.loads(pickle.dumps(caught.value))) == text
+        backup.heal()
+        assert len(await client.restore_sessions()) == 40
+
+
+@pytest.mark.parametrize("fault", [Fault.status(503), Fault.drop(), Fault.cut(after=20)], ids=str)
+async def test_what_may_pass_is_tried_again(fault: Fault) -> None:
+    """Two faults, two retries, and the answer shows how often it was sent."""
+    async with BackupServer(World(sessions=5)) as backup, Client(server_of(backup)) as client:
+        await client.restore_sessions()
+        backup.fail(fault, on="RestoreSessions", times=2)
+        answer = await client.restore_sessions().answer()
+        assert answer.error is None
+        assert answer.complete
+        assert len(answer.items) == 5
+        assert answer.attempts >= 2
+
+
+async def test_without_retries_the_first_fault_is_the_last() -> None:
+    """`retries=0` is a setting like any other."""
+    async with BackupServer() as backup, Client(server_of(backup), retries=0) as client:
+        await client.restore_sessions()
+        before = asked(backup)
+        backup.fail(Fault.status(503), on="RestoreSessions", times=None)
+        with pytest.raises(ServerFaultError, match="tried once"):
+            await client.restore_sessions()
+        assert asked(backup) == before + 1
+
+
+@pytest.mark.parametrize("fault", [Fault.stall(), Fault.stall(after=30), Fault.trickle(0.05)], ids=str)
+async def test_the_deadline_ends_what_never_ends(fault: Fault) -> None:
+    """Also an answer that trickles in, each byte in time."""
+    async with BackupServer() as backup, Client(server_of(backup), deadline=0.5) as client:
+        await client.restore_sessions()
+        backup.fail(fault, on="RestoreSessions", times=None)
+        started = asyncio.get_running_loop().time()
+        with pytest.raises(ServerTimeoutError, match=r"deadline of 0\.5 s") as caught:
+            await client.restore_sessions()
+        assert asyncio.get_running_loop().time() - started < 0.75
+        assert caught.value.phase in ("read", "body")
+
+
+async def test_silence_is_given_up_after_the_read_timeout() -> None:
+    """Before the deadline, and with the phase it happened in."""
+    async with (
+        BackupServer() as backup,
+        Client(server_of(backup), read_timeout=0.2, retries=0) as client,
+    ):
+        await client.restore_sessions()
+        backup.fail(Fault.stall(after=30), on="RestoreSessions")
+        with pytest.raises(ServerTimeoutError, match=r"nothing came for 0\.2 s") as caught:
+            await client.restore_sessions()
+        assert caught.value.phase == "body"
+
+
+async def test_an_answer_that_is_too_large_is_not_read() -> None:
+    """The cap counts bytes after decompression."""
+    async with BackupServer() as backup, Client(server_of(backup), max_body=1000) as client:
+        with pytest.raises(PayloadError, match=r"larger than 1,000 bytes.*page_size"):
+            await client.restore_sessions()
+
+
+async def test_strict_makes_a_senseless_item_an_error() -> None:
+    """By default it is set aside and the answer is not complete."""
+
+    def edit(answer: dict[str, list[dict[str, object]]]) -> dict[str, list[dict[str, object]]]:
+        del answer["results"][3]["id"]
+        return answer
+
+    async with BackupServer(World(sessions=9)) as backup:
+        backup.fail(Fault.edit(edit), on="RestoreSessions", times=None, when=lambda r: r.token != "")
+        async with Client(server_of(backup)) as client:
+            answer = await client.restore_sessions().answer()
+            assert len(answer.items) == 8
+            assert [r.index for r in answer.rejected] == [3]
+            assert not answer.complete
+        async with Client(server_of(backup), strict=True) as client:
+            with pytest.raises(PayloadError) as caught:
+                await client.restore_sessions()
+            assert caught.value.problems == ("item 3: missing @ $.id",)
+
+
+async def test_a_client_that_is_closed_says_so() -> None:
+    """Closing twice is fine; asking afterwards is not."""
+    async with BackupServer() as backup:
+        client = Client(server_of(backup))
+        assert len(await client.restore_sessions()) == 40
+        session = (await client.restore_sessions())[0]
+        await client.aclose()
+        await client.aclose()
+        for use in (client.restore_sessions(), session.fetch_organization()):
+            with pytest.raises(ClosedError):
+                await use
+
+
+async def test_closing_ends_what_is_under_way() -> None:
+    """A query that waits for a silent server ends at once, and says why."""
+    async with BackupServer() as backup:
+        client = Client(server_of(backup))
+        await client.restore_sessions()
+        backup.fail(Fault.stall(), on="RestoreSessions", times=None)
+        waiting = asyncio.ensure_future(client.restore_sessions().answer())
+        while asked(backup) < 2:
+            await asyncio.sleep(0.01)
+        await client.aclose()
+        with pytest.raises(ClosedError):
+            await asyncio.wait_for(waiting, 0.5)
+
+
+def test_a_client_belongs_to_one_event_loop() -> None:
+    """Used from a second one it explains itself instead of hanging."""
+    with BackupServer().run_in_thread() as backup:
+        client = Client(server_of(backup))
+
+        async def use() -> None:
+            await client.restore_sessions()
+
+        async def close() -> None:
+            with pytest.raises(ClosedError, match="another event loop"):
+                await client.restore_sessions()
+
+        with asyncio.Runner() as first:
+            first.run(use())
+            with asyncio.Runner() as second:
+                second.run(close())
+            first.run(client.aclose())
+
+
+async def test_a_borrowed_session_is_used_and_not_closed() -> None:
+    """The application that lent it goes on using it."""
+    async with BackupServer() as backup, aiohttp.ClientSession() as http:
+        async with Client(server_of(backup), http=http) as client:
+            assert len(await client.restore_sessions()) == 40
+        assert not http.closed
+
+
+async def test_a_dead_address_is_unreachable_and_says_what_to_check() -> None:
+    """Connection refused, by a port that nobody listens on."""
+    async with BackupServer() as backup:
+        server = server_of(backup, tls=TLS(insecure=True))
+    async with Client(server, retries=0) as client:
+        with pytest.raises(UnreachableError, match=r"refused \(tried once.*service run"):
+            await client.restore_sessions()
+
+
+async def test_a_refusal_of_fresh_tokens_is_an_authentication_error() -> None:
+    """One new logon and one resend, then it is said; 401 for ever is no loop."""
+    async with BackupServer() as backup, Client(server_of(backup)) as client:
+        backup.fail(Fault.status(401), on="RestoreSessions", times=None)
+        with pytest.raises(AuthenticationError, match="just granted"):
+            await client.restore_sessions()
+        assert backup.logons == 2
+        assert asked(backup) == 2
