@@ -107,20 +107,21 @@ class FleetQuery(Generic[T]):
         self._mine: set[Run[T]] = set()
 
     async def __aiter__(self) -> AsyncGenerator[T]:
-        answers: list[Answer[T]] = []
-        async with aclosing(self._events(stream=True)) as events:
-            async for event in events:
+        answers: dict[str, Answer[T]] = {}
+        async with self._run(stream=True) as run:
+            while (event := await run.next_event()) is not None:
                 if isinstance(event, Answer):
-                    answers.append(event)
+                    answers[event.server] = event
                     continue
                 for item in event.items:
                     yield item
-        FleetResult({answer.server: answer for answer in answers}).raise_for_failures()
+                    run.check()
+        FleetResult(answers).raise_for_failures()
 
     async def answers(self) -> AsyncGenerator[Answer[T]]:
         """One `Answer` per server, as each finishes; never raises for a server."""
-        async with aclosing(self._events(stream=False)) as events:
-            async for event in events:
+        async with self._run(stream=False) as run:
+            while (event := await run.next_event()) is not None:
                 if isinstance(event, Answer):
                     yield event
 
@@ -133,14 +134,14 @@ class FleetQuery(Generic[T]):
         # In the fleet's order, whoever came first.
         return FleetResult({client.name: found[client.name] for client in self._clients})
 
-    async def _events(self, *, stream: bool) -> "AsyncGenerator[Page[T] | Answer[T]]":
+    @asynccontextmanager
+    async def _run(self, *, stream: bool) -> "AsyncGenerator[Run[T]]":
         run = Run(self._clients, self._question, self._options, self._slots, stream=stream)
         self._running.add(run)
         self._mine.add(run)
         try:
             run.start()
-            while (event := await run.next_event()) is not None:
-                yield event
+            yield run
         finally:
             self._running.discard(run)
             self._mine.discard(run)
@@ -197,6 +198,15 @@ class Run(Generic[T]):
             self._tasks.add(task)
         self._open = len(self._tasks)
 
+    def check(self) -> None:
+        """Nothing while it runs.
+
+        Raises: ClosedError once it was stopped, so that no stream ends quietly.
+        """
+        if self._stopped:
+            message = "closed while its answers were still being read"
+            raise ClosedError(message)
+
     async def next_event(self) -> Page[T] | Answer[T] | None:
         """A page (when streaming), a server's answer, or None at the end.
 
@@ -206,9 +216,7 @@ class Run(Generic[T]):
             if self._taken is not None:
                 self._taken.set()
                 self._taken = None
-            if self._stopped:
-                message = "closed while its answers were still being read"
-                raise ClosedError(message)
+            self.check()
             if not self._open:
                 if self._bugs:
                     raise self._bugs[0]

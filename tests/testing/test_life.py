@@ -123,8 +123,8 @@ async def test_server_in_a_thread_serves_and_ends():
             context = ssl.create_default_context(cafile=server.ca_file)
             raw = socket.create_connection(("127.0.0.1", server.port))
             with context.wrap_socket(raw, server_hostname="localhost") as tls:
-                tls.sendall(b"GET /v8/ServiceInstance HTTP/1.1\r\nHost: x\r\n\r\n")
                 already = len(server.requests)
+                tls.sendall(b"GET /v8/ServiceInstance HTTP/1.1\r\nHost: x\r\n\r\n")
                 while len(server.requests) == already:
                     time.sleep(0.001)
         assert not [one for one in threading.enumerate() if "aiovbo" in one.name]

@@ -268,7 +268,7 @@ async def test_sessions_of_one_organization_link_to_the_same_one(connect):
     [("v4", "absent"), ("v6", "absent"), ("v7", None), ("v8", "ResourceNotFound")],
 )
 @pytest.mark.parametrize("below", ["", "/organization"])
-@pytest.mark.parametrize("unknown", ["c6dfffa8-3321-4502-845f-08a927852d3a", "nonsense"])
+@pytest.mark.parametrize("unknown", ["00000000-0000-4000-8000-000000000000", "nonsense"])
 async def test_unknown_session_is_404(connect, version, code, below, unknown):
     """With the vendor's error body."""
     client = await connect(version=version)

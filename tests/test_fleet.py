@@ -1,0 +1,343 @@
+"""Many servers at once: the merge rules, isolation, and that nothing is left behind."""
+
+import asyncio
+import os
+import pickle
+import socket
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from backups import asked, server_of
+
+from aiovbo import (
+    TLS,
+    Answer,
+    AuthenticationError,
+    Client,
+    ClosedError,
+    ConfigError,
+    Fleet,
+    FleetError,
+    Password,
+    RestoreSession,
+    Server,
+    ServerError,
+    ServerTimeoutError,
+    UnreachableError,
+)
+from aiovbo._http import SPARED_DESCRIPTORS
+from aiovbo.testing import BackupFleet, BackupServer, Fault, World
+
+ALL = timedelta(days=400)
+
+
+def servers_of(backups: BackupFleet) -> list[Server]:
+    """How the SDK reaches all of them."""
+    return [server_of(backup) for backup in backups]
+
+
+def refusing_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+async def test_two_hundred_servers_three_of_them_dead() -> None:
+    """Every healthy server's sessions come, then an error that names the three; awaiting never raises."""
+    async with BackupFleet(200, sessions=3) as backups:
+        servers = servers_of(backups)
+        servers[17] = Server(f"https://127.0.0.1:{refusing_port()}", servers[17].credentials)
+        backups[60].fail(Fault.stall(), times=None)
+        servers[120] = server_of(backups[120], credentials=Password("TECH\\monitor", "wrong"))
+        healthy = {s.name for n, s in enumerate(servers) if n not in (17, 60, 120)}
+        async with Fleet(servers, read_timeout=2, retries=0) as fleet:
+            found: list[RestoreSession] = []
+            with pytest.raises(FleetError) as caught:
+                async for session in fleet.restore_sessions(started_after=ALL):
+                    found.append(session)  # noqa: PERF401  # the point
+            assert {s.server for s in found} == healthy
+            assert len(found) == 197 * 3
+            kinds = {error.server: type(error) for error in caught.value.exceptions}
+            assert kinds == {
+                servers[17].name: UnreachableError,
+                servers[60].name: ServerTimeoutError,
+                servers[120].name: AuthenticationError,
+            }
+            result = await fleet.restore_sessions(started_after=ALL)
+            assert len(result.failed) == 3
+            assert list(result.answers) == [s.name for s in servers]
+            assert set(result.items) == set(found)
+            with pytest.raises(FleetError, match="3 of 200"):
+                result.raise_for_failures()
+        assert backups[120].refused_logons == 1
+
+
+async def test_items_come_before_the_slowest_server_has_answered() -> None:
+    """A stream is a stream: a server that takes its time holds up nobody's items."""
+    async with BackupFleet(3, sessions=2) as backups:
+        backups[0].fail(Fault.stall(), on="RestoreSessions", times=None)
+        async with Fleet(servers_of(backups)) as fleet:
+            stream = aiter(fleet.restore_sessions(started_after=ALL))
+            first = [await asyncio.wait_for(anext(stream), 2) for _ in range(4)]
+            assert len({s.server for s in first}) == 2
+            await stream.aclose()  # type: ignore[attr-defined]  # an async generator
+
+
+async def test_answers_come_one_per_server_and_never_raise() -> None:
+    """Each as it finishes, the failed ones with their error."""
+    async with BackupFleet(4, sessions=5) as backups:
+        backups[1].fail(Fault.status(500), on="RestoreSessions", times=None)
+        async with Fleet(servers_of(backups), retries=0) as fleet:
+            answers = {a.server: a async for a in fleet.restore_sessions(started_after=ALL).answers()}
+            assert set(answers) == set(fleet)
+            bad = answers.pop(fleet[list(fleet)[1]].name)
+            assert isinstance(bad.error, ServerError)
+            assert not bad.complete
+            for answer in answers.values():
+                assert answer.error is None
+                assert answer.complete
+                assert len(answer.items) == 5
+                assert answer.elapsed > 0
+                assert answer.fetched_at.utcoffset() == timedelta(0)
+
+
+async def test_a_server_that_fails_half_way_keeps_what_it_sent() -> None:
+    """Its first page is there, its error too, and the answer is not complete."""
+    async with BackupServer(World(sessions=30, speed=0)) as backup, Fleet([server_of(backup)], retries=0) as fleet:
+        backup.fail(Fault.status(500), on="RestoreSessions", when=lambda r: "offset=20" in r.query)
+        result = await fleet.restore_sessions(page_size=10)
+        (answer,) = result.failed
+        assert len(answer.items) == len(result.items) == 20
+        assert not answer.complete
+
+
+async def leave_after_one(fleet: Fleet) -> None:
+    """Read one item and break."""
+    async for _ in fleet.restore_sessions(started_after=ALL, page_size=2):
+        break
+
+
+async def leave_by_exception(fleet: Fleet) -> None:
+    """Read one item and fail."""
+    with pytest.raises(KeyError):
+        async for _ in fleet.restore_sessions(started_after=ALL, page_size=2):
+            raise KeyError
+
+
+async def leave_by_block(fleet: Fleet) -> None:
+    """Leave the block around a query that is being read."""
+    async with fleet.restore_sessions(started_after=ALL, page_size=2) as query:
+        stream = aiter(query)
+        await anext(stream)
+    with pytest.raises(ClosedError):
+        await anext(stream)
+
+
+async def leave_by_timeout(fleet: Fleet) -> None:
+    """Run out of the consumer's own time, in the middle of its own await."""
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            async for _ in fleet.restore_sessions(started_after=ALL, page_size=2):
+                await asyncio.sleep(10)
+
+
+@pytest.mark.parametrize(
+    "leave", [leave_after_one, leave_by_exception, leave_by_block, leave_by_timeout]
+)
+async def test_leaving_early_leaves_nothing_behind(leave: object) -> None:
+    """However a consumer goes, every task of ours is gone, and the fleet goes on working."""
+    async with BackupFleet(5, sessions=10) as backups:
+        backups[0].fail(Fault.stall(), on="RestoreSessions", times=3)
+        async with Fleet(servers_of(backups), deadline=5) as fleet:
+            await leave(fleet)  # type: ignore[operator]  # parametrised
+            # After a `break`, Python itself closes an asynchronous generator a few turns of the loop later.
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert [t for t in asyncio.all_tasks() if t.get_name().startswith("aiovbo")] == []
+            backups[0].heal()
+            assert len((await fleet.restore_sessions(started_after=ALL)).items) == 50
+
+
+async def test_closing_the_fleet_ends_a_stream_with_an_error() -> None:
+    """It never ends quietly, as if that had been everything."""
+    async with BackupFleet(3, sessions=10) as backups:
+        fleet = Fleet(servers_of(backups))
+        stream = aiter(fleet.restore_sessions(started_after=ALL, page_size=2))
+        await anext(stream)
+        await fleet.aclose()
+        with pytest.raises(ClosedError):
+            async for _ in stream:
+                pass
+        with pytest.raises(ClosedError):
+            fleet.restore_sessions()
+        await fleet.aclose()
+
+
+async def test_closing_while_awaited_is_an_error_for_the_one_who_waits() -> None:
+    """A result that would lack servers is no result."""
+    async with BackupFleet(3) as backups:
+        backups[0].fail(Fault.stall(), times=None)
+        fleet = Fleet(servers_of(backups))
+
+        async def wait() -> None:
+            await fleet.restore_sessions()
+
+        waiting = asyncio.create_task(wait())
+        while not backups[1].requests:
+            await asyncio.sleep(0.01)
+        await asyncio.gather(fleet.aclose(), fleet.aclose())
+        with pytest.raises(ClosedError):
+            await waiting
+
+
+async def test_a_slow_consumer_is_not_buried() -> None:
+    """A page per server waits at most, with one read ahead; the servers are not asked for more."""
+    async with BackupFleet(4, sessions=40) as backups, Fleet(servers_of(backups)) as fleet:
+        stream = aiter(fleet.restore_sessions(started_after=ALL, page_size=4))
+        await anext(stream)
+        await asyncio.sleep(0.3)
+        assert all(asked(backup) <= 3 for backup in backups if backup.version != "v4")
+        rest = [session async for session in stream]
+        assert len(rest) == 159
+
+
+async def test_map_takes_coroutines_queries_and_iterables() -> None:
+    """Whatever a function gives for one server, the fleet gives for all."""
+    async with BackupFleet(3, sessions=4) as backups, Fleet(servers_of(backups)) as fleet:
+
+        async def count(client: Client) -> int:
+            return len(await client.restore_sessions())
+
+        async def names(client: Client) -> AsyncIterator[str]:
+            async for session in client.restore_sessions():
+                yield f"{client.name} {session.id}"
+
+        assert (await fleet.map(count)).items == (4, 4, 4)
+        assert len((await fleet.map(names)).items) == 12
+        assert len((await fleet.map(lambda client: client.restore_sessions())).items) == 12
+
+
+async def test_a_bug_in_a_mapped_function_is_raised_as_it_is_after_all_others_were_served() -> None:
+    """It is no server's trouble, and hides nobody's items."""
+    async with BackupFleet(5, sessions=2) as backups, Fleet(servers_of(backups)) as fleet:
+        broken = list(fleet)[0]
+
+        async def names(client: Client) -> str:
+            if client.name == broken:
+                raise KeyError("a bug")
+            await client.restore_sessions()
+            return client.name
+
+        found: list[str] = []
+        with pytest.raises(KeyError, match="a bug"):
+            async for name in fleet.map(names):
+                found.append(name)  # noqa: PERF401  # the point
+        assert len(found) == 4
+
+
+async def test_a_task_that_is_cancelled_from_outside_does_not_hang_the_consumer() -> None:
+    """Not even before its first step."""
+    async with BackupFleet(3, sessions=2) as backups, Fleet(servers_of(backups)) as fleet:
+        waiting = asyncio.ensure_future(anext(aiter(fleet.restore_sessions())))
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks():
+            if task.get_name().startswith("aiovbo 127"):
+                task.cancel()
+        with pytest.raises(ClosedError, match="from outside"):
+            await asyncio.wait_for(waiting, 2)
+
+
+async def test_no_request_goes_anywhere_but_to_the_configured_servers() -> None:
+    """Two live servers: whatever links and redirects of one say, the other sees nothing."""
+    async with BackupServer(World(sessions=3), name="evil") as evil, BackupServer(World(sessions=3)) as good:
+        lure = {"href": f"{evil.url}/v8/RestoreSessions"}
+
+        def edit(answer: dict[str, object]) -> dict[str, object]:
+            answer["_links"] = {"next": {"href": f"{evil.url}/v8/RestoreSessions?offset=1"}}
+            for session in answer["results"]:  # type: ignore[attr-defined]  # a page
+                session["_links"] = {"organization": lure, "self": lure}
+            return answer
+
+        async with Fleet([server_of(good)], retries=0) as fleet:
+            await fleet.restore_sessions()
+            good.fail(Fault.edit(edit), on="RestoreSessions")
+            found = await fleet.restore_sessions()
+            for session in found.items:
+                with pytest.raises(ServerError):
+                    await session.fetch_organization()
+            for status in (301, 302, 303, 307, 308):
+                good.fail(Fault.redirect(f"{evil.url}/v8/RestoreSessions", status), on="*")
+                assert (await fleet.restore_sessions()).failed
+            good.fail(Fault.redirect(f"{evil.url}/v8/token", 307), on="token")
+            good.revoke_tokens()
+            assert (await fleet.restore_sessions()).failed
+        assert evil.requests == []
+
+
+async def test_one_server_twice_is_a_mistake_that_is_named() -> None:
+    """Results are told apart by name."""
+    login = Password("u", "p")
+    with pytest.raises(ConfigError, match="two servers are called 'vbo1'"):
+        Fleet(["vbo1", "https://vbo1:4443"], login)
+    assert list(Fleet(["vbo1", Server("vbo1", login, name="again")], login)) == ["vbo1", "again"]
+
+
+async def test_a_url_needs_the_fleets_credentials() -> None:
+    """Said before anything is sent."""
+    with pytest.raises(ConfigError, match="credentials"):
+        Fleet(["vbo1"])
+
+
+async def test_an_empty_fleet_answers_with_nothing() -> None:
+    """No servers, no answers, no error."""
+    async with Fleet([]) as fleet:
+        assert [s async for s in fleet.restore_sessions()] == []
+        assert (await fleet.restore_sessions()).items == ()
+
+
+async def test_an_unknown_name_says_so() -> None:
+    """As a mapping does."""
+    with pytest.raises(KeyError, match="no server is called 'x'"):
+        Fleet([])["x"]
+
+
+async def test_a_fleet_larger_than_its_file_descriptors_still_works() -> None:
+    """30 servers within a limit that leaves room for a few connections: all answer, and a warning says what to raise."""
+    resource = pytest.importorskip("resource")
+    async with BackupFleet(30, sessions=1) as backups:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        used = len(os.listdir("/dev/fd"))  # noqa: PTH208  # names suffice
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + SPARED_DESCRIPTORS + 8, hard))
+        try:
+            async with Fleet(servers_of(backups)) as fleet:
+                result = await fleet.restore_sessions(started_after=ALL)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert [answer.error for answer in result.failed] == []
+        assert len(result.answers) == 30
+
+
+async def test_one_policy_of_trust_is_one_context() -> None:
+    """A context costs 30 ms and a megabyte; 300 servers share theirs."""
+    servers = [Server(f"vbo{n}", Password("u", "p"), tls=TLS(insecure=n % 2 == 1)) for n in range(300)]
+    async with Fleet(servers) as fleet:
+        assert len(fleet._pool._contexts) == 2  # noqa: SLF001  # nothing public shows it
+
+
+def test_answers_hold_no_live_object() -> None:
+    """An answer pickles with its items and its error, and comes back equal."""
+    with BackupFleet(2, sessions=3).run_in_thread() as backups:
+
+        async def ask() -> dict[str, Answer[RestoreSession]]:
+            backups[0].fail(Fault.status(500), on="RestoreSessions", times=None)
+            async with Fleet(servers_of(backups), retries=0) as fleet:
+                return dict((await fleet.restore_sessions()).answers)
+
+        answers = asyncio.run(ask())
+        copies = pickle.loads(pickle.dumps(answers))
+        for name, answer in answers.items():
+            assert copies[name].items == answer.items
+            assert str(copies[name].error) == str(answer.error)
