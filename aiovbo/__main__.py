@@ -21,8 +21,9 @@ def _parser() -> argparse.ArgumentParser:
         "demo",
         help="ask fifteen embedded backup servers, three of them broken (about 5 s)",
         description=(
-            "Start backup servers on loopback and ask all of them at once for the restore sessions of the last "
-            "24 hours. Three of them fail: one refuses connections, one never answers, one refuses the password."
+            "Start backup servers on loopback and ask all of them at once for the restore sessions "
+            "of the last 24 hours. Three of them fail: one refuses connections, one never answers, "
+            "one refuses the password."
         ),
     )
     demo.add_argument("--seed", type=int, default=1, help="picks what was restored (default 1)")
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(options.seed)
     except ImportError as error:
-        print(f"python -m aiovbo demo: {error}", file=sys.stderr)  # noqa: T201  # the command's one line
+        print(f"python -m aiovbo demo: {error}", file=sys.stderr)  # noqa: T201  # its one line
         return 2
     except KeyboardInterrupt:
         return 130

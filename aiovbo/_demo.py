@@ -67,7 +67,7 @@ async def _organization(session: RestoreSession) -> str:
 
 @asynccontextmanager
 async def _servers(seed: int) -> AsyncGenerator[list[Server]]:
-    """Twelve good servers of mixed versions; one that refuses, one that is silent, one with another password."""
+    """Twelve good servers, one that refuses, one that is silent, one with another password."""
     good = [_server(seed, number) for number in range(1, HEALTHY + 1)]
     good[2].world.add(end_time=None, creation_time=good[2].world.now - _LATELY)
     silent, locked = _server(seed, HEALTHY + 2), _server(seed, HEALTHY + 3)
@@ -76,12 +76,13 @@ async def _servers(seed: int) -> AsyncGenerator[list[Server]]:
         # Bound, so that nobody else gets the port, but not listening.
         with closing(socket.socket()) as refusing:
             refusing.bind(("127.0.0.1", 0))
+            closed_port = refusing.getsockname()[1]
             tls = TLS(ca_file=running.ca_file)
             login = Password(running.username, running.password)
             wrong = Password(running.username, "last year's password")
             yield [
                 *(Server(one.url, login, name=one.name, tls=tls) for one in good),
-                Server(f"127.0.0.1:{refusing.getsockname()[1]}", login, name="vbo-13.demo", tls=tls),
+                Server(f"127.0.0.1:{closed_port}", login, name="vbo-13.demo", tls=tls),
                 Server(silent.url, login, name=silent.name, tls=tls),
                 Server(locked.url, wrong, name=locked.name, tls=tls),
             ]
@@ -102,4 +103,4 @@ def _show_progress(answered: int, asked: int) -> None:
     """On a terminal a line that is overwritten, and gone at the end."""
     if sys.stderr.isatty():
         text = f"{answered} of {asked} servers have answered" if answered < asked else ""
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)  # noqa: T201  # as above
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)  # noqa: T201  # the same

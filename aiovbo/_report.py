@@ -1,18 +1,23 @@
 """Answers of many servers as text for a terminal: a table, the failures, one line of figures.
 
-Knows widths and colours. What a server sent goes through `printable` here, and nowhere reaches a terminal raw.
+Knows widths and colours. What a server sent goes through `printable` before it reaches a terminal.
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import starmap
 
 from attrs import field, frozen
 
-from aiovbo._query import Answer
-from aiovbo.errors import ServerError, printable
-from aiovbo.models import RestoreSession, RestoreSessionResult, RestoreSessionState
+from aiovbo import (
+    Answer,
+    RestoreSession,
+    RestoreSessionResult,
+    RestoreSessionState,
+    ServerError,
+)
+from aiovbo.errors import printable
 
 _BOLD, _DIM, _RED, _GREEN, _YELLOW, _CYAN = "1", "2", "31", "32", "33", "36"
 _RESULT_COLOURS = {
@@ -23,7 +28,13 @@ _RESULT_COLOURS = {
 _ROOMY = 100
 """Columns from which on two blanks stand between cells."""
 
+_LONGEST_LINE = 120
+"""Columns beyond which sentences are hard to read."""
+
 _CELL_LIMIT = 60
+
+Paint = Callable[[str, str], str]
+"""Gives a text a colour, or leaves it alone."""
 
 
 @frozen
@@ -90,14 +101,15 @@ class Report:
         """All of it, in lines of at most `width` columns."""
         now = max((answer.fetched_at for answer in self.answers), default=datetime.now(UTC))
         paint = _paint if colour else _plain
-        lines = ["", paint("Restore sessions of the last 24 hours, newest first, times in UTC", _BOLD), ""]
-        lines += _table([_cells(row, now) for row in self.rows], width, colour=colour)
+        title = "Restore sessions of the last 24 hours, newest first, times in UTC"
+        lines = ["", paint(title, _BOLD), ""]
+        lines += _table([_cells(row, now) for row in self.rows], width, paint)
         if self.errors:
             count = f"{len(self.errors)} of {len(self.answers)} servers gave no answer"
             lines += ["", paint(count, _BOLD), ""]
         for error in self.errors:
-            lines += _failure(error, width, colour=colour)
-        lines += ["", *textwrap.wrap(self._figures(), width)]
+            lines += _failure(error, min(width, _LONGEST_LINE), paint)
+        lines += ["", *textwrap.wrap(self._figures(), min(width, _LONGEST_LINE))]
         return "\n".join(lines)
 
     def _figures(self) -> str:
@@ -134,8 +146,7 @@ def _duration(took: timedelta) -> str:
     return f"{hours}h {minutes:02}m" if hours else f"{minutes}m"
 
 
-def _table(rows: Sequence[Sequence[Cell]], width: int, *, colour: bool) -> list[str]:
-    paint = _paint if colour else _plain
+def _table(rows: Sequence[Sequence[Cell]], width: int, paint: Paint) -> list[str]:
     gap = "  " if width >= _ROOMY else " "
     columns = list(zip(*rows, strict=True)) or [() for _ in _COLUMNS]
     wanted = [
@@ -172,7 +183,7 @@ def _pad(cell: Cell, column: Column, width: int) -> str:
     return text.rjust(width) if column.right else text.ljust(width)
 
 
-def _failure(error: ServerError, width: int, *, colour: bool) -> list[str]:
+def _failure(error: ServerError, width: int, paint: Paint) -> list[str]:
     """The server's name, and beside it what happened and what to do."""
     often = "once" if error.attempts == 1 else f"{error.attempts} times"
     said = f"{error.operation}: {error.what} (tried {often}, {error.elapsed:.1f} s)"
@@ -185,7 +196,6 @@ def _failure(error: ServerError, width: int, *, colour: bool) -> list[str]:
             printable(text, 1000), width, initial_indent=indent, subsequent_indent=indent
         )
     ]
-    paint = _paint if colour else _plain
     return [paint(name, _RED) + lines[0][len(name) :], *lines[1:]]
 
 

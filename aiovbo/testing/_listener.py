@@ -13,6 +13,20 @@ _BACKLOG = 512
 _PAUSE_WITHOUT_DESCRIPTORS = 0.05
 
 
+class _ListeningSocket(socket.socket):
+    """A listening socket that hands in each connection before anybody can lose it.
+
+    A cancelled `loop.sock_accept` drops the connection that it had just accepted.
+    """
+
+    on_accept: Callable[[socket.socket], None]
+
+    def accept(self) -> tuple[socket.socket, object]:
+        accepted, address = super().accept()
+        self.on_accept(accepted)
+        return accepted, address
+
+
 class Listener:
     """Accepts connections from `open()` to `close()`, after which none is left.
 
@@ -23,7 +37,7 @@ class Listener:
     def __init__(self, factory: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None) -> None:
         self._factory = factory
         self._tls = tls
-        self._socket: socket.socket | None = None
+        self._socket: _ListeningSocket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._greeting: set[asyncio.Task[None]] = set()
         self._connections: dict[socket.socket, asyncio.Transport | None] = {}
@@ -34,7 +48,9 @@ class Listener:
         Raises: OSError where the port is taken.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        plain = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        self._socket = _ListeningSocket(fileno=plain.detach())
+        self._socket.on_accept = self._remember
         self._socket.setblocking(False)
         self._accepting = asyncio.create_task(self._accept(self._socket))
         bound: int = self._socket.getsockname()[1]
@@ -48,12 +64,15 @@ class Listener:
         await asyncio.gather(self._accepting, return_exceptions=True)
         self._socket.close()
         self._socket = self._accepting = None
-        for accepted, transport in self._connections.items():
-            if transport is None:
-                # Ends a handshake in whatever state it is, also one that has not begun.
-                with contextlib.suppress(OSError):
-                    accepted.shutdown(socket.SHUT_RDWR)
+        in_handshake = [sock for sock, transport in self._connections.items() if transport is None]
+        for accepted in in_handshake:
+            # Ends a handshake in whatever state it is, also one that has not begun.
+            with contextlib.suppress(OSError):
+                accepted.shutdown(socket.SHUT_RDWR)
         await asyncio.gather(*self._greeting)
+        for accepted in in_handshake:
+            if self._connections.get(accepted) is None:
+                accepted.close()
 
     async def close(self) -> None:
         """Accept no more and cut off what is open; returns when the last socket is closed."""
@@ -75,7 +94,7 @@ class Listener:
                 await asyncio.sleep(_PAUSE_WITHOUT_DESCRIPTORS)
                 continue
             self._prune()
-            self._connections[accepted] = None
+            self._remember(accepted)
             task = asyncio.create_task(self._greet(accepted))
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)
@@ -88,6 +107,9 @@ class Listener:
                 self._factory, accepted, ssl=self._tls
             )
             self._connections[accepted] = transport
+
+    def _remember(self, accepted: socket.socket) -> None:
+        self._connections.setdefault(accepted, None)
 
     def _prune(self) -> bool:
         open_ones = {sock: how for sock, how in self._connections.items() if sock.fileno() != -1}

@@ -1,0 +1,38 @@
+"""Which servers an example asks: those named on the command line, or three embedded ones.
+
+Without arguments an example starts its own servers on loopback. For real ones:
+
+    VBO_PASSWORD=... python examples/many_servers.py --user 'TECH\\monitor' vbo1.tech.local vbo2.tech.local
+"""
+
+import argparse
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from aiovbo import TLS, Password, Server
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """A parser for what all examples have in common."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("urls", nargs="*", metavar="URL", help="servers; none: embedded ones")
+    parser.add_argument("--user", default="TECH\\monitor", help="the password is in VBO_PASSWORD")
+    parser.add_argument("--ca-file", help="PEM file of the authority to trust; none: the system's")
+    return parser
+
+
+@asynccontextmanager
+async def servers_of(options: argparse.Namespace) -> AsyncGenerator[list[Server]]:
+    """The servers that were named, or embedded ones that run as long as the block."""
+    if options.urls:
+        login = Password(options.user, os.environ.get("VBO_PASSWORD", ""))
+        tls = TLS(ca_file=options.ca_file)
+        yield [Server(url, login, tls=tls) for url in options.urls]
+        return
+    # Only here, so that with real servers the extra is not needed.
+    from aiovbo.testing import BackupFleet  # noqa: PLC0415
+
+    async with BackupFleet(3) as fleet:
+        login, tls = Password(fleet.username, fleet.password), TLS(ca_file=fleet.ca_file)
+        yield [Server(one.url, login, name=one.name, tls=tls) for one in fleet]
