@@ -428,15 +428,16 @@ class Client:
                         body=token_form(fields, self._version or API_VERSIONS[-1]),
                     )
             except (PayloadError, UnreachableError) as error:
+                self._logging_on = None
                 stale = error.phase == "read" and not isinstance(error, ServerTimeoutError)
                 if attempt.fresh or not stale or not may_repeat:
                     raise
             else:
+                # Not where it was cancelled: whoever waited for it tells how far it had come.
+                self._logging_on = None
                 if reply.status != 200 and reply.status not in VERDICTS:  # noqa: PLR2004
                     raise refusal(reply, self._clock.now(), self._version)
                 return reply
-            finally:
-                self._logging_on = None
         raise AssertionError  # the second round returns or raises
 
 

@@ -15,9 +15,10 @@ from datetime import timedelta
 
 from aiovbo import TLS, Answer, Client, Fleet, Password, RestoreSession, Server
 from aiovbo._report import Report, Row
-from aiovbo.testing import BackupFleet, BackupServer, Fault, World
+from aiovbo.testing import ApiVersion, BackupFleet, BackupServer, Fault, World
 
 HEALTHY = 12
+VERSIONS: tuple[ApiVersion, ...] = ("v8", "v7", "v6", "v5", "v4")
 DAY = timedelta(days=1)
 PIPE_WIDTH = 120
 """Columns where the output is no terminal."""
@@ -89,11 +90,10 @@ async def _servers(seed: int) -> AsyncGenerator[list[Server]]:
 
 
 def _server(seed: int, number: int) -> BackupServer:
-    versions = ("v8", "v7", "v6", "v5", "v4")
     name = f"vbo-{number:02}.demo"
     return BackupServer(
         World(f"{seed}/{number}", sessions=14),
-        version=versions[number % len(versions)],
+        version=VERSIONS[number % len(VERSIONS)],
         name=name,
         host_name=name,
     )

@@ -46,11 +46,15 @@ class Row:
     """The organization's name; empty where nobody knows it."""
 
 
+def _safe(text: str | None) -> str:
+    return printable(text or "-", _CELL_LIMIT)
+
+
 @frozen
 class Cell:
     """One text of a table, safe to show."""
 
-    text: str = field(converter=lambda text: printable(str(text or "-"), _CELL_LIMIT))
+    text: str = field(converter=_safe)
     colour: str = ""
 
 

@@ -1,8 +1,8 @@
-"""Which servers an example asks: those named on the command line, or three embedded ones.
+r"""Which servers an example asks: those named on the command line, or three embedded ones.
 
 Without arguments an example starts its own servers on loopback. For real ones:
 
-    VBO_PASSWORD=... python examples/many_servers.py --user 'TECH\\monitor' vbo1.tech.local vbo2.tech.local
+    VBO_PASSWORD=... python examples/many_servers.py --user 'TECH\monitor' vbo1.tech.local
 """
 
 import argparse
@@ -33,6 +33,6 @@ async def servers_of(options: argparse.Namespace) -> AsyncGenerator[list[Server]
     # Only here, so that with real servers the extra is not needed.
     from aiovbo.testing import BackupFleet  # noqa: PLC0415
 
-    async with BackupFleet(3) as fleet:
+    async with BackupFleet(3, versions=("v8", "v6", "v4")) as fleet:
         login, tls = Password(fleet.username, fleet.password), TLS(ca_file=fleet.ca_file)
         yield [Server(one.url, login, name=one.name, tls=tls) for one in fleet]

@@ -1,4 +1,4 @@
-"""Inside an application: a web server that polls a fleet in the background, and serves what it knows.
+"""In an application: a web server that polls a fleet in the background, and serves what it knows.
 
 The fleet lives as long as the application, so that tokens and connections are kept between polls.
 """
@@ -40,14 +40,12 @@ class Board:
             await asyncio.sleep(self._every)
 
     async def show(self, _: web.Request) -> web.Response:
-        """The number of sessions by server, or what is wrong with it."""
+        """How many sessions each server has, or what is wrong with it."""
         if self._latest is None:
             return web.json_response({"error": "the first answers are under way"}, status=503)
         return web.json_response(
             {
-                name: {"error": str(answer.error)}
-                if answer.error
-                else {"sessions": len(answer.items)}
+                name: {"sessions": len(answer.items), "error": str(answer.error or "") or None}
                 for name, answer in self._latest.answers.items()
             }
         )
@@ -71,7 +69,7 @@ async def main(options: Namespace) -> None:
             await runner.cleanup()
 
 
-parser = arguments(__doc__.splitlines()[0])
+parser = arguments("Poll servers, and serve what is known of them.")
 parser.add_argument("--port", type=int, default=0, help="to serve on (default: a free one)")
 parser.add_argument("--every", type=float, default=5.0, help="seconds between polls (default 5)")
 parser.add_argument("--seconds", type=float, default=30.0, help="how long to run (default 30)")

@@ -1,4 +1,4 @@
-"""Many servers: what each organization had restored in the last week, and did it work?"""
+"""Many servers: what each organization had restored in the last week, and whether it worked."""
 
 import asyncio
 import sys
@@ -20,15 +20,16 @@ async def main(options: Namespace) -> int:
             async for session in fleet.restore_sessions(started_after=timedelta(days=7)):
                 # Up to v4 a session has no name of its organization, only the link.
                 name = session.organization or (await session.fetch_organization()).name or "?"
-                outcomes[name, session.result or "?"] += 1
+                # What a session shows as its result while it works is no outcome yet.
+                outcomes[name, (session.end_time and session.result) or "Working"] += 1
         except FleetError as error:
             # All sessions of the healthy servers are counted by now.
             failures = len(error.exceptions)
             for failure in error.exceptions:
                 print(failure, file=sys.stderr)
     print(f"{outcomes.total()} sessions from {len(servers) - failures} of {len(servers)} servers:")
-    for (name, result), count in sorted(outcomes.items()):
-        print(f"  {name:30} {result:10} {count:4}")
+    for (name, outcome), count in sorted(outcomes.items()):
+        print(f"  {name:30} {outcome:10} {count:4}")
     return 1 if failures else 0
 
 

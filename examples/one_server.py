@@ -1,12 +1,13 @@
 """One server: what was restored in the last week, and where the newest session's links lead."""
 
 import asyncio
+import sys
 from argparse import Namespace
 from datetime import timedelta
 
 from _servers import arguments, servers_of
 
-from aiovbo import Client
+from aiovbo import Client, ServerError
 
 
 async def main(options: Namespace) -> None:
@@ -26,4 +27,7 @@ async def main(options: Namespace) -> None:
             print(f"  {rel}: {link.url.raw_path}")
 
 
-asyncio.run(main(arguments("What one server restored in the last week.").parse_args()))
+try:
+    asyncio.run(main(arguments("What one server restored in the last week.").parse_args()))
+except ServerError as error:
+    sys.exit(str(error))  # which server, what was asked, what happened, what to do

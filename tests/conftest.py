@@ -1,65 +1,59 @@
-"""What surrounds every test: nothing may be left behind, and nothing of ours may block the event loop."""
+"""What holds around every test: nothing is left behind, and the SDK never blocks the event loop."""
 
-import asyncio
 import gc
-import os
-import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster
 
-import aiovbo
-import aiovbo.testing
-
-SETTLE = 1.0
-"""Seconds that the operating system gets to close what was closed."""
+from harness import VirtualClock, assert_nothing_left, assert_nothing_open, snapshot
 
 
-def _open_sockets() -> set[str]:
-    found: set[str] = set()
-    for descriptor in Path("/proc/self/fd").glob("*"):
-        try:
-            target = os.readlink(descriptor)
-        except OSError:
-            continue
-        if target.startswith("socket:"):
-            found.add(target)
-    return found
-
-
-@pytest.fixture(autouse=True)
-def _no_socket_left() -> Iterator[None]:
-    """Every socket that a test opened is closed when it ends."""
-    before = _open_sockets()
+@pytest.fixture(scope="session", autouse=True)
+def frozen_imports() -> Iterator[None]:
+    """What was imported is not searched for garbage again; a collection per test would take 50 ms else."""
+    gc.collect()
+    gc.freeze()
     yield
-    ends = time.monotonic() + SETTLE
-    while (left := _open_sockets() - before) and time.monotonic() < ends:
-        gc.collect()
-        time.sleep(0.01)
-    assert not left, f"sockets left open: {left}"
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
-async def _no_task_left() -> AsyncIterator[None]:
-    """Every task that a test started has ended when it ends."""
-    before = asyncio.all_tasks()
+def nothing_open() -> Iterator[None]:
+    """No thread, file or socket outlives a test, nor the loop that it ran in."""
+    before = snapshot()
     yield
-    for _ in range(100):
-        left = asyncio.all_tasks() - before - {asyncio.current_task()}
-        if not left:
-            return
-        await asyncio.sleep(0.001)
-    assert not left, f"tasks left running: {left}"
+    # Now, so that a warning of something never closed is shown with the test that forgot it.
+    gc.collect()
+    assert_nothing_open(before)
 
 
-@pytest.fixture(autouse=True)
-def _no_blocking_call() -> Iterator[None]:
-    """Nothing of the SDK reads files, resolves names or sleeps in the event loop."""
-    buster = BlockBuster(scanned_modules=[aiovbo], excluded_modules=[aiovbo.testing])
+@pytest.fixture
+async def nothing_left() -> AsyncIterator[None]:
+    """No task outlives a test; checked in its loop, after the fixtures that own tasks have ended."""
+    before = snapshot()
+    yield
+    await assert_nothing_left(before)
+
+
+@pytest.fixture
+def unblocked() -> Iterator[None]:
+    """The SDK that blocks a running loop gets a `BlockingError`; the servers it is tested with may."""
+    buster = BlockBuster("aiovbo", excluded_modules=["aiovbo.testing"])
     buster.activate()
-    # The CA file of a test's authority is removed by a finalizer, wherever the garbage collector happens to run.
-    buster.functions["os.unlink"].deactivate()
     yield
     buster.deactivate()
+
+
+@pytest.fixture(autouse=True)
+def sound(request: pytest.FixtureRequest, nothing_open: None) -> None:  # noqa: ARG001  # the order
+    """Async tests, and only they, are watched inside their loop."""
+    if request.node.get_closest_marker("asyncio") is not None:
+        request.getfixturevalue("nothing_left")
+        request.getfixturevalue("unblocked")
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    """Time that passes only when somebody sleeps."""
+    return VirtualClock()

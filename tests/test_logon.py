@@ -1,0 +1,293 @@
+"""The life of a token: how often a server is really logged on to, and what it is told."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from backups import asked, server_of
+from harness.raw import RawServer, Request, http, in_turn, json_answer, token_answer, vbo_routes
+
+from aiovbo import (
+    AuthenticationError,
+    Bearer,
+    Client,
+    Clock,
+    Password,
+    RateLimitedError,
+    Server,
+    ServerError,
+    ServerFaultError,
+)
+from aiovbo.testing import BackupServer, Fault
+
+
+class Hands:
+    """The hands of a clock, moved by the test."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+        self.clock = Clock(monotonic=lambda: self.seconds)
+
+
+def raw_server(raw: RawServer, **changes: object) -> Server:
+    """How the SDK reaches a raw server."""
+    settings: dict[str, object] = {"credentials": Password("u", "p"), "api_version": "v4"}
+    return Server(raw.url, allow_http=True, **(settings | changes))  # type: ignore[arg-type]  # as given
+
+
+def logons(raw: RawServer) -> list[Request]:
+    """The logons that a raw server received."""
+    return raw.asked("POST", "/v4/token")
+
+
+async def test_three_hundred_calls_at_once_cost_one_logon() -> None:
+    """And three hundred that meet an expired token cost one refresh; none of them fails."""
+    async with BackupServer() as backup, Client(server_of(backup), connections=8) as client:
+        await asyncio.gather(*(client.restore_sessions() for _ in range(300)))
+        assert (backup.logons, backup.refreshes) == (1, 0)
+        backup.revoke_tokens()
+        found = await asyncio.gather(*(client.restore_sessions() for _ in range(300)))
+        assert all(len(sessions) == 40 for sessions in found)
+        assert backup.logons == 2
+
+
+async def test_a_token_is_renewed_before_it_expires_by_the_monotonic_clock() -> None:
+    """With the refresh token, which is rotated; the wall clock has no say."""
+    hands = Hands()
+    async with BackupServer() as backup, Client(server_of(backup), clock=hands.clock) as client:
+        await client.restore_sessions()
+        hands.seconds += 3000
+        await client.restore_sessions()
+        assert (backup.logons, backup.refreshes) == (1, 0)
+        for renewed in (1, 2, 3):
+            hands.seconds += 3590
+            await client.restore_sessions()
+            assert (backup.logons, backup.refreshes) == (1, renewed)
+
+
+async def test_a_refused_refresh_token_falls_back_to_the_password_once() -> None:
+    """As after a restart of the server."""
+    hands = Hands()
+    async with BackupServer() as backup, Client(server_of(backup), clock=hands.clock) as client:
+        await client.restore_sessions()
+        backup.revoke_tokens()
+        hands.seconds += 4000
+        assert len(await client.restore_sessions()) == 40
+        assert backup.logons == 2
+
+
+@pytest.mark.parametrize("answer", ["401", "empty"])
+async def test_a_token_refused_in_mid_life_costs_one_logon_and_one_resend(answer: str) -> None:
+    """Whether the server says 401 or answers with nothing at all."""
+    async with (
+        BackupServer(rejected_token_answer=answer) as backup,  # type: ignore[arg-type]  # parametrised
+        Client(server_of(backup)) as client,
+    ):
+        await client.restore_sessions()
+        backup.revoke_tokens()
+        before = asked(backup)
+        assert len(await client.restore_sessions()) == 40
+        assert backup.logons == 2
+        assert asked(backup) == before + 2
+
+
+@pytest.mark.parametrize("version", ["v4", "v8"])
+async def test_a_refused_password_is_tried_once_however_many_ask(version: str) -> None:
+    """Fifty calls, one try; ten more within the cool-down, none; after it, one. Accounts lock."""
+    hands = Hands()
+    wrong = Password("TECH\\monitor", "wrong")
+    async with BackupServer(version=version) as backup:  # type: ignore[arg-type]  # parametrised
+        server = server_of(backup, credentials=wrong)
+        async with Client(server, clock=hands.clock) as client:
+            errors = await asyncio.gather(
+                *(client.restore_sessions() for _ in range(50)), return_exceptions=True
+            )
+            assert {type(error) for error in errors} == {AuthenticationError}
+            assert "not tried again for 300 s" in str(errors[0])
+            assert "POST /" in str(errors[0])
+            hands.seconds += 299
+            for _ in range(10):
+                with pytest.raises(AuthenticationError):
+                    await client.restore_sessions()
+            assert backup.refused_logons == 1
+            hands.seconds += 2
+            backup.password = "wrong"
+            with pytest.raises(AuthenticationError):
+                await client.restore_sessions()
+            assert backup.refused_logons == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [(http(429), RateLimitedError), (http(500), ServerFaultError), (http(503), ServerFaultError)],
+)
+async def test_a_fault_of_the_token_endpoint_is_no_verdict_on_the_password(
+    answer: bytes, kind: type[ServerError]
+) -> None:
+    """It is tried again like any other, and the next call is not held off."""
+    async with RawServer(vbo_routes(token=in_turn(answer, token_answer()))) as raw:
+        async with Client(raw_server(raw)) as client:
+            assert await client.restore_sessions() == []
+        assert len(logons(raw)) == 2
+    async with RawServer(vbo_routes(token=answer)) as raw:
+        async with Client(raw_server(raw), retries=0) as client:
+            for _ in range(2):
+                with pytest.raises(kind, match="POST /v4/token"):
+                    await client.restore_sessions()
+        assert len(logons(raw)) == 2
+
+
+async def test_a_late_401_for_an_old_token_does_not_drop_the_new_one() -> None:
+    """Its answer belongs to a token that is gone already."""
+    async with BackupServer() as backup, Client(server_of(backup)) as client:
+        await client.restore_sessions()
+        old = client._logon._token  # noqa: SLF001  # a late answer can only be shown from inside
+        assert old is not None
+        client._logon.reject(old)  # noqa: SLF001
+        await client.restore_sessions()
+        new = client._logon._token  # noqa: SLF001
+        client._logon.reject(old)  # noqa: SLF001
+        await client.restore_sessions()
+        assert client._logon._token is new  # noqa: SLF001
+        assert backup.logons == 2
+
+
+async def test_a_waiter_that_is_cancelled_takes_nobody_with_it() -> None:
+    """Also when it was the first, for whom the logon was begun."""
+    async with BackupServer() as backup, Client(server_of(backup)) as client:
+        backup.fail(Fault.delay(0.2), on="token")
+        waiting = [asyncio.ensure_future(client.restore_sessions().answer()) for _ in range(5)]
+        while not asked(backup, "token"):
+            await asyncio.sleep(0.01)
+        waiting[0].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting[0]
+        answers = await asyncio.gather(*waiting[1:])
+        assert all(answer.error is None for answer in answers)
+        assert backup.logons == 1
+
+
+async def test_when_the_last_waiter_is_cancelled_the_logon_ends_too() -> None:
+    """Nothing goes on for nobody."""
+    async with BackupServer() as backup, Client(server_of(backup)) as client:
+        backup.fail(Fault.stall(), on="token", times=None)
+        waiting = asyncio.ensure_future(client.restore_sessions().answer())
+        while not asked(backup, "token"):
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert not [t for t in asyncio.all_tasks() if t.get_name().startswith("aiovbo")]
+        backup.heal()
+        assert len(await client.restore_sessions()) == 40
+
+
+async def test_the_logon_is_sent_again_where_the_kept_connection_is_dead() -> None:
+    """Once, silently: aiohttp resends a GET there, and not a POST."""
+
+    async def hang_up_at_the_logon(connection: object) -> None:
+        while (request := await connection.read_request()) is not None:  # type: ignore[attr-defined]  # a Connection
+            if request.method == "POST" and raw.asked("GET", "/v8/*") and len(raw.asked("POST", "*")) == 1:
+                await connection.fin()  # type: ignore[attr-defined]
+                return
+            if request.method == "POST":
+                await connection.send(token_answer())  # type: ignore[attr-defined]
+            elif "ServiceInstance" in request.target:
+                await connection.send(http(401))  # type: ignore[attr-defined]
+            else:
+                await connection.send(json_answer([]))  # type: ignore[attr-defined]
+
+    async with RawServer(hang_up_at_the_logon) as raw:
+        async with Client(raw_server(raw, api_version="auto"), retries=0) as client:
+            assert await client.restore_sessions() == []
+        assert len(raw.asked("POST", "*")) == 2
+
+
+async def test_a_hanging_logon_is_bounded_by_the_deadline_and_says_what_hung() -> None:
+    """All that wait fail once, with the phase that the logon was in."""
+    async with BackupServer() as backup, Client(server_of(backup), deadline=0.4) as client:
+        backup.fail(Fault.stall(), on="token", times=None)
+        answers = await asyncio.gather(*(client.restore_sessions().answer() for _ in range(5)))
+        for answer in answers:
+            assert answer.error is not None
+            assert answer.error.phase == "read"
+            assert answer.elapsed < 0.6
+
+
+@pytest.mark.parametrize("secret", ["& + % \\ ü \U0001f511 =;", "plain"])
+async def test_every_password_arrives_as_it_is(secret: str) -> None:
+    """Form-encoded right, whatever characters it has; the user name too."""
+    login = Password("TECH\\möni+tor", secret)
+    async with RawServer(vbo_routes()) as raw:
+        async with Client(raw_server(raw, credentials=login)) as client:
+            await client.restore_sessions()
+        assert logons(raw)[0].form == {
+            "grant_type": "password",
+            "username": "TECH\\möni+tor",
+            "password": secret,
+        }
+
+
+async def test_a_secret_may_be_provided_when_it_is_needed() -> None:
+    """An async callable is asked at the logon, and not before."""
+    calls = 0
+
+    async def provide() -> str:
+        nonlocal calls
+        calls += 1
+        return backup.password
+
+    async with BackupServer() as backup:
+        login = Password(backup.username, provide)
+        async with Client(server_of(backup, credentials=login)) as client:
+            assert calls == 0
+            await client.restore_sessions()
+            await client.restore_sessions()
+            assert calls == 1
+
+
+@pytest.mark.parametrize("made", [lambda: "access-1", lambda: _provided("access-1")])
+async def test_a_bearer_token_needs_no_logon(made: Callable[[], str | Callable[[], Awaitable[str]]]) -> None:
+    """It is sent as it is; when it is refused there is nothing to renew."""
+    async with RawServer(vbo_routes()) as raw:
+        async with Client(raw_server(raw, credentials=Bearer(made()))) as client:
+            assert await client.restore_sessions() == []
+        async with Client(raw_server(raw, credentials=Bearer("stale"))) as client:
+            with pytest.raises(AuthenticationError):
+                await client.restore_sessions()
+        assert logons(raw) == []
+
+
+def _provided(secret: str) -> Callable[[], Awaitable[str]]:
+    async def provide() -> str:
+        return secret
+
+    return provide
+
+
+@pytest.mark.parametrize("expires_in", [0, -5, "x", None])
+async def test_a_senseless_lifetime_is_no_logon_per_request(expires_in: object) -> None:
+    """A token is used for five seconds at least."""
+    async with RawServer(vbo_routes(token=token_answer(expires_in=expires_in))) as raw:
+        async with Client(raw_server(raw)) as client:
+            for _ in range(10):
+                await client.restore_sessions()
+        assert len(logons(raw)) == 1
+
+
+async def test_nothing_kept_from_one_server_is_sent_to_another() -> None:
+    """Neither its token nor its cookies, although both have the same host name."""
+    cookie = [("Set-Cookie", "session=abc; Path=/")]
+    answer = json_answer([], headers=cookie)
+    async with (
+        RawServer(vbo_routes(sessions=answer, access_token="token-a")) as one,
+        RawServer(vbo_routes(access_token="token-b")) as other,
+        Client(raw_server(one)) as a,
+    ):
+        for _ in range(2):
+            await a.restore_sessions()
+        async with Client(raw_server(other)) as b:
+            await b.restore_sessions()
+        assert not [r for r in (*one.requests, *other.requests) if "Cookie" in r.headers]
+        assert {r.headers.get("Authorization") for r in one.requests} == {None, "Bearer token-a"}
+        assert {r.headers.get("Authorization") for r in other.requests} == {None, "Bearer token-b"}
