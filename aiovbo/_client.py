@@ -6,6 +6,7 @@ Knows how requests follow from each other; what they look like is in `_wire`, ho
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from copy import copy
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -181,13 +182,9 @@ class Client:
             fixed = bounds.at(self._clock.now())
             version = await self._find_version(operation)
             url = url_for(self.server.url, fixed.target(version))
-            pages = self._pages(url, RestoreSession, operation)
-            try:
+            async with aclosing(self._pages(url, RestoreSession, operation, fixed.keeps)) as pages:
                 async for page in pages:
-                    kept = [session for session in page.items if fixed.keeps(session)]
-                    yield Page(kept, page.rejected, page.complete)
-            finally:
-                await pages.aclose()
+                    yield page
 
         return Query(self.name, self._options, ask)
 
@@ -221,14 +218,14 @@ class Client:
     # ---------------------------------------------------------------------------------- paging
 
     async def _pages(
-        self, url: URL, cls: type[M], operation: Operation
+        self, url: URL, cls: type[M], operation: Operation, keeps: Callable[[M], bool]
     ) -> AsyncGenerator[Page[M]]:
         paging: Paging[M] = Paging(self._follow)
         ahead: asyncio.Task[tuple[Page[M], URL | None]] | None = None
         try:
-            page, following = await self._page(url, cls, operation, paging)
+            page, following = await self._page(url, cls, operation, keeps, paging)
             while following is not None:
-                ahead = asyncio.create_task(self._page(following, cls, operation, paging))
+                ahead = asyncio.create_task(self._page(following, cls, operation, keeps, paging))
                 if page.items or page.rejected:
                     yield page
                 page, following = await ahead
@@ -243,28 +240,41 @@ class Client:
                 _ = ahead.cancelled() or ahead.exception()
 
     async def _page(
-        self, url: URL, cls: type[M], operation: Operation, paging: Paging[M]
+        self,
+        url: URL,
+        cls: type[M],
+        operation: Operation,
+        keeps: Callable[[M], bool],
+        paging: Paging[M],
     ) -> tuple[Page[M], URL | None]:
         def read(reply: Reply) -> Listing[M]:
             return decode_listing(reply.body, cls, self.name, self)
 
         listing = await self._send("GET", url, operation, read)
-        items, rejected = await _structured(listing)
+        items: list[M] = []
+        rejected: list[Rejected] = []
+        news = False
+        for some, others in listing.slices():
+            fresh = paging.new(some)
+            news |= bool(fresh)
+            items += filter(keeps, fresh)
+            rejected += [evolve(r, index=paging.received + r.index) for r in others]
+            if len(listing) > SLICE:
+                # A long answer must not hold the event loop.
+                await asyncio.sleep(0)
         problems = [f"item {r.index}: {r.reason} @ {r.path}" for r in rejected]
         if problems and self._options.strict:
             error = PayloadError("it has items that make no sense", problems=problems)
             raise self._at(url, error)
         for problem in problems:
-            log.warning("%s: %s set aside: %s", self.name, url.raw_path, problem)
-        fresh = paging.new(items)
-        moved = [evolve(r, index=paging.received + r.index) for r in rejected]
+            log.warning("%s: %s: set aside %s", self.name, url.raw_path, problem)
         try:
-            following = paging.next_url(url, listing, items, len(fresh))
+            following = paging.next_url(url, listing, news=news)
         except (PayloadError, LinkError) as error:
             failure = PayloadError(f"paging: {error}", phase="paging", retryable=False)
         else:
             paging.complete &= not rejected
-            return Page(fresh, tuple(moved), paging.complete), following
+            return Page(items, tuple(rejected), paging.complete), following
         raise self._at(url, failure)
 
     def _follow(self, href: str, asked: URL) -> URL:
@@ -314,7 +324,7 @@ class Client:
             attempts += 1
             operation.attempts += 1
             outcome, token = await self._try(method, url, operation, logged_on=logged_on)
-            operation.left = left - (clock.monotonic() - started)
+            operation.left = min(operation.left, left - (clock.monotonic() - started))
             if isinstance(outcome, Reply) and token is not None and _refuses_token(outcome):
                 if not renewed:
                     self._logon.reject(token)
@@ -333,7 +343,7 @@ class Client:
             if not await self._worth_a_retry(outcome, retries, operation):
                 break
             retries += 1
-            operation.left = left - (clock.monotonic() - started)
+            operation.left = min(operation.left, left - (clock.monotonic() - started))
         raise self._at(url, outcome, method, attempts, clock.monotonic() - started)
 
     async def _try(
@@ -448,15 +458,3 @@ def _refuses_token(reply: Reply) -> bool:
 
 def _status(reply: Reply) -> int:
     return reply.status
-
-
-async def _structured(listing: Listing[M]) -> tuple[list[M], list[Rejected]]:
-    """All of a listing, letting the event loop in between slices."""
-    items: list[M] = []
-    rejected: list[Rejected] = []
-    for some, others in listing.slices():
-        items += some
-        rejected += others
-        if len(listing) > SLICE:
-            await asyncio.sleep(0)
-    return items, rejected

@@ -355,9 +355,22 @@ def decode_listing(
     Shape: `[...]`, or `{"results": [...], "limit": ..., "_links": {"next": {"href": ...}}}`.
     Raises: PayloadError where it is neither.
     """
-    body = _clean(body)
-    is_array = body[:1] == b"["
+    body = _bare(body)
     origin = (cls, server, fetcher)
+    try:
+        return _listing(body, origin)
+    except _BROKEN:
+        pass
+    try:
+        return _listing(_repaired(body), origin)
+    except _BROKEN as error:
+        failure = _not_the_promised(body, "a list of items", error)
+    raise failure
+
+
+def _listing(body: bytes, origin: _Origin[M]) -> Listing[M]:
+    cls, server, fetcher = origin
+    is_array = body[:1] == b"["
     if cls is RestoreSession and len(body) <= _WHOLE:
         try:
             typed = None if is_array else _SESSION_PAGE.decode(body)
@@ -366,13 +379,9 @@ def decode_listing(
             return Listing(cast("list[M]", sessions), typed, origin)
         except _BROKEN:
             pass
-    try:
-        page = None if is_array else _PAGE.decode(body)
-        raws = _ITEMS.decode(body) if page is None else page.results
-        return Listing(raws, page, origin)
-    except _BROKEN as error:
-        failure = _not_the_promised(body, "a list of items", error)
-    raise failure
+    page = None if is_array else _PAGE.decode(body)
+    raws = _ITEMS.decode(body) if page is None else page.results
+    return Listing(raws, page, origin)
 
 
 def decode_one(body: bytes, cls: type[M], server: str, fetcher: Fetcher | None) -> M:
@@ -380,8 +389,10 @@ def decode_one(body: bytes, cls: type[M], server: str, fetcher: Fetcher | None) 
 
     Raises: PayloadError where it is none.
     """
-    body = _clean(body)
+    body = _bare(body)
     read = read_tolerant(body, cls, server, fetcher)
+    if isinstance(read, Rejected):
+        read = read_tolerant(_repaired(body), cls, server, fetcher)
     if isinstance(read, Rejected):
         raise _not_the_promised(body, f"a {cls.__name__}", f"{read.reason} @ {read.path}")
     return read
@@ -390,7 +401,7 @@ def decode_one(body: bytes, cls: type[M], server: str, fetcher: Fetcher | None) 
 def decode_object(body: bytes) -> Mapping[str, Any] | None:
     """The JSON object in `body`; None where there is none, as in the error pages of proxies."""
     try:
-        document = _DOCUMENT.decode(_clean(body))
+        document = _DOCUMENT.decode(_bare(body))
     except _BROKEN:
         return None
     return cast("dict[str, Any]", document) if isinstance(document, dict) else None
@@ -409,6 +420,11 @@ def _not_the_promised(body: bytes, promised: str, error: object) -> PayloadError
     )
 
 
+def _bare(body: bytes) -> bytes:
+    """`body` without a byte order mark, and without blanks around it."""
+    return body.removeprefix(b"\xef\xbb\xbf").strip(b" \t\r\n")
+
+
 _SURROGATES = re.compile(
     rb"\\(?:(?P<pair>u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
     rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
@@ -416,12 +432,6 @@ _SURROGATES = re.compile(
 )
 
 
-def _clean(body: bytes) -> bytes:
-    """`body` without a byte order mark, without blanks, and with U+FFFD for halves of characters.
-
-    Half a surrogate pair makes a text that can be neither logged nor stored later.
-    """
-    body = body.removeprefix(b"\xef\xbb\xbf").strip(b" \t\r\n")
-    if b"\\ud" in body or b"\\uD" in body:
-        return _SURROGATES.sub(lambda m: rb"\ufffd" if m["lone"] else m[0], body)
-    return body
+def _repaired(body: bytes) -> bytes:
+    """`body` with U+FFFD for halves of surrogate pairs, of which no text can be made."""
+    return _SURROGATES.sub(lambda m: rb"\ufffd" if m["lone"] else m[0], body)

@@ -46,7 +46,7 @@ KEEP_ALIVE = 300.0
 SPARED_DESCRIPTORS = 32
 """File descriptors left to the rest of the application."""
 
-_UNLIMITED = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
+_IS_IT_UP = "Is the server up, and does a firewall drop the connection?"
 _KEPT_HEADERS = ("Content-Type", "Retry-After", "Date")
 
 
@@ -132,7 +132,7 @@ class Attempt:
         else:
             what = f"nothing came for {self._options.read_timeout:g} s, while {doing}"
         hint = (
-            "Is the server up, and does a firewall drop the connection?"
+            _IS_IT_UP
             if phase in ("dns", "connect", "tls")
             else "The server is slow or stuck: try again, or allow more time."
         )
@@ -208,6 +208,9 @@ class HttpPool:
         self._servers = servers
         self._session = http
         self._borrowed = http is not None
+        # A borrowed session's connector does not tell when the connection is there: aiohttp has to watch it.
+        connect_timeout = options.connect_timeout if self._borrowed else None
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._contexts: dict[TLS, ssl.SSLContext] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
@@ -263,7 +266,7 @@ class HttpPool:
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=_UNLIMITED,
+            timeout=self._timeout,
             trust_env=False,
         )
 
@@ -318,7 +321,7 @@ class HttpPool:
         mark = _current.set(attempt)
         try:
             async with self._descriptor():
-                attempt.enter("connect")
+                attempt.enter("read" if self._borrowed else "connect")
                 async with session.request(
                     method,
                     url,
@@ -326,7 +329,7 @@ class HttpPool:
                     data=body,
                     allow_redirects=False,
                     raise_for_status=False,
-                    timeout=_UNLIMITED,
+                    timeout=self._timeout,
                     ssl=self._contexts[tls],
                 ) as response:
                     attempt.enter("body")
@@ -374,6 +377,8 @@ def translate(error: Exception, phase: Phase) -> Exception:
             return tls_error(error.certificate_error)
         case aiohttp.ClientSSLError():
             return tls_error(error.os_error)
+        case aiohttp.ConnectionTimeoutError():
+            return ServerTimeoutError("no connection in time", phase="connect", hint=_IS_IT_UP)
         case aiohttp.ClientConnectorDNSError():
             hint = "Is the name right, and does this machine's name server know it?"
             return UnreachableError("its name cannot be resolved", phase="dns", hint=hint)

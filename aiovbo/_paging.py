@@ -3,7 +3,7 @@
 Knows what pages say of each other; sends nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Generic
 
 from yarl import URL
@@ -11,7 +11,7 @@ from yarl import URL
 from aiovbo._decode import Listing
 from aiovbo._wire import with_offset
 from aiovbo.errors import PayloadError
-from aiovbo.models import M, Model, Resource
+from aiovbo.models import M, Resource
 
 PATIENCE = 3
 """Pages in a row that bring nothing new before a listing is taken for endless."""
@@ -24,40 +24,43 @@ class Paging(Generic[M]):
         self._follow = follow
         self._asked: set[URL] = set()
         self._known: set[object] = set()
+        self._page: list[object] = []
         self._last: list[object] = []
         self._idle = 0
         self._guessed = False
         self.received = 0
-        """Rows so far, as the server counts them."""
+        """Rows on the pages so far, as the server counts them."""
         self.complete = True
         """False once something may be missing."""
 
-    def new(self, items: Sequence[M]) -> list[M]:
-        """The items that no earlier page had: rows that move while one pages come twice."""
+    def new(self, items: Iterable[M]) -> list[M]:
+        """Those items of the current page that were not seen before: rows that move while one pages come twice."""
         fresh: list[M] = []
+        known, page = self._known, self._page
         for item in items:
-            key = _id(item)
-            if key is None or key not in self._known:
+            key = item.get("id") if isinstance(item, Resource) else item.id
+            page.append(key)
+            if key is None:
                 fresh.append(item)
-                if key is not None:
-                    self._known.add(key)
+            elif key not in known:
+                known.add(key)
+                fresh.append(item)
         return fresh
 
-    def next_url(self, url: URL, listing: Listing[M], items: Sequence[M], fresh: int) -> URL | None:
-        """What to ask after the page at `url`; None at the end.
+    def next_url(self, url: URL, listing: Listing[M], *, news: bool) -> URL | None:
+        """What to ask after the page at `url`, all of whose items were given to `new`; None at the end.
 
         Raises: PayloadError where the server leads in circles.
         """
         self._asked.add(url)
         self.received += len(listing)
-        ids = [_id(item) for item in items]
-        repeated = bool(ids) and ids == self._last
-        self._last = ids
+        repeated = bool(self._page) and self._page == self._last
+        self._last, self._page = self._page, []
         if repeated and self._guessed:
             # We guessed that there is more; a server that ignores offsets sends the same again.
             self.complete = False
             return None
-        self._idle = 0 if fresh else self._idle + 1
+        self._idle = 0 if news else self._idle + 1
         following = self._following(url, listing)
         if following is not None and (
             repeated or following in self._asked or self._idle > PATIENCE
@@ -88,7 +91,3 @@ class Paging(Generic[M]):
         self._guessed = True
         target = with_offset(url.raw_path_qs, self.received)
         return url.join(URL(target, encoded=True))
-
-
-def _id(item: Model) -> object:
-    return item.get("id") if isinstance(item, Resource) else item.id

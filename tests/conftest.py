@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from blockbuster import BlockBuster
 
-from harness import VirtualClock, assert_nothing_left, assert_nothing_open, snapshot
+from harness import Canary, VirtualClock, assert_nothing_left, assert_nothing_open, snapshot
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,3 +57,11 @@ def sound(request: pytest.FixtureRequest, nothing_open: None) -> None:  # noqa: 
 def clock() -> VirtualClock:
     """Time that passes only when somebody sleeps."""
     return VirtualClock()
+
+
+@pytest.fixture
+def canary() -> Iterator[Canary]:
+    """Makes secrets; at the end of the test none of them may stand in a log."""
+    with Canary().listening() as listening:
+        yield listening
+    listening.assert_absent()

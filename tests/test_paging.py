@@ -169,7 +169,7 @@ def test_rows_inserted_while_paging_lose_nothing_and_double_nothing(
         fresh = paging.new(items)
         seen += [item.id.int - 1 for item in fresh]
         try:
-            url = paging.next_url(url, listing, items, len(fresh))
+            url = paging.next_url(url, listing, news=bool(fresh))
         except VboError:
             # Only where more was put in front than a page holds, several times in a row.
             assert max(inserts) >= size

@@ -3,13 +3,28 @@
 Must not know the SDK: it can only be seen from the outside here.
 """
 
+from harness.bystander import Bystander
+from harness.cancel import cancel_at_every_await
+from harness.canary import Canary
 from harness.clock import VirtualClock
 from harness.leaks import Snapshot, assert_nothing_left, assert_nothing_open, snapshot
+from harness.proxy import (
+    Bandwidth,
+    FaultProxy,
+    Latency,
+    LimitData,
+    ResetPeer,
+    Slicer,
+    SlowClose,
+    Timeout,
+    Toxic,
+)
 from harness.raw import (
     ANY,
     Connection,
     RawServer,
     Request,
+    Routes,
     Script,
     Step,
     fin,
@@ -31,15 +46,28 @@ from harness.raw import (
 
 __all__ = [
     "ANY",
+    "Bandwidth",
+    "Bystander",
+    "Canary",
     "Connection",
+    "FaultProxy",
+    "Latency",
+    "LimitData",
     "RawServer",
     "Request",
+    "ResetPeer",
+    "Routes",
     "Script",
+    "Slicer",
+    "SlowClose",
     "Snapshot",
     "Step",
+    "Timeout",
+    "Toxic",
     "VirtualClock",
     "assert_nothing_left",
     "assert_nothing_open",
+    "cancel_at_every_await",
     "fin",
     "half_close",
     "http",
