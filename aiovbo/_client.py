@@ -5,7 +5,7 @@ Knows how requests follow from each other; what they look like is in `_wire`, ho
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from copy import copy
 from types import TracebackType
@@ -26,6 +26,7 @@ from aiovbo._tasks import SharedCalls
 from aiovbo._wire import (
     Moment,
     Reply,
+    Sealed,
     SessionFilter,
     anchor,
     probe_target,
@@ -56,8 +57,8 @@ _BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0
 _CREDIT, _EARNED = 10.0, 0.1
 """Retries a server may cost at once, and what each request earns back: an outage is not answered by a flood."""
 
-_FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
-_ACCEPT = {"Accept": "application/json"}
+_ACCEPT = Sealed({"Accept": "application/json"})
+_FORM = Sealed(_ACCEPT.content | {"Content-Type": "application/x-www-form-urlencoded"})
 
 
 class Client:
@@ -421,7 +422,7 @@ class Client:
     def _first_in_line(self) -> Attempt | None:
         return self._logging_on
 
-    async def _post_logon(self, fields: Mapping[str, str]) -> Reply:
+    async def _post_logon(self, fields: Sealed[dict[str, str]]) -> Reply:
         """A logon's answer, granted or refused; sent once more where the kept connection proves dead."""
         limit = self._options.connect_timeout + self._options.read_timeout
         for may_repeat in (True, False):

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -26,7 +26,7 @@ from yarl import URL
 from aiovbo._config import TLS, Options, Server
 from aiovbo._tasks import in_thread
 from aiovbo._tls import make_context, tls_error
-from aiovbo._wire import Reply
+from aiovbo._wire import Reply, Sealed
 from aiovbo.errors import (
     ClosedError,
     ConfigError,
@@ -308,8 +308,8 @@ class HttpPool:
         url: URL,
         *,
         tls: TLS,
-        headers: Mapping[str, str],
-        body: bytes | None = None,
+        headers: Sealed[dict[str, str]],
+        body: Sealed[bytes] | None = None,
     ) -> Reply:
         """Send one request and read the whole answer.
 
@@ -325,8 +325,8 @@ class HttpPool:
                 async with session.request(
                     method,
                     url,
-                    headers=headers,
-                    data=body,
+                    headers=headers.content,
+                    data=body and body.content,
                     allow_redirects=False,
                     raise_for_status=False,
                     timeout=self._timeout,

@@ -4,12 +4,12 @@ Knows grants and clocks; how a logon is sent is handed in. Knows no aiohttp.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from copy import copy
 
 from aiovbo._config import Bearer, Credentials, Options, Password
 from aiovbo._tasks import SharedCalls
-from aiovbo._wire import Grant, Reply, checked_token, read_grant, refusal
+from aiovbo._wire import Grant, Reply, Sealed, checked_token, read_grant, refusal
 from aiovbo.errors import AuthenticationError
 
 log = logging.getLogger("aiovbo.logon")
@@ -23,16 +23,16 @@ _MARGIN = 60.0
 class Token:
     """A bearer token, shown to nobody."""
 
-    __slots__ = ("_text", "renew_at")
+    __slots__ = ("_headers", "renew_at")
 
     def __init__(self, text: str, renew_at: float) -> None:
-        self._text = text
+        self._headers = Sealed({"Authorization": f"Bearer {text}", "Accept": "application/json"})
         self.renew_at = renew_at
         """When to renew it, by the monotonic clock."""
 
-    def headers(self) -> dict[str, str]:
+    def headers(self) -> Sealed[dict[str, str]]:
         """What a request carries."""
-        return {"Authorization": f"Bearer {self._text}", "Accept": "application/json"}
+        return self._headers
 
     def __repr__(self) -> str:
         return "Token(***)"
@@ -45,7 +45,7 @@ class Logon:
         self,
         credentials: Credentials,
         options: Options,
-        post: Callable[[Mapping[str, str]], Awaitable[Reply]],
+        post: Callable[[Sealed[dict[str, str]]], Awaitable[Reply]],
     ) -> None:
         self._credentials = credentials
         self._options = options
@@ -90,17 +90,19 @@ class Logon:
         renewal, self._renewal = self._renewal, None
         if renewal is not None and renewal.refresh_token is not None:
             reply = await self._post(
-                {"grant_type": "refresh_token", "refresh_token": renewal.refresh_token}
+                Sealed({"grant_type": "refresh_token", "refresh_token": renewal.refresh_token})
             )
             if reply.status not in VERDICTS:
                 return self._take(reply)
             log.info("the refresh token was refused, logging on anew")
         reply = await self._post(
-            {
-                "grant_type": "password",
-                "username": credentials.username,
-                "password": await credentials.password.reveal(),
-            }
+            Sealed(
+                {
+                    "grant_type": "password",
+                    "username": credentials.username,
+                    "password": await credentials.password.reveal(),
+                }
+            )
         )
         if reply.status in VERDICTS:
             self._refuse(reply)

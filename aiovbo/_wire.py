@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from typing import Generic, NoReturn, TypeVar
 from urllib.parse import urlencode
 
 from attrs import field, frozen
@@ -30,6 +31,8 @@ from aiovbo.errors import (
 )
 from aiovbo.models import RestoreSession
 
+T = TypeVar("T")
+
 Moment = datetime | timedelta
 """A point in time: aware, or that long ago."""
 
@@ -37,6 +40,17 @@ PAGE_SIZE = 1000
 """Items asked for at once where the API has pages; its own default is 30, its most 10,000."""
 
 # ------------------------------------------------------------------------------------- requests
+
+
+@frozen
+class Sealed(Generic[T]):
+    """Something that holds a secret on its way into a request; no traceback or pickle shows what is inside."""
+
+    content: T = field(repr=False)
+
+    def __reduce__(self) -> NoReturn:
+        message = "what is sealed is not pickled"
+        raise TypeError(message)
 
 
 @frozen
@@ -136,14 +150,14 @@ def token_target(version: ApiVersion) -> str:
     return f"/{version}/token"
 
 
-def token_form(fields: Mapping[str, str], version: ApiVersion) -> bytes:
+def token_form(fields: Sealed[dict[str, str]], version: ApiVersion) -> Sealed[bytes]:
     """The body of a logon.
 
     Source: operation token, v6 to v8, read 2026-11-23: from v7 on the answer also wants a cookie, unless
     the antiforgery token is declined.
     """
     extra = {"disable_antiforgery_token": "true"} if version in ("v7", "v8") else {}
-    return urlencode({**fields, **extra}).encode()
+    return Sealed(urlencode(fields.content | extra).encode())
 
 
 def with_offset(target: str, offset: int) -> str:

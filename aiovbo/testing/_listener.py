@@ -10,63 +10,85 @@ import ssl
 from collections.abc import Callable
 
 _BACKLOG = 512
-
-
-class _RememberingSocket(socket.socket):
-    """A listening socket that keeps what it accepted."""
-
-    accepted: set[socket.socket]
-
-    def accept(self) -> tuple[socket.socket, object]:
-        connection, address = super().accept()
-        self.accepted = {connection, *still_open(self.accepted)}
-        return connection, address
-
-
-def still_open(connections: set[socket.socket]) -> set[socket.socket]:
-    """Those of the connections that nobody has closed yet."""
-    return {connection for connection in connections if connection.fileno() != -1}
+_PAUSE_WITHOUT_DESCRIPTORS = 0.05
 
 
 class Listener:
     """Accepts connections from `open()` to `close()`, after which none is left.
 
-    asyncio's own server does not know connections in the middle of a TLS handshake, and before
-    Python 3.12 it knows none: they would outlive a stopped server. Loops that do not accept
-    through the socket (Windows' proactor, uvloop) close what has finished its handshake only.
+    asyncio's own server does not know its connections before Python 3.12, nor ever those in the
+    middle of a TLS handshake: they would outlive a stopped server.
     """
 
     def __init__(self, factory: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None) -> None:
         self._factory = factory
         self._tls = tls
+        self._refusing = False
+        self._greetings: set[asyncio.Task[None]] = set()
+        self._connections: dict[socket.socket, asyncio.Transport | None] = {}
 
-    async def open(self, host: str, port: int) -> int:
+    def open(self, host: str, port: int) -> int:
         """Start to accept; the port, also where `port` is 0.
 
         Raises: OSError where the port is taken.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        plain = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-        self._socket = _RememberingSocket(fileno=plain.detach())
-        self._socket.accepted = set()
-        self._server = await asyncio.get_running_loop().create_server(
-            self._factory, sock=self._socket, ssl=self._tls, backlog=_BACKLOG
-        )
+        self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        self._socket.setblocking(False)
+        self._accepting = asyncio.create_task(self._accept())
         bound: int = self._socket.getsockname()[1]
         return bound
 
-    def refuse(self) -> None:
-        """Accept no more; what is connected stays."""
-        self._server.close()
+    async def refuse(self) -> None:
+        """Accept no more; what has finished its handshake stays connected."""
+        self._refusing = True
+        # Cancelling `sock_accept` can lose a connection just accepted: knock instead.
+        with socket.socket(self._socket.family) as knock:
+            knock.setblocking(False)
+            knock.connect_ex(self._socket.getsockname())
+            await self._accepting
+        self._socket.close()
+        for connection, transport in self._connections.items():
+            if transport is None:
+                # Ends a handshake in whatever state it is, also one that has not begun.
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+        await asyncio.gather(*self._greetings)
 
     async def close(self) -> None:
         """Cut off what is still connected; returns when the last socket is closed."""
-        self.refuse()
-        left = still_open(self._socket.accepted)
-        for connection in left:
-            # Ends a TLS handshake too, in whatever state it is, also one that has not begun.
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        while left := still_open(left):
-            # A transport closes its socket some loop iterations later, and tells nobody.
+        for transport in self._connections.values():
+            if transport is not None:
+                transport.abort()
+        # A transport closes its socket some loop iterations later, and tells nobody.
+        while self._forget_closed():
             await asyncio.sleep(0)
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._refusing:
+            try:
+                connection, _ = await loop.sock_accept(self._socket)
+            except OSError:
+                # Out of descriptors: some come back, and the client waits in the backlog.
+                await asyncio.sleep(_PAUSE_WITHOUT_DESCRIPTORS)
+                continue
+            self._forget_closed()
+            self._connections[connection] = None
+            greeting = asyncio.create_task(self._greet(connection))
+            self._greetings.add(greeting)
+            greeting.add_done_callback(self._greetings.discard)
+
+    async def _greet(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        # A client that goes away, or trusts nobody, during the handshake is its own business.
+        with contextlib.suppress(OSError):
+            transport, _ = await loop.connect_accepted_socket(
+                self._factory, connection, ssl=self._tls
+            )
+            self._connections[connection] = transport
+
+    def _forget_closed(self) -> bool:
+        still_open = {sock: how for sock, how in self._connections.items() if sock.fileno() != -1}
+        self._connections = still_open
+        return bool(still_open)

@@ -216,7 +216,7 @@ class BackupServer:
         http = web.Server(self._front.handle, handler_cancellation=True, access_log=None)
         listener = Listener(http, context)
         try:
-            self._port = await listener.open(self._host, self._port)
+            self._port = listener.open(self._host, self._port)
         except BaseException:
             await asyncio.to_thread(self._close_authority)
             raise
@@ -231,14 +231,10 @@ class BackupServer:
         running, self._running = self._running, None
         if running is None:
             return
-        running.listener.refuse()
+        await running.listener.refuse()
         self._front.closing.set()
-        transports = [connection.transport for connection in running.http.connections]
         running.http.pre_shutdown()
         await running.http.shutdown(_SHUTDOWN_SECONDS)
-        for transport in filter(None, transports):
-            # Closed already, but a TLS transport would wait for the client to agree.
-            transport.abort()
         await running.listener.close()
         await asyncio.to_thread(self._close_authority)
 

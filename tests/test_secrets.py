@@ -1,0 +1,134 @@
+"""No password and no token shows anywhere: not in what we print, log, raise or pickle."""
+
+import asyncio
+import pickle
+from collections.abc import Awaitable, Callable
+
+import attrs
+import pytest
+from backups import server_of
+from harness.canary import Canary
+from harness.raw import RawServer, fin, http, json_answer, rst, send, stall, token_answer, vbo_routes
+
+from aiovbo import Bearer, Client, ConfigError, Fleet, Password, Server, VboError
+from aiovbo.testing import BackupServer, Fault
+
+SESSION = {"id": "0800471b-d0e2-422b-9d7c-35d15661c3fb", "creationTime": "2026-01-01T00:00:00Z"}
+
+
+async def test_nothing_public_shows_a_secret_when_all_is_well() -> None:
+    """Values, clients, queries, answers, models, links, and every log record down to DEBUG."""
+    canary = Canary()
+    password = canary.secret("password")
+    with canary.listening():
+        async with BackupServer(password=password) as backup:
+            server = server_of(backup)
+            async with Fleet([server]) as fleet:
+                result = await fleet.restore_sessions()
+                canary.watch(backup.requests[-1].token)
+                client = fleet[server.name]
+                session = result.items[0]
+                link = session.links["self"]
+                organization = await session.fetch_organization()
+                resource = await client.fetch("ServiceInstance")
+                token = client._logon._token  # noqa: SLF001  # what must be hidden
+                query, fleet_query = client.restore_sessions(), fleet.restore_sessions()
+                canary.assert_absent(
+                    server, server.credentials, fleet, client, query, fleet_query, result, result.answers,
+                    session, link, session.links, organization, resource, token, attrs.asdict(server),
+                    attrs.asdict(session), server.tls,
+                )  # fmt: skip
+            canary.assert_absent(fleet, client, session)
+    assert len(canary.records) > 5
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        http(401), http(403), http(500, b'{"message": "no"}'), http(302, headers=[("Location", "http://x/")]),
+        http(body=b"[1"), http(body=b""), http(body=b"<html>"), b"SSH-2.0-OpenSSH\r\n\r\n",
+        [fin()], [rst()], [send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n["), fin()], [stall()],
+        http(body=b"[]", headers=[("X-Long", "x" * 9000)]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("where", ["sessions", "token"])
+async def test_no_error_shows_a_secret(answer: object, where: str) -> None:
+    """Not in its text, its chain, its pickle, nor in the locals of our frames in its traceback."""
+    canary = Canary()
+    access = canary.secret("token").replace(" ", "").replace('"', "").replace("ü", "").replace("\\", "")
+    canary.watch(access)
+    login = Password("TECH\\monitor", canary.secret("password"))
+    routes = {"token": token_answer(access), "sessions": json_answer([SESSION]), where: answer}
+    with canary.listening():
+        async with RawServer(vbo_routes(access_token=access, **routes)) as raw:  # type: ignore[arg-type]  # scripts
+            server = Server(raw.url, login, allow_http=True, api_version="v4")
+            async with Client(server, retries=1, read_timeout=0.2) as client:
+                with pytest.raises(VboError) as caught:
+                    await client.restore_sessions()
+                canary.assert_absent(caught.value, str(caught.value), repr(caught.value))
+                assert caught.value.__cause__ is caught.value.__context__ is None
+            async with Fleet([server], retries=0, read_timeout=0.2) as fleet:
+                result = await fleet.restore_sessions()
+                with pytest.raises(VboError) as caught:
+                    result.raise_for_failures()
+                canary.assert_absent(caught.value, result)
+
+
+async def test_a_cancelled_request_shows_no_secret_in_our_frames() -> None:
+    """The traceback of a cancellation passes through our frames with their locals."""
+    canary = Canary()
+    password = canary.secret("password")
+    async with BackupServer(password=password) as backup, Client(server_of(backup)) as client:
+        for resource in ("token", "RestoreSessions"):
+            backup.fail(Fault.stall(), on=resource)
+            waiting = asyncio.ensure_future(client.restore_sessions().answer())
+            while not [r for r in backup.requests if r.resource == resource]:
+                await asyncio.sleep(0.01)
+            if client._logon._token is not None:  # noqa: SLF001  # what must be hidden
+                canary.watch(backup.requests[-1].token)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await waiting
+            canary.assert_absent(caught.value)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda s: Password("u", s), Bearer, lambda s: Server("vbo1", Password("u", s))]
+)
+def test_credentials_refuse_to_be_pickled_and_say_why(make: Callable[[str], object]) -> None:
+    """A pickle would write the secret down."""
+    canary = Canary()
+    secret = canary.secret()
+    with pytest.raises(TypeError, match="not pickled") as caught:
+        pickle.dumps(make(secret))
+    assert secret not in str(caught.value)
+    canary.assert_absent(make(secret))
+
+
+@pytest.mark.parametrize(
+    "url", ["https://u:{}@vbo1", "u:{}@vbo1", "https://{}@vbo1:4443/x"]
+)
+def test_a_url_with_credentials_is_refused_and_not_echoed(url: str) -> None:
+    """The message would end up in a log."""
+    secret = "c4n4ry-c4n4ry"
+    with pytest.raises(ConfigError) as caught:
+        Fleet([url.format(secret)], Password("u", "p"))
+    assert secret not in str(caught.value)
+
+
+async def test_a_provider_that_fails_does_not_take_its_secret_along() -> None:
+    """What it raises is its own; what we add holds nothing."""
+    canary = Canary()
+    secret = canary.secret()
+
+    async def provide() -> str:
+        message = "the vault is sealed"
+        raise RuntimeError(message)
+
+    provider: Callable[[], Awaitable[str]] = provide
+    async with BackupServer(password=secret) as backup:
+        login = Password(backup.username, provider)
+        async with Client(server_of(backup, credentials=login)) as client:
+            with pytest.raises(Exception, match="vault") as caught:
+                await client.restore_sessions()
+            canary.assert_absent(caught.value)
