@@ -4,10 +4,10 @@ Each session makes an environment of its own, with uv where there is one, else w
 To use the one you are in instead: `nox --no-venv --no-install -s lint`.
 """
 
-import os
 import shutil
 import tarfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nox
 
@@ -52,19 +52,19 @@ def examples(session: nox.Session) -> None:
 def package(session: nox.Session) -> None:
     """Wheel and sdist; the sdist's tests against the installed wheel, elsewhere."""
     session.install("build>=1.2")
-    there = Path(session.create_tmp()).resolve()
-    shutil.rmtree(there)
-    session.run("python", "-m", "build", "--outdir", os.fspath(there), silent=True)
-    (wheel,) = there.glob("*.whl")
-    (sdist,) = there.glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(there, filter="data")
-    unpacked = there / sdist.name.removesuffix(".tar.gz")
-    # What is tested is the wheel, so its source must not be found first.
-    shutil.rmtree(unpacked / "aiovbo")
-    session.install(f"aiovbo[dev] @ {wheel.as_uri()}")
-    session.chdir(unpacked)
-    session.run("python", "-m", "pytest", *session.posargs)
+    with TemporaryDirectory(prefix="aiovbo-") as name:
+        there = Path(name).resolve()
+        session.run("python", "-m", "build", "--outdir", name, silent=True)
+        (wheel,) = there.glob("*.whl")
+        (sdist,) = there.glob("*.tar.gz")
+        with tarfile.open(sdist) as archive:
+            archive.extractall(there, filter="data")
+        unpacked = there / sdist.name.removesuffix(".tar.gz")
+        # What is tested is the wheel, so its source must not be found first.
+        shutil.rmtree(unpacked / "aiovbo")
+        session.install(f"aiovbo[dev] @ {wheel.as_uri()}")
+        with session.chdir(unpacked):
+            session.run("python", "-m", "pytest", *session.posargs)
 
 
 @nox.session

@@ -55,7 +55,7 @@ E = TypeVar("E", bound=ServerError)
 
 _BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0
 _CREDIT, _EARNED = 10.0, 0.1
-"""Retries a server may cost at once, and what each request earns back: an outage is not answered by a flood."""
+"""Retries a server may cost at once, and what each request earns back: no flood answers an outage."""
 
 _ACCEPT = Sealed({"Accept": "application/json"})
 _FORM = Sealed(_ACCEPT.content | {"Content-Type": "application/x-www-form-urlencoded"})
@@ -100,7 +100,7 @@ class Client:
     def of_fleet(cls, server: Server, options: Options, pool: HttpPool) -> Self:
         """A client that shares a fleet's session."""
         client = cls.__new__(cls)
-        client._bind(server, options, pool)
+        client._bind(server, options, pool)  # noqa: SLF001  # its own
         return client
 
     def _bind(self, server: Server, options: Options, pool: HttpPool) -> None:
@@ -150,7 +150,7 @@ class Client:
 
     # ------------------------------------------------------------------------------- questions
 
-    def restore_sessions(  # noqa: PLR0913  # the API's own filters
+    def restore_sessions(
         self,
         *,
         started_after: Moment | None = None,

@@ -27,9 +27,7 @@ DEFAULT_PORT = 4443
 SecretSource = str | Callable[[], Awaitable[str]]
 """A secret, or an async callable that provides it when it is needed."""
 
-_FINGERPRINT = (
-    "openssl s_client -connect HOST:4443 </dev/null | openssl x509 -noout -fingerprint -sha256"
-)
+_FINGERPRINT = "openssl s_client -connect HOST:4443 </dev/null | openssl x509 -noout -fingerprint -sha256"
 
 
 class Secret:
@@ -202,9 +200,7 @@ class Server:
     """How to log on."""
     name: str = field(default=None, converter=_name, kw_only=True)
     """What it is called in results and errors; the host, or host:port where the port is not 4443."""
-    api_version: Literal["auto"] | ApiVersion = field(
-        default="auto", converter=_api_version, kw_only=True
-    )
+    api_version: Literal["auto"] | ApiVersion = field(default="auto", converter=_api_version, kw_only=True)
     """"auto" finds the newest version that the server offers."""
     tls: TLS = field(factory=TLS, kw_only=True)
     """Whom to trust."""

@@ -141,9 +141,7 @@ def _make_converter() -> cattrs.Converter:
     for model in (RestoreSession, BackupOrganization):
         # "server", "links" and "extra" are not the server's to set: see `_structure`.
         names: dict[str, Any] = {
-            name: override(rename=api_name(name))
-            for name in attrs.fields_dict(model)
-            if name not in _OURS
+            name: override(rename=api_name(name)) for name in attrs.fields_dict(model) if name not in _OURS
         }
         converter.register_structure_hook(model, make_dict_structure_fn(model, converter, **names))
     return converter
@@ -163,9 +161,7 @@ _KNOWN: dict[object, dict[str, str]] = {
 }
 
 
-def _structure(
-    document: Mapping[str, Any], cls: type[M], server: str, fetcher: Fetcher | None
-) -> M:
+def _structure(document: Mapping[str, Any], cls: type[M], server: str, fetcher: Fetcher | None) -> M:
     links = Links(document.get("_links"), fetcher, cast("type[Any]", cls))
     if issubclass(cls, Resource):
         return cls(document, server, links)
@@ -347,9 +343,7 @@ class Listing(Generic[M]):
         return read_tolerant(raw, cls, server, fetcher, index)
 
 
-def decode_listing(
-    body: bytes, cls: type[M], server: str, fetcher: Fetcher | None
-) -> Listing[M]:
+def decode_listing(body: bytes, cls: type[M], server: str, fetcher: Fetcher | None) -> Listing[M]:
     """What a collection's answer holds: a bare array (up to v4) or a page (from v5), in every version.
 
     Shape: `[...]`, or `{"results": [...], "limit": ..., "_links": {"next": {"href": ...}}}`.

@@ -111,7 +111,7 @@ class Fleet:
             await run.stop()
         await self._pool.close()
 
-    def restore_sessions(  # noqa: PLR0913  # the API's own filters
+    def restore_sessions(
         self,
         *,
         started_after: Moment | None = None,
@@ -136,9 +136,7 @@ class Fleet:
         )
         return self.map(lambda client: client.filtered_sessions(bounds))
 
-    def map(
-        self, func: Callable[[Client], Awaitable[T] | AsyncIterable[T]]
-    ) -> FleetQuery[T]:
+    def map(self, func: Callable[[Client], Awaitable[T] | AsyncIterable[T]]) -> FleetQuery[T]:
         """What `func(client)` gives for each server, at once: something to await, or to iterate."""
         if self._pool.closed:
             message = "the fleet is closed"

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
+from typing import Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -72,7 +73,7 @@ class Attempt:
         self._behind = behind
         self._aborted = False
 
-    async def __aenter__(self) -> "Attempt":
+    async def __aenter__(self) -> Self:
         self._ends = asyncio.get_running_loop().time() + self._left
         self._scope = asyncio.timeout_at(self._ends)
         await self._scope.__aenter__()
@@ -153,7 +154,10 @@ class _Connector(aiohttp.TCPConnector):
     """aiohttp's connector, telling the attempt when the connection is there."""
 
     async def connect(
-        self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # as aiohttp has it
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
         attempt = _current.get()
@@ -177,9 +181,7 @@ class _Resolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         _mark("dns")
-        look_up = partial(
-            socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, family=family
-        )
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, family=family)
         found = await in_thread(look_up)
         _mark("connect")
         return [
@@ -201,9 +203,7 @@ class _Resolver(AbstractResolver):
 class HttpPool:
     """The one aiohttp session of a fleet, made or borrowed, with its TLS contexts."""
 
-    def __init__(
-        self, options: Options, servers: list[Server], http: aiohttp.ClientSession | None
-    ) -> None:
+    def __init__(self, options: Options, servers: list[Server], http: aiohttp.ClientSession | None) -> None:
         self._options = options
         self._servers = servers
         self._session = http
@@ -365,7 +365,9 @@ class _TooLargeError(Exception):
         super().__init__(f"the answer is larger than {most:,} bytes")
 
 
-def translate(error: Exception, phase: Phase) -> Exception:
+def translate(  # noqa: C901, PLR0911, PLR0912  # a table, one line of thought per row
+    error: Exception, phase: Phase
+) -> Exception:
     """Our error for one of aiohttp's, of the operating system's, or of zlib's."""
     match error:
         case ServerError() | ConfigError() | ClosedError():
@@ -386,7 +388,8 @@ def translate(error: Exception, phase: Phase) -> Exception:
             return _unreachable(error.os_error)
         case aiohttp.ServerDisconnectedError():
             hint = "The server, or a proxy before it, hung up: try again."
-            return PayloadError("the connection was closed without an answer", phase=phase, retryable=True, hint=hint)
+            what = "the connection was closed without an answer"
+            return PayloadError(what, phase=phase, retryable=True, hint=hint)
         case aiohttp.ClientPayloadError():
             hint = "The connection was cut, or a proxy garbles answers: try again."
             return PayloadError("the answer broke off", retryable=True, hint=hint)

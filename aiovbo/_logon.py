@@ -119,8 +119,8 @@ class Logon:
         self._refusal = AuthenticationError(
             f"the logon was refused ({said.what})",
             hint=(
-                "Check user name and password, and that the account may use the REST API. It is not tried again "
-                f"for {self._options.logon_cooldown:g} s, since domain accounts lock."
+                "Check user name and password, and that the account may use the REST API. "
+                f"It is not tried again for {self._options.logon_cooldown:g} s, since domain accounts lock."
             ),
         )
         self._refused_at = self._clock.monotonic()

@@ -265,9 +265,7 @@ class Run(Generic[T]):
         await taken.wait()
 
 
-def _as_query(
-    client: Client, asked: Awaitable[T] | AsyncIterable[T], options: Options
-) -> Query[T]:
+def _as_query(client: Client, asked: Awaitable[T] | AsyncIterable[T], options: Options) -> Query[T]:
     if isinstance(asked, Query):
         return asked  # pyright: ignore[reportUnknownVariableType]  # isinstance cannot keep the T
 

@@ -34,7 +34,7 @@ class Paging(Generic[M]):
         """False once something may be missing."""
 
     def new(self, items: Iterable[M]) -> list[M]:
-        """Those items of the current page that were not seen before: rows that move while one pages come twice."""
+        """The current page's items that were not seen before: rows that move while one pages come twice."""
         fresh: list[M] = []
         known, page = self._known, self._page
         for item in items:
@@ -62,9 +62,7 @@ class Paging(Generic[M]):
             return None
         self._idle = 0 if news else self._idle + 1
         following = self._following(url, listing)
-        if following is not None and (
-            repeated or following in self._asked or self._idle > PATIENCE
-        ):
+        if following is not None and (repeated or following in self._asked or self._idle > PATIENCE):
             raise PayloadError(
                 "its pages lead in circles",
                 phase="paging",

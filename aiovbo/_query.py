@@ -139,9 +139,7 @@ class Query(Generic[T]):
 
         return await self.run(keep, items)
 
-    async def run(
-        self, deliver: Callable[[Page[T]], Awaitable[None]], items: Sequence[T] = ()
-    ) -> Answer[T]:
+    async def run(self, deliver: Callable[[Page[T]], Awaitable[None]], items: Sequence[T] = ()) -> Answer[T]:
         """Hand every page to `deliver`; the answer holds `items` and how it ended."""
         clock = self._options.clock
         operation = Operation.current(self._options)

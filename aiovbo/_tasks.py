@@ -1,4 +1,4 @@
-"""Two ways to run something so that it cannot hold anything else: one call for many waiters, a thread of its own.
+"""Two ways to run something apart: one call for many waiters, a blocking call in a thread of its own.
 
 Knows asyncio and nothing of servers.
 """
@@ -18,7 +18,7 @@ T = TypeVar("T")
 class SharedCalls(Generic[T]):
     """Calls that several tasks wait for at once: the first one starts it, all get its outcome.
 
-    A waiter that is cancelled leaves the others undisturbed; when the last one has left, the call is cancelled.
+    A waiter that is cancelled leaves the others undisturbed; when the last has left, the call is cancelled.
     """
 
     def __init__(self) -> None:

@@ -89,13 +89,11 @@ _HINTS: dict[TlsReason, str] = {
         "or TLS(pin='sha256:...') with its fingerprint."
     ),
     "expired": "Renew the server's certificate; check this machine's clock too.",
-    "hostname": (
-        "Use a name that stands in the certificate, or TLS(pin='sha256:...') with its fingerprint."
-    ),
-    "pin": "If the certificate was renewed on purpose, pin the new fingerprint; if not, find out who answers.",
+    "hostname": ("Use a name that stands in the certificate, or TLS(pin='sha256:...') with its fingerprint."),
+    "pin": "If the certificate was renewed, pin the new fingerprint; if not, find out who answers.",
     "protocol": "The server offers only versions or ciphers of TLS that are refused here: update it.",
     "client_cert": "The server asks for a certificate of ours: TLS(client_cert=..., client_key=...).",
-    "strict": "The authority's certificate breaks RFC 5280: renew it, or accept it by TLS(strict_x509=False).",
+    "strict": "The authority's certificate breaks RFC 5280: renew it, or allow it: TLS(strict_x509=False).",
     "not_tls": "Is this the right port, and does it speak https?",
 }
 

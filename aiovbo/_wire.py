@@ -44,7 +44,7 @@ PAGE_SIZE = 1000
 
 @frozen
 class Sealed(Generic[T]):
-    """Something that holds a secret on its way into a request; no traceback or pickle shows what is inside."""
+    """Something that holds a secret on its way into a request; no traceback and no pickle shows it."""
 
     content: T = field(repr=False)
 
@@ -113,9 +113,7 @@ class SessionFilter:
         if version == "v8":
             bounds |= {"endTimeFrom": self.ended_after, "endTimeTo": self.ended_before}
         query = [
-            f"{name}={format_time(bound)}"
-            for name, bound in bounds.items()
-            if isinstance(bound, datetime)
+            f"{name}={format_time(bound)}" for name, bound in bounds.items() if isinstance(bound, datetime)
         ]
         # Up to v4 the answer is one bare array; a limit would cut it short without a word.
         size = self.page_size or (None if version == "v4" else PAGE_SIZE)
@@ -256,7 +254,9 @@ def refusal(reply: Reply, now: datetime, version: str | None = None) -> ServerEr
     return error
 
 
-def _kind_of(status: int, version: str | None) -> tuple[type[ResponseError], str]:
+def _kind_of(  # noqa: PLR0911  # a table
+    status: int, version: str | None
+) -> tuple[type[ResponseError], str]:
     match status:
         case 403:
             return ForbiddenError, "This account may not do that: ask for the rights, or use another."

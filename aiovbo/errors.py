@@ -29,9 +29,7 @@ from typing import ClassVar, Literal, Self
 Phase = Literal["queue", "dns", "connect", "tls", "send", "read", "body", "paging"]
 """How far a request had come: waiting for its turn, resolving the name, connecting, ..., paging."""
 
-TlsReason = Literal[
-    "untrusted", "expired", "hostname", "pin", "protocol", "client_cert", "strict", "not_tls"
-]
+TlsReason = Literal["untrusted", "expired", "hostname", "pin", "protocol", "client_cert", "strict", "not_tls"]
 """Why a TLS connection was given up."""
 
 
@@ -55,7 +53,7 @@ class ServerError(VboError):
 
     may_pass: ClassVar[bool] = False
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what a reader of an error wants to know
         self,
         what: str,
         *,
@@ -120,7 +118,7 @@ class ServerTimeoutError(UnreachableError, TimeoutError):
 class ResponseError(ServerError):
     """The server answered with a status that means no."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the same
         self,
         what: str,
         *,

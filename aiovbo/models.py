@@ -128,9 +128,7 @@ class Link(_Attached):
 
     __slots__ = ("_model", "href", "rel")
 
-    def __init__(
-        self, rel: str, href: str, fetcher: Fetcher | None, model: "type[Model]"
-    ) -> None:
+    def __init__(self, rel: str, href: str, fetcher: Fetcher | None, model: "type[Model]") -> None:
         self.rel = rel
         """The relation's name, as the server wrote it."""
         self.href = href
@@ -222,7 +220,7 @@ class Links(_Attached, Mapping[str, Link]):
 
     def get(self, rel: str, default: Any = None) -> Any:  # noqa: ANN401  # as Mapping.get
         """The link, or `default` where there is none."""
-        return self[rel] if rel in self else default
+        return self[rel] if rel in self else default  # noqa: SIM401  # this is that get
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._hrefs())

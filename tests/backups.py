@@ -6,7 +6,7 @@ from aiovbo import TLS, Password, Server
 from aiovbo.testing import BackupServer
 
 
-def server_of(backup: BackupServer, **changes: Any) -> Server:  # noqa: ANN401  # whatever Server takes
+def server_of(backup: BackupServer, **changes: Any) -> Server:  # whatever Server takes
     """How the SDK reaches `backup`."""
     settings: dict[str, Any] = {
         "credentials": Password(backup.username, backup.password),

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from blockbuster import BlockBuster
-
 from harness import Canary, VirtualClock, assert_nothing_left, assert_nothing_open, snapshot
 
 
@@ -46,7 +45,7 @@ def unblocked() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def sound(request: pytest.FixtureRequest, nothing_open: None) -> None:  # noqa: ARG001  # the order
+def sound(request: pytest.FixtureRequest, nothing_open: None) -> None:  # the order
     """Async tests, and only they, are watched inside their loop."""
     if request.node.get_closest_marker("asyncio") is not None:
         request.getfixturevalue("nothing_left")

@@ -15,7 +15,7 @@ V4_EXAMPLE = b"""[{"id": "0800471b-d0e2-422b-9d7c-35d15661c3fb", "type": "Vex", 
  {"id": "9f786f0f-de9a-4a90-8118-093b6cb2c4fc", "type": "Vex", "creationTime": "2017-06-29T08:30:05.0983973Z",
   "state": "Working", "result": "Success", "_links": {
    "self": {"href": "https://abc.tech.local:4443/v4/restoresessions/9f786f0f-de9a-4a90-8118-093b6cb2c4fc"},
-   "organization": {"href": "https://abc.tech.local:4443/v4/restoresessions/9f786f0f-de9a-4a90-8118-093b6cb2c4fc/organization"}}}]"""
+   "organization": {"href": "https://abc.tech.local:4443/v4/restoresessions/9f786f0f-de9a-4a90-8118-093b6cb2c4fc/organization"}}}]"""  # noqa: E501  # byte for byte
 """Source: help center, "Getting Restore Sessions", v4, read 2026-11-23."""
 
 
@@ -31,9 +31,7 @@ def session(number: int = 0, **changes: object) -> dict[str, Any]:
         "result": "Success",
         "_links": {
             "self": {"href": f"https://abc.tech.local:4443/v4/restoresessions/{key}"},
-            "organization": {
-                "href": f"https://abc.tech.local:4443/v4/restoresessions/{key}/organization"
-            },
+            "organization": {"href": f"https://abc.tech.local:4443/v4/restoresessions/{key}/organization"},
         },
     }
     document |= changes

@@ -74,7 +74,7 @@ async def test_a_version_that_is_not_offered_says_so() -> None:
         BackupServer(version="v8") as backup,
         Client(server_of(backup, api_version="v4")) as client,
     ):
-        with pytest.raises(NotFoundError, match="v4.*auto"):
+        with pytest.raises(NotFoundError, match=r"v4.*auto"):
             await client.restore_sessions()
 
 
@@ -132,8 +132,6 @@ def test_a_naive_time_is_refused_at_the_call_and_not_when_it_is_used() -> None:
     client = Client(Server("vbo1", credentials=Bearer("token")))
     with pytest.raises(ValueError, match="time zone"):
         client.restore_sessions(started_after=datetime(2026, 1, 1))  # noqa: DTZ001  # the point
-
-
 
 
 async def test_pages_are_read_one_ahead_and_no_further() -> None:
@@ -250,9 +248,7 @@ async def test_a_copy_that_was_pickled_is_equal_and_detached() -> None:
     ],
     ids=str,
 )
-async def test_each_fault_has_its_error_which_says_what_to_do(
-    fault: Fault, kind: type[VboError]
-) -> None:
+async def test_each_fault_has_its_error_which_says_what_to_do(fault: Fault, kind: type[VboError]) -> None:
     """Server, what was asked, what happened, how often: all of it is in the error; the next query is fine."""
     async with BackupServer() as backup, Client(server_of(backup, name="vbo-a"), retries=1) as client:
         await client.restore_sessions()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -99,9 +100,7 @@ def test_the_fast_and_the_tolerant_path_give_equal_objects(document: dict[str, o
         ({"eTag": True}, "$.eTag", "expected a whole number, got true or false"),
     ],
 )
-def test_a_wrong_type_is_never_coerced(
-    changes: dict[str, object], path: str, reason: str
-) -> None:
+def test_a_wrong_type_is_never_coerced(changes: dict[str, object], path: str, reason: str) -> None:
     """The item is set aside, with the place of the trouble and what is wrong there."""
     items, rejected = read(array(session(1), session(2, **changes), session(3)))
     assert len(items) == 2
@@ -194,10 +193,8 @@ def test_the_json_test_suite_raises_nothing_but_our_errors() -> None:
 @given(st.binary(max_size=200))
 def test_no_bytes_make_anything_but_our_errors(body: bytes) -> None:
     """Whatever comes, it is a listing or a PayloadError."""
-    try:
+    with suppress(PayloadError):
         read(body)
-    except PayloadError:
-        pass
 
 
 @given(st.integers(0, 600))

@@ -69,9 +69,7 @@ def report(*rows: Row, error: ServerError | None = None, width: int = 120) -> li
 def test_the_demonstration_shows_sessions_failures_and_figures() -> None:
     """Twelve servers' sessions, newest first; three failures, each with a hint; within 15 s."""
     started = time.monotonic()
-    done = subprocess.run(
-        [*COMMAND, "demo"], capture_output=True, text=True, check=False, timeout=40
-    )
+    done = subprocess.run([*COMMAND, "demo"], capture_output=True, text=True, check=False, timeout=40)
     took = time.monotonic() - started
     assert (done.returncode, done.stderr) == (0, "")
     assert took < 15
@@ -79,9 +77,7 @@ def test_the_demonstration_shows_sessions_failures_and_figures() -> None:
     assert ESCAPE not in text
     assert max(map(len, text.splitlines())) <= 120
     rows = re.findall(r"^(vbo-\d\d\.demo) +(\w+\.onmicrosoft\.com) .*$", text, re.MULTILINE)
-    figures = re.search(
-        r"^(\d+) sessions from 12 servers, .*; 3 servers failed", text, re.MULTILINE
-    )
+    figures = re.search(r"^(\d+) sessions from 12 servers, .*; 3 servers failed", text, re.MULTILINE)
     assert figures is not None
     assert len(rows) == int(figures[1]) > 10
     assert re.search(r"^vbo-13\.demo .*the connection was refused", text, re.MULTILINE)
@@ -141,8 +137,7 @@ def test_the_same_seed_shows_the_same_world() -> None:
 
 def parallel(*arguments: list[str]) -> list[str]:
     runs = [
-        subprocess.Popen([*COMMAND, "demo", *some], stdout=subprocess.PIPE, text=True)
-        for some in arguments
+        subprocess.Popen([*COMMAND, "demo", *some], stdout=subprocess.PIPE, text=True) for some in arguments
     ]
     return [process.communicate(timeout=40)[0] for process in runs]
 
@@ -232,9 +227,7 @@ def test_without_sessions_there_are_still_titles_and_figures() -> None:
     """Nothing restored is an answer too."""
     lines = report()
     assert any(line.startswith("server") for line in lines)
-    assert (
-        lines[-1] == "0 sessions from 1 servers, the slowest of them after 0.10 s. All in 0.20 s."
-    )
+    assert lines[-1] == "0 sessions from 1 servers, the slowest of them after 0.10 s. All in 0.20 s."
 
 
 def test_where_all_servers_fail_it_says_so() -> None:

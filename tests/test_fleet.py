@@ -106,7 +106,8 @@ async def test_answers_come_one_per_server_and_never_raise() -> None:
 
 async def test_a_server_that_fails_half_way_keeps_what_it_sent() -> None:
     """Its first page is there, its error too, and the answer is not complete."""
-    async with BackupServer(World(sessions=30, speed=0)) as backup, Fleet([server_of(backup)], retries=0) as fleet:
+    world = World(sessions=30, speed=0)
+    async with BackupServer(world) as backup, Fleet([server_of(backup)], retries=0) as fleet:
         backup.fail(Fault.status(500), on="RestoreSessions", when=lambda r: "offset=20" in r.query)
         result = await fleet.restore_sessions(page_size=10)
         (answer,) = result.failed
@@ -144,9 +145,7 @@ async def leave_by_timeout(fleet: Fleet) -> None:
                 await asyncio.sleep(10)
 
 
-@pytest.mark.parametrize(
-    "leave", [leave_after_one, leave_by_exception, leave_by_block, leave_by_timeout]
-)
+@pytest.mark.parametrize("leave", [leave_after_one, leave_by_exception, leave_by_block, leave_by_timeout])
 async def test_leaving_early_leaves_nothing_behind(leave: object) -> None:
     """However a consumer goes, every task of ours is gone, and the fleet goes on working."""
     async with BackupFleet(5, sessions=10) as backups:
@@ -223,7 +222,7 @@ async def test_map_takes_coroutines_queries_and_iterables() -> None:
 async def test_a_bug_in_a_mapped_function_is_raised_as_it_is_after_all_others_were_served() -> None:
     """It is no server's trouble, and hides nobody's items."""
     async with BackupFleet(5, sessions=2) as backups, Fleet(servers_of(backups)) as fleet:
-        broken = list(fleet)[0]
+        broken = next(iter(fleet))
 
         async def names(client: Client) -> str:
             if client.name == broken:
@@ -304,8 +303,10 @@ async def test_an_unknown_name_says_so() -> None:
         Fleet([])["x"]
 
 
-async def test_a_fleet_larger_than_its_file_descriptors_still_works() -> None:
-    """30 servers within a limit that leaves room for a few connections: all answer, and a warning says what to raise."""
+async def test_a_fleet_larger_than_its_file_descriptors_still_works(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """30 servers where there is room for a few connections: all answer, and a warning says what to raise."""
     resource = pytest.importorskip("resource")
     async with BackupFleet(30, sessions=1) as backups:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -318,13 +319,14 @@ async def test_a_fleet_larger_than_its_file_descriptors_still_works() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert [answer.error for answer in result.failed] == []
         assert len(result.answers) == 30
+        assert "ulimit -n" in caplog.text
 
 
 async def test_one_policy_of_trust_is_one_context() -> None:
     """A context costs 30 ms and a megabyte; 300 servers share theirs."""
     servers = [Server(f"vbo{n}", Password("u", "p"), tls=TLS(insecure=n % 2 == 1)) for n in range(300)]
     async with Fleet(servers) as fleet:
-        assert len(fleet._pool._contexts) == 2  # noqa: SLF001  # nothing public shows it
+        assert len(fleet._pool._contexts) == 2  # nothing public shows it
 
 
 def test_answers_hold_no_live_object() -> None:

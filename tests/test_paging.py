@@ -31,7 +31,9 @@ def following(offset: int) -> dict[str, Any]:
     return {"_links": {"next": {"href": f"{PATH}?offset={offset}"}}}
 
 
-async def read(pager: Pager, version: str = "v8", **question: int) -> tuple[Answer[RestoreSession], list[str]]:
+async def read(
+    pager: Pager, version: str = "v8", **question: int
+) -> tuple[Answer[RestoreSession], list[str]]:
     """What a client makes of a server that pages so, and the queries it sent."""
 
     async def page(connection: Connection) -> None:
@@ -39,7 +41,8 @@ async def read(pager: Pager, version: str = "v8", **question: int) -> tuple[Answ
         offset, limit = (int(query.get(name, ["0"])[0]) for name in ("offset", "limit"))
         await connection.send(json_answer(pager(offset, limit)))
 
-    async with RawServer({**vbo_routes(version=version), ("GET", f"/{version}/RestoreSessions"): page}) as raw:
+    routes = {**vbo_routes(version=version), ("GET", f"/{version}/RestoreSessions"): page}
+    async with RawServer(routes) as raw:
         server = Server(raw.url, Password("u", "p"), allow_http=True, api_version=version)  # type: ignore[arg-type]  # as given
         async with Client(server, retries=0) as client:
             answer = await client.restore_sessions(**question).answer()
@@ -103,7 +106,7 @@ async def test_a_server_that_ignores_our_offset_is_not_asked_for_ever() -> None:
 @pytest.mark.parametrize(
     "pager",
     [
-        lambda offset, _: {"results": rows(0, 30), **following(0)},
+        lambda _, __: {"results": rows(0, 30), **following(0)},
         lambda offset, _: {"results": rows(offset, offset + 3), **following(0 if offset else 30)},
         lambda offset, _: {"results": rows(0, 30), **following(offset + 30)},
         lambda offset, _: {"results": [], **following(offset + 30)},
@@ -131,7 +134,7 @@ async def test_a_next_link_that_leads_elsewhere_is_the_servers_error() -> None:
 async def test_a_bare_array_is_the_whole_answer() -> None:
     """With a limit of ours that it fills, it may not be: then the rest is asked for."""
 
-    def array(offset: int, limit: int) -> Any:  # noqa: ANN401  # JSON
+    def array(offset: int, limit: int) -> Any:  # JSON
         return rows(offset, min(25, offset + limit) if limit else 25)
 
     answer, queries = await read(array, "v4")

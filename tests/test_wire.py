@@ -96,7 +96,8 @@ def test_a_path_prefix_is_put_before_every_link(href: str) -> None:
     "href",
     ["", "/", "/v7/x", "/other", "https://abc", "https:evil", "ftp://abc/v8/x", "javascript:alert(1)",
      "file:///v8/x", "/v8/../v7/x", "/v8/%2e%2e/x", "/v8/%2E./x", "/v8//x", "/v8/a%2fb", "/v8/a%5cb", "/v8/.",
-     "\\\\evil\\v8\\x", "/v8/\tx", "/v8/\nx", " /v8/x", "/v8/x y", "/v8/ü", "https://abc?/v8/x", "/v8/" + "x" * 9000],
+     "\\\\evil\\v8\\x", "/v8/\tx", "/v8/\nx", " /v8/x", "/v8/x y", "/v8/ü",
+     "https://abc?/v8/x", "/v8/" + "x" * 9000],
 )  # fmt: skip
 def test_a_link_that_leads_elsewhere_is_not_followed(href: str) -> None:
     """What is not plainly under /v8/ is a LinkError."""
@@ -140,9 +141,7 @@ def test_no_text_whatever_leads_to_another_host(href: str) -> None:
         (307, PayloadError, False),
     ],
 )
-def test_each_status_has_its_error(
-    status: int, kind: type[ServerError], *, retryable: bool
-) -> None:
+def test_each_status_has_its_error(status: int, kind: type[ServerError], *, retryable: bool) -> None:
     """And whether another try may help is known."""
     error = wire.refusal(wire.Reply(status, {}, b""), NOW)
     assert type(error) is kind
@@ -174,9 +173,7 @@ def test_the_servers_words_are_cut_and_its_stack_trace_is_not_shown() -> None:
         (None, None),
     ],
 )
-def test_retry_after_is_read_in_seconds_or_as_a_date(
-    header: str | None, seconds: float | None
-) -> None:
+def test_retry_after_is_read_in_seconds_or_as_a_date(header: str | None, seconds: float | None) -> None:
     """Junk counts as not having said anything."""
     headers = {} if header is None else {"Retry-After": header}
     error = wire.refusal(wire.Reply(429, headers, b""), NOW)
@@ -186,7 +183,8 @@ def test_retry_after_is_read_in_seconds_or_as_a_date(
 
 @pytest.mark.parametrize(
     ("expires_in", "lifetime"),
-    [("3600", 3600), (3600, 3600), (0, 5), (-1, 5), (10**12, 30 * 86400), (None, 3600), ("x", 3600), (True, 3600)],
+    [("3600", 3600), (3600, 3600), (0, 5), (-1, 5), (10**12, 30 * 86400), (None, 3600), ("x", 3600),
+     (True, 3600)],
 )  # fmt: skip
 def test_a_tokens_lifetime_is_kept_within_reason(expires_in: object, lifetime: float) -> None:
     """A server that says 0 must not make us log on with every request."""
@@ -195,12 +193,11 @@ def test_a_tokens_lifetime_is_kept_within_reason(expires_in: object, lifetime: f
     assert grant.lifetime == lifetime
 
 
-
-
 @pytest.mark.parametrize(
     "body",
     [b"", b"<html>", b"[]", b"{}", b'{"access_token": null}', b'{"access_token": 5}', b'{"access_token": ""}',
-     b'{"access_token": "a\\r\\nb"}', b'{"access_token": "a b"}', b'{"access_token": "a", "token_type": "mac"}',
+     b'{"access_token": "a\\r\\nb"}', b'{"access_token": "a b"}',
+     b'{"access_token": "a", "token_type": "mac"}',
      b'{"access_token": "' + b"x" * 65537 + b'"}'],
 )  # fmt: skip
 def test_a_logon_answered_without_a_usable_token_is_an_authentication_error(body: bytes) -> None:

@@ -29,8 +29,7 @@ class Authority:
         try:
             import trustme  # noqa: PLC0415  # the optional extra, needed only here
         except ImportError as error:
-            msg = 'the TLS backup server needs trustme: pip install "aiovbo[testing]"'
-            raise ImportError(msg) from error
+            raise ImportError('the TLS backup server needs trustme: pip install "aiovbo[testing]"') from error
         ca = trustme.CA()
         leaf = ca.issue_cert(*dict.fromkeys((*_LOOPBACK, *names)))
         self._pem = ca.cert_pem.bytes()

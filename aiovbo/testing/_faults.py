@@ -76,9 +76,7 @@ class Fault:
         return cls(f"delay({seconds})", act)
 
     @classmethod
-    def status(
-        cls, status: int, *, headers: Headers | None = None, body: bytes | None = None
-    ) -> "Fault":
+    def status(cls, status: int, *, headers: Headers | None = None, body: bytes | None = None) -> "Fault":
         """Another status instead of the answer, with the vendor's error body or with `body`."""
 
         async def act(exchange: Exchange) -> web.StreamResponse:

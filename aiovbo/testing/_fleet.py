@@ -62,8 +62,7 @@ class BackupFleet:
                 for index in range(servers)
             ]
         if not servers:
-            msg = "a fleet needs a server"
-            raise ValueError(msg)
+            raise ValueError("a fleet needs a server")
         self.servers = tuple(servers)
         self._host = host
         self._authority: Authority | None = None
@@ -83,8 +82,7 @@ class BackupFleet:
         Raises: RuntimeError before the first start.
         """
         if self._authority is None:
-            msg = "the fleet has no CA file yet: start it first"
-            raise RuntimeError(msg)
+            raise RuntimeError("the fleet has no CA file yet: start it first")
         return self._authority.ca_file
 
     @property

@@ -34,7 +34,7 @@ class Listener:
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-        self._socket.setblocking(False)
+        self._socket.settimeout(0)
         self._accepting = asyncio.create_task(self._accept())
         bound: int = self._socket.getsockname()[1]
         return bound
@@ -44,7 +44,7 @@ class Listener:
         self._refusing = True
         # Cancelling `sock_accept` can lose a connection just accepted: knock instead.
         with socket.socket(self._socket.family) as knock:
-            knock.setblocking(False)
+            knock.settimeout(0)
             knock.connect_ex(self._socket.getsockname())
             await self._accepting
         self._socket.close()
@@ -61,7 +61,7 @@ class Listener:
             if transport is not None:
                 transport.abort()
         # A transport closes its socket some loop iterations later, and tells nobody.
-        while self._forget_closed():
+        while self._forget_closed():  # noqa: ASYNC110  # there is no event to wait for
             await asyncio.sleep(0)
 
     async def _accept(self) -> None:
@@ -83,9 +83,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         # A client that goes away, or trusts nobody, during the handshake is its own business.
         with contextlib.suppress(OSError):
-            transport, _ = await loop.connect_accepted_socket(
-                self._factory, connection, ssl=self._tls
-            )
+            transport, _ = await loop.connect_accepted_socket(self._factory, connection, ssl=self._tls)
             self._connections[connection] = transport
 
     def _forget_closed(self) -> bool:

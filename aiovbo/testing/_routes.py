@@ -135,7 +135,7 @@ class Api:
         if call.token is not None:
             if self._desk.admits(call.token, call.cookies, COOKIE):
                 return None
-            if self._habits.rejected_token_answer == "empty":
+            if self._habits.rejected_token_answer == "empty":  # noqa: S105  # no password
                 return Reply(200)
         return Reply(401, error_body(call.version, "Authorization has been denied."))
 
@@ -164,9 +164,7 @@ class Api:
     def list_sessions(self, call: Call, _found: re.Match[str]) -> Reply:
         """Restore sessions: a page of them, or a bare array."""
         sessions = _filtered(call, self._world.sessions)
-        is_page = call.version >= PAGES_SINCE or (
-            call.version == _V5 and self._habits.v5_shape == "page"
-        )
+        is_page = call.version >= PAGES_SINCE or (call.version == _V5 and self._habits.v5_shape == "page")
         window = self._window(call, len(sessions), is_page=is_page)
         links = self._links(call)
         shown = sessions[window.offset : window.offset + window.limit]
@@ -222,8 +220,7 @@ def _ordered(call: Call, sessions: list[WorldSession]) -> list[WorldSession]:
     order_by = (call.parameter("orderBy") or "CreationTime").lower()
     ascending = (call.parameter("orderAsc") or "false").lower()
     if order_by not in {"creationtime", "endtime"} or ascending not in {"true", "false"}:
-        msg = "orderBy is CreationTime or EndTime, orderAsc is true or false."
-        raise _ParameterError(msg)
+        raise _ParameterError("orderBy is CreationTime or EndTime, orderAsc is true or false.")
 
     def place(session: WorldSession) -> tuple[bool, int, int]:
         if order_by == "creationtime":

@@ -88,9 +88,9 @@ class BackupServer:
         page_limit_max: int = 10_000,
         v5_shape: Literal["page", "array"] = "page",
         refused_logon_answer: Literal["oauth", "vendor"] | None = None,
-        rejected_token_answer: Literal["401", "empty"] = "401",
+        rejected_token_answer: Literal["401", "empty"] = "401",  # noqa: S107  # a status
     ) -> None:
-        self.world = world or World()
+        self.world = World() if world is None else world
         self.version: ApiVersion = version
         self.versions = _served(version, versions)
         self.username = username
@@ -104,9 +104,7 @@ class BackupServer:
         self._tls = tls
         self._prefix = f"/{path_prefix}".rstrip("/").replace("//", "/")
         self._faults = FaultScript()
-        self._desk = LogonDesk(
-            username, password, token_lifetime=token_lifetime, lockout_after=lockout_after
-        )
+        self._desk = LogonDesk(username, password, token_lifetime=token_lifetime, lockout_after=lockout_after)
         habits = Habits(
             name=name,
             newest=int(version[1:]),
@@ -137,8 +135,7 @@ class BackupServer:
         Raises: RuntimeError before its first start.
         """
         if self._port == 0:
-            msg = "the server has no port yet: start it first"
-            raise RuntimeError(msg)
+            raise RuntimeError("the server has no port yet: start it first")
         host = _LOOPBACK_OF_ANY.get(self._host, self._host)
         host = f"[{host}]" if ":" in host else host
         return f"{'https' if self._tls else 'http'}://{host}:{self._port}{self._prefix}"
@@ -150,8 +147,7 @@ class BackupServer:
         Raises: RuntimeError before its first start, and without TLS.
         """
         if self.authority is None:
-            msg = "the server has no CA file: it was not started, or speaks plain HTTP"
-            raise RuntimeError(msg)
+            raise RuntimeError("the server has no CA file: it was not started, or speaks plain HTTP")
         return self.authority.ca_file
 
     @property

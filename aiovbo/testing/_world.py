@@ -146,8 +146,7 @@ class World:
         organizations: Sequence[str] = ORGANIZATIONS,
     ) -> None:
         if sessions < 0 or span <= timedelta(0) or speed < 0 or not organizations:
-            msg = "a world needs sessions >= 0, span > 0, speed >= 0 and an organization"
-            raise ValueError(msg)
+            raise ValueError("a world needs sessions >= 0, span > 0, speed >= 0 and an organization")
         self.seed = seed
         self.speed = speed
         self.organizations = tuple(organizations)
@@ -171,8 +170,7 @@ class World:
     def advance(self, by: timedelta) -> None:
         """Move the world's clock on; sessions begin and end accordingly."""
         if by < timedelta(0):
-            msg = "a world's clock never goes back"
-            raise ValueError(msg)
+            raise ValueError("a world's clock never goes back")
         with self._lock:
             self._clock += span_ticks(by)
 
@@ -284,9 +282,7 @@ class World:
             result=result,
             name=f"Restore {rng.choice(_WORKLOADS[kind])}",
             organization=organization,
-            initiated_by=f"{rng.choice(_DOMAINS)}\\{user}"
-            if is_domain_user
-            else f"{user}@{organization}",
+            initiated_by=f"{rng.choice(_DOMAINS)}\\{user}" if is_domain_user else f"{user}@{organization}",
             details=_details(rng, result),
             scope_name=rng.choice(_SCOPES),
             client_host=rng.choice(_HOSTS),

@@ -75,7 +75,7 @@ class Canary(logging.Handler):
         Containers are searched item by item; exceptions with their causes, notes, groups and the locals of
         the SDK's frames; log records with their arguments and exceptions.
         """
-        return [place for place, text in _places(obj, set()) if self._shows(text)]
+        return [place for place, text in _places(obj, {}) if self._shows(text)]
 
     def assert_absent(self, *objects: object) -> None:
         """Fail if a secret shows in one of `objects`, or in what was logged so far."""
@@ -131,14 +131,15 @@ def _base64_within(plain: bytes, offset: int) -> set[bytes]:
 # --------------------------------------------------------------------------------------- places
 
 
-def _places(obj: object, seen: set[int]) -> Iterator[tuple[str, str | bytes]]:
+def _places(obj: object, seen: dict[int, object]) -> Iterator[tuple[str, str | bytes]]:
     """Everything that `obj` may say of itself, and where it says it."""
-    if id(obj) in seen:
-        return
-    seen.add(id(obj))
     if isinstance(obj, str | bytes):
         yield "text", obj
         return
+    if id(obj) in seen:
+        return
+    # Kept, not only its id: the next object might get that.
+    seen[id(obj)] = obj
     yield from _said(obj)
     if isinstance(obj, BaseException):
         yield from _in_exception(obj, seen)
@@ -169,19 +170,19 @@ def _said(obj: object) -> Iterator[tuple[str, str | bytes]]:
             yield place, say()
 
 
-def _in_exception(error: BaseException, seen: set[int]) -> Iterator[tuple[str, str | bytes]]:
+def _in_exception(error: BaseException, seen: dict[int, object]) -> Iterator[tuple[str, str | bytes]]:
     yield "traceback", "".join(traceback.format_exception(error, chain=False))
+    if isinstance(error, BaseExceptionGroup):
+        yield from _within("group", error.exceptions, seen)
     yield from _within("args", error.args, seen)
     yield from _within("notes", getattr(error, "__notes__", ()), seen)
     yield from _within("cause", [error.__cause__], seen)
     yield from _within("context", [error.__context__], seen)
-    if isinstance(error, BaseExceptionGroup):
-        yield from _within("group", error.exceptions, seen)
     yield from _in_locals(error.__traceback__)
 
 
 def _within(
-    where: str, parts: Iterable[object], seen: set[int]
+    where: str, parts: Iterable[object], seen: dict[int, object]
 ) -> Iterator[tuple[str, str | bytes]]:
     for part in parts:
         if part is not None:

@@ -8,6 +8,7 @@ loop after the suspension.
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
+from pathlib import Path
 from types import CoroutineType
 from typing import Any
 
@@ -95,7 +96,7 @@ class _Stepped:
                 resume = partial(inner.send, sent)
 
     def _cancel(self) -> None:
-        self.where = f"cancelled at point {self.steps}, {_innermost(self._coroutine)}"
+        self.where = f"cancelled at point {self.steps}, {_place(self._coroutine)}"
         self.reached.set_result(None)
         task = asyncio.current_task()
         assert task is not None
@@ -103,11 +104,12 @@ class _Stepped:
         task.cancel()
 
 
-def _innermost(coroutine: object) -> str:
-    """The line where a suspended coroutine waits."""
-    place = "somewhere"
+def _place(coroutine: object) -> str:
+    """The lines where a suspended coroutine waits, from the outermost to the innermost."""
+    lines = []
     while isinstance(coroutine, CoroutineType):
         frame = coroutine.cr_frame
-        place = f"{frame.f_code.co_filename}:{frame.f_lineno} in {coroutine.__qualname__}"
+        file = Path(frame.f_code.co_filename).name
+        lines.append(f"{file}:{frame.f_lineno} {coroutine.__qualname__}")
         coroutine = coroutine.cr_await
-    return place
+    return " > ".join(lines)

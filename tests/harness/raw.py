@@ -31,8 +31,8 @@ ANY = re.compile("")
 """A path that matches every request; put it last in a table."""
 
 _BACKLOG = 512
+_CHUNK = 65536
 _CLOSING = 5.0
-_TLS_GOODBYE = 0.2
 _BODILESS = frozenset({204, 304})
 
 
@@ -263,8 +263,15 @@ class Request:
 class Connection(asyncio.Protocol):
     """One accepted connection: what came in over it, and how to answer."""
 
+    # TLS is done here and not by asyncio, whose servers send no alert when a handshake fails.
+
     def __init__(
-        self, number: int, sock: socket.socket, news: asyncio.Event, record: list[Request]
+        self,
+        number: int,
+        sock: socket.socket,
+        news: asyncio.Event,
+        record: list[Request],
+        secure: tls.SSLContext | None,
     ) -> None:
         self.number = number
         self.data = bytearray()
@@ -273,6 +280,9 @@ class Connection(asyncio.Protocol):
         self.handshake_error: Exception | None = None
         """Why no TLS connection came about."""
         self.half_closed = False
+        self._incoming, self._outgoing = tls.MemoryBIO(), tls.MemoryBIO()
+        self._tls = secure and secure.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._ready = asyncio.Event()
         self._socket = sock
         self._news = news
         self._record = record
@@ -299,6 +309,11 @@ class Connection(asyncio.Protocol):
     def finished(self) -> bool:
         """Whether no further request is to be expected."""
         return self._said_close or self.half_closed or self.requests[-1].last
+
+    async def ready(self) -> bool:
+        """Whether it came about; with TLS, once the handshake is over."""
+        await self._ready.wait()
+        return self.handshake_error is None
 
     async def read_request(self) -> Request | None:
         """The next request, or None once the client has closed.
@@ -330,7 +345,11 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             raise ConnectionResetError
         self._said_close |= b"\r\nconnection: close\r\n" in data[:8192].lower()
-        self._transport.write(data)
+        if self._tls is None:
+            self._transport.write(data)
+        else:
+            self._tls.write(data)
+            self._flush()
         await self._writable.wait()
 
     async def rst(self) -> None:
@@ -342,17 +361,20 @@ class Connection(asyncio.Protocol):
 
     async def fin(self) -> None:
         """Send what is left, and close."""
-        if self._transport is not None:
-            self._transport.close()
+        if self._transport is None:
+            return
+        if self._tls is not None and not self.half_closed:
+            # Says goodbye, and does not wait for the client's.
+            with contextlib.suppress(tls.SSLError):
+                self._tls.unwrap()
+            self._flush()
+        self._transport.close()
 
     async def half_close(self) -> None:
         """Send no more, but go on reading."""
         assert self._transport is not None
         self.half_closed = True
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self._socket.shutdown(socket.SHUT_WR)
+        self._transport.write_eof()
 
     async def stall(self) -> None:
         """Wait until the client closes."""
@@ -389,17 +411,29 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        if self._tls is None:
+            self._ready.set()
         self._news.set()
 
     def data_received(self, data: bytes) -> None:
-        self.data += data
-        self._arrived.set()
-        self._news.set()
+        if self._tls is None:
+            self._take(data)
+            return
+        self._incoming.write(data)
+        try:
+            self._decrypt(self._tls)
+        except tls.SSLWantReadError:
+            pass
+        except tls.SSLZeroReturnError:
+            self._end()
+        except tls.SSLError as error:
+            self._fail(error)
+        # Also of a failure: it is the alert.
+        self._flush()
 
     def eof_received(self) -> bool:
         self._end()
-        # Only plain TCP can stay half open; asyncio warns if that is asked of TLS.
-        return self._transport is not None and self._transport.can_write_eof()
+        return True
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._end()
@@ -412,9 +446,32 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._writable.set()
 
+    def _decrypt(self, secure: tls.SSLObject) -> None:
+        if not self._ready.is_set():
+            secure.do_handshake()
+            self._ready.set()
+        while data := secure.read(_CHUNK):
+            self._take(data)
+
+    def _flush(self) -> None:
+        if self._transport is not None and not self.half_closed:
+            self._transport.write(self._outgoing.read())
+
+    def _take(self, data: bytes) -> None:
+        self.data += data
+        self._arrived.set()
+        self._news.set()
+
+    def _fail(self, error: Exception) -> None:
+        self.handshake_error = error
+        self._ready.set()
+        self._end()
+
     def _end(self) -> None:
         self._ended.set()
         self._arrived.set()
+        if not self._ready.is_set():
+            self._fail(ConnectionResetError("the client left during the handshake"))
         self._news.set()
 
 
@@ -439,8 +496,7 @@ class RawServer:
     A script that fails of itself, or a client that sends no HTTP where some is read, fails the `async with`.
     """
 
-    # Not asyncio.start_server: it tells nothing of connections whose TLS handshake fails, and before 3.12
-    # it does not wait for its connections when it closes.
+    # Not asyncio.start_server: before 3.12 it does not wait for its connections when it closes.
 
     def __init__(
         self,
@@ -535,29 +591,25 @@ class RawServer:
         while True:
             accepted, _ = await loop.sock_accept(listening)
             connection = Connection(
-                len(self.connections), accepted, self._news, self.requests
+                len(self.connections), accepted, self._news, self.requests, self._ssl
             )
             self.connections.append(connection)
             self._start(self._serve(connection, accepted))
 
     async def _serve(self, connection: Connection, accepted: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        goodbye = None if self._ssl is None else _TLS_GOODBYE
+        await loop.connect_accepted_socket(lambda: connection, accepted)
         try:
-            await loop.connect_accepted_socket(
-                lambda: connection, accepted, ssl=self._ssl, ssl_shutdown_timeout=goodbye
-            )
-        except OSError as error:
-            connection.handshake_error = error
-            self._news.set()
-            return
-        # The client may go away whenever it likes.
-        with contextlib.suppress(ConnectionError):
-            if isinstance(self.script, Mapping):
-                await self._converse(connection)
-            else:
-                await run(self.script, connection)
-        await connection.fin()
+            # The client may go away whenever it likes.
+            with contextlib.suppress(ConnectionError):
+                if not await connection.ready():
+                    return
+                if isinstance(self.script, Mapping):
+                    await self._converse(connection)
+                else:
+                    await run(self.script, connection)
+        finally:
+            await connection.fin()
 
     async def _converse(self, connection: Connection) -> None:
         while (asked := await connection.read_request()) is not None:

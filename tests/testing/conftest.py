@@ -80,9 +80,7 @@ async def client_of(stack):
     """Makes a client of a running server that is not logged on."""
 
     async def make(server):
-        http = await stack.enter_async_context(
-            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        )
+        http = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
         tls = True
         if server.authority is not None:
             tls = ssl.create_default_context(cafile=server.ca_file)

@@ -116,9 +116,7 @@ async def test_page_links_keep_the_filters(connect):
     world = frozen(40)
     client = await connect(world)
     bound = to_text(world.sessions[19].creation_ticks)
-    first = (
-        await client.get("/v8/RestoreSessions", startTimeFrom=bound, orderAsc="true", limit="10")
-    ).body
+    first = (await client.get("/v8/RestoreSessions", startTimeFrom=bound, orderAsc="true", limit="10")).body
     assert len(first["results"]) == 10
     second = (await client.get(first["_links"]["next"]["href"])).body
     assert len(second["results"]) == 9
@@ -171,9 +169,7 @@ async def test_start_bounds_are_exclusive(connect, version):
 async def test_end_bounds_came_with_v8(connect):
     """Exclusive too, and nothing that works has ended; older versions do not look at them."""
     world = frozen(0)
-    session = world.add(
-        creation_time="2026-11-20T10:00:00Z", end_time="2026-11-20T11:00:00.1234567Z"
-    )
+    session = world.add(creation_time="2026-11-20T10:00:00Z", end_time="2026-11-20T11:00:00.1234567Z")
     world.add(end_time=None)
     client = await connect(world)
     at, before, behind = (to_text(session.end_ticks + step) for step in (0, -1, 1))
@@ -318,9 +314,7 @@ async def test_service_instance_names_build_and_installation(connect):
     first, again = await one.get("/v7/ServiceInstance"), await one.get("/V6/serviceinstance/")
     assert first.body == again.body
     assert first.body["version"].startswith("7.")
-    assert (await two.get("/v7/ServiceInstance")).body["installationId"] != first.body[
-        "installationId"
-    ]
+    assert (await two.get("/v7/ServiceInstance")).body["installationId"] != first.body["installationId"]
 
 
 async def test_path_prefix_is_needed(connect):

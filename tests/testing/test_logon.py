@@ -63,9 +63,7 @@ async def test_odd_passwords_pass_form_encoding(connect):
         ("v4", "vendor", 401, {"message"}),
     ],
 )
-async def test_wrong_password_is_refused_in_the_manner_of_the_version(
-    connect, version, style, status, body
-):
+async def test_wrong_password_is_refused_in_the_manner_of_the_version(connect, version, style, status, body):
     """OAuth's error with 400 up to v5, the vendor's with 401 later, or as chosen."""
     client = await connect(version=version, log_on=False, refused_logon_answer=style)
     answer = await client.grant(f"/{version}/token", **password_form(client, password="no"))
