@@ -6,6 +6,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from blockbuster import BlockBuster
 from harness import Canary, VirtualClock, assert_nothing_left, assert_nothing_open, snapshot
+from hypothesis import HealthCheck, settings
+
+# A machine that is busy makes examples slowly; that says nothing of the code under test.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)

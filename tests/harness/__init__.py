@@ -1,11 +1,11 @@
-"""What the tests are made with: servers that misbehave, and checks that nothing was left behind or given away.
+"""What the tests are made with: servers that misbehave, checks that nothing is left or given away.
 
 Must not know the SDK: it can only be seen from the outside here.
 """
 
 from harness.bystander import Bystander
-from harness.cancel import cancel_at_every_await
 from harness.canary import Canary
+from harness.cancel import cancel_at_every_await
 from harness.clock import VirtualClock
 from harness.leaks import Snapshot, assert_nothing_left, assert_nothing_open, snapshot
 from harness.proxy import (

@@ -39,7 +39,7 @@ class Canary(logging.Handler):
 
     def secret(self, label: str = "secret") -> str:
         """A new secret, with characters that every encoding writes in its own way."""
-        return self.watch(f"{label}-{secrets.token_hex(8)}&+% \\\"ü")
+        return self.watch(f'{label}-{secrets.token_hex(8)}&+% \\"ü')
 
     def watch(self, secret: str) -> str:
         """Look for this secret too.
@@ -112,6 +112,8 @@ def _forms(secret: str) -> set[bytes]:
         ascii(secret)[1:-1],
     }
     forms = {text.encode() for text in written}
+    # The oldest pickles write a backslash, and nothing else, as an escape.
+    forms.add(secret.replace("\\", r"\u005c").encode("raw_unicode_escape"))
     forms |= {secret.encode("raw_unicode_escape"), secret.encode("utf-16-le"), plain.hex().encode()}
     for offset in range(3):
         forms |= _base64_within(plain, offset)
@@ -123,9 +125,7 @@ def _base64_within(plain: bytes, offset: int) -> set[bytes]:
     start = -(-offset * 8 // _BASE64_BITS)
     end = (offset + len(plain)) * 8 // _BASE64_BITS
     padded = bytes(offset) + plain
-    return {
-        encode(padded)[start:end] for encode in (base64.b64encode, base64.urlsafe_b64encode)
-    }
+    return {encode(padded)[start:end] for encode in (base64.b64encode, base64.urlsafe_b64encode)}
 
 
 # --------------------------------------------------------------------------------------- places

@@ -40,9 +40,7 @@ class Snapshot:
 def snapshot() -> Snapshot:
     """What there is now."""
     threads = frozenset(
-        thread
-        for thread in threading.enumerate()
-        if not thread.name.startswith(_LOOPS_OWN_THREADS)
+        thread for thread in threading.enumerate() if not thread.name.startswith(_LOOPS_OWN_THREADS)
     )
     return Snapshot(_tasks(), _files(), threads)
 

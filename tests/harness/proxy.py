@@ -47,6 +47,7 @@ class Latency(Toxic):
     jitter: float = 0.0
 
     async def carry(self, stream: "_Stream", data: bytes, onward: Onward) -> None:
+        """Late by what is still missing."""
         late = self.latency + self.jitter * (2 * stream.random.random() - 1)
         await stream.pause(late - stream.age)
         await onward(data)
@@ -59,6 +60,7 @@ class Bandwidth(Toxic):
     rate: float
 
     async def carry(self, stream: "_Stream", data: bytes, onward: Onward) -> None:
+        """Slice by slice."""
         size = max(1, int(self.rate / _SLICES_PER_SECOND))
         for start in range(0, len(data), size):
             piece = data[start : start + size]
@@ -73,6 +75,7 @@ class SlowClose(Toxic):
     delay: float
 
     async def end(self, stream: "_Stream") -> None:
+        """Late."""
         await stream.pause(self.delay)
 
 
@@ -83,6 +86,7 @@ class Timeout(Toxic):
     timeout: float = 0.0
 
     def attach(self, stream: "_Stream") -> asyncio.TimerHandle | None:
+        """The clock starts."""
         return stream.later(self.timeout, stream.link.close) if self.timeout else None
 
     async def carry(self, stream: "_Stream", data: bytes, onward: Onward) -> None:
@@ -96,6 +100,7 @@ class ResetPeer(Toxic):
     timeout: float = 0.0
 
     def attach(self, stream: "_Stream") -> asyncio.TimerHandle | None:
+        """The clock starts."""
         return stream.later(self.timeout, stream.link.reset)
 
     async def carry(self, stream: "_Stream", data: bytes, onward: Onward) -> None:
@@ -111,6 +116,7 @@ class Slicer(Toxic):
     delay: float = 0.0
 
     async def carry(self, stream: "_Stream", data: bytes, onward: Onward) -> None:
+        """Piece by piece."""
         start = 0
         while start < len(data):
             off = stream.random.randint(-self.size_variation, self.size_variation)
@@ -122,13 +128,14 @@ class Slicer(Toxic):
 
 @dataclass(frozen=True)
 class LimitData(Toxic):
-    """The connection is closed once `bytes` bytes have passed."""
+    """The connection is closed once `limit` bytes have passed."""
 
-    bytes: int
+    limit: int
 
     async def carry(self, stream: "_Stream", data: bytes, onward: Onward) -> None:
-        await onward(data[: max(0, self.bytes - stream.passed)])
-        if stream.passed >= self.bytes:
+        """What is left of the limit."""
+        await onward(data[: max(0, self.limit - stream.passed)])
+        if stream.passed >= self.limit:
             stream.link.close()
 
 
@@ -200,9 +207,7 @@ class _Stream:
     def _chain(self) -> list[Toxic]:
         return [toxic for toxic, _ in self._toxics.values()]
 
-    async def _through(
-        self, chain: list[Toxic], writer: asyncio.StreamWriter, data: bytes
-    ) -> None:
+    async def _through(self, chain: list[Toxic], writer: asyncio.StreamWriter, data: bytes) -> None:
         if chain:
             onward = partial(self._through, chain[1:], writer)
             await chain[0].carry(self, data, onward)
@@ -212,9 +217,7 @@ class _Stream:
         await writer.drain()
 
 
-async def _read(
-    reader: asyncio.StreamReader, chunks: "asyncio.Queue[tuple[bytes, float]]"
-) -> None:
+async def _read(reader: asyncio.StreamReader, chunks: "asyncio.Queue[tuple[bytes, float]]") -> None:
     data = b"-"
     while data:
         data = await reader.read(_CHUNK)
@@ -263,9 +266,7 @@ class _Link:
                 from_server, server = await asyncio.open_connection(*self.proxy.target)
                 self._writers.append(server)
                 upstream, downstream = self.streams
-                await asyncio.gather(
-                    upstream.pump(reader, server), downstream.pump(from_server, client)
-                )
+                await asyncio.gather(upstream.pump(reader, server), downstream.pump(from_server, client))
         finally:
             await self.end()
 

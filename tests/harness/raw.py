@@ -13,17 +13,17 @@ import socket
 import ssl as tls
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Self, Union
+from typing import Any, Self
 from urllib.parse import parse_qsl
 
 from multidict import CIMultiDict
 
 Step = Callable[["Connection"], Awaitable[None]]
-Script = Union[bytes, Step, Sequence["Script"]]
+Script = bytes | Step | Sequence["Script"]
 Pattern = str | re.Pattern[str]
 Routes = Mapping[tuple[str, Pattern], Script]
 
@@ -76,11 +76,11 @@ def json_answer(
 
 
 def token_answer(
-    access_token: object = "access-1",
-    refresh_token: object = "refresh-1",
+    access_token: object = "access-1",  # noqa: S107  # worth nothing
+    refresh_token: object = "refresh-1",  # noqa: S107  # the same
     *,
     expires_in: object = 3600,
-    token_type: object = "bearer",
+    token_type: object = "bearer",  # noqa: S107  # no secret
     **more: object,
 ) -> bytes:
     """A server's answer to a logon; values of wrong types are sent as they are."""
@@ -192,7 +192,7 @@ def vbo_routes(
     *,
     sessions: Script | None = None,
     token: Script | None = None,
-    access_token: str = "access-1",
+    access_token: str = "access-1",  # noqa: S107  # worth nothing
 ) -> dict[tuple[str, Pattern], Script]:
     """What it takes to log on to a server and list its restore sessions.
 
@@ -409,6 +409,7 @@ class Connection(asyncio.Protocol):
         return True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asyncio says: here it is."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         if self._tls is None:
@@ -416,6 +417,7 @@ class Connection(asyncio.Protocol):
         self._news.set()
 
     def data_received(self, data: bytes) -> None:
+        """Asyncio says: this came."""
         if self._tls is None:
             self._take(data)
             return
@@ -432,18 +434,22 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     def eof_received(self) -> bool:
+        """Asyncio says: nothing more will come; and is told to keep our half open."""
         self._end()
         return True
 
     def connection_lost(self, _exc: Exception | None) -> None:
+        """Asyncio says: it is closed."""
         self._end()
         self._writable.set()
         self._lost.set()
 
     def pause_writing(self) -> None:
+        """Asyncio says: the client takes in no more."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
+        """Asyncio says: it does again."""
         self._writable.set()
 
     def _decrypt(self, secure: tls.SSLObject) -> None:
@@ -543,10 +549,8 @@ class RawServer:
 
     async def __aenter__(self) -> Self:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        self._listening = socket.create_server(
-            (self.host, self.port), family=family, backlog=_BACKLOG
-        )
-        self._listening.setblocking(False)
+        self._listening = socket.create_server((self.host, self.port), family=family, backlog=_BACKLOG)
+        self._listening.setblocking(False)  # noqa: FBT003  # has no name
         self.port = self._listening.getsockname()[1]
         self._start(self._accept(self._listening))
         return self
@@ -575,7 +579,7 @@ class RawServer:
             while not all(connection.closed for connection in self.connections):
                 await asyncio.sleep(0)
 
-    def _start(self, work: Any) -> None:  # noqa: ANN401  # a coroutine, of a type too long to say
+    def _start(self, work: Any) -> None:  # a coroutine, of a type too long to say
         task = asyncio.create_task(work, name="raw server")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -590,9 +594,7 @@ class RawServer:
         loop = asyncio.get_running_loop()
         while True:
             accepted, _ = await loop.sock_accept(listening)
-            connection = Connection(
-                len(self.connections), accepted, self._news, self.requests, self._ssl
-            )
+            connection = Connection(len(self.connections), accepted, self._news, self.requests, self._ssl)
             self.connections.append(connection)
             self._start(self._serve(connection, accepted))
 

@@ -261,9 +261,7 @@ def _made_by_hand(
     return _identity(name, [_pem(leaf.sign(ca_key, SHA256()))], _key_pem(key), trusted)
 
 
-def _builder(
-    subject: str, issuer: str, key: ec.EllipticCurvePrivateKey
-) -> x509.CertificateBuilder:
+def _builder(subject: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return x509.CertificateBuilder(
         issuer_name=_name(issuer),

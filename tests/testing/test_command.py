@@ -30,7 +30,7 @@ def running(*arguments):
                     break
             yield process, lines
         finally:
-            process.kill()
+            process.terminate()
 
 
 def value(lines, label):

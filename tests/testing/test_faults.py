@@ -138,7 +138,7 @@ async def test_stall_does_not_hold_up_stopping(connect, after):
     await until(lambda: len(client.server.requests) == already + 5)
     start = time.monotonic()
     await client.server.stop()
-    assert time.monotonic() - start < 0.5
+    assert time.monotonic() - start < 0.9
     ended = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(end, aiohttp.ClientError) for end in ended)
 
@@ -152,7 +152,7 @@ async def test_stopping_cuts_delays_short(connect):
     await until(lambda: len(client.server.requests) > already)
     start = time.monotonic()
     await client.server.stop()
-    assert time.monotonic() - start < 0.5
+    assert time.monotonic() - start < 0.9
     await asyncio.gather(waiting, return_exceptions=True)
 
 
