@@ -14,9 +14,7 @@ from readme import ROOT
 
 from aiovbo.testing import BackupFleet, Fault
 
-EXAMPLES = sorted(
-    path.stem for path in (ROOT / "examples").glob("*.py") if not path.stem.startswith("_")
-)
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if not path.stem.startswith("_"))
 ONE_LINERS = [name for name in EXAMPLES if name != "in_an_app"]
 
 

@@ -106,11 +106,7 @@ def test_every_test_says_in_a_sentence_of_its_own_what_it_claims(path: Path) -> 
     """No test without a docstring, and none that repeats another's in its file."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    tests = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, functions) and node.name.startswith("test_")
-    ]
+    tests = [node for node in ast.walk(tree) if isinstance(node, functions) and node.name.startswith("test_")]
     docs = [ast.get_docstring(node) or f"{node.name} has none" for node in tests]
     assert not [doc for doc in docs if doc.endswith("has none")]
     assert not [doc for doc in docs if docs.count(doc) > 1]
@@ -121,9 +117,7 @@ def test_importing_the_sdk_imports_nothing_that_only_tests_need() -> None:
     """Neither the backup server and what it needs, nor the command line."""
     code = "import sys, aiovbo; print(*(n for n in sys.argv[1:] if n in sys.modules))"
     unwanted = ["aiovbo.testing", "aiohttp.web", "trustme", "cryptography", "pytest", "argparse"]
-    run = subprocess.run(
-        [sys.executable, "-c", code, *unwanted], capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", code, *unwanted], capture_output=True, text=True, check=True)
     # aiohttp brings its server along, whether one wants it or not.
     assert set(run.stdout.split()) <= {"aiohttp.web"}
 

@@ -35,7 +35,9 @@ from harness import (
     VirtualClock,
     assert_nothing_left,
     assert_nothing_open,
+    black_hole,
     cancel_at_every_await,
+    closed_port,
     fin,
     half_close,
     http,
@@ -327,6 +329,23 @@ async def test_waiting_for_what_never_happens_ends():
     async with RawServer({}) as raw:
         with pytest.raises(TimeoutError):
             await raw.until(lambda: False, within=0.01)
+
+
+# ----------------------------------------------------------------------------------------- ports
+
+
+async def test_a_closed_port_refuses():
+    """At once."""
+    with closed_port() as port, pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels refuse what does not fit")
+async def test_a_black_hole_swallows_connections():
+    """Connecting neither succeeds nor fails."""
+    with black_hole() as port, pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await asyncio.open_connection("127.0.0.1", port)
 
 
 # ----------------------------------------------------------------------------------- fault proxy

@@ -141,14 +141,14 @@ async def test_a_late_401_for_an_old_token_does_not_drop_the_new_one() -> None:
     """Its answer belongs to a token that is gone already."""
     async with BackupServer() as backup, Client(server_of(backup)) as client:
         await client.restore_sessions()
-        old = client._logon._token  # a late answer can only be shown from inside
+        old = client._requester._logon._token  # a late answer can only be shown from inside
         assert old is not None
-        client._logon.reject(old)
+        client._requester._logon.reject(old)
         await client.restore_sessions()
-        new = client._logon._token
-        client._logon.reject(old)
+        new = client._requester._logon._token
+        client._requester._logon.reject(old)
         await client.restore_sessions()
-        assert client._logon._token is new
+        assert client._requester._logon._token is new
         assert backup.logons == 2
 
 

@@ -84,8 +84,7 @@ async def test_every_piece_of_code_runs_as_printed(snippet: str, backups: Backup
     names |= {name: getattr(dt, name) for name in ("datetime", "timedelta", "UTC")}
     tls, login = TLS(ca_file=backups.ca_file), Password(backups.username, backups.password)
     servers = [
-        Server(backup.url, login, name=f"vbo{number}", tls=tls)
-        for number, backup in enumerate(backups, 1)
+        Server(backup.url, login, name=f"vbo{number}", tls=tls) for number, backup in enumerate(backups, 1)
     ]
     code = compile(snippet, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     async with AsyncExitStack() as stack:
@@ -141,9 +140,7 @@ def test_the_table_of_limits_has_every_argument_with_its_default() -> None:
     assert told == defaults(Fleet)
     assert list(told) == list(defaults(Fleet))
     assert defaults(Client) == {k: v for k, v in told.items() if k not in {"tls", "concurrency"}}
-    options = {
-        field.name: field.default for field in attrs.fields(Options) if field.name != "clock"
-    }
+    options = {field.name: field.default for field in attrs.fields(Options) if field.name != "clock"}
     assert options == {name: told[name] for name in options}
 
 

@@ -31,7 +31,7 @@ async def test_nothing_public_shows_a_secret_when_all_is_well() -> None:
                 link = session.links["self"]
                 organization = await session.fetch_organization()
                 resource = await client.fetch("ServiceInstance")
-                token = client._logon._token  # what must be hidden
+                token = client._requester._logon._token  # what must be hidden
                 query, fleet_query = client.restore_sessions(), fleet.restore_sessions()
                 canary.assert_absent(
                     server, server.credentials, fleet, client, query, fleet_query, result, result.answers,
@@ -84,7 +84,7 @@ async def test_a_cancelled_request_shows_no_secret_in_our_frames() -> None:
             waiting = asyncio.ensure_future(client.restore_sessions().answer())
             while not [r for r in backup.requests if r.resource == resource]:
                 await asyncio.sleep(0.01)
-            if client._logon._token is not None:  # what must be hidden
+            if client._requester._logon._token is not None:  # what must be hidden
                 canary.watch(backup.requests[-1].token)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError) as caught:

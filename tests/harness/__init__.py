@@ -8,6 +8,7 @@ from harness.canary import Canary
 from harness.cancel import cancel_at_every_await
 from harness.clock import VirtualClock
 from harness.leaks import Snapshot, assert_nothing_left, assert_nothing_open, snapshot
+from harness.ports import black_hole, closed_port
 from harness.proxy import (
     Bandwidth,
     FaultProxy,
@@ -67,7 +68,9 @@ __all__ = [
     "VirtualClock",
     "assert_nothing_left",
     "assert_nothing_open",
+    "black_hole",
     "cancel_at_every_await",
+    "closed_port",
     "fin",
     "half_close",
     "http",

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import attrs
@@ -161,7 +162,8 @@ def _said(obj: object) -> Iterator[tuple[str, str | bytes]]:
         "vars": lambda: repr(vars(obj)),
     }
     if attrs.has(type(obj)):
-        ways["asdict"] = lambda: repr(attrs.asdict(obj))  # type: ignore[call-overload]
+        instance: Any = obj
+        ways["asdict"] = lambda: repr(attrs.asdict(instance))
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         ways[f"pickle {protocol}"] = lambda protocol=protocol: pickle.dumps(obj, protocol)  # type: ignore[misc]
     for place, say in ways.items():

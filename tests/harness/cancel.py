@@ -50,7 +50,8 @@ async def cancel_at_every_await(
 async def _run_cancelled(run: "_Stepped", within: float) -> None:
     task = asyncio.create_task(run.drive(), name="cancelled at every await")
     try:
-        await asyncio.wait([task, run.reached], return_when=asyncio.FIRST_COMPLETED)
+        first: set[asyncio.Future[Any]] = {task, run.reached}
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait([task], timeout=within)
         assert task.done(), f"{run.where} and still running {within} s later"
         if task.cancelled():
@@ -107,8 +108,7 @@ class _Stepped:
 def _place(coroutine: object) -> str:
     """The lines where a suspended coroutine waits, from the outermost to the innermost."""
     lines = []
-    while isinstance(coroutine, CoroutineType):
-        frame = coroutine.cr_frame
+    while isinstance(coroutine, CoroutineType) and (frame := coroutine.cr_frame) is not None:
         file = Path(frame.f_code.co_filename).name
         lines.append(f"{file}:{frame.f_lineno} {coroutine.__qualname__}")
         coroutine = coroutine.cr_await

@@ -281,7 +281,9 @@ class Connection(asyncio.Protocol):
         """Why no TLS connection came about."""
         self.half_closed = False
         self._incoming, self._outgoing = tls.MemoryBIO(), tls.MemoryBIO()
-        self._tls = secure and secure.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._tls: tls.SSLObject | None = None
+        if secure is not None:
+            self._tls = secure.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._ready = asyncio.Event()
         self._socket = sock
         self._news = news

@@ -62,7 +62,7 @@ def test_fixtures_serve_any_project(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=40,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "5 passed" in run.stdout
@@ -77,7 +77,7 @@ def test_fixtures_are_listed_with_what_they_give(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=40,
     )
     assert "A running backup server, a new one for each test." in run.stdout
     assert "vbo_fleet" in run.stdout

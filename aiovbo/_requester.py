@@ -1,0 +1,245 @@
+"""Requests to one server: its API version, a token on each, retries, deadline, and what went wrong.
+
+Knows how requests follow from each other; what they look like is in `_wire`, how they travel in `_http`.
+Knows no resources.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import TypeVar
+
+from yarl import URL
+
+from aiovbo._config import API_VERSIONS, ApiVersion, Options, Server
+from aiovbo._http import Attempt, HttpPool
+from aiovbo._logon import VERDICTS, Logon, Token
+from aiovbo._query import Operation
+from aiovbo._tasks import SharedCalls
+from aiovbo._wire import (
+    Reply,
+    Sealed,
+    probe_target,
+    refusal,
+    token_form,
+    token_target,
+    url_for,
+)
+from aiovbo.errors import (
+    AuthenticationError,
+    NotFoundError,
+    PayloadError,
+    RateLimitedError,
+    ServerError,
+    ServerFaultError,
+    ServerTimeoutError,
+    UnreachableError,
+)
+
+log = logging.getLogger("aiovbo.requests")
+
+R = TypeVar("R")
+E = TypeVar("E", bound=ServerError)
+
+_BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0
+_CREDIT, _EARNED = 10.0, 0.1
+"""Retries a server may cost at once, and what each request earns back: no flood answers an outage."""
+
+_ACCEPT = Sealed({"Accept": "application/json"})
+_FORM = Sealed(_ACCEPT.content | {"Content-Type": "application/x-www-form-urlencoded"})
+
+
+class Requester:
+    """Sends one server's requests, whatever they ask for."""
+
+    def __init__(self, server: Server, options: Options, pool: HttpPool) -> None:
+        self._server = server
+        self._options = options
+        self._clock = options.clock
+        self._pool = pool
+        self.version: ApiVersion | None = None
+        """The API version spoken; None while it has not been found out."""
+        if server.api_version != "auto":
+            self.version = server.api_version
+        self._versions: SharedCalls[ApiVersion] = SharedCalls()
+        self._logon = Logon(server.credentials, options, self._post_logon)
+        self._logging_on: Attempt | None = None
+        self._turns: asyncio.Semaphore | None = None
+        self._credit = _CREDIT
+
+    async def find_version(self, operation: Operation) -> ApiVersion:
+        """The API version spoken: what was given, or the newest that the server offers, asked for once."""
+        if self.version is None:
+            self.version = await self._versions.join("version", lambda: self._probe(operation))
+        return self.version
+
+    async def _probe(self, operation: Operation) -> ApiVersion:
+        for version in reversed(API_VERSIONS):
+            url = url_for(self._server.url, probe_target(version))
+            status = await self.send(
+                "GET", url, operation, _status, logged_on=False, expected=(401, 403, 404)
+            )
+            if status != 404:  # noqa: PLR2004  # how a version that is not offered is answered
+                log.debug("%s offers %s", self._server.name, version)
+                return version
+        hint = "Is this the REST API of Veeam Backup for Microsoft 365?"
+        error = NotFoundError("it offers none of the API versions v4 to v8", status=404, hint=hint)
+        raise self.at(self._server.url, error)
+
+    async def send(  # noqa: PLR0913  # a request has that many parts
+        self,
+        method: str,
+        url: URL,
+        operation: Operation,
+        read: Callable[[Reply], R],
+        *,
+        logged_on: bool = True,
+        expected: Sequence[int] = (),
+    ) -> R:
+        """What `read` makes of the answer, whatever it takes within the operation's limits.
+
+        Raises: ServerError, complete; ClosedError.
+        """
+        clock = self._clock
+        started, left = clock.monotonic(), operation.left
+        self._credit = min(_CREDIT, self._credit + _EARNED)
+        attempts, retries, renewed = 0, 0, False
+        while True:
+            attempts += 1
+            operation.attempts += 1
+            outcome, token = await self._try(method, url, operation, logged_on=logged_on)
+            operation.left = min(operation.left, left - (clock.monotonic() - started))
+            if isinstance(outcome, Reply) and token is not None and _refuses_token(outcome):
+                if not renewed:
+                    self._logon.reject(token)
+                    renewed = True
+                    continue
+                if outcome.status == 401:  # noqa: PLR2004  # unauthorized
+                    outcome = AuthenticationError(
+                        "it refused a token that it had just granted",
+                        hint="Does the account have the rights, and do the clocks of the servers agree?",
+                    )
+            if isinstance(outcome, Reply):
+                try:
+                    return self._judged(outcome, read, expected)
+                except ServerError as error:
+                    outcome = copy(error)
+            if not await self._worth_a_retry(outcome, retries, operation):
+                break
+            retries += 1
+            operation.left = min(operation.left, left - (clock.monotonic() - started))
+        raise self.at(url, outcome, method, attempts, clock.monotonic() - started)
+
+    async def _try(
+        self, method: str, url: URL, operation: Operation, *, logged_on: bool
+    ) -> tuple[Reply | ServerError, Token | None]:
+        token: Token | None = None
+        try:
+            async with self._pool.attempt(operation.left, self._first_in_line) as attempt:
+                token = await self._logon.token() if logged_on else None
+                if self._turns is None:
+                    await self._pool.open()
+                    self._turns = asyncio.Semaphore(self._pool.connections)
+                async with self._turns:
+                    reply = await self._pool.exchange(
+                        attempt,
+                        method,
+                        url,
+                        tls=self._server.tls,
+                        headers=token.headers() if token else _ACCEPT,
+                    )
+        except ServerError as error:
+            # A copy has no traceback and no context, where aiohttp's own errors would print the token.
+            failure = copy(error)
+        else:
+            log.debug("%s: %s %s: HTTP %d", self._server.name, method, url.raw_path, reply.status)
+            return reply, token
+        if logged_on and token is None:
+            self.at(self._token_url(), failure, "POST")
+        return failure, token
+
+    def _judged(self, reply: Reply, read: Callable[[Reply], R], expected: Sequence[int]) -> R:
+        if reply.status not in expected:
+            if reply.status != 200:  # noqa: PLR2004  # the only success a GET has
+                raise refusal(reply, self._clock.now(), self.version)
+            if not reply.body.strip():
+                hint = "Rejected tokens are answered like that too: check the account's rights."
+                raise PayloadError("the answer is empty", hint=hint)
+        return read(reply)
+
+    async def _worth_a_retry(self, failure: ServerError, retries: int, operation: Operation) -> bool:
+        """Wait as long as is decent, if another try is allowed and may help."""
+        if not failure.retryable or retries >= self._options.retries or self._credit < 1:
+            return False
+        delay = min(_LONGEST_BACKOFF, _BACKOFF * 2**retries) * self._clock.random()
+        if isinstance(failure, RateLimitedError | ServerFaultError) and failure.retry_after:
+            delay = failure.retry_after
+        if delay >= operation.left:
+            return False
+        self._credit -= 1
+        log.info("%s: %s; next try in %.2f s", self._server.name, failure.what, delay)
+        async with self._pool.attempt(operation.left):
+            await self._clock.sleep(delay)
+        return True
+
+    def at(
+        self,
+        url: URL,
+        failure: E,
+        method: str = "GET",
+        attempts: int = 1,
+        elapsed: float = 0.0,
+    ) -> E:
+        """The failure, with what only we know: whom we asked for what, and how often."""
+        failure.server = self._server.name
+        failure.operation = failure.operation or f"{method} {url.raw_path}"
+        failure.attempts = attempts
+        failure.elapsed = elapsed
+        return failure
+
+    # ----------------------------------------------------------------------------------- logon
+
+    def _token_url(self) -> URL:
+        return url_for(self._server.url, token_target(self.version or API_VERSIONS[-1]))
+
+    def _first_in_line(self) -> Attempt | None:
+        return self._logging_on
+
+    async def _post_logon(self, fields: Sealed[dict[str, str]]) -> Reply:
+        """A logon's answer, granted or refused; sent once more where the kept connection proves dead."""
+        limit = self._options.connect_timeout + self._options.read_timeout
+        for may_repeat in (True, False):
+            attempt = self._pool.attempt(min(limit, self._options.deadline))
+            try:
+                async with attempt:
+                    self._logging_on = attempt
+                    reply = await self._pool.exchange(
+                        attempt,
+                        "POST",
+                        self._token_url(),
+                        tls=self._server.tls,
+                        headers=_FORM,
+                        body=token_form(fields, self.version or API_VERSIONS[-1]),
+                    )
+            except (PayloadError, UnreachableError) as error:
+                self._logging_on = None
+                stale = error.phase == "read" and not isinstance(error, ServerTimeoutError)
+                if attempt.fresh or not stale or not may_repeat:
+                    raise
+            else:
+                # Not where it was cancelled: whoever waited for it tells how far it had come.
+                self._logging_on = None
+                if reply.status != 200 and reply.status not in VERDICTS:  # noqa: PLR2004
+                    raise refusal(reply, self._clock.now(), self.version)
+                return reply
+        raise AssertionError  # the second round returns or raises
+
+
+def _refuses_token(reply: Reply) -> bool:
+    # An empty success is how VB365 was seen to answer a token that it no longer accepts.
+    return reply.status == 401 or (reply.status == 200 and not reply.body.strip())  # noqa: PLR2004
+
+
+def _status(reply: Reply) -> int:
+    return reply.status
