@@ -16,8 +16,9 @@ A tour, from the outside in:
 from aiovbo._client import Client
 from aiovbo._config import TLS, Bearer, Clock, Password, Server
 from aiovbo._fleet import Fleet
+from aiovbo._links import JsonObject, Link, Links, Resource
 from aiovbo._merge import FleetQuery, FleetResult
-from aiovbo._query import Answer, Page, Query
+from aiovbo._query import Answer, Page, Query, Rejected
 from aiovbo.errors import (
     AuthenticationError,
     ClosedError,
@@ -39,14 +40,21 @@ from aiovbo.errors import (
 )
 from aiovbo.models import (
     BackupOrganization,
-    Link,
-    Links,
-    Rejected,
-    Resource,
+    JobSession,
+    Mailbox,
+    OneDrive,
+    Organization,
     RestoreSession,
+    RestoreSessionEvent,
+    RestoreSessionEventStatus,
+    RestoreSessionEventType,
     RestoreSessionResult,
     RestoreSessionState,
+    RestoreSessionStatistics,
     RestoreSessionType,
+    ServiceInstance,
+    SharePointSite,
+    TeamsTeam,
 )
 
 __version__ = "0.1.0"
@@ -67,10 +75,15 @@ __all__ = [
     "FleetQuery",
     "FleetResult",
     "ForbiddenError",
+    "JobSession",
+    "JsonObject",
     "Link",
     "LinkError",
     "Links",
+    "Mailbox",
     "NotFoundError",
+    "OneDrive",
+    "Organization",
     "Page",
     "Password",
     "PayloadError",
@@ -80,13 +93,20 @@ __all__ = [
     "Resource",
     "ResponseError",
     "RestoreSession",
+    "RestoreSessionEvent",
+    "RestoreSessionEventStatus",
+    "RestoreSessionEventType",
     "RestoreSessionResult",
     "RestoreSessionState",
+    "RestoreSessionStatistics",
     "RestoreSessionType",
     "Server",
     "ServerError",
     "ServerFaultError",
     "ServerTimeoutError",
+    "ServiceInstance",
+    "SharePointSite",
+    "TeamsTeam",
     "TlsError",
     "UnreachableError",
     "VboError",

@@ -18,8 +18,9 @@ from yarl import URL
 from aiovbo._config import API_VERSIONS, ApiVersion, Clock, Options, Server
 from aiovbo._decode import SLICE, Listing, decode_listing, decode_one
 from aiovbo._http import HttpPool
+from aiovbo._links import M, Resource
 from aiovbo._paging import Paging
-from aiovbo._query import Operation, Page, Query
+from aiovbo._query import Operation, Page, Query, Rejected
 from aiovbo._requester import Requester
 from aiovbo._tasks import SharedCalls
 from aiovbo._wire import (
@@ -33,7 +34,12 @@ from aiovbo.errors import (
     LinkError,
     PayloadError,
 )
-from aiovbo.models import M, Rejected, Resource, RestoreSession
+from aiovbo.models import (
+    JobSession,
+    Organization,
+    RestoreSession,
+    ServiceInstance,
+)
 
 log = logging.getLogger("aiovbo.client")
 
@@ -180,6 +186,37 @@ class Client:
 
         return await self._fetches.join((cls, url), lambda: self._requester.send("GET", url, operation, read))
 
+    @overload
+    def query(self, path_or_href: str) -> Query[Resource]: ...
+    @overload
+    def query(self, path_or_href: str, cls: type[M]) -> Query[M]: ...
+    def query(self, path_or_href: str, cls: type[Any] = Resource) -> Query[Any]:
+        """The collection at a path below `/vN/`, or behind a link's text, page after page."""
+
+        async def ask(operation: Operation) -> AsyncGenerator[Page[Any]]:
+            await self._requester.find_version(operation)
+            url = self.url_of(path_or_href)
+            async with aclosing(self._pages(url, cls, operation, _keep_all)) as pages:
+                async for page in pages:
+                    yield page
+
+        return Query(self.name, self._options, ask)
+
+    def organizations(self) -> Query[Organization]:
+        """The organizations that the server looks after."""
+        return self.query("Organizations", Organization)
+
+    def job_sessions(self) -> Query[JobSession]:
+        """The runs of backup jobs."""
+        return self.query("JobSessions", JobSession)
+
+    async def fetch_service_instance(self) -> ServiceInstance:
+        """The installation that the server runs, and its build number; one request.
+
+        Raises: NotFoundError on servers older than v6, which do not tell.
+        """
+        return await self.fetch("ServiceInstance", ServiceInstance)
+
     def url_of(self, href: str) -> URL:
         """The URL that would be asked for a path below `/vN/` or a link's text."""
         version = self._requester.version or API_VERSIONS[-1]
@@ -251,3 +288,7 @@ class Client:
         prefix = self.server.url.raw_path.rstrip("/")
         path = asked.raw_path.removeprefix(prefix)
         return anchor(self.server.url, self._requester.version or "", href, path)
+
+
+def _keep_all(_: object) -> bool:
+    return True

@@ -173,12 +173,9 @@ def _url(value: str | URL) -> URL:
     return url.with_port(port).with_path(url.raw_path.rstrip("/"), encoded=True)
 
 
-def _api_version(value: str) -> Literal["auto"] | ApiVersion:
-    if value == "auto":
-        return "auto"
-    for version in API_VERSIONS:
-        if value == version:
-            return version
+def _api_version(value: Literal["auto"] | ApiVersion) -> Literal["auto"] | ApiVersion:
+    if value in ("auto", *API_VERSIONS):
+        return value
     message = f"api_version is 'auto' or one of {', '.join(API_VERSIONS)}, not {value!r}"
     raise ConfigError(message)
 

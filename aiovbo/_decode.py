@@ -6,7 +6,7 @@ knows no URLs, no HTTP, no asyncio, no clock.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
@@ -15,20 +15,18 @@ import cattrs
 import msgspec
 from cattrs.gen import make_dict_structure_fn, override
 
+from aiovbo._links import Fetcher, JsonObject, Links, M, Resource
+from aiovbo._query import Rejected
 from aiovbo.errors import PayloadError, printable
 from aiovbo.models import (
-    BackupOrganization,
-    Fetcher,
-    JsonObject,
-    Links,
-    M,
+    OURS,
+    Model,
     OpenEnum,
-    Rejected,
-    Resource,
     RestoreSession,
     RestoreSessionResult,
     RestoreSessionState,
     RestoreSessionType,
+    api_name,
 )
 
 SLICE = 250
@@ -38,7 +36,6 @@ _WHOLE = 100_000
 """Bytes up to which an answer is decoded in one go."""
 
 _RAW_LIMIT = 10_000
-_OURS = ("server", "links", "extra")
 _BROKEN = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
 
 E = TypeVar("E", bound=OpenEnum)
@@ -100,6 +97,34 @@ def _open_enum(value: object, cls: type[E]) -> E:
     return cls(_text(value))
 
 
+def _truth(value: object, _: object = None) -> bool:
+    if not isinstance(value, bool):
+        message = f"expected true or false, got {_kind(value)}"
+        raise TypeError(message)
+    return value
+
+
+def _json_object(value: object, _: object = None) -> JsonObject:
+    if not isinstance(value, Mapping):
+        message = f"expected an object, got {_kind(value)}"
+        raise TypeError(message)
+    return JsonObject(cast("Mapping[str, Any]", value))
+
+
+_TIMESPAN = re.compile(r"(-?)(?:(\d{1,8})\.)?(\d{1,2}):(\d{2}):(\d{2})(?:\.(\d{1,7}))?")
+
+
+def _timespan(value: object, _: object = None) -> timedelta:
+    found = _TIMESPAN.fullmatch(_text(value))
+    if found is None:
+        message = "expected a duration such as 1.02:03:04.5"
+        raise ValueError(message)
+    sign, days, hours, minutes, seconds, fraction = found.groups()
+    micros = int((fraction or "").ljust(6, "0")[:6])
+    span = timedelta(int(days or 0), int(seconds), micros, 0, int(minutes), int(hours))
+    return -span if sign else span
+
+
 def _kind(value: object) -> str:
     match value:
         case None:
@@ -119,29 +144,24 @@ def _kind(value: object) -> str:
 # ------------------------------------------------------------------------------ the tolerant path
 
 
-def api_name(attribute: str) -> str:
-    """The API's own name of a model's attribute: `creation_time` is `creationTime`."""
-    if attribute in ("links", "etag"):
-        return {"links": "_links", "etag": "eTag"}[attribute]
-    return re.sub(r"_([a-z])", lambda found: found[1].upper(), attribute)
-
-
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True)
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(int, _whole_number)
+    converter.register_structure_hook(bool, _truth)
     converter.register_structure_hook(UUID, _uuid)
+    converter.register_structure_hook(timedelta, _timespan)
     converter.register_structure_hook(datetime, _time)
     converter.register_structure_hook(datetime | None, _time_or_none)
+    converter.register_structure_hook(JsonObject, _json_object)
+    converter.register_structure_hook(Links, lambda links, _: links)
     for enum in OpenEnum.__subclasses__():
         # Each by itself: a hook for a class serves its subclasses too, and these are texts.
         converter.register_structure_hook(enum, _open_enum)
-    for ready in (Links, JsonObject):
-        converter.register_structure_hook(ready, lambda value, _: value)
-    for model in (RestoreSession, BackupOrganization):
-        # "server", "links" and "extra" are not the server's to set: see `_structure`.
+    for model in Model.__subclasses__():
+        # What is OURS is not the server's to set: see `_structure`.
         names: dict[str, Any] = {
-            name: override(rename=api_name(name)) for name in attrs.fields_dict(model) if name not in _OURS
+            name: override(rename=api_name(name)) for name in attrs.fields_dict(model) if name not in OURS
         }
         converter.register_structure_hook(model, make_dict_structure_fn(model, converter, **names))
     return converter
@@ -151,33 +171,42 @@ converter = _make_converter()
 """The door through which documents become models."""
 
 
-def _known_names(model: type[attrs.AttrsInstance]) -> dict[str, str]:
-    names = [api_name(name) for name in attrs.fields_dict(model) if name not in _OURS]
-    return {name.casefold(): name for name in names}
+@attrs.frozen
+class _Shape:
+    """The API's names of a model's fields, by the same in lower case; and those that cannot be missing."""
+
+    names: dict[str, str]
+    required: frozenset[str]
 
 
-_KNOWN: dict[object, dict[str, str]] = {
-    model: _known_names(model) for model in (RestoreSession, BackupOrganization)
-}
+def _shape(model: type[Model]) -> _Shape:
+    known = [found for found in attrs.fields(model) if found.name not in OURS]
+    return _Shape(
+        {api_name(found.name).casefold(): api_name(found.name) for found in known},
+        frozenset(api_name(found.name) for found in known if found.default is attrs.NOTHING),
+    )
+
+
+_SHAPES: dict[object, _Shape] = {model: _shape(model) for model in Model.__subclasses__()}
 
 
 def _structure(document: Mapping[str, Any], cls: type[M], server: str, fetcher: Fetcher | None) -> M:
-    links = Links(document.get("_links"), fetcher, cast("type[Any]", cls))
+    links = Links(document.get("_links"), fetcher, cls)
     if issubclass(cls, Resource):
         return cls(document, server, links)
-    known = _KNOWN[cls]
-    members: dict[str, Any] = {}
+    shape = _SHAPES[cls]
+    members: dict[str, Any] = {"server": server, "links": links}
     extra: dict[str, Any] = {}
     for key, value in document.items():
         # Older property tables write `Id` where the examples have `id`.
-        name = known.get(key.casefold())
-        if name is not None:
+        name = shape.names.get(key.casefold())
+        if name is None:
+            if key != "_links":
+                extra[key] = value
+        elif value is not None or name in shape.required:
             members[name] = value
-        elif key != "_links":
-            extra[key] = value
-    members |= {"server": server, "links": links}
     if extra:
-        members["extra"] = JsonObject(extra)
+        members["extra"] = extra
     return converter.structure(members, cls)
 
 

@@ -5,7 +5,7 @@ Knows the life of the session and who is in the fleet; how answers are merged is
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 import aiohttp
 from yarl import URL
@@ -136,7 +136,11 @@ class Fleet:
         )
         return self.map(lambda client: client.filtered_sessions(bounds))
 
-    def map(self, func: Callable[[Client], Awaitable[T] | AsyncIterable[T]]) -> FleetQuery[T]:
+    @overload
+    def map(self, func: Callable[[Client], AsyncIterable[T]]) -> FleetQuery[T]: ...
+    @overload
+    def map(self, func: Callable[[Client], Awaitable[T]]) -> FleetQuery[T]: ...
+    def map(self, func: Callable[[Client], Any]) -> FleetQuery[Any]:
         """What `func(client)` gives for each server, at once: something to await, or to iterate."""
         if self._pool.closed:
             message = "the fleet is closed"

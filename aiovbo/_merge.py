@@ -15,7 +15,7 @@ from collections.abc import (
 )
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, cast
 
 from attrs import frozen
 
@@ -270,7 +270,12 @@ def _as_query(client: Client, asked: Awaitable[T] | AsyncIterable[T], options: O
         return asked  # pyright: ignore[reportUnknownVariableType]  # isinstance cannot keep the T
 
     async def pages(_: Operation) -> AsyncGenerator[Page[T]]:
-        if isinstance(asked, AsyncIterable):
+        if isinstance(asked, AsyncGenerator):
+            # Its own `finally` is to run when we leave, not when the garbage collector finds it.
+            async with aclosing(cast("AsyncGenerator[T]", asked)) as items:
+                async for item in items:
+                    yield Page((item,))
+        elif isinstance(asked, AsyncIterable):
             async for item in asked:
                 yield Page((item,))
         else:

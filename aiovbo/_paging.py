@@ -9,9 +9,9 @@ from typing import Generic
 from yarl import URL
 
 from aiovbo._decode import Listing
+from aiovbo._links import M, Resource
 from aiovbo._wire import with_offset
 from aiovbo.errors import PayloadError
-from aiovbo.models import M, Resource
 
 PATIENCE = 3
 """Pages in a row that bring nothing new before a listing is taken for endless."""
@@ -38,7 +38,7 @@ class Paging(Generic[M]):
         fresh: list[M] = []
         known, page = self._known, self._page
         for item in items:
-            key = item.get("id") if isinstance(item, Resource) else item.id
+            key: object = item.get("id") if isinstance(item, Resource) else getattr(item, "id", None)
             page.append(key)
             if key is None:
                 fresh.append(item)

@@ -14,7 +14,6 @@ from attrs import field, frozen
 
 from aiovbo._config import Options
 from aiovbo.errors import ServerError
-from aiovbo.models import Rejected
 
 T = TypeVar("T")
 
@@ -42,6 +41,20 @@ class Operation:
 
 
 _current: ContextVar[Operation | None] = ContextVar("aiovbo_operation", default=None)
+
+
+@frozen
+class Rejected:
+    """An item of an answer that makes no sense, set aside so that the others are not lost with it."""
+
+    index: int
+    """Its place in the listing, from 0."""
+    path: str
+    """The place of the trouble inside the item, such as `$.id`."""
+    reason: str
+    """What is wrong there."""
+    raw: str
+    """The item as the server sent it, the first 10,000 characters."""
 
 
 @frozen

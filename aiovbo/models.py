@@ -1,34 +1,19 @@
-"""Restore sessions and what surrounds them: frozen attrs classes, open enums, and lazy links.
+"""Restore sessions and what surrounds them: frozen attrs classes and open enums, as the API describes them.
 
-Knows how a value leads on to related ones, by way of whoever fetched it (`Fetcher`); knows nothing of HTTP,
-never parses times or pages, and does no I/O until a coroutine of a link is awaited.
+Knows fields and relations; how links are followed is in `_links`. Does no I/O until a coroutine is awaited,
+and never parses.
 """
 
-import json
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Protocol, Self, TypeVar, cast, overload
+from typing import Any, ClassVar, Self, cast
 from uuid import UUID
 
-from attrs import field, frozen
-from yarl import URL
+from attrs import field, fields, frozen
 
-from aiovbo.errors import LinkError
-
-M = TypeVar("M", bound="Model")
-
-
-class Fetcher(Protocol):
-    """What a value needs in order to lead on: the client of the server it came from."""
-
-    def url_of(self, href: str) -> URL:
-        """The URL that would be asked for `href`."""
-        ...
-
-    async def fetch(self, path_or_href: str, cls: type[M], /) -> M:
-        """What is there, as a `cls`."""
-        ...
+from aiovbo._links import NOTHING_MORE, JsonObject, Links
+from aiovbo._query import Query
 
 
 class OpenEnum(StrEnum):
@@ -92,172 +77,173 @@ class RestoreSessionResult(OpenEnum):
     FAILED = "Failed"
 
 
-class JsonObject(Mapping[str, Any]):
-    """A JSON object as the server sent it, read-only."""
+class RestoreSessionEventType(OpenEnum):
+    """What an event of a restore session is about.
 
-    __slots__ = ("_members",)
+    Source: schema RESTRestoreSessionEvent, v6 to v8, read 2026-11-23.
+    """
 
-    def __init__(self, members: Mapping[str, Any]) -> None:
-        self._members = members
-
-    def __getitem__(self, key: str) -> Any:  # noqa: ANN401  # JSON holds anything
-        return self._members[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._members)
-
-    def __len__(self) -> int:
-        return len(self._members)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({dict(self._members)!r})"
+    NONE = "None"
+    SAVE = "Save"
+    EXPORT = "Export"
+    SEND = "Send"
+    RESTORE = "Restore"
+    VIEW = "View"
 
 
-NOTHING_MORE = JsonObject({})
+class RestoreSessionEventStatus(OpenEnum):
+    """How far an event of a restore session has come, or how it went.
 
+    Source: schema RESTRestoreSessionEvent, v6 to v8, read 2026-11-23.
+    """
 
-class _Attached:
-    """What knows who fetched it; pickling detaches it, since a client cannot travel."""
-
-    __slots__ = ("_fetcher",)
-    _fetcher: Fetcher | None
-
-
-class Link(_Attached):
-    """A relation to another resource, followed only when somebody awaits it."""
-
-    __slots__ = ("_model", "href", "rel")
-
-    def __init__(self, rel: str, href: str, fetcher: Fetcher | None, model: "type[Model]") -> None:
-        self.rel = rel
-        """The relation's name, as the server wrote it."""
-        self.href = href
-        """The server's own text; often a host name that only the server knows."""
-        self._fetcher = fetcher
-        self._model = model
-
-    @property
-    def url(self) -> URL:
-        """The URL that would be asked: path and query of `href` on the server's configured address.
-
-        Raises: LinkError where the link leads out of the API, or its client is gone.
-        """
-        return self._attached().url_of(self.href)
-
-    @overload
-    async def fetch(self) -> "Model": ...
-    @overload
-    async def fetch(self, cls: type[M]) -> M: ...
-    async def fetch(self, cls: type[Any] | None = None) -> Any:
-        """What the link leads to: a typed model where the relation is known, else a `Resource`.
-
-        Raises: LinkError as for `url`; ServerError where the server fails.
-        """
-        return await self._attached().fetch(self.href, cls or self._model)
-
-    def _attached(self) -> Fetcher:
-        if self._fetcher is None:
-            message = (
-                f"the link {self.rel!r} has lost its client, as copies that were pickled do: "
-                "fetch its href through a client instead"
-            )
-            raise LinkError(message)
-        return self._fetcher
-
-    def __repr__(self) -> str:
-        return f"Link({self.rel!r}, {self.href!r})"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Link):
-            return NotImplemented
-        return (self.rel, self.href) == (other.rel, other.href)
-
-    def __hash__(self) -> int:
-        return hash((self.rel, self.href))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Link, (self.rel, self.href, None, self._model)
-
-
-class Links(_Attached, Mapping[str, Link]):
-    """The links of one resource, by relation; relations are looked up without regard to case."""
-
-    __slots__ = ("_model", "_raw")
-
-    def __init__(
-        self,
-        raw: bytes | Mapping[str, Any] | None = None,
-        fetcher: Fetcher | None = None,
-        model: "type[Model] | None" = None,
-    ) -> None:
-        self._raw = raw
-        self._fetcher = fetcher
-        self._model: type[Model] = model or Resource
-
-    def _hrefs(self) -> dict[str, str]:
-        # Parsed at each look: sessions by the thousand are kept, their links are looked at now and then.
-        document = json.loads(self._raw) if isinstance(self._raw, bytes) else self._raw
-        if not isinstance(document, Mapping):
-            return {}
-        found: dict[str, str] = {}
-        for rel, link in cast("Mapping[str, Any]", document).items():
-            href = cast("Mapping[str, Any]", link).get("href") if isinstance(link, Mapping) else None
-            if isinstance(href, str) and href:
-                found[rel] = href
-        return found
-
-    def __getitem__(self, rel: str) -> Link:
-        hrefs = self._hrefs()
-        for known, href in hrefs.items():
-            if known.casefold() == rel.casefold():
-                return Link(known, href, self._fetcher, _leads_to(self._model, known.casefold()))
-        there = ", ".join(sorted(hrefs)) or "none at all"
-        message = f"no link {rel!r} here; there are: {there}"
-        raise LinkError(message)
-
-    def __contains__(self, rel: object) -> bool:
-        return isinstance(rel, str) and any(rel.casefold() == key.casefold() for key in self)
-
-    def get(self, rel: str, default: Any = None) -> Any:  # noqa: ANN401  # as Mapping.get
-        """The link, or `default` where there is none."""
-        return self[rel] if rel in self else default  # noqa: SIM401  # this is that get
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._hrefs())
-
-    def __len__(self) -> int:
-        return len(self._hrefs())
-
-    def __eq__(self, other: object) -> bool:
-        return self._hrefs() == other._hrefs() if isinstance(other, Links) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]  # a mapping, like dict
-
-    def __repr__(self) -> str:
-        return f"<Links {', '.join(self)}>"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Links, (self._raw, None, self._model)
-
-
-class Resource(JsonObject):
-    """Any resource of the API that has no class of its own: its JSON as a read-only mapping."""
-
-    __slots__ = ("links", "server")
-
-    def __init__(self, members: Mapping[str, Any], server: str, links: Links) -> None:
-        super().__init__(members)
-        self.server = server
-        """The name of the server it came from."""
-        self.links = links
-        """Relations to other resources."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Resource, (self._members, self.server, self.links)
+    RUNNING = "Running"
+    SUCCESS = "Success"
+    WARNING = "Warning"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+    SKIPPED = "Skipped"
 
 
 @frozen(kw_only=True)
-class BackupOrganization:
+class Model:
+    """What every typed resource has: where it came from, where it leads, and what has no field of its own.
+
+    Fields that a version of the API does not have, or that the server left out, are None.
+    """
+
+    RELATIONS: ClassVar[Mapping[str, type[Any]]] = {}
+    """The classes that relations lead to, by relation in lower case."""
+
+    server: str = ""
+    """The name of the server it came from."""
+    links: Links = field(factory=Links, hash=False)
+    """Relations to other resources."""
+    extra: JsonObject = field(default=NOTHING_MORE, hash=False)
+    """What the server sent beyond the fields, under the API's own names."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types under the API's own names, as `json.dumps` takes them; without what is None."""
+        found: dict[str, Any] = {}
+        for attribute in fields(type(self)):
+            value = getattr(self, attribute.name)
+            if attribute.name not in OURS and value is not None:
+                found[api_name(attribute.name)] = _plain(value)
+        return {
+            **found,
+            **self.extra,
+            "_links": {rel: {"href": link.href} for rel, link in self.links.items()},
+        }
+
+    @property
+    def raw(self) -> JsonObject:
+        """Everything that the server sent, under the API's own names; times cut to microseconds."""
+        return JsonObject(self.to_dict())
+
+
+OURS = ("server", "links", "extra")
+"""Fields that are not the server's to set."""
+
+
+def api_name(attribute: str) -> str:
+    """The API's own name of a model's attribute: `creation_time` is `creationTime`."""
+    if attribute == "etag":
+        return "eTag"
+    first, *others = attribute.split("_")
+    return first + "".join(other.capitalize() for other in others)
+
+
+def _plain(value: object) -> Any:  # noqa: ANN401, PLR0911  # a table from what a field holds to JSON
+    match value:
+        case UUID():
+            return str(value)
+        case datetime():
+            return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        case timedelta():
+            return timespan(value)
+        case OpenEnum():
+            return value.value
+        case JsonObject():
+            return dict(value)
+        case tuple():
+            return [_plain(item) for item in cast("tuple[object, ...]", value)]
+        case _:
+            return value
+
+
+def timespan(value: timedelta) -> str:
+    """A duration as .NET writes it: `1.02:03:04.5` is a day, two hours, three minutes, 4.5 seconds."""
+    sign = "-" if value < timedelta() else ""
+    rest = abs(value)
+    minutes, seconds = divmod(rest.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days = f"{rest.days}." if rest.days else ""
+    fraction = f".{rest.microseconds:06}0" if rest.microseconds else ""
+    return f"{sign}{days}{hours:02}:{minutes:02}:{seconds:02}{fraction}"
+
+
+@frozen(kw_only=True)
+class Mailbox(Model):
+    """A mailbox in a backup.
+
+    Source: schema RESTExchangeMailbox, v6 to v8, read 2026-11-23.
+    """
+
+    id: str
+    """The mailbox's id."""
+    name: str | None = None
+    """Whose it is."""
+    email: str | None = None
+    """Its address."""
+
+
+@frozen(kw_only=True)
+class OneDrive(Model):
+    """A OneDrive in a backup.
+
+    Source: schema RESTOneDrive, v6 to v8, read 2026-11-23.
+    """
+
+    id: str
+    """The OneDrive's id."""
+    name: str | None = None
+    """Whose it is."""
+    url: str | None = None
+    """Where it is in Microsoft 365."""
+
+
+@frozen(kw_only=True)
+class SharePointSite(Model):
+    """A SharePoint site in a backup.
+
+    Source: schema RESTSharePointSite, v6 to v8, read 2026-11-23.
+    """
+
+    id: str
+    """The site's id."""
+    name: str | None = None
+    """Its name."""
+    url: str | None = None
+    """Where it is in Microsoft 365."""
+
+
+@frozen(kw_only=True)
+class TeamsTeam(Model):
+    """A team in a backup.
+
+    Source: schema RESTTeamsTeam, v6 to v8, read 2026-11-23.
+    """
+
+    id: str
+    """The team's id."""
+    display_name: str | None = None
+    """Its name."""
+    description: str | None = None
+    """What it is for."""
+
+
+@frozen(kw_only=True)
+class BackupOrganization(Model):
     """The organization whose backup a restore session explores.
 
     Source: schema RESTBackupOrganization, v6 to v8, read 2026-11-23.
@@ -268,23 +254,106 @@ class BackupOrganization:
     name: str | None = None
     """Its name, often a domain; None where the server did not say."""
     type: str | None = None
-    """Microsoft 365, on-premises or hybrid, in the server's words."""
-    server: str = ""
-    """The name of the server it came from."""
-    links: Links = field(factory=Links, hash=False)
-    """Relations to other resources: mailboxes, OneDrives, sites, teams."""
-    extra: JsonObject = field(default=NOTHING_MORE, hash=False)
-    """What the server sent beyond these fields, under the API's own names."""
+    """Office365, OnPremises or Hybrid."""
+
+    def mailboxes(self) -> Query[Mailbox]:
+        """The mailboxes in the backup."""
+        return self.links["mailboxes"].query(Mailbox)
+
+    def one_drives(self) -> Query[OneDrive]:
+        """The OneDrives in the backup."""
+        return self.links["oneDrives"].query(OneDrive)
+
+    def sites(self) -> Query[SharePointSite]:
+        """The SharePoint sites in the backup."""
+        return self.links["sites"].query(SharePointSite)
+
+    def teams(self) -> Query[TeamsTeam]:
+        """The teams in the backup."""
+        return self.links["teams"].query(TeamsTeam)
 
 
 @frozen(kw_only=True)
-class RestoreSession:
-    """One restore session: who restores what, since when, and how it went.
+class RestoreSessionEvent(Model):
+    """One thing that was done in a restore session: an item restored, saved or sent.
 
-    Fields that a version of the API does not have, or that the server left out, are None.
+    Source: schema RESTRestoreSessionEvent, v6 to v8, read 2026-11-23.
+    """
+
+    id: UUID
+    """The event's id."""
+    type: RestoreSessionEventType | None = None
+    """What was done."""
+    status: RestoreSessionEventStatus | None = None
+    """How far it has come, or how it went."""
+    start_time: datetime | None = None
+    """When it began; aware, UTC."""
+    end_time: datetime | None = None
+    """When it ended; None while it goes on."""
+    duration: timedelta | None = None
+    """How long it took; None where the server did not say."""
+    title: str | None = None
+    """What it is called."""
+    message: str | None = None
+    """What the server says of it."""
+    order: int | None = None
+    """Its place among the session's events."""
+    item_name: str | None = None
+    """The item it is about."""
+    item_type: str | None = None
+    """What kind of item that is."""
+    item_size_bytes: int | None = None
+    """The item's size in bytes, exact however large."""
+    source: str | None = None
+    """Where the item came from."""
+    target: str | None = None
+    """Where it went."""
+    organization_id: UUID | None = None
+    """Whose item it is; since v8."""
+    backed_up_organization_id: str | None = None
+    """The organization in the backup; since v8."""
+    user_id: str | None = None
+    """The user in the backup; since v8."""
+    group_id: str | None = None
+    """The group in the backup; since v8."""
+    site_id: str | None = None
+    """The site in the backup; since v8."""
+    team_id: UUID | None = None
+    """The team in the backup; since v8."""
+
+
+@frozen(kw_only=True)
+class RestoreSessionStatistics(Model):
+    """What came of a restore session, in figures; since v8.
+
+    Source: schema RESTRestoreSessionStatistics, v8, read 2026-11-23.
+    """
+
+    total_items_count: int | None = None
+    """Items in the backup."""
+    restored_items_count: int | None = None
+    """Items that were restored."""
+    failed_items_count: int | None = None
+    """Items that could not be restored."""
+    skipped_items_count: int | None = None
+    """Items that were skipped."""
+    warnings: tuple[str, ...] = ()
+    """Warnings, in the server's words."""
+    errors: tuple[str, ...] = ()
+    """Errors, in the server's words."""
+    items: tuple[JsonObject, ...] = ()
+    """What came of each item, as the server describes it."""
+
+
+@frozen(kw_only=True)
+class RestoreSession(Model):
+    """One restore session: who restores what, since when, and how it went.
 
     Source: schema RESTRestoreSession, v6 to v8; help center, "Getting Restore Sessions", v4; read 2026-11-23.
     """
+
+    RELATIONS: ClassVar[Mapping[str, type[Any]]] = {"organization": BackupOrganization}
+    """Its organization has a class of its own."""
 
     id: UUID
     """The session's id, unique on its server."""
@@ -314,12 +383,6 @@ class RestoreSession:
     """Why, in the words of whoever started it; since v6."""
     etag: int | None = None
     """A number that grows with each change; since v8."""
-    server: str = ""
-    """The name of the server it came from."""
-    links: Links = field(factory=Links, hash=False)
-    """Relations to other resources."""
-    extra: JsonObject = field(default=NOTHING_MORE, hash=False)
-    """What the server sent beyond these fields, under the API's own names."""
 
     async def fetch_organization(self) -> BackupOrganization:
         """The organization whose backup this session explores; one request.
@@ -332,28 +395,70 @@ class RestoreSession:
         """The session as it is now, a new value; one request."""
         return await self.links["self"].fetch(RestoreSession)
 
+    def events(self) -> Query[RestoreSessionEvent]:
+        """What was done in this session, in the server's order."""
+        return self.links["self"].below("Events").query(RestoreSessionEvent)
 
-Model = RestoreSession | BackupOrganization | Resource
-"""What a fetch can give."""
+    async def fetch_statistics(self) -> RestoreSessionStatistics:
+        """What came of this session, in figures; one request.
+
+        Raises: ConfigError on servers older than v8, which have no statistics.
+        """
+        return await self.links["self"].below("Statistics", since="v8").fetch(RestoreSessionStatistics)
 
 
-def _leads_to(owner: type[Model], rel: str) -> type[Model]:
-    if rel == "self":
-        return owner
-    if owner is RestoreSession and rel == "organization":
-        return BackupOrganization
-    return Resource
+@frozen(kw_only=True)
+class Organization(Model):
+    """An organization that a backup server looks after.
+
+    Source: schema RestOrganizationComposed, v6 to v8, read 2026-11-23.
+    """
+
+    id: UUID
+    """The organization's id."""
+    name: str | None = None
+    """Its name, often a domain."""
+    office_name: str | None = None
+    """Its name in Microsoft 365."""
+    type: str | None = None
+    """Office365, OnPremises or Hybrid."""
+    region: str | None = None
+    """The region of Microsoft 365 that it is in."""
+    is_backedup: bool | None = None
+    """Whether there is a backup of it."""
 
 
-@frozen
-class Rejected:
-    """An item of an answer that makes no sense, set aside so that the others are not lost with it."""
+@frozen(kw_only=True)
+class JobSession(Model):
+    """One run of a backup job.
 
-    index: int
-    """Its place in the listing, from 0."""
-    path: str
-    """The place of the trouble inside the item, such as `$.id`."""
-    reason: str
-    """What is wrong there."""
-    raw: str
-    """The item as the server sent it, the first 10,000 characters."""
+    Source: schema RESTJobSession, v6 to v8, read 2026-11-23.
+    """
+
+    id: UUID
+    """The run's id."""
+    creation_time: datetime
+    """When it began; aware, UTC."""
+    end_time: datetime | None = None
+    """When it ended; None while it goes on."""
+    status: str | None = None
+    """How far it has come, or how it went, in the server's words."""
+    progress: int | None = None
+    """Items so far."""
+    retry_count: int | None = None
+    """How often it was tried again."""
+    details: str | None = None
+    """Free text."""
+
+
+@frozen(kw_only=True)
+class ServiceInstance(Model):
+    """The installation that a server runs.
+
+    Source: schema RESTServiceInstance, v6 to v8, read 2026-11-23.
+    """
+
+    installation_id: UUID | None = None
+    """The installation's id."""
+    version: str | None = None
+    """The product's build number."""

@@ -50,8 +50,9 @@ def unblocked() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def sound(request: pytest.FixtureRequest, nothing_open: None) -> None:  # the order
+def sound(request: pytest.FixtureRequest, nothing_open: None) -> None:
     """Async tests, and only they, are watched inside their loop."""
+    # `nothing_open` is asked for so that it begins before the loop, and ends after it.
     if request.node.get_closest_marker("asyncio") is not None:
         request.getfixturevalue("nothing_left")
         request.getfixturevalue("unblocked")

@@ -219,6 +219,24 @@ async def test_map_takes_coroutines_queries_and_iterables() -> None:
         assert len((await fleet.map(lambda client: client.restore_sessions())).items) == 12
 
 
+async def test_a_mapped_generator_is_closed_when_the_query_is_left() -> None:
+    """Its own `finally` runs at the end of the block, and not some time later."""
+    closed: list[str] = []
+    async with BackupFleet(3, sessions=4) as backups, Fleet(servers_of(backups)) as fleet:
+
+        async def names(client: Client) -> AsyncIterator[str]:
+            try:
+                async for session in client.restore_sessions():
+                    yield f"{session.id}"
+            finally:
+                closed.append(client.name)
+
+        async with fleet.map(names) as query:
+            async for _ in query:
+                break
+        assert sorted(closed) == sorted(fleet)
+
+
 async def test_a_bug_in_a_mapped_function_is_raised_as_it_is_after_all_others_were_served() -> None:
     """It is no server's trouble, and hides nobody's items."""
     async with BackupFleet(5, sessions=2) as backups, Fleet(servers_of(backups)) as fleet:

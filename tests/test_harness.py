@@ -182,7 +182,7 @@ async def test_a_script_may_be_replaced_while_it_runs(client):
 )
 async def test_a_byte_script_breaks_an_answer_where_it_says(client, script, error):
     """Each way of breaking off is what the client sees."""
-    limit = aiohttp.ClientTimeout(total=0.15)
+    limit = aiohttp.ClientTimeout(total=0.15 if error is TimeoutError else 10)
     async with RawServer({("GET", ANY): script}) as raw:
         with pytest.raises(error):
             async with client.get(raw.url, timeout=limit) as answer:
@@ -372,11 +372,11 @@ async def test_without_toxics_bytes_and_ends_pass():
 async def test_latency_delays_every_byte_once():
     """Two pieces sent at once arrive together, late by the latency and no more than the jitter."""
     async with proxied([b"a", sleep(0.02), b"b", stall()]) as (_, proxy):
-        proxy.add(Latency(0.1, jitter=0.02))
+        proxy.add(Latency(0.3, jitter=0.02))
         began = time.monotonic()
         async with talking(proxy) as (reader, _):
             assert await reader.readexactly(2) == b"ab"
-        assert 0.08 <= time.monotonic() - began < 0.19
+        assert 0.28 <= time.monotonic() - began < 0.56
 
 
 async def test_latency_upstream_leaves_downstream_alone():
@@ -396,7 +396,7 @@ async def test_bandwidth_stretches_the_transfer():
         began = time.monotonic()
         async with talking(proxy) as (reader, _):
             await reader.readexactly(1000)
-        assert 0.18 <= time.monotonic() - began < 0.6
+        assert time.monotonic() - began >= 0.18
 
 
 async def test_slow_close_delays_the_end_but_not_the_data():
@@ -951,8 +951,8 @@ async def test_an_undisturbed_bystander_says_nothing():
     [
         (lambda: 2, "the answer changed from 1 to 2"),
         (lambda: {}["gone"], "KeyError"),
-        (lambda: time.sleep(0.06), "p99|answer changed"),
-        (lambda: asyncio.sleep(60), "longer than 0.05 s"),
+        (lambda: time.sleep(0.25), "p99 is"),
+        (lambda: asyncio.sleep(60), "longer than 0.2 s"),
     ],
 )
 async def test_a_bystander_notices(trouble, noticed):
@@ -966,7 +966,7 @@ async def test_a_bystander_notices(trouble, noticed):
         return await result if asyncio.iscoroutine(result) else result or 1
 
     with pytest.raises(AssertionError, match=noticed):
-        async with Bystander(ask, every=0.001, at_least=1, p99=0.05):
+        async with Bystander(ask, every=0.001, at_least=1, p99=0.2):
             await asyncio.sleep(0.005)
             happening.append(1)
             await asyncio.sleep(0.02)

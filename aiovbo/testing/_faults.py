@@ -28,6 +28,7 @@ class Exchange:
     """One request on its way to an answer, in the hands of a fault."""
 
     request: web.BaseRequest
+    """What was asked."""
     answer: Callable[[], web.Response]
     """Makes the good answer; with it happens what the request asks for."""
     refuse: Callable[[int], web.Response]
@@ -64,6 +65,7 @@ class Fault:
     name: str
     """What it does, in the words of the class method that made it."""
     act: Act = attrs.field(repr=False, eq=False)
+    """Does it, in place of the good answer."""
 
     @classmethod
     def delay(cls, seconds: float) -> "Fault":

@@ -12,6 +12,7 @@ class ReceivedRequest:
     """One request that a server received, in the order of arrival."""
 
     method: str
+    """GET or POST."""
     path: str
     """As it came, with version and path prefix, without the query."""
     query: str

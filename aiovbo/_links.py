@@ -1,0 +1,226 @@
+"""Links between resources, lazy, and the resources that have no class of their own.
+
+Knows how a value leads on to related ones, by way of whoever fetched it (`Fetcher`); knows nothing of HTTP,
+and does no I/O until a coroutine of a link is awaited.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, TypeVar, cast, overload
+
+from yarl import URL
+
+from aiovbo._query import Query
+from aiovbo.errors import ConfigError, LinkError
+
+M = TypeVar("M")
+
+
+class Fetcher(Protocol):
+    """What a value needs in order to lead on: the client of the server it came from."""
+
+    @property
+    def api_version(self) -> str | None:
+        """The API version spoken."""
+        ...
+
+    def url_of(self, href: str) -> URL:
+        """The URL that would be asked for `href`."""
+        ...
+
+    async def fetch(self, path_or_href: str, cls: type[M], /) -> M:
+        """What is there, as a `cls`."""
+        ...
+
+    def query(self, path_or_href: str, cls: type[M], /) -> Query[M]:
+        """The collection that is there, of `cls`."""
+        ...
+
+
+class JsonObject(Mapping[str, Any]):
+    """A JSON object as the server sent it, read-only."""
+
+    __slots__ = ("_members",)
+
+    def __init__(self, members: Mapping[str, Any]) -> None:
+        self._members = members
+
+    def __getitem__(self, key: str) -> Any:  # noqa: ANN401  # JSON holds anything
+        return self._members[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({dict(self._members)!r})"
+
+
+NOTHING_MORE = JsonObject({})
+
+
+class _Attached:
+    """What knows who fetched it; pickling detaches it, since a client cannot travel."""
+
+    __slots__ = ("_fetcher",)
+    _fetcher: Fetcher | None
+
+
+class Link(_Attached):
+    """A relation to another resource, followed only when somebody awaits it."""
+
+    __slots__ = ("_model", "href", "rel")
+
+    def __init__(self, rel: str, href: str, fetcher: Fetcher | None, model: type[Any]) -> None:
+        self.rel = rel
+        """The relation's name, as the server wrote it."""
+        self.href = href
+        """The server's own text; often a host name that only the server knows."""
+        self._fetcher = fetcher
+        self._model = model
+
+    @property
+    def url(self) -> URL:
+        """The URL that would be asked: path and query of `href` on the server's configured address.
+
+        Raises: LinkError where the link leads out of the API, or its client is gone.
+        """
+        return self._attached().url_of(self.href)
+
+    @overload
+    async def fetch(self) -> Any: ...  # noqa: ANN401  # any model: which, the relation says
+    @overload
+    async def fetch(self, cls: type[M]) -> M: ...
+    async def fetch(self, cls: type[Any] | None = None) -> Any:  # the overloads say more
+        """What the link leads to: a typed model where the relation is known, else a `Resource`.
+
+        Raises: LinkError as for `url`; ServerError where the server fails.
+        """
+        return await self._attached().fetch(self.href, cls or self._model)
+
+    def query(self, cls: type[M]) -> Query[M]:
+        """The collection that the link leads to; nothing is sent before the query is used.
+
+        Raises: LinkError as for `url`.
+        """
+        return self._attached().query(self.href, cls)
+
+    def below(self, name: str, *, since: str = "v4") -> "Link":
+        """The link to what the API keeps under this resource, by its documented name.
+
+        Raises: ConfigError where the server's API version is older than `since`.
+        """
+        spoken = self._attached().api_version or since
+        if spoken < since:
+            message = f"{name} needs API {since}, and this server is asked by {spoken}"
+            raise ConfigError(message)
+        path, question, query = self.href.partition("?")
+        return Link(name, f"{path.rstrip('/')}/{name}{question}{query}", self._fetcher, Resource)
+
+    def _attached(self) -> Fetcher:
+        if self._fetcher is None:
+            message = (
+                f"the link {self.rel!r} has lost its client, as copies that were pickled do: "
+                "fetch its href through a client instead"
+            )
+            raise LinkError(message)
+        return self._fetcher
+
+    def __repr__(self) -> str:
+        return f"Link({self.rel!r}, {self.href!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Link):
+            return NotImplemented
+        return (self.rel, self.href) == (other.rel, other.href)
+
+    def __hash__(self) -> int:
+        return hash((self.rel, self.href))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Link, (self.rel, self.href, None, self._model)
+
+
+class Links(_Attached, Mapping[str, Link]):
+    """The links of one resource, by relation; relations are looked up without regard to case."""
+
+    __slots__ = ("_model", "_raw")
+
+    def __init__(
+        self,
+        raw: bytes | Mapping[str, Any] | None = None,
+        fetcher: Fetcher | None = None,
+        model: type[Any] | None = None,
+    ) -> None:
+        self._raw = raw
+        self._fetcher = fetcher
+        self._model: type[Any] = model or Resource
+
+    def _hrefs(self) -> dict[str, str]:
+        # Parsed at each look: sessions by the thousand are kept, their links are looked at now and then.
+        document = json.loads(self._raw) if isinstance(self._raw, bytes) else self._raw
+        if not isinstance(document, Mapping):
+            return {}
+        found: dict[str, str] = {}
+        for rel, link in cast("Mapping[str, Any]", document).items():
+            href = cast("Mapping[str, Any]", link).get("href") if isinstance(link, Mapping) else None
+            if isinstance(href, str) and href:
+                found[rel] = href
+        return found
+
+    def __getitem__(self, rel: str) -> Link:
+        hrefs = self._hrefs()
+        for known, href in hrefs.items():
+            if known.casefold() == rel.casefold():
+                return Link(known, href, self._fetcher, self._leads_to(known.casefold()))
+        there = ", ".join(sorted(hrefs)) or "none at all"
+        message = f"no link {rel!r} here; there are: {there}"
+        raise LinkError(message)
+
+    def _leads_to(self, rel: str) -> type[Any]:
+        if rel == "self":
+            return self._model
+        relations: Mapping[str, type[Any]] = getattr(self._model, "RELATIONS", {})
+        return relations.get(rel, Resource)
+
+    def __contains__(self, rel: object) -> bool:
+        return isinstance(rel, str) and any(rel.casefold() == key.casefold() for key in self)
+
+    def get(self, rel: str, default: Any = None) -> Any:  # noqa: ANN401  # as Mapping.get
+        """The link, or `default` where there is none."""
+        return self[rel] if rel in self else default  # noqa: SIM401  # this is that get
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._hrefs())
+
+    def __len__(self) -> int:
+        return len(self._hrefs())
+
+    def __eq__(self, other: object) -> bool:
+        return self._hrefs() == other._hrefs() if isinstance(other, Links) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # a mapping, like dict
+
+    def __repr__(self) -> str:
+        return f"<Links {', '.join(self)}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Links, (self._raw, None, self._model)
+
+
+class Resource(JsonObject):
+    """Any resource of the API that has no class of its own: its JSON as a read-only mapping."""
+
+    __slots__ = ("links", "server")
+
+    def __init__(self, members: Mapping[str, Any], server: str, links: Links) -> None:
+        super().__init__(members)
+        self.server = server
+        """The name of the server it came from."""
+        self.links = links
+        """Relations to other resources."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Resource, (self._members, self.server, self.links)
