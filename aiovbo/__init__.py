@@ -14,7 +14,8 @@ A tour, from the outside in:
 """
 
 from aiovbo._client import Client
-from aiovbo._config import TLS, Bearer, Clock, Password, Server
+from aiovbo._config import TLS, Assertion, Bearer, Clock, Password, Server
+from aiovbo._explore import Exploration
 from aiovbo._fleet import Fleet
 from aiovbo._links import JsonObject, Link, Links, Resource
 from aiovbo._merge import FleetQuery, FleetResult
@@ -62,6 +63,7 @@ __version__ = "0.1.0"
 __all__ = [
     "TLS",
     "Answer",
+    "Assertion",
     "AuthenticationError",
     "BackupOrganization",
     "Bearer",
@@ -70,6 +72,7 @@ __all__ = [
     "ClosedError",
     "ConfigError",
     "ConflictError",
+    "Exploration",
     "Fleet",
     "FleetError",
     "FleetQuery",

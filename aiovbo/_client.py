@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, overload
 from uuid import UUID
@@ -17,6 +18,7 @@ from yarl import URL
 
 from aiovbo._config import API_VERSIONS, ApiVersion, Clock, Options, Server
 from aiovbo._decode import SLICE, Listing, decode_listing, decode_one
+from aiovbo._explore import Exploration
 from aiovbo._http import HttpPool
 from aiovbo._links import M, Resource
 from aiovbo._paging import Paging
@@ -24,24 +26,29 @@ from aiovbo._query import Operation, Page, Query, Rejected
 from aiovbo._requester import Requester
 from aiovbo._tasks import SharedCalls
 from aiovbo._wire import (
+    ExploreOptions,
     Moment,
+    OrderBy,
     Reply,
+    Request,
     SessionFilter,
     anchor,
+    stop_request,
     url_for,
 )
-from aiovbo.errors import (
-    LinkError,
-    PayloadError,
-)
+from aiovbo.errors import LinkError, PayloadError, ServerError, ServerTimeoutError
 from aiovbo.models import (
     JobSession,
     Organization,
     RestoreSession,
+    RestoreSessionType,
     ServiceInstance,
 )
 
 log = logging.getLogger("aiovbo.client")
+
+_PATIENCE = 3600.0
+"""Seconds beyond a pause after which it is given up: a clock of the caller's may be slower than ours."""
 
 
 class Client:
@@ -117,29 +124,40 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End what is under way and let go of every connection; safe to repeat."""
-        await self._pool.close()
+        """Log out where the API can, end what is under way, let go of every connection; safe to repeat."""
+        try:
+            await self.log_out()
+        finally:
+            await self._pool.close()
+
+    async def log_out(self) -> None:
+        """Give the token back where the API takes it (since v7), within a second; never raises."""
+        await self._requester.log_out()
 
     def __repr__(self) -> str:
         return f"<Client {self.name} at {self.server.url}>"
 
     # ------------------------------------------------------------------------------- questions
 
-    def restore_sessions(
+    def restore_sessions(  # noqa: PLR0913  # the API's own filters
         self,
         *,
         started_after: Moment | None = None,
         started_before: Moment | None = None,
         ended_after: Moment | None = None,
         ended_before: Moment | None = None,
+        order_by: OrderBy | None = None,
+        ascending: bool = False,
         page_size: int | None = None,
     ) -> Query[RestoreSession]:
         """The restore sessions within these bounds, which are exclusive.
 
         A bound is an aware `datetime`, or a `timedelta` for "that long ago", counted when the query is used.
-        `ended_*` is filtered by the server on v8, and here on older versions.
+        `ended_*` is filtered by the server on v8, and here on older versions. `order_by` and `ascending` need
+        v8: older servers have an order of their own.
 
-        Raises: ValueError at once for a naive time; ConfigError for a page_size outside 1 to 10,000.
+        Raises: ValueError at once for a naive time; ConfigError for a page_size outside 1 to 10,000, and when
+        used for an order that the server's version does not know.
         """
         return self.filtered_sessions(
             SessionFilter(
@@ -147,6 +165,8 @@ class Client:
                 started_before=started_before,
                 ended_after=ended_after,
                 ended_before=ended_before,
+                order_by=order_by,
+                ascending=ascending,
                 page_size=page_size,
             )
         )
@@ -177,14 +197,19 @@ class Client:
 
         Raises: LinkError where it leads out of the API; ServerError where the server fails.
         """
-        operation = Operation.current(self._options)
+        return await self._fetch(path_or_href, cls, Operation.current(self._options))
+
+    async def _fetch(self, path_or_href: str, cls: type[M], operation: Operation) -> M:
         await self._requester.find_version(operation)
         url = self.url_of(path_or_href)
 
-        def read(reply: Reply) -> Any:  # noqa: ANN401  # a `cls`, which only the overloads can say
+        def read(reply: Reply) -> M:
             return decode_one(reply.body, cls, self.name, self)
 
-        return await self._fetches.join((cls, url), lambda: self._requester.send("GET", url, operation, read))
+        found: M = await self._fetches.join(
+            (cls, url), lambda: self._requester.send(Request(url), operation, read)
+        )
+        return found
 
     @overload
     def query(self, path_or_href: str) -> Query[Resource]: ...
@@ -216,6 +241,91 @@ class Client:
         Raises: NotFoundError on servers older than v6, which do not tell.
         """
         return await self.fetch("ServiceInstance", ServiceInstance)
+
+    async def stop_restore_session(self, session_id: UUID | str) -> None:
+        """Stop a restore session; never repeated once the request may have arrived.
+
+        Raises: ConflictError or ResponseError where it has ended already; ServerError where the server fails.
+        """
+        operation = Operation.current(self._options)
+        version = await self._requester.find_version(operation)
+        request = stop_request(self.server.url, version, UUID(str(session_id)))
+        await self._requester.send(request, operation, _nothing)
+
+    def explore(  # the API's own options
+        self,
+        type: RestoreSessionType | str,  # noqa: A002  # the API's own name
+        *,
+        at: datetime | None = None,
+        organization: Organization | UUID | str | None = None,
+        show_deleted: bool = False,
+        show_all_versions: bool = False,
+    ) -> Exploration:
+        """A new restore session over a backup: await it, or `async with` it, which stops it at the end.
+
+        - `type`: what to restore: Vex, Veod, Vesp, Vet.
+        - `at`: the point in time; an aware datetime. If not given, the latest backup.
+        - `organization`: whose backup, for providers; tenants leave it out.
+
+        Source: schema RESTExploreOptions, v6 to v8, read 2026-11-23.
+        Raises: ValueError at once for a naive time; ServerError where the server fails.
+        """
+        options = ExploreOptions(
+            type=type,
+            at=at,
+            organization=organization,
+            show_deleted=show_deleted,
+            show_all_versions=show_all_versions,
+        )
+
+        async def start() -> RestoreSession:
+            operation = Operation(self._options)
+            version = await self._requester.find_version(operation)
+            request = options.request(self.server.url, version)
+
+            def read(reply: Reply) -> RestoreSession:
+                return decode_one(reply.body, RestoreSession, self.name, self)
+
+            return await self._requester.send(request, operation, read)
+
+        async def stop(session: RestoreSession) -> None:
+            await self.stop_restore_session(session.id)
+
+        return Exploration(start, stop)
+
+    async def poll(
+        self,
+        href: str,
+        cls: type[M],
+        until: Callable[[M], bool],
+        *,
+        timeout: float,  # noqa: ASYNC109  # over many requests, and by the clock that was handed in
+        every: float,
+    ) -> M:
+        """What is behind a link once `until` holds for it, looked at again and again.
+
+        Raises: ServerTimeoutError after `timeout` seconds; NotFoundError where it has vanished.
+        """
+        clock = self._options.clock
+        ends = clock.monotonic() + timeout
+        url = self.url_of(href)
+        while True:
+            last = "it is not what was waited for"
+            try:
+                found = await self._fetch(href, cls, Operation(self._options))
+                if until(found):
+                    return found
+            except ServerError as error:
+                if not error.retryable:
+                    raise
+                last = error.what
+            pause = every * (0.5 + clock.random())
+            if clock.monotonic() + pause >= ends:
+                break
+            async with self._pool.attempt(pause + _PATIENCE):
+                await clock.sleep(pause)
+        failure = ServerTimeoutError(f"waited for {timeout:g} s, and at last {last}", hint="Wait longer.")
+        raise self._requester.at(url, failure, elapsed=timeout)
 
     def url_of(self, href: str) -> URL:
         """The URL that would be asked for a path below `/vN/` or a link's text."""
@@ -257,7 +367,7 @@ class Client:
         def read(reply: Reply) -> Listing[M]:
             return decode_listing(reply.body, cls, self.name, self)
 
-        listing = await self._requester.send("GET", url, operation, read)
+        listing = await self._requester.send(Request(url), operation, read)
         items: list[M] = []
         rejected: list[Rejected] = []
         news = False
@@ -292,3 +402,7 @@ class Client:
 
 def _keep_all(_: object) -> bool:
     return True
+
+
+def _nothing(_: Reply) -> None:
+    return None

@@ -93,7 +93,19 @@ class Bearer:
     """A `str`, or an async callable that provides it; asked again when a server refuses it."""
 
 
-Credentials = Password | Bearer
+@frozen
+class Assertion:
+    """A signed assertion (JWT) of an application or an operator, exchanged for a token."""
+
+    client_id: str
+    """The application's ID; for operators, user ID and tenant ID as `userId.tenantId`."""
+    assertion: Secret = field(converter=Secret)
+    """A `str`, or an async callable that provides it; assertions do not live long."""
+    operator: bool = field(default=False, kw_only=True)
+    """True for the grant of restore operators; since v6."""
+
+
+Credentials = Password | Bearer | Assertion
 
 
 def _path(value: "str | PathLike[str] | None") -> str | None:
@@ -206,7 +218,7 @@ class Server:
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.credentials, Credentials):
-            message = f"{self.url}: credentials are a Password or a Bearer"
+            message = f"{self.url}: credentials are a Password, a Bearer or an Assertion"
             raise ConfigError(message)
         if self.url.scheme == "http" and not self.allow_http:
             message = (

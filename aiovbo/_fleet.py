@@ -3,6 +3,7 @@
 Knows the life of the session and who is in the fleet; how answers are merged is in `_merge`.
 """
 
+import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -14,7 +15,7 @@ from aiovbo._client import Client
 from aiovbo._config import TLS, Clock, Credentials, Options, Server
 from aiovbo._http import HttpPool
 from aiovbo._merge import FleetQuery, Run, Slots
-from aiovbo._wire import Moment, SessionFilter
+from aiovbo._wire import Moment, OrderBy, SessionFilter
 from aiovbo.errors import ClosedError, ConfigError
 from aiovbo.models import RestoreSession
 
@@ -103,35 +104,44 @@ class Fleet:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End what is under way and let go of every connection; safe to repeat, from any task.
+        """End what is under way, log out where the API can, let go of every connection.
 
-        Streams that are still being read raise `ClosedError`.
+        Safe to repeat, from any task. Streams that are still being read raise `ClosedError`.
         """
-        for run in list(self._running):
-            await run.stop()
-        await self._pool.close()
+        try:
+            for run in list(self._running):
+                await run.stop()
+            await asyncio.gather(*(client.log_out() for client in self._clients.values()))
+        finally:
+            await self._pool.close()
 
-    def restore_sessions(
+    def restore_sessions(  # noqa: PLR0913  # the API's own filters
         self,
         *,
         started_after: Moment | None = None,
         started_before: Moment | None = None,
         ended_after: Moment | None = None,
         ended_before: Moment | None = None,
+        order_by: OrderBy | None = None,
+        ascending: bool = False,
         page_size: int | None = None,
     ) -> FleetQuery[RestoreSession]:
         """The restore sessions of all servers within these bounds, which are exclusive.
 
         A bound is an aware `datetime`, or a `timedelta` for "that long ago", counted when the query is used.
-        `ended_*` is filtered by the server on v8, and here on older versions.
+        `ended_*` is filtered by the server on v8, and here on older versions. `order_by` and `ascending`
+        order each server's sessions, and need v8: older servers have an order of their own.
 
-        Raises: ValueError at once for a naive time; ConfigError for a page_size outside 1 to 10,000.
+        Raises: ValueError at once for a naive time; ConfigError for a page_size outside 1 to 10,000, and when
+        used for an order that a server's version does not know.
         """
         bounds = SessionFilter(
             started_after=started_after,
             started_before=started_before,
             ended_after=ended_after,
             ended_before=ended_before,
+            order_by=order_by,
+            ascending=ascending,
             page_size=page_size,
         )
         return self.map(lambda client: client.filtered_sessions(bounds))

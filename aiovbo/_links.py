@@ -5,8 +5,9 @@ and does no I/O until a coroutine of a link is awaited.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar, cast, overload
+from uuid import UUID
 
 from yarl import URL
 
@@ -34,6 +35,22 @@ class Fetcher(Protocol):
 
     def query(self, path_or_href: str, cls: type[M], /) -> Query[M]:
         """The collection that is there, of `cls`."""
+        ...
+
+    async def poll(
+        self,
+        href: str,
+        cls: type[M],
+        until: Callable[[M], bool],
+        *,
+        timeout: float,  # noqa: ASYNC109  # over many requests
+        every: float,
+    ) -> M:
+        """What is there once `until` holds for it."""
+        ...
+
+    async def stop_restore_session(self, session_id: UUID, /) -> None:
+        """Stop a restore session."""
         ...
 
 
@@ -66,6 +83,20 @@ class _Attached:
 
     __slots__ = ("_fetcher",)
     _fetcher: Fetcher | None
+
+
+def attached(fetcher: Fetcher | None) -> Fetcher:
+    """The client that a value came from.
+
+    Raises: LinkError where it has none any more.
+    """
+    if fetcher is None:
+        message = (
+            "this value has lost its client, as copies that were pickled do: "
+            "fetch it, or its links, through a client instead"
+        )
+        raise LinkError(message)
+    return fetcher
 
 
 class Link(_Attached):
@@ -120,13 +151,7 @@ class Link(_Attached):
         return Link(name, f"{path.rstrip('/')}/{name}{question}{query}", self._fetcher, Resource)
 
     def _attached(self) -> Fetcher:
-        if self._fetcher is None:
-            message = (
-                f"the link {self.rel!r} has lost its client, as copies that were pickled do: "
-                "fetch its href through a client instead"
-            )
-            raise LinkError(message)
-        return self._fetcher
+        return attached(self._fetcher)
 
     def __repr__(self) -> str:
         return f"Link({self.rel!r}, {self.href!r})"
@@ -169,6 +194,14 @@ class Links(_Attached, Mapping[str, Link]):
             if isinstance(href, str) and href:
                 found[rel] = href
         return found
+
+    @property
+    def fetcher(self) -> Fetcher:
+        """The client that the resource came from.
+
+        Raises: LinkError where there is none any more.
+        """
+        return attached(self._fetcher)
 
     def __getitem__(self, rel: str) -> Link:
         hrefs = self._hrefs()

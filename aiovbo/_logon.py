@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from copy import copy
 
-from aiovbo._config import Bearer, Credentials, Options, Password
+from aiovbo._config import Assertion, Bearer, Credentials, Options, Password
 from aiovbo._tasks import SharedCalls
 from aiovbo._wire import Grant, Reply, Sealed, checked_token, read_grant, refusal
 from aiovbo.errors import AuthenticationError
@@ -18,6 +18,7 @@ VERDICTS = (400, 401, 403)
 """How a server says that it will not log us on; anything else says nothing of the credentials."""
 
 _MARGIN = 60.0
+_JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
 class Token:
@@ -30,9 +31,9 @@ class Token:
         self.renew_at = renew_at
         """When to renew it, by the monotonic clock."""
 
-    def headers(self) -> Sealed[dict[str, str]]:
-        """What a request carries."""
-        return self._headers
+    def headers(self, *, json: bool) -> Sealed[dict[str, str]]:
+        """What a request carries; `json` where it has such a body."""
+        return Sealed(self._headers.content | {"Content-Type": "application/json"}) if json else self._headers
 
     def __repr__(self) -> str:
         return "Token(***)"
@@ -67,6 +68,11 @@ class Logon:
             return token
         return await self._calls.join("logon", self._obtain)
 
+    @property
+    def ours(self) -> Token | None:
+        """The token that this logon obtained, if there is one; not one that somebody else did."""
+        return None if isinstance(self._credentials, Bearer) else self._token
+
     def reject(self, token: Token) -> None:
         """Note that the server refused `token`; a newer one is not touched by a late answer to an older."""
         if self._token is token:
@@ -85,7 +91,7 @@ class Logon:
     async def _ready_token(self, credentials: Bearer) -> Token:
         return Token(checked_token(await credentials.token.reveal()), float("inf"))
 
-    async def _log_on(self, credentials: Password) -> Token:
+    async def _log_on(self, credentials: Password | Assertion) -> Token:
         self._raise_if_refused_lately()
         renewal, self._renewal = self._renewal, None
         if renewal is not None and renewal.refresh_token is not None:
@@ -95,17 +101,16 @@ class Logon:
             if reply.status not in VERDICTS:
                 return self._take(reply)
             log.info("the refresh token was refused, logging on anew")
-        reply = await self._post(
-            Sealed(
-                {
-                    "grant_type": "password",
-                    "username": credentials.username,
-                    "password": await credentials.password.reveal(),
-                }
-            )
-        )
+        form = await _form(credentials)
+        reply = await self._post(form)
         if reply.status in VERDICTS:
-            self._refuse(reply)
+            # A provider may have given what was true a moment ago; the same secret is not tried twice.
+            newer = await _form(credentials)
+            if newer == form:
+                self._refuse(reply)
+            reply = await self._post(newer)
+            if reply.status in VERDICTS:
+                self._refuse(reply)
         return self._take(reply)
 
     def _take(self, reply: Reply) -> Token:
@@ -119,7 +124,7 @@ class Logon:
         self._refusal = AuthenticationError(
             f"the logon was refused ({said.what})",
             hint=(
-                "Check user name and password, and that the account may use the REST API. "
+                "Check the credentials, and that the account may use the REST API. "
                 f"It is not tried again for {self._options.logon_cooldown:g} s, since domain accounts lock."
             ),
         )
@@ -134,3 +139,25 @@ class Logon:
             self._refusal = None
             return
         raise copy(self._refusal)
+
+
+async def _form(credentials: Password | Assertion) -> Sealed[dict[str, str]]:
+    """What is sent to log on.
+
+    Source: operation token, v6 to v8, read 2026-11-23.
+    """
+    if isinstance(credentials, Password):
+        return Sealed(
+            {
+                "grant_type": "password",
+                "username": credentials.username,
+                "password": await credentials.password.reveal(),
+            }
+        )
+    return Sealed(
+        {
+            "grant_type": "operator" if credentials.operator else _JWT_BEARER,
+            "client_id": credentials.client_id,
+            "assertion": await credentials.assertion.reveal(),
+        }
+    )

@@ -6,7 +6,7 @@ Knows no resources.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import copy
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from aiovbo._query import Operation
 from aiovbo._tasks import SharedCalls
 from aiovbo._wire import (
     Reply,
+    Request,
     Sealed,
     probe_target,
     refusal,
@@ -28,8 +29,10 @@ from aiovbo._wire import (
 )
 from aiovbo.errors import (
     AuthenticationError,
+    ClosedError,
     NotFoundError,
     PayloadError,
+    Phase,
     RateLimitedError,
     ServerError,
     ServerFaultError,
@@ -45,6 +48,12 @@ E = TypeVar("E", bound=ServerError)
 _BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0
 _CREDIT, _EARNED = 10.0, 0.1
 """Retries a server may cost at once, and what each request earns back: no flood answers an outage."""
+
+LOGOUT = 1.0
+"""Seconds that closing spends on giving a token back."""
+
+_BEFORE_SENDING: tuple[Phase, ...] = ("queue", "dns", "connect", "tls")
+_MAY_BE_DONE = " It may have been done all the same: look before you repeat it."
 
 _ACCEPT = Sealed({"Accept": "application/json"})
 _FORM = Sealed(_ACCEPT.content | {"Content-Type": "application/x-www-form-urlencoded"})
@@ -77,9 +86,8 @@ class Requester:
     async def _probe(self, operation: Operation) -> ApiVersion:
         for version in reversed(API_VERSIONS):
             url = url_for(self._server.url, probe_target(version))
-            status = await self.send(
-                "GET", url, operation, _status, logged_on=False, expected=(401, 403, 404)
-            )
+            probe = Request(url, expected=(200, 401, 403, 404), logged_on=False)
+            status = await self.send(probe, operation, _status)
             if status != 404:  # noqa: PLR2004  # how a version that is not offered is answered
                 log.debug("%s offers %s", self._server.name, version)
                 return version
@@ -87,17 +95,10 @@ class Requester:
         error = NotFoundError("it offers none of the API versions v4 to v8", status=404, hint=hint)
         raise self.at(self._server.url, error)
 
-    async def send(  # noqa: PLR0913  # a request has that many parts
-        self,
-        method: str,
-        url: URL,
-        operation: Operation,
-        read: Callable[[Reply], R],
-        *,
-        logged_on: bool = True,
-        expected: Sequence[int] = (),
-    ) -> R:
+    async def send(self, request: Request, operation: Operation, read: Callable[[Reply], R]) -> R:
         """What `read` makes of the answer, whatever it takes within the operation's limits.
+
+        What changes something is sent again only where it cannot have arrived.
 
         Raises: ServerError, complete; ClosedError.
         """
@@ -108,9 +109,9 @@ class Requester:
         while True:
             attempts += 1
             operation.attempts += 1
-            outcome, token = await self._try(method, url, operation, logged_on=logged_on)
+            outcome, token = await self._try(request, operation)
             operation.left = min(operation.left, left - (clock.monotonic() - started))
-            if isinstance(outcome, Reply) and token is not None and _refuses_token(outcome):
+            if isinstance(outcome, Reply) and token is not None and _refuses_token(request, outcome):
                 if not renewed:
                     self._logon.reject(token)
                     renewed = True
@@ -122,50 +123,68 @@ class Requester:
                     )
             if isinstance(outcome, Reply):
                 try:
-                    return self._judged(outcome, read, expected)
+                    return self._judged(request, outcome, read)
                 except ServerError as error:
                     outcome = copy(error)
+            arrived = token is not None and outcome.phase not in _BEFORE_SENDING
+            if arrived and not request.only_reads:
+                outcome.hint += _MAY_BE_DONE if outcome.retryable else ""
+                break
             if not await self._worth_a_retry(outcome, retries, operation):
                 break
             retries += 1
             operation.left = min(operation.left, left - (clock.monotonic() - started))
-        raise self.at(url, outcome, method, attempts, clock.monotonic() - started)
+        raise self.at(request.url, outcome, request.method, attempts, clock.monotonic() - started)
 
-    async def _try(
-        self, method: str, url: URL, operation: Operation, *, logged_on: bool
-    ) -> tuple[Reply | ServerError, Token | None]:
+    async def log_out(self) -> None:
+        """Give the token back where the API takes it (since v7); whatever happens, nothing is raised."""
+        token = self._logon.ours
+        if token is None or self.version not in ("v7", "v8") or self._pool.closed:
+            return
+        self._logon.reject(token)
+        url = url_for(self._server.url, f"{token_target(self.version)}/logout")
+        try:
+            async with self._pool.attempt(LOGOUT) as attempt:
+                headers = token.headers(json=False)
+                await self._pool.exchange(attempt, "POST", url, tls=self._server.tls, headers=headers)
+        except (ServerError, ClosedError) as error:
+            log.debug("%s: not logged out: %s", self._server.name, error)
+
+    async def _try(self, request: Request, operation: Operation) -> tuple[Reply | ServerError, Token | None]:
         token: Token | None = None
         try:
             async with self._pool.attempt(operation.left, self._first_in_line) as attempt:
-                token = await self._logon.token() if logged_on else None
+                token = await self._logon.token() if request.logged_on else None
                 if self._turns is None:
                     await self._pool.open()
                     self._turns = asyncio.Semaphore(self._pool.connections)
                 async with self._turns:
                     reply = await self._pool.exchange(
                         attempt,
-                        method,
-                        url,
+                        request.method,
+                        request.url,
                         tls=self._server.tls,
-                        headers=token.headers() if token else _ACCEPT,
+                        headers=token.headers(json=request.body is not None) if token else _ACCEPT,
+                        body=request.body,
                     )
         except ServerError as error:
             # A copy has no traceback and no context, where aiohttp's own errors would print the token.
             failure = copy(error)
         else:
-            log.debug("%s: %s %s: HTTP %d", self._server.name, method, url.raw_path, reply.status)
+            log.debug(
+                "%s: %s %s: HTTP %d", self._server.name, request.method, request.url.raw_path, reply.status
+            )
             return reply, token
-        if logged_on and token is None:
+        if request.logged_on and token is None:
             self.at(self._token_url(), failure, "POST")
         return failure, token
 
-    def _judged(self, reply: Reply, read: Callable[[Reply], R], expected: Sequence[int]) -> R:
-        if reply.status not in expected:
-            if reply.status != 200:  # noqa: PLR2004  # the only success a GET has
-                raise refusal(reply, self._clock.now(), self.version)
-            if not reply.body.strip():
-                hint = "Rejected tokens are answered like that too: check the account's rights."
-                raise PayloadError("the answer is empty", hint=hint)
+    def _judged(self, request: Request, reply: Reply, read: Callable[[Reply], R]) -> R:
+        if reply.status not in request.expected:
+            raise refusal(reply, self._clock.now(), self.version)
+        if request.only_reads and reply.status == 200 and not reply.body.strip():  # noqa: PLR2004
+            hint = "Rejected tokens are answered like that too: check the account's rights."
+            raise PayloadError("the answer is empty", hint=hint)
         return read(reply)
 
     async def _worth_a_retry(self, failure: ServerError, retries: int, operation: Operation) -> bool:
@@ -236,9 +255,11 @@ class Requester:
         raise AssertionError  # the second round returns or raises
 
 
-def _refuses_token(reply: Reply) -> bool:
-    # An empty success is how VB365 was seen to answer a token that it no longer accepts.
-    return reply.status == 401 or (reply.status == 200 and not reply.body.strip())  # noqa: PLR2004
+def _refuses_token(request: Request, reply: Reply) -> bool:
+    if reply.status == 200:  # noqa: PLR2004  # success
+        # An empty one is how VB365 was seen to answer a token that it no longer accepts.
+        return request.only_reads and not reply.body.strip()
+    return reply.status == 401  # noqa: PLR2004  # unauthorized
 
 
 def _status(reply: Reply) -> int:

@@ -3,12 +3,14 @@
 Knows the paths and parameters of every API version; knows no aiohttp, no asyncio, no clock.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, Literal, NoReturn, TypeVar, cast
 from urllib.parse import urlencode
+from uuid import UUID
 
 from attrs import field, frozen
 from yarl import URL
@@ -29,12 +31,15 @@ from aiovbo.errors import (
     ServerFaultError,
     printable,
 )
-from aiovbo.models import RestoreSession
+from aiovbo.models import Organization, RestoreSession, RestoreSessionType
 
 T = TypeVar("T")
 
 Moment = datetime | timedelta
 """A point in time: aware, or that long ago."""
+
+OrderBy = Literal["CreationTime", "EndTime"]
+"""What a v8 server can order sessions by."""
 
 PAGE_SIZE = 1000
 """Items asked for at once where the API has pages; its own default is 30, its most 10,000."""
@@ -51,6 +56,25 @@ class Sealed(Generic[T]):
     def __reduce__(self) -> NoReturn:
         message = "what is sealed is not pickled"
         raise TypeError(message)
+
+
+@frozen
+class Request:
+    """A request to one server, before it has a token."""
+
+    url: URL
+    method: str = field(default="GET", kw_only=True)
+    body: Sealed[bytes] | None = field(default=None, kw_only=True)
+    """JSON."""
+    expected: tuple[int, ...] = field(default=(200,), kw_only=True)
+    """Statuses that are answers, and no errors."""
+    logged_on: bool = field(default=True, kw_only=True)
+    """Whether a token goes with it."""
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether it changes nothing, so that it may be repeated, and must be answered with something."""
+        return self.method == "GET"
 
 
 @frozen
@@ -77,6 +101,20 @@ def _moment(value: Moment | None) -> Moment | None:
     return value
 
 
+def _point(value: datetime | None) -> datetime | None:
+    return None if value is None else cast("datetime", _moment(value))
+
+
+def _organization_id(value: "Organization | UUID | str | None") -> UUID | None:
+    match value:
+        case Organization():
+            return value.id
+        case str():
+            return UUID(value)
+        case _:
+            return value
+
+
 def _page_size(value: int | None) -> int | None:
     if value is not None and not 1 <= value <= 10_000:  # noqa: PLR2004  # the API's own most
         message = f"page_size is 1 to 10,000, not {value!r}"
@@ -92,6 +130,8 @@ class SessionFilter:
     started_before: Moment | None = field(default=None, converter=_moment)
     ended_after: Moment | None = field(default=None, converter=_moment)
     ended_before: Moment | None = field(default=None, converter=_moment)
+    order_by: OrderBy | None = None
+    ascending: bool = False
     page_size: int | None = field(default=None, converter=_page_size)
 
     def at(self, now: datetime) -> "SessionFilter":
@@ -101,6 +141,8 @@ class SessionFilter:
             started_before=_since(self.started_before, now),
             ended_after=_since(self.ended_after, now),
             ended_before=_since(self.ended_before, now),
+            order_by=self.order_by,
+            ascending=self.ascending,
             page_size=self.page_size,
         )
 
@@ -115,6 +157,14 @@ class SessionFilter:
         query = [
             f"{name}={format_time(bound)}" for name, bound in bounds.items() if isinstance(bound, datetime)
         ]
+        if self.order_by is not None or self.ascending:
+            if version != "v8":
+                message = (
+                    f"order_by and ascending need API v8, and this server is asked by {version}, which "
+                    "orders as it likes: sort what came instead"
+                )
+                raise ConfigError(message)
+            query.append(f"orderBy={self.order_by or 'CreationTime'}&orderAsc={str(self.ascending).lower()}")
         # Up to v4 the answer is one bare array; a limit would cut it short without a word.
         size = self.page_size or (None if version == "v4" else PAGE_SIZE)
         if size is not None:
@@ -132,6 +182,61 @@ class SessionFilter:
             and (not isinstance(after, datetime) or end > after)
             and (not isinstance(before, datetime) or end < before)
         )
+
+
+def stop_request(base: URL, version: ApiVersion, session_id: UUID) -> Request:
+    """What stops a restore session.
+
+    Source: operation RestoreSession_Stop, v6 to v8; help center, "Stopping Restore Session", v4; read
+    2026-11-23.
+    """
+    path = f"/{version}/RestoreSessions/{session_id}"
+    if version in ("v4", "v5"):
+        return _action(base, f"{path}/action", {"stop": None})
+    return Request(url_for(base, f"{path}/Stop"), method="POST", expected=_DONE)
+
+
+@frozen(kw_only=True)
+class ExploreOptions:
+    """Which backup a new restore session opens, and how."""
+
+    at: datetime | None = field(default=None, converter=_point)
+    type: RestoreSessionType = field(converter=RestoreSessionType)
+    organization: UUID | None = field(default=None, converter=_organization_id)
+    show_deleted: bool = False
+    show_all_versions: bool = False
+
+    def request(self, base: URL, version: ApiVersion) -> Request:
+        """What starts the session: for a provider where an organization is named, else for the tenant.
+
+        Source: operations Organization_Explore and LoggedInOrganization_Explore, v6 to v8; help center, v4;
+        read 2026-11-23.
+        """
+        old = version in ("v4", "v5")
+        options: dict[str, object] = {
+            "type": self.type.value.lower() if old else self.type.value,
+            "showDeleted": self.show_deleted,
+            "showAllVersions": self.show_all_versions,
+        }
+        if self.at is not None and old:
+            options["datetime"] = (
+                f"{self.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}.{self.at.microsecond // 1000:03}"
+            )
+        elif self.at is not None:
+            options["dateTime"] = format_time(self.at)
+        whose = "Organization" if self.organization is None else f"Organizations/{self.organization}"
+        if old:
+            return _action(base, f"/{version}/{whose}/action", {"explore": options})
+        verb = "Explore" if self.organization is None else "explore"
+        return _action(base, f"/{version}/{whose}/{verb}", options)
+
+
+_DONE = (200, 201, 204)
+
+
+def _action(base: URL, target: str, body: object) -> Request:
+    sealed = Sealed(json.dumps(body).encode())
+    return Request(url_for(base, target), method="POST", body=sealed, expected=_DONE)
 
 
 def _since(moment: Moment | None, now: datetime) -> datetime | None:

@@ -4,7 +4,7 @@ Knows fields and relations; how links are followed is in `_links`. Does no I/O u
 and never parses.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Self, cast
@@ -394,6 +394,32 @@ class RestoreSession(Model):
     async def refresh(self) -> "RestoreSession":
         """The session as it is now, a new value; one request."""
         return await self.links["self"].fetch(RestoreSession)
+
+    async def stop(self) -> None:
+        """Stop the session; one request, never repeated once it may have arrived.
+
+        Raises: ResponseError where it has ended already; ServerError where the server fails.
+        """
+        await self.links.fetcher.stop_restore_session(self.id)
+
+    async def wait(
+        self,
+        until: "RestoreSessionState | Callable[[RestoreSession], bool]" = RestoreSessionState.STOPPED,
+        *,
+        timeout: float = 3600.0,  # noqa: ASYNC109  # over many requests, by the clock that was handed in
+        every: float = 10.0,
+    ) -> "RestoreSession":
+        """The session once it has reached a state, or whatever `until` says of it; a new value.
+
+        Units: `timeout` and `every` in seconds; it is looked at again after `every`, more or less.
+        Raises: ServerTimeoutError after `timeout`; NotFoundError where the session has vanished. What may
+        pass, such as a server that restarts, is waited out.
+        """
+        if isinstance(until, RestoreSessionState):
+            wanted = until
+            return await self.wait(lambda now: now.state == wanted, timeout=timeout, every=every)
+        href = self.links["self"].href
+        return await self.links.fetcher.poll(href, RestoreSession, until, timeout=timeout, every=every)
 
     def events(self) -> Query[RestoreSessionEvent]:
         """What was done in this session, in the server's order."""

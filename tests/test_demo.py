@@ -83,7 +83,7 @@ def test_the_demonstration_shows_sessions_failures_and_figures() -> None:
     assert re.search(r"^vbo-13\.demo .*the connection was refused", text, re.MULTILINE)
     assert re.search(r"^vbo-14\.demo .*deadline of 5 s", text, re.MULTILINE)
     assert re.search(r"^vbo-15\.demo .*the logon was refused", text, re.MULTILINE)
-    for hint in ("REST API service run, and on this port?", "allow more time.", "Check user name"):
+    for hint in ("REST API service run, and on this port?", "allow more time.", "Check the credentials"):
         assert hint in text
 
 
