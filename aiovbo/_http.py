@@ -132,11 +132,11 @@ class Attempt:
             what = f"no connection within {self._options.connect_timeout:g} s, while {doing}"
         else:
             what = f"nothing came for {self._options.read_timeout:g} s, while {doing}"
-        hint = (
-            _IS_IT_UP
-            if phase in ("dns", "connect", "tls")
-            else "The server is slow or stuck: try again, or allow more time."
-        )
+        hint = "The server is slow or stuck: try again, or allow more time."
+        if phase in ("dns", "connect"):
+            hint = _IS_IT_UP
+        elif phase == "tls":
+            hint = "Is this the right port, does it speak https, and is the server alive?"
         return ServerTimeoutError(what, phase=phase, hint=hint)
 
 
