@@ -187,7 +187,8 @@ async def test_the_logon_is_sent_again_where_the_kept_connection_is_dead() -> No
 
     async def hang_up_at_the_logon(connection: object) -> None:
         while (request := await connection.read_request()) is not None:  # type: ignore[attr-defined]  # a Connection
-            if request.method == "POST" and raw.asked("GET", "/v8/*") and len(raw.asked("POST", "/v8/token")) == 1:
+            probed, logons = raw.asked("GET", "/v8/*"), raw.asked("POST", "/v8/token")
+            if request.method == "POST" and probed and len(logons) == 1:
                 await connection.fin()  # type: ignore[attr-defined]
                 return
             if request.method == "POST":

@@ -1,0 +1,246 @@
+"""The network and HTTP at their worst: each fault has its error, and a healthy server does not notice."""
+
+import asyncio
+import gzip
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from backups import server_of
+from documents import V4_EXAMPLE
+from harness import Bystander, FaultProxy, black_hole, closed_port
+from harness import proxy as toxics
+from harness.raw import RawServer, Script, fin, http, repeat, rst, send, sleep, stall, vbo_routes
+
+from aiovbo import (
+    Fleet,
+    Password,
+    PayloadError,
+    ResponseError,
+    Server,
+    ServerError,
+    ServerFaultError,
+    ServerTimeoutError,
+    UnreachableError,
+)
+from aiovbo.testing import BackupServer
+
+LOGIN = Password("u", "p")
+LIMITS = {"connect_timeout": 0.3, "read_timeout": 0.3, "deadline": 1.0, "retries": 0}
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@asynccontextmanager
+async def beside_a_healthy_server(server: Server, **limits: object) -> AsyncIterator[Fleet]:
+    """A fleet of `server` and a healthy one, which is polled all along and must not notice anything."""
+    async with BackupServer() as healthy:
+        settings = {**LIMITS, **limits}
+        async with Fleet([server_of(healthy, name="healthy"), server], **settings) as fleet:  # type: ignore[arg-type]  # as given
+
+            async def ask() -> int:
+                return len(await fleet["healthy"].restore_sessions())
+
+            assert await ask() == 40
+            async with Bystander(ask) as bystander:
+                yield fleet
+                while len(bystander.latencies) < 3:
+                    await asyncio.sleep(0.01)
+
+
+async def error_of(server: Server, **limits: object) -> ServerError:
+    """What asking `server` fails with; in time, and beside a healthy one."""
+    async with beside_a_healthy_server(server, **limits) as fleet:
+        started = asyncio.get_running_loop().time()
+        answer = await fleet[server.name].restore_sessions().answer()
+        assert asyncio.get_running_loop().time() - started < 1.5
+        assert answer.error is not None
+        assert not answer.complete
+        assert answer.items == ()
+        text = str(answer.error)
+        assert server.name in text
+        assert "tried" in text
+        return answer.error
+
+
+def at(url: str) -> Server:
+    """A v4 server at a plain address."""
+    return Server(url, LOGIN, allow_http=True, api_version="v4", name="bad")
+
+
+async def error_behind(script: Script, **limits: object) -> ServerError:
+    """What a listing that is answered by this script fails with."""
+    async with RawServer(vbo_routes(sessions=script)) as raw:
+        return await error_of(at(raw.url), **limits)
+
+
+async def test_a_name_that_does_not_resolve() -> None:
+    """Said as such, with the phase."""
+    error = await error_of(at("http://nobody.invalid:4443"), deadline=5.0, connect_timeout=5.0)
+    assert isinstance(error, UnreachableError)
+    assert error.phase == "dns"
+
+
+async def test_a_refused_connection() -> None:
+    """At once."""
+    with closed_port() as port:
+        error = await error_of(at(f"http://127.0.0.1:{port}"))
+    assert type(error) is UnreachableError
+    assert error.phase == "connect"
+    assert error.retryable
+    assert error.elapsed < 0.2
+
+
+async def test_a_black_hole_ends_with_the_connect_timeout() -> None:
+    """Not with the operating system's minutes."""
+    with black_hole() as port:
+        error = await error_of(at(f"http://127.0.0.1:{port}"))
+    assert isinstance(error, ServerTimeoutError)
+    assert error.phase == "connect"
+
+
+async def test_localhost_is_reached_by_whichever_address_answers() -> None:
+    """Where only IPv4 listens, ::1 does not stand in the way."""
+    async with (
+        RawServer(vbo_routes()) as raw,
+        beside_a_healthy_server(at(f"http://localhost:{raw.port}")) as fleet,
+    ):
+        assert await fleet["bad"].restore_sessions() == []
+
+
+SILENT: dict[str, tuple[Script, str]] = {
+    "no answer": (stall(), "read"),
+    "half a status line": ([send(b"HTTP/1.1 2"), stall()], "read"),
+    "headers without end": ([send(b"HTTP/1.1 200 OK\r\n"), repeat(b"X: y\r\n", every=0.1)], "read"),
+    "a body that stops": ([send(HEAD + b"Content-Length: 99\r\n\r\n["), stall()], "body"),
+    "a body that trickles": ([send(HEAD + b"Content-Length: 9999\r\n\r\n"), repeat(b" ", every=0.1)], "body"),
+    "a chunk that stops": ([send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n["), stall()], "body"),
+    "interim answers for ever": (repeat(b"HTTP/1.1 103 Early Hints\r\n\r\n", every=0.1), "read"),
+}
+
+
+@pytest.mark.parametrize("case", SILENT)
+async def test_silence_ends_in_time_with_its_phase(case: str) -> None:
+    """By the read timeout, or by the deadline where each gap is shorter."""
+    script, phase = SILENT[case]
+    error = await error_behind(script)
+    assert isinstance(error, ServerTimeoutError)
+    assert isinstance(error, TimeoutError)
+    assert error.phase == phase
+    assert error.retryable
+
+
+GARBLED: dict[str, Script] = {
+    "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+    "no status": b"HTTP/1.1 abc\r\n\r\n",
+    "a bad chunk size": [send(HEAD + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n[]\r\n"), fin()],
+    "two lengths": HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n[]",
+    "a length and chunks": HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a header too long": http(body=b"[]", headers=[("X", "y" * 9000)]),
+    "too many headers": http(body=b"[]", headers=[(f"X-{n}", "y") for n in range(10_000)]),
+    "no answer but the end": [fin()],
+    "a reset": [rst()],
+    "a short body": [send(HEAD + b"Content-Length: 99\r\n\r\n["), fin()],
+    "a reset body": [send(HEAD + b"Content-Length: 99\r\n\r\n["), sleep(0.05), rst()],
+    "a short chunked body": [send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n["), fin()],
+    "a body without length, cut": [send(HEAD + b"\r\n" + V4_EXAMPLE[:300]), fin()],
+    "gzip that is none": http(body=b"no gzip at all", headers=[("Content-Encoding", "gzip")]),
+    "gzip cut short": http(body=gzip.compress(V4_EXAMPLE)[:80], headers=[("Content-Encoding", "gzip")]),
+}
+
+
+@pytest.mark.parametrize("case", GARBLED)
+async def test_what_is_garbled_is_an_error_that_may_pass_and_never_an_empty_listing(case: str) -> None:
+    """Neither an HTTP 400 that the server never sent, nor aiohttp's own exception."""
+    error = await error_behind(GARBLED[case])
+    assert isinstance(error, PayloadError | UnreachableError)
+    assert not isinstance(error, ResponseError)
+    assert error.retryable
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [http(), http(204, content_type=None), http(304, content_type=None), http(206, b"[]"), http(body=b"null"),
+     http(body=b"<html>sign in</html>", content_type="text/html"), http(301, headers=[("Location", "/x")])],
+)  # fmt: skip
+async def test_an_odd_success_is_an_error_and_never_no_sessions(answer: bytes) -> None:
+    """Empty, not modified, partial, a web page, a redirect."""
+    assert isinstance(await error_behind(answer), PayloadError)
+
+
+@pytest.mark.parametrize("status", [405, 406, 415, 418, 299, 599, 501])
+async def test_an_unheard_of_status_is_told_with_its_number(status: int) -> None:
+    """Whatever it means."""
+    error = await error_behind(http(status, b'{"message": "odd"}'))
+    assert str(status) in str(error)
+
+
+BOMBS = {
+    "an honest length": http(body=b"", headers=[("Content-Length", str(10**12))]),
+    "endless chunks": [
+        send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n"),
+        repeat(b"10000\r\n" + b" " * 65536 + b"\r\n"),
+    ],
+    "a gzip bomb": http(body=gzip.compress(b" " * 50_000_000), headers=[("Content-Encoding", "gzip")]),
+    "a deflate bomb": http(body=zlib.compress(b" " * 50_000_000), headers=[("Content-Encoding", "deflate")]),
+}
+
+
+@pytest.mark.parametrize("case", BOMBS)
+async def test_a_body_that_is_too_large_is_not_read_to_its_end(case: str) -> None:
+    """The cap counts what comes out of the decompression."""
+    error = await error_behind(BOMBS[case], max_body=1_000_000)
+    assert isinstance(error, PayloadError)
+    assert "larger than 1,000,000 bytes" in str(error)
+    assert not error.retryable
+
+
+async def test_a_connection_that_was_cut_off_in_the_midst_is_not_used_again() -> None:
+    """What is left of one answer can never be taken for another."""
+    mixed = HEAD + b"Content-Length: 2\r\n\r\n[]" + HEAD + b"Content-Length: 5\r\n\r\nevil!"
+    async with (
+        RawServer(vbo_routes(sessions=mixed)) as raw,
+        beside_a_healthy_server(at(raw.url)) as fleet,
+    ):
+        for _ in range(3):
+            answer = await fleet["bad"].restore_sessions().answer()
+            assert answer.items == ()
+            assert answer.error is None or isinstance(answer.error, PayloadError)
+            assert "evil" not in str(answer.error)
+
+
+async def test_latency_spikes_cost_few_requests() -> None:
+    """Some of them are tried again, none of them floods."""
+    async with BackupServer() as backup, FaultProxy(backup.port) as proxy:
+        proxy.add(toxics.Latency(0.02, 0.02))
+        server = server_of(backup, name="bad")
+        server = Server(f"https://127.0.0.1:{proxy.port}", server.credentials, tls=server.tls, name="bad")
+        async with beside_a_healthy_server(server, read_timeout=5, deadline=10, retries=2) as fleet:
+            for _ in range(10):
+                assert len(await fleet["bad"].restore_sessions()) == 40
+        assert len(backup.requests) <= 15
+
+
+async def test_an_outage_is_not_answered_by_a_flood() -> None:
+    """A hundred calls to a server at 503 cost hardly more than a hundred requests."""
+    async with RawServer(vbo_routes(sessions=http(503))) as raw:
+        async with beside_a_healthy_server(at(raw.url), retries=2, deadline=30) as fleet:
+            for _ in range(100):
+                answer = await fleet["bad"].restore_sessions().answer()
+                assert isinstance(answer.error, ServerFaultError)
+        sent = len(raw.asked("GET", "/v4/RestoreSessions"))
+    assert sent <= 100 + 10 + 100 * 0.1 + 1
+
+
+async def test_a_link_that_flaps_recovers_by_itself() -> None:
+    """Down: an error. Up again: an answer, without anything being reset by hand."""
+    async with BackupServer() as backup, FaultProxy(backup.port) as proxy:
+        whole = server_of(backup)
+        server = Server(f"https://127.0.0.1:{proxy.port}", whole.credentials, tls=whole.tls, name="bad")
+        async with beside_a_healthy_server(server) as fleet:
+            for _ in range(3):
+                assert (await fleet["bad"].restore_sessions().answer()).error is None
+                await proxy.down()
+                assert (await fleet["bad"].restore_sessions().answer()).error is not None
+                await proxy.up()
+            assert (await fleet["bad"].restore_sessions().answer()).error is None
