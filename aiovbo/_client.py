@@ -19,6 +19,7 @@ from yarl import URL
 from aiovbo._config import API_VERSIONS, ApiVersion, Clock, Options, Server
 from aiovbo._decode import SLICE, Listing, decode_listing, decode_one
 from aiovbo._explore import Exploration
+from aiovbo._guard import LockoutGuard
 from aiovbo._http import HttpPool
 from aiovbo._links import M, Resource
 from aiovbo._paging import Paging
@@ -84,21 +85,22 @@ class Client:
             strict=strict,
             clock=clock or Clock(),
         )
-        self._bind(server, options, HttpPool(options, [server], http))
+        guard = LockoutGuard(1, logon_cooldown, options.clock)
+        self._bind(server, options, HttpPool(options, [server], http), guard)
 
     @classmethod
-    def of_fleet(cls, server: Server, options: Options, pool: HttpPool) -> Self:
+    def of_fleet(cls, server: Server, options: Options, pool: HttpPool, guard: LockoutGuard) -> Self:
         """A client that shares a fleet's session."""
         client = cls.__new__(cls)
-        client._bind(server, options, pool)  # noqa: SLF001  # its own
+        client._bind(server, options, pool, guard)  # noqa: SLF001  # its own
         return client
 
-    def _bind(self, server: Server, options: Options, pool: HttpPool) -> None:
+    def _bind(self, server: Server, options: Options, pool: HttpPool, guard: LockoutGuard) -> None:
         self.server = server
         """Where and how it is asked."""
         self._options = options
         self._pool = pool
-        self._requester = Requester(server, options, pool)
+        self._requester = Requester(server, options, pool, guard)
         self._fetches: SharedCalls[Any] = SharedCalls()
 
     @property

@@ -13,6 +13,7 @@ from yarl import URL
 
 from aiovbo._client import Client
 from aiovbo._config import TLS, Clock, Credentials, Options, Server
+from aiovbo._guard import LockoutGuard
 from aiovbo._http import HttpPool
 from aiovbo._merge import FleetQuery, Run, Slots
 from aiovbo._wire import Moment, OrderBy, SessionFilter
@@ -43,6 +44,7 @@ class Fleet:
         connections: int = 4,
         max_body: int = 32 * 1024 * 1024,
         logon_cooldown: float = 300.0,
+        lockout_guard: int = 3,
         strict: bool = False,
         http: aiohttp.ClientSession | None = None,
         clock: Clock | None = None,
@@ -59,6 +61,8 @@ class Fleet:
         - `connections`: requests at once to one server.
         - `max_body`: the largest answer that is read.
         - `logon_cooldown`: for how long a refused password is not tried again.
+        - `lockout_guard`: how many servers may refuse the same credentials, none accepting them, until the
+          others are not asked.
         - `strict`: an item that makes no sense is an error of its server, instead of being set aside.
         - `http`: a ClientSession to borrow; it is never closed, and its connector's limits apply.
         - `clock`: where time and chance come from, for tests.
@@ -76,18 +80,20 @@ class Fleet:
             strict=strict,
             clock=clock or Clock(),
         )
-        if concurrency < 1:
-            message = f"concurrency is a whole number of at least 1, not {concurrency!r}"
-            raise ConfigError(message)
+        for name, value in (("concurrency", concurrency), ("lockout_guard", lockout_guard)):
+            if value < 1:
+                message = f"{name} is a whole number of at least 1, not {value!r}"
+                raise ConfigError(message)
         members = [_server(entry, credentials, tls) for entry in servers]
         self._options = options
         self._pool = HttpPool(options, members, http)
         self._clients: dict[str, Client] = {}
+        guard = LockoutGuard(lockout_guard, logon_cooldown, options.clock)
         for server in members:
             if server.name in self._clients:
                 message = f"two servers are called {server.name!r}: give one a name=... of its own"
                 raise ConfigError(message)
-            self._clients[server.name] = Client.of_fleet(server, options, self._pool)
+            self._clients[server.name] = Client.of_fleet(server, options, self._pool, guard)
         self._slots = Slots(concurrency)
         self._running: set[Run[Any]] = set()
 

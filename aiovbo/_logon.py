@@ -8,14 +8,12 @@ from collections.abc import Awaitable, Callable
 from copy import copy
 
 from aiovbo._config import Assertion, Bearer, Credentials, Options, Password
+from aiovbo._guard import LockoutGuard
 from aiovbo._tasks import SharedCalls
-from aiovbo._wire import Grant, Reply, Sealed, checked_token, read_grant, refusal
+from aiovbo._wire import VERDICTS, Grant, Reply, Sealed, checked_token, read_grant, refusal
 from aiovbo.errors import AuthenticationError
 
 log = logging.getLogger("aiovbo.logon")
-
-VERDICTS = (400, 401, 403)
-"""How a server says that it will not log us on; anything else says nothing of the credentials."""
 
 _MARGIN = 60.0
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -45,11 +43,15 @@ class Logon:
     def __init__(
         self,
         credentials: Credentials,
+        server: str,
         options: Options,
+        guard: LockoutGuard,
         post: Callable[[Sealed[dict[str, str]]], Awaitable[Reply]],
     ) -> None:
         self._credentials = credentials
+        self._server = server
         self._options = options
+        self._guard = guard
         self._clock = options.clock
         self._post = post
         self._calls: SharedCalls[Token] = SharedCalls()
@@ -102,7 +104,7 @@ class Logon:
                 return self._take(reply)
             log.info("the refresh token was refused, logging on anew")
         form = await _form(credentials)
-        reply = await self._post(form)
+        reply = await self._guard.logon(self._server, credentials, lambda: self._post(form))
         if reply.status in VERDICTS:
             # A provider may have given what was true a moment ago; the same secret is not tried twice.
             newer = await _form(credentials)

@@ -13,11 +13,13 @@ from typing import TypeVar
 from yarl import URL
 
 from aiovbo._config import API_VERSIONS, ApiVersion, Options, Server
+from aiovbo._guard import LockoutGuard
 from aiovbo._http import Attempt, HttpPool
-from aiovbo._logon import VERDICTS, Logon, Token
+from aiovbo._logon import Logon, Token
 from aiovbo._query import Operation
 from aiovbo._tasks import SharedCalls
 from aiovbo._wire import (
+    VERDICTS,
     Reply,
     Request,
     Sealed,
@@ -37,6 +39,7 @@ from aiovbo.errors import (
     ServerError,
     ServerFaultError,
     ServerTimeoutError,
+    SkippedError,
     UnreachableError,
 )
 
@@ -62,7 +65,7 @@ _FORM = Sealed(_ACCEPT.content | {"Content-Type": "application/x-www-form-urlenc
 class Requester:
     """Sends one server's requests, whatever they ask for."""
 
-    def __init__(self, server: Server, options: Options, pool: HttpPool) -> None:
+    def __init__(self, server: Server, options: Options, pool: HttpPool, guard: LockoutGuard) -> None:
         self._server = server
         self._options = options
         self._clock = options.clock
@@ -72,7 +75,7 @@ class Requester:
         if server.api_version != "auto":
             self.version = server.api_version
         self._versions: SharedCalls[ApiVersion] = SharedCalls()
-        self._logon = Logon(server.credentials, options, self._post_logon)
+        self._logon = Logon(server.credentials, server.name, options, guard, self._post_logon)
         self._logging_on: Attempt | None = None
         self._turns: asyncio.Semaphore | None = None
         self._credit = _CREDIT
@@ -213,7 +216,7 @@ class Requester:
         """The failure, with what only we know: whom we asked for what, and how often."""
         failure.server = self._server.name
         failure.operation = failure.operation or f"{method} {url.raw_path}"
-        failure.attempts = attempts
+        failure.attempts = 0 if isinstance(failure, SkippedError) else attempts
         failure.elapsed = elapsed
         return failure
 

@@ -399,6 +399,9 @@ def _retry_after(header: str | None, now: datetime) -> float | None:
 
 # ---------------------------------------------------------------------------------------- tokens
 
+VERDICTS = (400, 401, 403)
+"""How a server says that it will not log us on; anything else says nothing of the credentials."""
+
 _LIFETIME = 3600.0
 _SHORTEST, _LONGEST = 5.0, 30 * 86400.0
 

@@ -15,7 +15,8 @@
     │   │   ├── RateLimitedError       429
     │   │   └── ServerFaultError       5xx
     │   ├── AuthenticationError        logon refused, or a fresh token refused
-    │   └── PayloadError               an answer that is not what the API promises
+    │   ├── PayloadError               an answer that is not what the API promises
+    │   └── SkippedError               not asked, so as not to do harm
     ├── FleetError                     also ExceptionGroup; the ServerErrors of one fleet query
     ├── LinkError                      also LookupError; missing, unsafe or detached link
     └── ClosedError                    used after or during closing, or from another event loop
@@ -186,6 +187,17 @@ class PayloadError(ServerError):
         """What is wrong with it, one entry each, with the path inside the document."""
 
 
+class SkippedError(ServerError):
+    """Not asked, so as not to do harm; `reason` says what harm."""
+
+    def __init__(
+        self, what: str, *, reason: Literal["lockout_guard"] = "lockout_guard", hint: str = ""
+    ) -> None:
+        super().__init__(what, phase="queue", hint=hint)
+        self.reason: Literal["lockout_guard"] = reason
+        """lockout_guard: the account would be locked."""
+
+
 class FleetError(VboError, ExceptionGroup[ServerError]):
     """Some servers failed; raised after every healthy server's items were delivered."""
 
@@ -193,8 +205,10 @@ class FleetError(VboError, ExceptionGroup[ServerError]):
     def of(cls, errors: Sequence[ServerError], asked: int) -> Self:
         """The error for `errors` out of `asked` servers."""
         named = "; ".join(f"{error.server}: {error.what}" for error in errors[:3])
+        alone = len(errors) == asked > 1 and all(_is_out_of_reach(error) for error in errors)
+        ours = ". All of them are out of reach: is this machine's own network up?" if alone else ""
         more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""  # noqa: PLR2004  # three are enough to recognise a pattern
-        return cls(f"{len(errors)} of {asked} servers failed: {named}{more}", errors)
+        return cls(f"{len(errors)} of {asked} servers failed: {named}{more}{ours}", errors)
 
     def derive(self, excs: Sequence[Exception]) -> ExceptionGroup[Exception]:  # type: ignore[override]  # typeshed's overloads cannot say "the same group, narrowed"
         """A group for a part of the errors, as `split` and `except*` need it."""
@@ -202,6 +216,10 @@ class FleetError(VboError, ExceptionGroup[ServerError]):
         if len(errors) == len(excs):
             return type(self)(self.message, errors)
         return ExceptionGroup(self.message, excs)
+
+
+def _is_out_of_reach(error: ServerError) -> bool:
+    return isinstance(error, UnreachableError) and error.phase in ("dns", "connect")
 
 
 class LinkError(VboError, LookupError):

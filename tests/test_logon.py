@@ -1,7 +1,9 @@
 """The life of a token: how often a server is really logged on to, and what it is told."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import pytest
 from backups import asked, server_of
@@ -12,13 +14,15 @@ from aiovbo import (
     Bearer,
     Client,
     Clock,
+    Fleet,
     Password,
     RateLimitedError,
     Server,
     ServerError,
     ServerFaultError,
+    SkippedError,
 )
-from aiovbo.testing import BackupServer, Fault
+from aiovbo.testing import BackupFleet, BackupServer, Fault, World
 
 
 class Hands:
@@ -111,7 +115,6 @@ async def test_a_refused_password_is_tried_once_however_many_ask(version: str) -
                     await client.restore_sessions()
             assert backup.refused_logons == 1
             hands.seconds += 2
-            backup.password = "wrong"
             with pytest.raises(AuthenticationError):
                 await client.restore_sessions()
             assert backup.refused_logons == 2
@@ -213,6 +216,38 @@ async def test_a_hanging_logon_is_bounded_by_the_deadline_and_says_what_hung() -
             assert answer.error is not None
             assert answer.error.phase == "read"
             assert answer.elapsed < 0.6
+
+
+async def test_one_wrong_password_is_refused_three_times_by_a_fleet_and_not_two_hundred() -> None:
+    """The others are skipped, and say why; after the cool-down they are tried anew."""
+    hands = Hands()
+    async with BackupFleet(200, sessions=1) as backups:
+        servers = [server_of(b, credentials=Password("TECH\\monitor", "wrong")) for b in backups]
+        async with Fleet(servers, retries=0, clock=hands.clock) as fleet:
+            for refused in (3, 3, 6):
+                result = await fleet.restore_sessions()
+                assert sum(backup.refused_logons for backup in backups) == refused
+                kinds = Counter(type(answer.error) for answer in result.failed)
+                assert kinds == {AuthenticationError: 3, SkippedError: 197}
+                assert "3 other servers refused" in str(result.failed[-1].error)
+                hands.seconds += 200
+
+
+async def test_a_right_password_is_held_up_by_nobody() -> None:
+    """Once one server has accepted it, all others are logged on to; some that refuse it change nothing."""
+    common, refusing = BackupServer().password, (3, 4, 5, 6)
+    async with BackupFleet(
+        [
+            BackupServer(World(n, sessions=1), password="another" if n in refusing else common)
+            for n in range(30)
+        ]
+    ) as backups:
+        servers = [server_of(backup, credentials=Password("TECH\\monitor", common)) for backup in backups]
+        async with Fleet(servers, retries=0) as fleet:
+            result = await fleet.restore_sessions(started_after=timedelta(days=400))
+            assert {type(answer.error) for answer in result.failed} == {AuthenticationError}
+            assert len(result.failed) == 4
+            assert len(result.items) == 26
 
 
 @pytest.mark.parametrize("secret", ["& + % \\ ü \U0001f511 =;", "plain"])
