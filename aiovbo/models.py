@@ -117,9 +117,9 @@ class Model:
 
     server: str = ""
     """The name of the server it came from."""
-    links: Links = field(factory=Links, hash=False)
+    links: Links = field(factory=Links, hash=False, repr=False)
     """Relations to other resources."""
-    extra: JsonObject = field(default=NOTHING_MORE, hash=False)
+    extra: JsonObject = field(default=NOTHING_MORE, hash=False, repr=False)
     """What the server sent beyond the fields, under the API's own names."""
 
     def to_dict(self) -> dict[str, Any]:
