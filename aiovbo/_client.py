@@ -85,7 +85,7 @@ class Client:
             strict=strict,
             clock=clock or Clock(),
         )
-        guard = LockoutGuard(1, logon_cooldown, options.clock)
+        guard = LockoutGuard(1, [server], logon_cooldown, options.clock)
         self._bind(server, options, HttpPool(options, [server], http), guard)
 
     @classmethod
@@ -107,6 +107,11 @@ class Client:
     def name(self) -> str:
         """The server's name."""
         return self.server.name
+
+    @property
+    def is_out_of_reach(self) -> bool:
+        """Whether the last request found nobody there; False while nothing was asked."""
+        return self._requester.is_out_of_reach
 
     @property
     def api_version(self) -> ApiVersion | None:

@@ -88,7 +88,7 @@ class Fleet:
         self._options = options
         self._pool = HttpPool(options, members, http)
         self._clients: dict[str, Client] = {}
-        guard = LockoutGuard(lockout_guard, logon_cooldown, options.clock)
+        guard = LockoutGuard(lockout_guard, members, logon_cooldown, options.clock)
         for server in members:
             if server.name in self._clients:
                 message = f"two servers are called {server.name!r}: give one a name=... of its own"

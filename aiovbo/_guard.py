@@ -4,9 +4,10 @@ Knows verdicts on credentials; how a logon is sent is handed in.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
 
-from aiovbo._config import Clock, Credentials
+from aiovbo._config import Clock, Credentials, Server
 from aiovbo._wire import VERDICTS, Reply
 from aiovbo.errors import SkippedError
 
@@ -18,25 +19,37 @@ class LockoutGuard:
     """Lets the same credentials be tried on a few servers at once, until one of them accepts them.
 
     Once `limit` servers have refused them and none has accepted, the others are not asked, for as long as a
-    verdict counts. Domain accounts lock after a few wrong passwords, on whichever server.
+    verdict counts. Domain accounts lock after a few wrong passwords, on whichever server. Credentials that no
+    more than `limit` servers share are none of its business.
     """
 
-    def __init__(self, limit: int, verdicts_count_for: float, clock: Clock) -> None:
+    def __init__(
+        self, limit: int, servers: Iterable[Server], verdicts_count_for: float, clock: Clock
+    ) -> None:
         self._limit = limit
+        self._shared = Counter(server.credentials for server in servers)
         self._counts_for = verdicts_count_for
         self._clock = clock
         self._trials: dict[Credentials, _Trial] = {}
 
     async def logon(
-        self, server: str, credentials: Credentials, post: Callable[[], Awaitable[Reply]]
+        self,
+        server: str,
+        credentials: Credentials,
+        post: Callable[[], Awaitable[Reply]],
+        sign_of_life: Callable[[], Awaitable[None]],
     ) -> Reply:
-        """What `post()` is answered, once it may be sent.
+        """What `post()` is answered, once it may be sent; in doubt only where there is a sign of life.
 
-        Raises: SkippedError where the credentials were refused too often already.
+        Raises: SkippedError where the credentials were refused too often already; what `sign_of_life` raises.
         """
+        if self._shared[credentials] <= self._limit:
+            return await post()
         trial = self._trials.setdefault(credentials, _Trial(self._limit))
         turn = _Turn(trial.turns)
         if not self._lately(trial.accepted):
+            # A server that does not answer would keep its turn, and all others waiting for theirs.
+            await sign_of_life()
             await turn.take()
         try:
             if self._lately(trial.accepted):

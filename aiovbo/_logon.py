@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from copy import copy
 
-from aiovbo._config import Assertion, Bearer, Credentials, Options, Password
+from aiovbo._config import Assertion, Bearer, Options, Password, Server
 from aiovbo._guard import LockoutGuard
 from aiovbo._tasks import SharedCalls
 from aiovbo._wire import VERDICTS, Grant, Reply, Sealed, checked_token, read_grant, refusal
@@ -42,18 +42,19 @@ class Logon:
 
     def __init__(
         self,
-        credentials: Credentials,
-        server: str,
+        server: Server,
         options: Options,
         guard: LockoutGuard,
         post: Callable[[Sealed[dict[str, str]]], Awaitable[Reply]],
+        sign_of_life: Callable[[], Awaitable[None]],
     ) -> None:
-        self._credentials = credentials
-        self._server = server
+        self._credentials = server.credentials
+        self._server = server.name
         self._options = options
         self._guard = guard
         self._clock = options.clock
         self._post = post
+        self._sign_of_life = sign_of_life
         self._calls: SharedCalls[Token] = SharedCalls()
         self._token: Token | None = None
         self._renewal: Grant | None = None
@@ -104,7 +105,9 @@ class Logon:
                 return self._take(reply)
             log.info("the refresh token was refused, logging on anew")
         form = await _form(credentials)
-        reply = await self._guard.logon(self._server, credentials, lambda: self._post(form))
+        reply = await self._guard.logon(
+            self._server, credentials, lambda: self._post(form), self._sign_of_life
+        )
         if reply.status in VERDICTS:
             # A provider may have given what was true a moment ago; the same secret is not tried twice.
             newer = await _form(credentials)

@@ -191,7 +191,8 @@ class Run(Generic[T]):
 
     def start(self) -> None:
         """Begin to ask, each server in a task of its own."""
-        for client in self._clients:
+        # Who was out of reach the last time is asked last, and keeps nobody's slot.
+        for client in sorted(self._clients, key=lambda client: client.is_out_of_reach):
             task = asyncio.create_task(self._ask(client), name=f"aiovbo {client.name}")
             # However a task ends, even cancelled before its first step, the consumer hears of it.
             task.add_done_callback(self._queue.put_nowait)

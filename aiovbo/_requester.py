@@ -75,7 +75,10 @@ class Requester:
         if server.api_version != "auto":
             self.version = server.api_version
         self._versions: SharedCalls[ApiVersion] = SharedCalls()
-        self._logon = Logon(server.credentials, server.name, options, guard, self._post_logon)
+        self._logon = Logon(server, options, guard, self._post_logon, self._sign_of_life)
+        self._has_answered = False
+        self.is_out_of_reach = False
+        """Whether the last request found nobody there."""
         self._logging_on: Attempt | None = None
         self._turns: asyncio.Semaphore | None = None
         self._credit = _CREDIT
@@ -177,7 +180,9 @@ class Requester:
             log.debug(
                 "%s: %s %s: HTTP %d", self._server.name, request.method, request.url.raw_path, reply.status
             )
+            self._has_answered, self.is_out_of_reach = True, False
             return reply, token
+        self.is_out_of_reach = isinstance(failure, UnreachableError)
         if request.logged_on and token is None:
             self.at(self._token_url(), failure, "POST")
         return failure, token
@@ -228,14 +233,30 @@ class Requester:
     def _first_in_line(self) -> Attempt | None:
         return self._logging_on
 
+    async def _sign_of_life(self) -> None:
+        """Nothing, once the server has answered anything at all.
+
+        Raises: ServerError where it does not.
+        """
+        if not self._has_answered:
+            url = url_for(self._server.url, probe_target(self.version or API_VERSIONS[-1]))
+            async with self._first_attempt() as attempt:
+                await self._pool.exchange(attempt, "GET", url, tls=self._server.tls, headers=_ACCEPT)
+            self._logging_on = None
+            self._has_answered = True
+
+    def _first_attempt(self) -> Attempt:
+        """The try that all wait for who want to be logged on."""
+        limit = self._options.connect_timeout + self._options.read_timeout
+        self._logging_on = self._pool.attempt(min(limit, self._options.deadline))
+        return self._logging_on
+
     async def _post_logon(self, fields: Sealed[dict[str, str]]) -> Reply:
         """A logon's answer, granted or refused; sent once more where the kept connection proves dead."""
-        limit = self._options.connect_timeout + self._options.read_timeout
         for may_repeat in (True, False):
-            attempt = self._pool.attempt(min(limit, self._options.deadline))
+            attempt = self._first_attempt()
             try:
                 async with attempt:
-                    self._logging_on = attempt
                     reply = await self._pool.exchange(
                         attempt,
                         "POST",
@@ -252,7 +273,7 @@ class Requester:
             else:
                 # Not where it was cancelled: whoever waited for it tells how far it had come.
                 self._logging_on = None
-                if reply.status != 200 and reply.status not in VERDICTS:  # noqa: PLR2004
+                if reply.status != 200 and reply.status not in VERDICTS:  # noqa: PLR2004  # success
                     raise refusal(reply, self._clock.now(), self.version)
                 return reply
         raise AssertionError  # the second round returns or raises

@@ -250,6 +250,21 @@ async def test_a_right_password_is_held_up_by_nobody() -> None:
             assert len(result.items) == 26
 
 
+async def test_servers_that_do_not_answer_keep_no_other_from_being_logged_on_to() -> None:
+    """Ten silent ones stand first in line, while the password is still to be proven."""
+    async with BackupFleet(30, sessions=1, versions=("v4",)) as backups:
+        for backup in list(backups)[:10]:
+            backup.fail(Fault.stall(), times=None)
+        servers = [server_of(backup, api_version="v4") for backup in backups]
+        async with Fleet(servers, retries=0, deadline=2) as fleet:
+            async with fleet.restore_sessions(started_after=timedelta(days=400)) as query:
+                answers = query.answers()
+                first = [await anext(answers) for _ in range(20)]
+                await answers.aclose()
+        assert all(answer.error is None for answer in first)
+        assert max(answer.elapsed for answer in first) < 1
+
+
 @pytest.mark.parametrize("secret", ["& + % \\ ü \U0001f511 =;", "plain"])
 async def test_every_password_arrives_as_it_is(secret: str) -> None:
     """Form-encoded right, whatever characters it has; the user name too."""
