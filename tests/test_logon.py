@@ -257,10 +257,9 @@ async def test_servers_that_do_not_answer_keep_no_other_from_being_logged_on_to(
             backup.fail(Fault.stall(), times=None)
         servers = [server_of(backup, api_version="v4") for backup in backups]
         async with Fleet(servers, retries=0, deadline=2) as fleet:
-            async with fleet.restore_sessions(started_after=timedelta(days=400)) as query:
-                answers = query.answers()
-                first = [await anext(answers) for _ in range(20)]
-                await answers.aclose()
+            answers = fleet.restore_sessions(started_after=timedelta(days=400)).answers()
+            first = [await anext(answers) for _ in range(20)]
+            await answers.aclose()
         assert all(answer.error is None for answer in first)
         assert max(answer.elapsed for answer in first) < 1
 
