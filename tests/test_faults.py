@@ -3,18 +3,15 @@
 import asyncio
 import gzip
 import zlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
-from backups import server_of
+from backups import beside_a_healthy_server, server_of
 from documents import V4_EXAMPLE
-from harness import Bystander, FaultProxy, black_hole, closed_port
+from harness import FaultProxy, black_hole, closed_port
 from harness import proxy as toxics
 from harness.raw import RawServer, Script, fin, http, repeat, rst, send, sleep, stall, vbo_routes
 
 from aiovbo import (
-    Fleet,
     Password,
     PayloadError,
     ResponseError,
@@ -27,25 +24,7 @@ from aiovbo import (
 from aiovbo.testing import BackupServer
 
 LOGIN = Password("u", "p")
-LIMITS = {"connect_timeout": 0.3, "read_timeout": 0.3, "deadline": 1.0, "retries": 0}
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-
-
-@asynccontextmanager
-async def beside_a_healthy_server(server: Server, **limits: object) -> AsyncIterator[Fleet]:
-    """A fleet of `server` and a healthy one, which is polled all along and must not notice anything."""
-    async with BackupServer() as healthy:
-        settings = {**LIMITS, **limits}
-        async with Fleet([server_of(healthy, name="healthy"), server], **settings) as fleet:  # type: ignore[arg-type]  # as given
-
-            async def ask() -> int:
-                return len(await fleet["healthy"].restore_sessions())
-
-            assert await ask() == 40
-            async with Bystander(ask) as bystander:
-                yield fleet
-                while len(bystander.latencies) < 3:
-                    await asyncio.sleep(0.01)
 
 
 async def error_of(server: Server, **limits: object) -> ServerError:

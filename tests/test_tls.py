@@ -3,36 +3,17 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from backups import server_of
-from harness import Bystander, tls
+from backups import beside_a_healthy_server
+from harness import tls
 from harness.raw import RawServer, vbo_routes
 
 from aiovbo import TLS, Client, ConfigError, Fleet, Password, Server, ServerTimeoutError, TlsError
-from aiovbo.testing import BackupServer
 
 Trust = Callable[[], TLS]
-
-
-@asynccontextmanager
-async def beside_a_healthy_server(servers: Iterable[Server]) -> AsyncIterator[Fleet]:
-    """A fleet of `servers` and a healthy one, which is polled all along and must not notice anything."""
-    async with BackupServer() as healthy:
-        well = server_of(healthy, name="healthy")
-        async with Fleet([well, *servers], connect_timeout=0.4, retries=0) as fleet:
-
-            async def ask() -> int:
-                return len(await fleet["healthy"].restore_sessions())
-
-            assert await ask() == 40
-            async with Bystander(ask) as bystander:
-                yield fleet
-                while len(bystander.latencies) < 3:
-                    await asyncio.sleep(0.01)
 
 
 def trusting_the_good() -> TLS:
@@ -64,7 +45,7 @@ async def test_each_bad_certificate_has_its_reason_and_sees_no_byte_of_ours(name
     trust = trusting_the_good() if foreign else TLS(ca_file=identity.ca_file)
     async with RawServer(vbo_routes(), ssl=identity.context) as raw:
         server = Server(raw.url, Password("u", "p"), api_version="v4", tls=trust, name="bad")
-        async with beside_a_healthy_server([server]) as fleet:
+        async with beside_a_healthy_server(server) as fleet:
             with pytest.raises(TlsError) as caught:
                 await fleet["bad"].restore_sessions()
             await asyncio.sleep(0.1)
@@ -111,7 +92,7 @@ async def test_a_certificate_that_is_not_the_pinned_one_gets_no_password() -> No
     """The error tells the new fingerprint; no byte of a request was sent."""
     async with RawServer(vbo_routes(), ssl=tls.renewed().context) as raw:
         server = Server(raw.url, Password("u", "p"), tls=TLS(pin=tls.good().pin), name="bad")
-        async with beside_a_healthy_server([server]) as fleet:
+        async with beside_a_healthy_server(server) as fleet:
             with pytest.raises(TlsError) as caught:
                 await fleet["bad"].restore_sessions()
             await asyncio.sleep(0.1)
@@ -148,7 +129,7 @@ async def test_a_handshake_that_stalls_ends_with_the_connect_timeout() -> None:
     """As where https is spoken to a plain port that waits for a request."""
     async with RawServer(vbo_routes()) as raw:
         server = Server(raw.url.replace("http:", "https:"), Password("u", "p"), name="bad")
-        async with beside_a_healthy_server([server]) as fleet:
+        async with beside_a_healthy_server(server) as fleet:
             with pytest.raises(ServerTimeoutError, match="speak https") as caught:
                 await fleet["bad"].restore_sessions()
         assert caught.value.phase == "tls"
@@ -164,7 +145,7 @@ async def test_a_plain_answer_to_a_handshake_is_no_tls() -> None:
 
     async with RawServer(talk_http) as raw:
         server = Server(raw.url.replace("http:", "https:"), Password("u", "p"), name="bad")
-        async with beside_a_healthy_server([server]) as fleet:
+        async with beside_a_healthy_server(server) as fleet:
             with pytest.raises(TlsError) as caught:
                 await fleet["bad"].restore_sessions()
         assert caught.value.reason == "not_tls"
