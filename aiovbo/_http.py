@@ -126,7 +126,8 @@ class Attempt:
         first = self._behind() if self.phase == "queue" else None
         phase = first.phase if first else self.phase
         doing = in_words.get(phase, phase)
-        if asyncio.get_running_loop().time() >= self._ends:
+        # A timer may fire a little early, by the resolution of the clock.
+        if asyncio.get_running_loop().time() >= self._ends - 0.001:
             what = f"the deadline of {self._options.deadline:g} s passed while {doing}"
         elif phase in ("dns", "connect", "tls"):
             what = f"no connection within {self._options.connect_timeout:g} s, while {doing}"
@@ -237,8 +238,11 @@ class HttpPool:
             for server in self._servers:
                 if server.tls.insecure:
                     log.warning("%s: its certificate is not checked (insecure=True)", server.name)
+            spare = await in_thread(_spare_descriptors)
+            if self.closed:
+                raise ClosedError("closed while it was opened")
             if self._session is None:
-                self._session = self._make_session(await in_thread(_spare_descriptors))
+                self._session = self._make_session(spare)
             self._loop = asyncio.get_running_loop()
         return self._check()
 

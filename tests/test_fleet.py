@@ -175,6 +175,16 @@ async def test_closing_the_fleet_ends_a_stream_with_an_error() -> None:
         await fleet.aclose()
 
 
+async def test_closing_while_it_opens_leaves_no_session_behind() -> None:
+    """Whoever opened it is told; nothing is left that nobody would close."""
+    fleet = Fleet(["vbo1"], Password("u", "p"))
+    opening = asyncio.create_task(fleet.__aenter__())
+    await asyncio.sleep(0)
+    await fleet.aclose()
+    with pytest.raises(ClosedError):
+        await opening
+
+
 async def test_closing_while_awaited_is_an_error_for_the_one_who_waits() -> None:
     """A result that would lack servers is no result."""
     async with BackupFleet(3) as backups:
