@@ -1,0 +1,108 @@
+"""The models against the vendor's schemas: every property has a field, every enum value is known."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from aiovbo import (
+    BackupOrganization,
+    RestoreSession,
+    RestoreSessionEvent,
+    RestoreSessionEventStatus,
+    RestoreSessionEventType,
+    RestoreSessionResult,
+    RestoreSessionState,
+    RestoreSessionStatistics,
+    RestoreSessionType,
+    ServiceInstance,
+)
+from aiovbo.models import OURS, Model, OpenEnum, api_name
+
+DOCUMENTS = Path(__file__).parents[2] / "shared" / "openapi"
+
+# Source: schemas of the same names in the vendor's OpenAPI document for v8, read 2026-11-23.
+PROPERTIES: dict[str, tuple[type[Model], str]] = {
+    "RESTRestoreSession": (
+        RestoreSession,
+        """id name organization type creationTime endTime state result initiatedBy details scopeName clientHost
+        reason eTag _links""",
+    ),
+    "RESTRestoreSessionEvent": (
+        RestoreSessionEvent,
+        """itemName itemType itemSizeBytes source target id type status startTime endTime duration title
+        message order organizationId backedUpOrganizationId userId groupId siteId teamId _links""",
+    ),
+    "RESTRestoreSessionStatistics": (
+        RestoreSessionStatistics,
+        "totalItemsCount restoredItemsCount failedItemsCount skippedItemsCount warnings errors items",
+    ),
+    "RESTBackupOrganization": (BackupOrganization, "id name type _links"),
+    "RESTServiceInstance": (ServiceInstance, "installationId version"),
+}
+ENUMS: dict[tuple[str, str], tuple[type[OpenEnum], str]] = {
+    ("RESTRestoreSession", "type"): (RestoreSessionType, "Vex Veod Vesp Vet"),
+    ("RESTRestoreSession", "state"): (RestoreSessionState, "Working Stopped"),
+    ("RESTRestoreSession", "result"): (RestoreSessionResult, "Success Warning Failed"),
+    ("RESTRestoreSessionEvent", "type"): (
+        RestoreSessionEventType,
+        "None Save Export Send Restore View",
+    ),
+    ("RESTRestoreSessionEvent", "status"): (
+        RestoreSessionEventStatus,
+        "Running Success Warning Failed Cancelled Skipped",
+    ),
+}
+
+
+def vendor(version: str) -> dict[str, Any]:
+    """The schemas of the vendor's document, which is not part of the project."""
+    file = DOCUMENTS / f"vb365-{version}.json"
+    if not file.is_file():
+        pytest.skip("the vendor's OpenAPI documents are not part of the project")
+    schemas: dict[str, Any] = json.loads(file.read_text())["components"]["schemas"]
+    return schemas
+
+
+def reachable(model: type[Model]) -> set[str]:
+    """The API's names of what a model has a field for."""
+    own = {api_name(field.name) for field in attrs.fields(model) if field.name not in OURS}
+    return own | {"_links"}
+
+
+@pytest.mark.parametrize("schema", PROPERTIES)
+def test_every_property_has_a_field(schema: str) -> None:
+    """And no field has a name that the API does not know."""
+    model, names = PROPERTIES[schema]
+    assert reachable(model) == {*names.split(), "_links"}
+
+
+@pytest.mark.parametrize(("schema", "name"), ENUMS)
+def test_every_enum_value_is_known(schema: str, name: str) -> None:
+    """As it is written, and in any case."""
+    enum, values = ENUMS[schema, name]
+    for value in values.split():
+        assert enum(value).is_known
+        assert enum(value.lower()) is enum(value)
+    assert not enum("Sideways").is_known
+
+
+@pytest.mark.parametrize("schema", PROPERTIES)
+def test_the_table_is_the_vendors(schema: str) -> None:
+    """Where the vendor's document for v8 is at hand."""
+    _, names = PROPERTIES[schema]
+    assert set(names.split()) == set(vendor("v8")[schema]["properties"])
+
+
+@pytest.mark.parametrize("version", ["v6", "v7", "v8"])
+def test_no_version_has_a_property_or_a_value_that_we_lack(version: str) -> None:
+    """The schemas of older versions are smaller."""
+    schemas = vendor(version)
+    for schema, (model, _) in PROPERTIES.items():
+        if schema in schemas:
+            assert set(schemas[schema]["properties"]) <= reachable(model)
+    for (schema, name), (enum, _) in ENUMS.items():
+        for value in schemas[schema]["properties"][name]["enum"]:
+            assert enum(value).is_known
