@@ -27,8 +27,8 @@ DOCUMENTS = Path(__file__).parents[2] / "shared" / "openapi"
 PROPERTIES: dict[str, tuple[type[Model], str]] = {
     "RESTRestoreSession": (
         RestoreSession,
-        """id name organization type creationTime endTime state result initiatedBy details scopeName clientHost
-        reason eTag _links""",
+        """id name organization type creationTime endTime state result initiatedBy details scopeName
+        clientHost reason eTag _links""",
     ),
     "RESTRestoreSessionEvent": (
         RestoreSessionEvent,
