@@ -75,6 +75,14 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of what we depend on, and unsafe constructs in what we wrote."""
+    session.install("bandit[toml]>=1.8", "pip-audit>=2.9", "-e", ".")
+    session.run("bandit", "-q", "-c", "pyproject.toml", "-r", "aiovbo")
+    session.run("pip-audit", "--skip-editable")
+
+
+@nox.session(default=False)
 def fix(session: nox.Session) -> None:
     """What linter and formatter can put right by themselves; changes files."""
     session.install("ruff>=0.12")
