@@ -345,10 +345,10 @@ class Client:
         self, url: URL, cls: type[M], operation: Operation, keeps: Callable[[M], bool]
     ) -> AsyncGenerator[Page[M]]:
         paging: Paging[M] = Paging(self._follow)
-        ahead: asyncio.Task[tuple[Page[M], URL | None]] | None = None
+        ahead: asyncio.Task[tuple[Page[M], URL | PayloadError | None]] | None = None
         try:
             page, following = await self._page(url, cls, operation, keeps, paging)
-            while following is not None:
+            while isinstance(following, URL):
                 ahead = asyncio.create_task(self._page(following, cls, operation, keeps, paging))
                 if page.items or page.rejected:
                     yield page
@@ -356,6 +356,9 @@ class Client:
                 ahead = None
             # The last one also when it is empty: it says whether the listing is complete.
             yield page
+            if following is not None:
+                # Only now, so that what had come is not lost with what cannot be had.
+                raise following
         finally:
             if ahead is not None:
                 ahead.cancel()
@@ -370,7 +373,7 @@ class Client:
         operation: Operation,
         keeps: Callable[[M], bool],
         paging: Paging[M],
-    ) -> tuple[Page[M], URL | None]:
+    ) -> tuple[Page[M], URL | PayloadError | None]:
         def read(reply: Reply) -> Listing[M]:
             return decode_listing(reply.body, cls, self.name, self)
 
@@ -392,14 +395,15 @@ class Client:
             raise self._requester.at(url, error)
         for problem in problems:
             log.warning("%s: %s: set aside %s", self.name, url.raw_path, problem)
+        following: URL | PayloadError | None
         try:
             following = paging.next_url(url, listing, news=news)
         except (PayloadError, LinkError) as error:
             failure = PayloadError(f"paging: {error}", phase="paging", retryable=False)
-        else:
-            paging.complete &= not rejected
-            return Page(items, tuple(rejected), paging.complete), following
-        raise self._requester.at(url, failure)
+            following = self._requester.at(url, failure)
+            paging.complete = False
+        paging.complete &= not rejected
+        return Page(items, tuple(rejected), paging.complete), following
 
     def _follow(self, href: str, asked: URL) -> URL:
         prefix = self.server.url.raw_path.rstrip("/")

@@ -28,6 +28,7 @@ class Paging(Generic[M]):
         self._last: list[object] = []
         self._idle = 0
         self._guessed = False
+        self._total: int | None = None
         self.received = 0
         """Rows on the pages so far, as the server counts them."""
         self.complete = True
@@ -54,6 +55,11 @@ class Paging(Generic[M]):
         """
         self._asked.add(url)
         self.received += len(listing)
+        if listing.total is not None:
+            if self._total is not None and listing.total < self._total:
+                # Rows went away while we paged: those behind them moved up, perhaps past us.
+                self.complete = False
+            self._total = listing.total
         repeated = bool(self._page) and self._page == self._last
         self._last, self._page = self._page, []
         if repeated and self._guessed:

@@ -95,6 +95,22 @@ async def test_a_total_that_was_not_reached_means_there_is_more() -> None:
     assert not answer.complete
 
 
+async def test_rows_that_go_away_while_paging_make_a_listing_incomplete() -> None:
+    """Those behind them move up, past what was read: it shows in the total."""
+    gone = iter([0, 5, 5])
+
+    def pager(offset: int, _: int) -> dict[str, Any]:
+        table = rows(next(gone), 25)
+        page = {"results": table[offset : offset + 10], "limit": 10, "totalCount": len(table)}
+        more = {"_links": {"next": {"href": f"?offset={offset + 10}"}}}
+        return page | (more if offset + 10 < len(table) else {})
+
+    answer, _ = await read(pager, "v6")
+    assert answer.error is None
+    assert len(answer.items) == 20
+    assert not answer.complete
+
+
 async def test_a_server_that_ignores_our_offset_is_not_asked_for_ever() -> None:
     """The same full page again is the end of what can be had, and completeness is not shown."""
     answer, queries = await read(lambda _, __: {"results": rows(0, 30), "limit": 30})
@@ -120,6 +136,7 @@ async def test_pages_that_lead_in_circles_are_an_error_and_what_came_is_kept(pag
     assert answer.error.phase == "paging"
     assert not answer.complete
     assert len(queries) <= 6
+    assert bool(answer.items) is bool(pager(0, 0)["results"])
 
 
 async def test_a_next_link_that_leads_elsewhere_is_the_servers_error() -> None:
@@ -128,6 +145,7 @@ async def test_a_next_link_that_leads_elsewhere_is_the_servers_error() -> None:
     answer, queries = await read(lambda _, __: {"results": rows(0, 2), **elsewhere})
     assert isinstance(answer.error, PayloadError)
     assert "evil.example" in str(answer.error)
+    assert len(answer.items) == 2
     assert len(queries) == 1
 
 
