@@ -76,6 +76,7 @@ class Front:
             form=form,
             token=token if scheme.lower() == "bearer" else None,
             cookies=request.cookies,
+            document=await _document(request),
         )
         return received, call
 
@@ -85,6 +86,15 @@ class Front:
         if reply.cookie is not None:
             response.set_cookie(COOKIE, reply.cookie, httponly=True, samesite="Strict")
         return response
+
+
+async def _document(request: web.BaseRequest) -> object:
+    if request.content_type != "application/json":
+        return None
+    try:
+        return json.loads(await request.read() or b"null")
+    except ValueError:
+        return None
 
 
 def _response(reply: Reply) -> web.Response:

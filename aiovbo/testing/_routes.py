@@ -5,7 +5,7 @@ aiohttp: a `Call` comes in, a `Reply` goes out.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 from uuid import UUID
 
@@ -31,6 +31,7 @@ COOKIE = "vbo-antiforgery"
 
 _DEFAULT_LIMIT = 30
 _V5 = 5
+_CONFLICTS_SINCE = 8
 _COOKIES_SINCE = 7
 _END_TIME_FILTERS_SINCE = 8
 _VENDOR_LOGON_ERRORS_SINCE = 6
@@ -48,6 +49,8 @@ class Call:
     form: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
     token: str | None = attrs.field(default=None, repr=False)
     cookies: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
+    document: object = None
+    """The body, where it is JSON."""
 
     def parameter(self, name: str) -> str | None:
         """A query parameter, whatever its case; None where it is absent or empty."""
@@ -82,28 +85,43 @@ class Habits:
     rejected_token_answer: Literal["401", "empty"]
 
 
-class _ParameterError(ValueError):
+class ParameterError(ValueError):
     """A query parameter that cannot be understood."""
 
 
-class _NotFoundError(LookupError):
+class NotFoundError(LookupError):
     """A resource that is not there."""
 
 
+class RefusedError(RuntimeError):
+    """Something that the present state forbids."""
+
+
 @attrs.frozen
-class _Route:
+class Route:
+    """What a method and a path lead to, in which versions."""
+
     method: str
+    """GET or POST."""
     path: re.Pattern[str]
+    """The path below the version, in lower case."""
     since: int
+    """The first version that has it."""
     answer: Callable[["Api", Call, re.Match[str]], Reply]
-    needs_token: bool = True
+    """Makes the good answer."""
+    needs_token: bool = attrs.field(default=True, kw_only=True)
+    """Whether only who is logged on may ask."""
+    until: int = attrs.field(default=99, kw_only=True)
+    """The last version that has it."""
 
 
 class Api:
     """The REST API of one backup server: its world, its users and its habits."""
 
-    def __init__(self, world: World, desk: LogonDesk, habits: Habits) -> None:
-        self._world = world
+    def __init__(self, world: World, desk: LogonDesk, habits: Habits, routes: Sequence["Route"]) -> None:
+        self.world = world
+        """What there is to tell."""
+        self._routes = routes
         self._desk = desk
         self._habits = habits
 
@@ -112,23 +130,26 @@ class Api:
         if call.version not in self._habits.versions:
             return Reply(404)
         # Paths are looked up before tokens: an unknown one is 404 for anybody.
-        for route in _ROUTES:
+        for route in self._routes:
             found = route.path.fullmatch(call.path)
-            if found and call.version >= route.since:
+            if found and route.since <= call.version <= route.until:
                 return self._follow(route, found, call)
         return Reply(404)
 
-    def _follow(self, route: _Route, found: re.Match[str], call: Call) -> Reply:
+    def _follow(self, route: Route, found: re.Match[str], call: Call) -> Reply:
         if call.method != route.method:
             return Reply(405, error_body(call.version, f"{call.method} is not allowed here."))
         if route.needs_token and (rejection := self._rejection(call)):
             return rejection
         try:
             return route.answer(self, call, found)
-        except _ParameterError as error:
+        except ParameterError as error:
             code = "ParameterValidationFailure"
             return Reply(400, error_body(call.version, str(error), code))
-        except _NotFoundError as error:
+        except RefusedError as error:
+            status = 409 if call.version >= _CONFLICTS_SINCE else 400
+            return Reply(status, error_body(call.version, str(error), "OperationConflict"))
+        except NotFoundError as error:
             return Reply(404, error_body(call.version, str(error), "ResourceNotFound"))
 
     def _rejection(self, call: Call) -> Reply | None:
@@ -163,33 +184,43 @@ class Api:
 
     def list_sessions(self, call: Call, _found: re.Match[str]) -> Reply:
         """Restore sessions: a page of them, or a bare array."""
-        sessions = _filtered(call, self._world.sessions)
+        sessions = _filtered(call, self.world.sessions)
+        links = self.links(call)
+        return self.listing(call, [session_body(session, links) for session in sessions], "RestoreSessions")
+
+    def listing(self, call: Call, bodies: list[Json], path: str) -> Reply:
+        """The part of a listing that was asked for: a page of it, or a bare array."""
         is_page = call.version >= PAGES_SINCE or (call.version == _V5 and self._habits.v5_shape == "page")
-        window = self._window(call, len(sessions), is_page=is_page)
-        links = self._links(call)
-        shown = sessions[window.offset : window.offset + window.limit]
-        bodies = [session_body(session, links) for session in shown]
+        window = self._window(call, len(bodies), is_page=is_page)
+        shown = bodies[window.offset : window.offset + window.limit]
         if not is_page:
-            return Reply(200, bodies)
-        return Reply(200, page_body(bodies, window, links, "RestoreSessions", call.query))
+            return Reply(200, shown)
+        return Reply(200, page_body(shown, window, self.links(call), path, call.query))
+
+    @property
+    def now_ticks(self) -> int:
+        """The world's present, in ticks."""
+        return to_ticks(self.world.now)
 
     def get_session(self, call: Call, found: re.Match[str]) -> Reply:
         """One restore session."""
-        return Reply(200, session_body(self._session(found), self._links(call)))
+        return Reply(200, session_body(self.session(found), self.links(call)))
 
     def get_organization(self, call: Call, found: re.Match[str]) -> Reply:
         """The backed-up organization of a session."""
-        return Reply(200, organization_body(self._session(found), self._links(call)))
+        return Reply(200, organization_body(self.session(found), self.links(call)))
 
-    def _links(self, call: Call) -> Links:
+    def links(self, call: Call) -> Links:
+        """Hrefs in the manner of the version that was asked."""
         return Links(call.version, self._habits.host_name)
 
-    def _session(self, found: re.Match[str]) -> WorldSession:
+    def session(self, found: re.Match[str]) -> WorldSession:
+        """The session that a path names."""
         try:
-            return self._world.session(UUID(found["id"]))
+            return self.world.session(UUID(found["id"]))
         except (ValueError, KeyError):
             msg = f"Restore session with the ID '{found['id']}' was not found."
-            raise _NotFoundError(msg) from None
+            raise NotFoundError(msg) from None
 
     def _window(self, call: Call, total: int, *, is_page: bool) -> Window:
         most = self._habits.page_limit_max if is_page else total
@@ -220,7 +251,7 @@ def _ordered(call: Call, sessions: list[WorldSession]) -> list[WorldSession]:
     order_by = (call.parameter("orderBy") or "CreationTime").lower()
     ascending = (call.parameter("orderAsc") or "false").lower()
     if order_by not in {"creationtime", "endtime"} or ascending not in {"true", "false"}:
-        raise _ParameterError("orderBy is CreationTime or EndTime, orderAsc is true or false.")
+        raise ParameterError("orderBy is CreationTime or EndTime, orderAsc is true or false.")
 
     def place(session: WorldSession) -> tuple[bool, int, int]:
         if order_by == "creationtime":
@@ -237,7 +268,7 @@ def _time(call: Call, name: str) -> int | None:
         return None if text is None else to_ticks(text)
     except (ValueError, OverflowError):
         msg = f"The value '{text}' is not valid for {name}."
-        raise _ParameterError(msg) from None
+        raise ParameterError(msg) from None
 
 
 def _integer(call: Call, name: str, *, at_least: int) -> int | None:
@@ -246,16 +277,18 @@ def _integer(call: Call, name: str, *, at_least: int) -> int | None:
         return None
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or int(text) < at_least:
         msg = f"The value '{text}' is not valid for {name}."
-        raise _ParameterError(msg)
+        raise ParameterError(msg)
     return int(text)
 
 
-_SESSION = r"restoresessions/(?P<id>[^/]+)"
-_ROUTES = (
-    _Route("POST", re.compile("token"), 4, Api.log_on, needs_token=False),
-    _Route("POST", re.compile("token/logout"), 7, Api.log_out),
-    _Route("GET", re.compile("serviceinstance"), 6, Api.service_instance),
-    _Route("GET", re.compile("restoresessions"), 4, Api.list_sessions),
-    _Route("GET", re.compile(_SESSION), 4, Api.get_session),
-    _Route("GET", re.compile(f"{_SESSION}/organization"), 4, Api.get_organization),
+SESSION = r"restoresessions/(?P<id>[^/]+)"
+"""The path of one session."""
+ROUTES = (
+    Route("POST", re.compile("token"), 4, Api.log_on, needs_token=False),
+    Route("POST", re.compile("token/logout"), 7, Api.log_out),
+    Route("GET", re.compile("serviceinstance"), 6, Api.service_instance),
+    Route("GET", re.compile("restoresessions"), 4, Api.list_sessions),
+    Route("GET", re.compile(SESSION), 4, Api.get_session),
+    Route("GET", re.compile(f"{SESSION}/organization"), 4, Api.get_organization),
 )
+"""The routes to log on, and to restore sessions themselves."""

@@ -20,8 +20,9 @@ from aiovbo.testing._faults import Fault, FaultScript, PlannedFault
 from aiovbo.testing._http import Front
 from aiovbo.testing._listener import Listener
 from aiovbo.testing._logon import LogonDesk
+from aiovbo.testing._neighbours import NEIGHBOUR_ROUTES
 from aiovbo.testing._requests import ReceivedRequest
-from aiovbo.testing._routes import Api, Habits
+from aiovbo.testing._routes import ROUTES, Api, Habits
 from aiovbo.testing._thread import in_thread
 from aiovbo.testing._world import World
 
@@ -115,7 +116,9 @@ class BackupServer:
             refused_logon_answer=refused_logon_answer,
             rejected_token_answer=rejected_token_answer,
         )
-        self._front = Front(Api(self.world, self._desk, habits), self._faults, self._prefix)
+        self._front = Front(
+            Api(self.world, self._desk, habits, (*ROUTES, *NEIGHBOUR_ROUTES)), self._faults, self._prefix
+        )
         self._running: _Running | None = None
 
     @property

@@ -1,0 +1,271 @@
+"""What surrounds a restore session: its events, statistics and contents; starting and stopping one.
+
+Knows the API's paths and shapes around a session, version by version. Must not know sockets or TLS.
+"""
+
+import re
+from collections.abc import Callable
+from random import Random
+from typing import Any, cast
+from uuid import NAMESPACE_DNS, UUID, uuid5
+
+from aiovbo.testing._answers import Json, Links, session_body
+from aiovbo.testing._routes import (
+    SESSION,
+    Api,
+    Call,
+    NotFoundError,
+    ParameterError,
+    RefusedError,
+    Reply,
+    Route,
+)
+from aiovbo.testing._times import TICKS_PER_SECOND, to_text, to_ticks
+from aiovbo.testing._world import WorldSession
+
+_TYPES = {name.lower(): name for name in ("Vex", "Veod", "Vesp", "Vet")}
+_ITEMS = {"Vex": "Message", "Veod": "File", "Vesp": "Document", "Vet": "Post"}
+_V6, _V8 = 6, 8
+
+
+def _organization_id(name: str | None) -> UUID:
+    return uuid5(NAMESPACE_DNS, name or "")
+
+
+def events_of(session: WorldSession, now_ticks: int) -> list[Json]:
+    """The events of a session so far, in their order, the same for the same session.
+
+    Source: RESTRestoreSessionEvent, v6 to v8, 2026-11-23.
+    """
+    rng = Random(f"{session.id} events")  # noqa: S311  # plausible, no secret
+    end = session.end_ticks or now_ticks
+    events: list[Json] = []
+    for order in range(rng.randint(2, 7)):
+        share = rng.random()
+        start = session.creation_ticks + round((end - session.creation_ticks) * share)
+        length = rng.randrange(1, 90 * TICKS_PER_SECOND)
+        size = rng.choice((0, rng.randrange(1, 10**9), 2**53 + rng.randrange(10**6)))
+        seconds, fraction = divmod(length, TICKS_PER_SECOND)
+        events.append(
+            {
+                "id": str(UUID(int=rng.getrandbits(128), version=4)),
+                "type": rng.choice(("None", "Save", "Export", "Send", "Restore", "View")),
+                "status": rng.choice(("Success", "Success", "Success", "Warning", "Failed", "Skipped")),
+                "startTime": to_text(start),
+                "endTime": to_text(start + length),
+                "duration": f"00:{seconds // 60:02}:{seconds % 60:02}.{fraction:07}",
+                "title": f"Restoring item {order + 1}",
+                "message": "Item processed.",
+                "order": order,
+                "itemName": f"Item {order + 1}",
+                "itemType": _ITEMS.get(session.type, "Item"),
+                "itemSizeBytes": size,
+                "source": f"{session.organization}/backup",
+                "target": f"{session.organization}/original location",
+            }
+        )
+    return events
+
+
+def _event(event: Json, session: WorldSession, links: Links) -> Json:
+    more: Json = {}
+    if links.version >= _V8:
+        more["organizationId"] = str(_organization_id(session.organization))
+    path = f"RestoreSessions/{session.id}/Events/{event['id']}"
+    return event | more | {"_links": {"self": links.href(path)}}
+
+
+def list_events(api: Api, call: Call, found: re.Match[str]) -> Reply:
+    """What was done in a session."""
+    session, links = api.session(found), api.links(call)
+    events = [_event(event, session, links) for event in events_of(session, api.now_ticks)]
+    return api.listing(call, events, f"RestoreSessions/{session.id}/Events")
+
+
+def get_event(api: Api, call: Call, found: re.Match[str]) -> Reply:
+    """One event of a session."""
+    session, links = api.session(found), api.links(call)
+    for event in events_of(session, api.now_ticks):
+        if event["id"] == found["event"]:
+            return Reply(200, _event(event, session, links))
+    msg = f"Restore session event with the ID '{found['event']}' was not found."
+    raise NotFoundError(msg)
+
+
+def get_statistics(api: Api, _call: Call, found: re.Match[str]) -> Reply:
+    """What came of a session, in figures.
+
+    Source: RESTRestoreSessionStatistics, v8, 2026-11-23.
+    """
+    events = events_of(api.session(found), api.now_ticks)
+    failed = [event for event in events if event["status"] == "Failed"]
+    skipped = [event for event in events if event["status"] == "Skipped"]
+    body: Json = {
+        "totalItemsCount": len(events),
+        "restoredItemsCount": len(events) - len(failed) - len(skipped),
+        "failedItemsCount": len(failed),
+        "skippedItemsCount": len(skipped),
+        "warnings": [str(event["title"]) for event in events if event["status"] == "Warning"],
+        "errors": [str(event["title"]) for event in failed],
+        "items": [],
+    }
+    return Reply(200, body)
+
+
+def stop(api: Api, call: Call, found: re.Match[str]) -> Reply:
+    """Stop a session: an action up to v5, a path of its own later."""
+    if call.version < _V6 and call.document != {"stop": None}:
+        raise ParameterError("The action is not supported.")
+    session = api.session(found)
+    if session.state == "Stopped":
+        msg = f"Restore session '{session.id}' has been stopped already."
+        raise RefusedError(msg)
+    api.world.change(session.id, state="Stopped", end_time=api.world.now)
+    return Reply(200)
+
+
+def explore(api: Api, call: Call, found: re.Match[str]) -> Reply:
+    """Start a session, over an organization's backup or the tenant's own.
+
+    Source: RESTExploreOptions, v6 to v8, 2026-11-23; v4: "Exploring Organization", 2026-11-23.
+    """
+    options = _options(call)
+    kind = _TYPES.get(str(options.get("type") or "Vex").lower())
+    if kind is None:
+        msg = f"The value '{options['type']}' is not valid for type."
+        raise ParameterError(msg)
+    at = options.get("datetime")
+    if at is not None:
+        # Both `yyyy-MM-dd HH:mm:ss.SSS` and `yyyy.MM.dd hh:mm:ss` are documented.
+        day, _, rest = str(at).partition(" ")
+        try:
+            to_ticks(f"{day.replace('.', '-')} {rest}" if rest else str(at))
+        except ValueError:
+            msg = f"The value '{at}' is not valid for dateTime."
+            raise ParameterError(msg) from None
+    named = found.groupdict().get("organization")
+    name = api.world.organizations[0] if named is None else _named(api, named)
+    begun = api.world.add(type=kind, organization=name, creation_time=api.world.now, end_time=None)
+    return Reply(201, session_body(begun, api.links(call)))
+
+
+def _options(call: Call) -> dict[str, object]:
+    document: Any = call.document
+    if call.version < _V6 and isinstance(document, dict):
+        document = cast("dict[str, Any]", document).get("explore")
+    if not isinstance(document, dict):
+        raise ParameterError("Options to explore are missing.")
+    return {key.lower(): value for key, value in cast("dict[str, object]", document).items()}
+
+
+def _named(api: Api, organization_id: str) -> str:
+    for name in api.world.organizations:
+        if str(_organization_id(name)) == organization_id:
+            return name
+    msg = f"Organization with the ID '{organization_id}' was not found."
+    raise NotFoundError(msg)
+
+
+def _organization(name: str, links: Links) -> Json:
+    key = _organization_id(name)
+    return {
+        "type": "Office365",
+        "region": "Worldwide",
+        "id": str(key),
+        "name": name,
+        "officeName": name,
+        "isBackedup": True,
+        "_links": {"self": links.href(f"Organizations/{key}")},
+    }
+
+
+def list_organizations(api: Api, call: Call, _found: re.Match[str]) -> Reply:
+    """The organizations that the server looks after.
+
+    Source: RestOrganizationComposed, v6 to v8, 2026-11-23.
+    """
+    bodies = [_organization(name, api.links(call)) for name in api.world.organizations]
+    return api.listing(call, bodies, "Organizations")
+
+
+def get_organization(api: Api, call: Call, found: re.Match[str]) -> Reply:
+    """One organization that the server looks after."""
+    return Reply(200, _organization(_named(api, found["organization"]), api.links(call)))
+
+
+def list_job_sessions(api: Api, call: Call, _found: re.Match[str]) -> Reply:
+    """Runs of backup jobs, one an hour.
+
+    Source: RESTJobSession, v6 to v8, 2026-11-23.
+    """
+    hour = 3600 * TICKS_PER_SECOND
+    latest = api.now_ticks // hour * hour
+    bodies: list[Json] = []
+    for number in range(8):
+        begin = latest - number * hour
+        key = uuid5(NAMESPACE_DNS, f"job session {begin}")
+        bodies.append(
+            {
+                "id": str(key),
+                "details": None,
+                "creationTime": to_text(begin),
+                "endTime": to_text(begin + hour // 6),
+                "retryCount": 0,
+                "progress": 100,
+                "status": "Success",
+                "_links": {"self": api.links(call).href(f"JobSessions/{key}")},
+            }
+        )
+    return api.listing(call, bodies, "JobSessions")
+
+
+def _contents(kind: str, path: str, item: Callable[[str, Random], Json]) -> Route:
+    def listing(api: Api, call: Call, found: re.Match[str]) -> Reply:
+        session = api.session(found)
+        rng = Random(f"{session.organization} {kind}")  # noqa: S311  # plausible, no secret
+        domain = session.organization or "nobody.example"
+        bodies = [item(domain, rng) for _ in range(rng.randint(3, 12))]
+        return api.listing(call, bodies, f"RestoreSessions/{session.id}/{path}")
+
+    return Route("GET", re.compile(f"{SESSION}/{path.lower()}"), 4, listing)
+
+
+def _mailbox(domain: str, rng: Random) -> Json:
+    user = f"user{rng.randrange(1000)}"
+    key = str(UUID(int=rng.getrandbits(128), version=4))
+    return {"id": key, "name": user, "email": f"{user}@{domain}", "isArchive": False, "_links": {}}
+
+
+def _site(domain: str, rng: Random) -> Json:
+    number = rng.randrange(1000)
+    url = f"https://{domain.partition('.')[0]}.sharepoint.com/sites/{number}"
+    return {"id": f"{rng.getrandbits(64):x}", "name": f"Site {number}", "url": url, "_links": {}}
+
+
+def _team(domain: str, rng: Random) -> Json:
+    number = rng.randrange(1000)
+    key = str(UUID(int=rng.getrandbits(128), version=4))
+    mail = f"team{number}@{domain}"
+    return {"id": key, "displayName": f"Team {number}", "groupEmail": mail, "isArchived": False, "_links": {}}
+
+
+_ORGANIZATION = r"organizations/(?P<organization>[^/]+)"
+NEIGHBOUR_ROUTES = (
+    Route("GET", re.compile(f"{SESSION}/events"), 4, list_events),
+    Route("GET", re.compile(rf"{SESSION}/events/(?P<event>[^/]+)"), 6, get_event),
+    Route("GET", re.compile(f"{SESSION}/statistics"), 8, get_statistics),
+    Route("POST", re.compile(f"{SESSION}/action"), 4, stop, until=5),
+    Route("POST", re.compile(f"{SESSION}/stop"), 6, stop),
+    _contents("mailboxes", "organization/mailboxes", _mailbox),
+    _contents("oneDrives", "organization/oneDrives", _site),
+    _contents("sites", "organization/sites", _site),
+    _contents("teams", "organization/teams", _team),
+    Route("POST", re.compile(f"{_ORGANIZATION}/action"), 4, explore, until=5),
+    Route("POST", re.compile(f"{_ORGANIZATION}/explore"), 6, explore),
+    Route("POST", re.compile("organization/action"), 4, explore, until=5),
+    Route("POST", re.compile("organization/(operator)?explore"), 6, explore),
+    Route("GET", re.compile("organizations"), 4, list_organizations),
+    Route("GET", re.compile(_ORGANIZATION), 4, get_organization),
+    Route("GET", re.compile("jobsessions"), 4, list_job_sessions),
+)
+"""The routes around a restore session."""

@@ -1,0 +1,141 @@
+"""What surrounds a restore session, against the embedded backup server, on every version."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from backups import server_of
+from harness.cancel import cancel_at_every_await
+
+from aiovbo import (
+    Client,
+    ConfigError,
+    ConflictError,
+    NotFoundError,
+    ResponseError,
+    RestoreSessionState,
+    ServerTimeoutError,
+)
+from aiovbo.testing import BackupServer, Fault, World
+
+VERSIONS = ["v4", "v5", "v6", "v7", "v8"]
+
+
+def open_sessions(backup: BackupServer) -> int:
+    """How many sessions the server says are open."""
+    return sum(session.state == "Working" for session in backup.world.sessions)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_events_and_contents_of_every_session_are_listed(version: str) -> None:
+    """Page after page, typed, with links that lead on."""
+    async with (
+        BackupServer(World(sessions=4, speed=0), version=version) as backup,  # type: ignore[arg-type]  # parametrised
+        Client(server_of(backup)) as client,
+    ):
+        for session in await client.restore_sessions():
+            events = await session.events()
+            assert 2 <= len(events) <= 7
+            assert [event.order for event in events] == list(range(len(events)))
+            assert all(event.type and event.type.is_known and event.duration for event in events)
+            organization = await session.fetch_organization()
+            for query in (organization.mailboxes(), organization.one_drives(), organization.sites()):
+                assert len(await query) >= 3
+            if version != "v4":
+                assert len(await organization.teams()) >= 3
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_collections_and_the_installation_are_within_reach(version: str) -> None:
+    """Organizations and job sessions everywhere, the installation since v6."""
+    async with (
+        BackupServer(version=version) as backup,  # type: ignore[arg-type]  # parametrised
+        Client(server_of(backup)) as client,
+    ):
+        organizations = await client.organizations()
+        assert {found.name for found in organizations} == set(backup.world.organizations)
+        assert (await client.fetch(f"Organizations/{organizations[0].id}"))["name"] == organizations[0].name
+        assert len(await client.job_sessions()) == 8
+        if version in ("v4", "v5"):
+            with pytest.raises(NotFoundError):
+                await client.fetch_service_instance()
+        else:
+            assert (await client.fetch_service_instance()).installation_id is not None
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_statistics_need_v8(version: str) -> None:
+    """Elsewhere the error names it."""
+    async with (
+        BackupServer(version=version) as backup,  # type: ignore[arg-type]  # parametrised
+        Client(server_of(backup)) as client,
+    ):
+        session = (await client.restore_sessions())[0]
+        if version == "v8":
+            figures = await session.fetch_statistics()
+            assert figures.total_items_count == len(await session.events())
+        else:
+            with pytest.raises(ConfigError, match="needs API v8"):
+                await session.fetch_statistics()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_session_is_started_waited_for_and_stopped(version: str) -> None:
+    """Over an organization's backup and over the tenant's own; twice stopped is an error."""
+    async with (
+        BackupServer(World(sessions=0), version=version) as backup,  # type: ignore[arg-type]  # parametrised
+        Client(server_of(backup)) as client,
+    ):
+        organization = (await client.organizations())[2]
+        for whose in (None, organization):
+            session = await client.explore("Vesp", at=backup.world.now, organization=whose)
+            assert session.state is RestoreSessionState.WORKING
+            assert open_sessions(backup) == 1
+            with pytest.raises(ServerTimeoutError, match="waited for"):
+                await session.wait(timeout=0.1, every=0.02)
+            waiting = asyncio.create_task(session.wait(timeout=5, every=0.02))
+            await session.stop()
+            assert (await waiting).end_time is not None
+            with pytest.raises(ResponseError) as caught:
+                await session.stop()
+            assert isinstance(caught.value, ConflictError) is (version == "v8")
+        backup.world.remove(session.id)
+        with pytest.raises(NotFoundError):
+            await session.wait(lambda now: now.result == "never", timeout=5, every=0.02)
+
+
+async def test_wait_follows_a_session_of_a_world_that_goes_on_over_a_restart() -> None:
+    """The server is gone for a while; what is waited for comes all the same."""
+    world = World(sessions=0, speed=60)
+    going = world.add(end_time=world.now + timedelta(seconds=30))
+    async with BackupServer(world) as backup, Client(server_of(backup), retries=0) as client:
+        session = await client.fetch_restore_session(going.id)
+        waiting = asyncio.create_task(session.wait(timeout=10, every=0.05))
+        await asyncio.sleep(0.1)
+        backup.fail(Fault.drop(), times=3)
+        ended = await waiting
+        assert ended.state is RestoreSessionState.STOPPED
+        assert session.state is RestoreSessionState.WORKING
+
+
+@pytest.mark.parametrize("version", ["v4", "v8"])
+async def test_an_exploration_leaves_no_session_open_however_it_ends(version: str) -> None:
+    """By the end of the block, by an exception, or cancelled at any await: the server says so."""
+    async with (
+        BackupServer(World(sessions=0), version=version) as backup,  # type: ignore[arg-type]  # parametrised
+        Client(server_of(backup)) as client,
+    ):
+        with pytest.raises(KeyError):
+            async with client.explore("Vex"):
+                assert open_sessions(backup) == 1
+                raise KeyError
+        assert open_sessions(backup) == 0
+
+        async def operation() -> None:
+            async with client.explore("Vet") as session:
+                await session.refresh()
+
+        async def closed() -> None:
+            assert open_sessions(backup) == 0
+
+        assert await cancel_at_every_await(operation, closed) >= 3
