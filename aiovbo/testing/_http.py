@@ -54,6 +54,7 @@ class Front:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         fields = await request.post()
         form = {name: value for name, value in fields.items() if isinstance(value, str)}
+        document = await _document(request)
         received = ReceivedRequest(
             method=request.method,
             path=request.rel_url.raw_path,
@@ -64,6 +65,7 @@ class Front:
             token=token,
             form=tuple(fields),
             grant_type=form.get("grant_type", ""),
+            document=document,
             at=time.monotonic(),
         )
         if found is None:
@@ -76,7 +78,7 @@ class Front:
             form=form,
             token=token if scheme.lower() == "bearer" else None,
             cookies=request.cookies,
-            document=await _document(request),
+            document=document,
         )
         return received, call
 

@@ -56,13 +56,22 @@ class Refusal:
 class LogonDesk:
     """Gives out token pairs and knows which are good; all a server knows about its users."""
 
-    def __init__(
-        self, username: str, password: str, *, token_lifetime: int, lockout_after: int | None
+    def __init__(  # noqa: PLR0913  # each is one independent property of a server
+        self,
+        username: str,
+        password: str,
+        *,
+        token_lifetime: int,
+        lockout_after: int | None,
+        assertions: Mapping[str, str],
+        operators_only: bool,
     ) -> None:
         self._username = username
         self._password = password
         self._token_lifetime = token_lifetime
         self._lockout_after = lockout_after
+        self._assertions = assertions
+        self._operators_only = operators_only
         self._wrong_in_a_row = 0
         self._access: dict[str, tuple[float, str | None]] = {}
         self._refresh: dict[str, str] = {}
@@ -73,7 +82,14 @@ class LogonDesk:
     def grant(self, form: Mapping[str, str], *, needs_cookie: bool) -> Grant | Refusal:
         """A token pair for a form, or why not."""
         grant_type = form.get("grant_type", "")
-        known = {"password": self._password_grant, "refresh_token": self._refresh_grant}
+        known = {
+            "password": self._password_grant,
+            "refresh_token": self._refresh_grant,
+            "urn:ietf:params:oauth:grant-type:jwt-bearer": self._assertion_grant,
+            "operator": self._assertion_grant,
+        }
+        if self._operators_only and grant_type not in {"operator", "refresh_token"}:
+            return Refusal("invalid_grant", "Only restore operators may log on.")
         if grant_type not in known:
             return Refusal("unsupported_grant_type", f"Grant type '{grant_type}' is not supported.")
         refusal = known[grant_type](form)
@@ -112,6 +128,13 @@ class LogonDesk:
             return Refusal("invalid_grant", why)
         self.logons += 1
         self._wrong_in_a_row = 0
+        return None
+
+    def _assertion_grant(self, form: Mapping[str, str]) -> Refusal | None:
+        if self._assertions.get(form.get("client_id", "")) != form.get("assertion", ""):
+            self.refused_logons += 1
+            return Refusal("invalid_grant", "The assertion is invalid or expired.")
+        self.logons += 1
         return None
 
     def _refresh_grant(self, form: Mapping[str, str]) -> Refusal | None:

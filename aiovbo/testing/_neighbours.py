@@ -26,6 +26,8 @@ from aiovbo.testing._world import WorldSession
 _TYPES = {name.lower(): name for name in ("Vex", "Veod", "Vesp", "Vet")}
 _ITEMS = {"Vex": "Message", "Veod": "File", "Vesp": "Document", "Vet": "Post"}
 _V6, _V8 = 6, 8
+_EXPLORED_WITH_200 = (6, 7)
+"""Versions whose documents answer so; all others say 201."""
 
 
 def _organization_id(name: str | None) -> UUID:
@@ -72,7 +74,8 @@ def _event(event: Json, session: WorldSession, links: Links) -> Json:
     if links.version >= _V8:
         more["organizationId"] = str(_organization_id(session.organization))
     path = f"RestoreSessions/{session.id}/Events/{event['id']}"
-    return event | more | {"_links": {"self": links.href(path)}}
+    around = {"self": links.href(path)} if links.version >= _V6 else {}
+    return event | more | {"_links": around}
 
 
 def list_events(api: Api, call: Call, found: re.Match[str]) -> Reply:
@@ -121,7 +124,7 @@ def stop(api: Api, call: Call, found: re.Match[str]) -> Reply:
         msg = f"Restore session '{session.id}' has been stopped already."
         raise RefusedError(msg)
     api.world.change(session.id, state="Stopped", end_time=api.world.now)
-    return Reply(200)
+    return Reply(204 if call.version >= _V8 else 200)
 
 
 def explore(api: Api, call: Call, found: re.Match[str]) -> Reply:
@@ -146,7 +149,7 @@ def explore(api: Api, call: Call, found: re.Match[str]) -> Reply:
     named = found.groupdict().get("organization")
     name = api.world.organizations[0] if named is None else _named(api, named)
     begun = api.world.add(type=kind, organization=name, creation_time=api.world.now, end_time=None)
-    return Reply(201, session_body(begun, api.links(call)))
+    return Reply(200 if call.version in _EXPLORED_WITH_200 else 201, session_body(begun, api.links(call)))
 
 
 def _options(call: Call) -> dict[str, object]:
@@ -185,12 +188,22 @@ def list_organizations(api: Api, call: Call, _found: re.Match[str]) -> Reply:
     Source: RestOrganizationComposed, v6 to v8, 2026-11-23.
     """
     bodies = [_organization(name, api.links(call)) for name in api.world.organizations]
-    return api.listing(call, bodies, "Organizations")
+    return api.listing(call, bodies, "Organizations", pages_since=_V8)
 
 
 def get_organization(api: Api, call: Call, found: re.Match[str]) -> Reply:
     """One organization that the server looks after."""
     return Reply(200, _organization(_named(api, found["organization"]), api.links(call)))
+
+
+def get_own_organization(api: Api, _call: Call, _found: re.Match[str]) -> Reply:
+    """The organization of a user who is a tenant.
+
+    Source: RESTLoggedInOrganization, v6 to v8, 2026-11-23.
+    """
+    name = api.world.organizations[0]
+    key = str(_organization_id(name))
+    return Reply(200, {"id": key, "name": name, "type": "Office365", "isBackedup": True})
 
 
 def list_job_sessions(api: Api, call: Call, _found: re.Match[str]) -> Reply:
@@ -266,6 +279,7 @@ NEIGHBOUR_ROUTES = (
     Route("POST", re.compile("organization/(operator)?explore"), 6, explore),
     Route("GET", re.compile("organizations"), 4, list_organizations),
     Route("GET", re.compile(_ORGANIZATION), 4, get_organization),
+    Route("GET", re.compile("organization"), 4, get_own_organization),
     Route("GET", re.compile("jobsessions"), 4, list_job_sessions),
 )
 """The routes around a restore session."""

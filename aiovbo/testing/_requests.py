@@ -29,6 +29,8 @@ class ReceivedRequest:
     """Names of the form fields that were sent."""
     grant_type: str
     """What kind of logon was asked for; empty elsewhere."""
+    document: object = attrs.field(repr=False)
+    """The JSON that was sent; None without any."""
     at: float
     """When it came, in seconds of `time.monotonic()`."""
     status: int | None = None

@@ -31,9 +31,8 @@ COOKIE = "vbo-antiforgery"
 
 _DEFAULT_LIMIT = 30
 _V5 = 5
-_CONFLICTS_SINCE = 8
+_V8 = 8
 _COOKIES_SINCE = 7
-_END_TIME_FILTERS_SINCE = 8
 _VENDOR_LOGON_ERRORS_SINCE = 6
 
 
@@ -147,7 +146,7 @@ class Api:
             code = "ParameterValidationFailure"
             return Reply(400, error_body(call.version, str(error), code))
         except RefusedError as error:
-            status = 409 if call.version >= _CONFLICTS_SINCE else 400
+            status = 409 if call.version >= _V8 else 400
             return Reply(status, error_body(call.version, str(error), "OperationConflict"))
         except NotFoundError as error:
             return Reply(404, error_body(call.version, str(error), "ResourceNotFound"))
@@ -176,7 +175,7 @@ class Api:
     def log_out(self, call: Call, _found: re.Match[str]) -> Reply:
         """End the token pair that the call came with."""
         self._desk.log_out(call.token or "")
-        return Reply(204)
+        return Reply(204 if call.version >= _V8 else 200)
 
     def service_instance(self, _call: Call, _found: re.Match[str]) -> Reply:
         """Build and installation."""
@@ -188,9 +187,9 @@ class Api:
         links = self.links(call)
         return self.listing(call, [session_body(session, links) for session in sessions], "RestoreSessions")
 
-    def listing(self, call: Call, bodies: list[Json], path: str) -> Reply:
+    def listing(self, call: Call, bodies: list[Json], path: str, *, pages_since: int = PAGES_SINCE) -> Reply:
         """The part of a listing that was asked for: a page of it, or a bare array."""
-        is_page = call.version >= PAGES_SINCE or (call.version == _V5 and self._habits.v5_shape == "page")
+        is_page = call.version >= pages_since or (call.version == _V5 and self._habits.v5_shape == "page")
         window = self._window(call, len(bodies), is_page=is_page)
         shown = bodies[window.offset : window.offset + window.limit]
         if not is_page:
@@ -237,7 +236,7 @@ def _filtered(call: Call, sessions: list[WorldSession]) -> list[WorldSession]:
         sessions = [one for one in sessions if one.creation_ticks > earliest]
     if latest is not None:
         sessions = [one for one in sessions if one.creation_ticks < latest]
-    if call.version < _END_TIME_FILTERS_SINCE:
+    if call.version < _V8:
         return sessions
     earliest, latest = _time(call, "endTimeFrom"), _time(call, "endTimeTo")
     if earliest is not None:

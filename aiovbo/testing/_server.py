@@ -6,7 +6,7 @@ know the client that talks to it.
 
 import asyncio
 import ssl
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Literal, Self
@@ -61,6 +61,8 @@ class BackupServer:
     - `host_name`: its own name in absolute links, which clients cannot resolve.
     - `token_lifetime`: seconds that an access token is good for.
     - `lockout_after`: wrong passwords in a row after which the right one is refused too.
+    - `assertions`: client IDs, each with the assertion that logs it on, as application or as operator.
+    - `operators_only`: whether nobody but restore operators may log on, as an administrator can set.
     - `path_prefix`: what a reverse proxy would put in front of `/vN`.
     - `page_limit_max`: most items on a page.
     - `v5_shape`: how v5 lists; sources differ.
@@ -85,6 +87,8 @@ class BackupServer:
         host_name: str = "abc.tech.local",
         token_lifetime: int = 3600,
         lockout_after: int | None = None,
+        assertions: Mapping[str, str] | None = None,
+        operators_only: bool = False,
         path_prefix: str = "",
         page_limit_max: int = 10_000,
         v5_shape: Literal["page", "array"] = "page",
@@ -105,7 +109,14 @@ class BackupServer:
         self._tls = tls
         self._prefix = f"/{path_prefix}".rstrip("/").replace("//", "/")
         self._faults = FaultScript()
-        self._desk = LogonDesk(username, password, token_lifetime=token_lifetime, lockout_after=lockout_after)
+        self._desk = LogonDesk(
+            username,
+            password,
+            token_lifetime=token_lifetime,
+            lockout_after=lockout_after,
+            assertions={} if assertions is None else assertions,
+            operators_only=operators_only,
+        )
         habits = Habits(
             name=name,
             newest=int(version[1:]),

@@ -73,7 +73,7 @@ async def test_wrong_password_is_refused_in_the_manner_of_the_version(connect, v
         assert answer.body["error"] == "invalid_grant"
 
 
-@pytest.mark.parametrize("grant_type", ["", "operator", "client_credentials"])
+@pytest.mark.parametrize("grant_type", ["", "integration", "client_credentials"])
 async def test_unknown_grant_is_refused_with_400(connect, grant_type):
     """What the server cannot do is not a wrong password."""
     client = await connect(log_on=False)
@@ -129,12 +129,40 @@ async def test_logout_ends_the_pair(connect, version):
     """After a logout neither token is good, and other pairs still are."""
     client = await connect(version=version)
     other = (await client.grant(f"/{version}/token", **password_form(client))).body
-    assert (await client.ask("POST", f"/{version}/token/logout")).status == 204
+    status = (await client.ask("POST", f"/{version}/token/logout")).status
+    assert status == (204 if version == "v8" else 200)
     assert (await client.get(f"/{version}/RestoreSessions")).status == 401
     form = {"grant_type": "refresh_token", "refresh_token": client.refresh_token}
     assert (await client.grant(f"/{version}/token", **form)).status == 401
     token = other["access_token"]
     assert (await client.get(f"/{version}/RestoreSessions", token=token)).status == 200
+
+
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+
+
+@pytest.mark.parametrize("grant_type", [JWT_BEARER, "operator"])
+async def test_an_assertion_opens_what_it_was_given_for(connect, grant_type):
+    """Only that of the same client ID; a wrong one is a refused logon."""
+    client = await connect(log_on=False, assertions={"app": "signed"})
+    waived = {"disable_antiforgery_token": "true"}
+    form = {"grant_type": grant_type, "client_id": "app", "assertion": "signed"} | waived
+    token = (await client.grant("/v8/token", **form)).body["access_token"]
+    assert (await client.get("/v8/RestoreSessions", token=token)).status == 200
+    for wrong in ({"assertion": "forged"}, {"client_id": "other"}, {"assertion": ""}):
+        assert (await client.grant("/v8/token", **form | wrong)).status == 401
+    assert (client.server.logons, client.server.refused_logons) == (1, 3)
+
+
+async def test_a_server_for_operators_only_refuses_everybody_else(connect):
+    """A password that is right, and an application; a refresh token is still taken."""
+    client = await connect(log_on=False, assertions={"app": "signed"}, operators_only=True)
+    form = {"client_id": "app", "assertion": "signed"}
+    assert (await client.grant("/v8/token", **password_form(client))).status == 401
+    assert (await client.grant("/v8/token", grant_type=JWT_BEARER, **form)).status == 401
+    pair = (await client.grant("/v8/token", grant_type="operator", **form)).body
+    refresh = {"grant_type": "refresh_token", "refresh_token": pair["refresh_token"]}
+    assert (await client.grant("/v8/token", **refresh)).status == 200
 
 
 async def test_logout_came_with_v7(connect):
