@@ -13,6 +13,7 @@ A tour, from the outside in:
 `aiovbo.testing` has a backup server to test against.
 """
 
+from aiovbo._certificate import Certificate, fetch_certificate
 from aiovbo._client import Client
 from aiovbo._config import TLS, Assertion, Bearer, Clock, Password, Server
 from aiovbo._explore import Exploration
@@ -68,6 +69,7 @@ __all__ = [
     "AuthenticationError",
     "BackupOrganization",
     "Bearer",
+    "Certificate",
     "Client",
     "Clock",
     "ClosedError",
@@ -116,4 +118,5 @@ __all__ = [
     "UnreachableError",
     "VboError",
     "__version__",
+    "fetch_certificate",
 ]

@@ -118,6 +118,14 @@ class Client:
         """The API version spoken; None while it has not been found out."""
         return self._requester.version
 
+    @property
+    def clock_skew(self) -> float | None:
+        """Seconds that the server's clock is ahead of ours, to the second; None while it has not told.
+
+        It is reported, and otherwise not trusted: no time limit depends on it.
+        """
+        return self._requester.clock_skew
+
     async def __aenter__(self) -> Self:
         await self._pool.open()
         return self

@@ -130,7 +130,10 @@ def _pin(text: str) -> str:
 
 @frozen
 class TLS:
-    """Whom to trust. Without arguments: the certificates that the operating system trusts."""
+    """Whom to trust. Without arguments: the certificates that the operating system trusts.
+
+    Files are read when a client or fleet is opened; one that is replaced later counts from the next opening.
+    """
 
     ca_file: str | None = field(default=None, converter=_path, kw_only=True)
     """PEM file of the authorities to trust, in place of the system's."""
@@ -155,7 +158,11 @@ class TLS:
             raise ConfigError(message)
 
 
-def _url(value: str | URL) -> URL:
+def server_url(value: str | URL) -> URL:
+    """A server's base URL, with scheme and port.
+
+    Raises: ConfigError where it can be none.
+    """
     text = str(value)
     if "@" in text.split("//", 1)[-1].split("/", 1)[0]:
         message = "a server's URL holds no user name or password: give them as Password(...)"
@@ -203,7 +210,7 @@ def _name(value: str | None) -> str:
 class Server:
     """One backup server: where it is, how to log on, whom to trust."""
 
-    url: URL = field(converter=_url)
+    url: URL = field(converter=server_url)
     """Scheme defaults to https, port to 4443; a path prefix (reverse proxy) is kept."""
     credentials: Credentials
     """How to log on."""

@@ -47,6 +47,9 @@ KEEP_ALIVE = 300.0
 SPARED_DESCRIPTORS = 32
 """File descriptors left to the rest of the application."""
 
+EXCUSED = 0.1
+"""Seconds that a timer may come late before what it ends is let look for an answer that came meanwhile."""
+
 _IS_IT_UP = "Is the server up, and does a firewall drop the connection?"
 _KEPT_HEADERS = ("Content-Type", "Retry-After", "Date")
 
@@ -54,7 +57,21 @@ _KEPT_HEADERS = ("Content-Type", "Retry-After", "Date")
 class Attempt:
     """One try at one request: which phase it is in, and when that phase must have ended."""
 
-    __slots__ = ("_aborted", "_behind", "_ends", "_left", "_options", "_pool", "_scope", "fresh", "phase")
+    __slots__ = (
+        "_aborted",
+        "_behind",
+        "_due",
+        "_ends",
+        "_excused",
+        "_left",
+        "_loop",
+        "_options",
+        "_pool",
+        "_scope",
+        "_timer",
+        "fresh",
+        "phase",
+    )
 
     def __init__(
         self,
@@ -72,11 +89,14 @@ class Attempt:
         self._left = left
         self._behind = behind
         self._aborted = False
+        self._excused = False
 
     async def __aenter__(self) -> Self:
-        self._ends = asyncio.get_running_loop().time() + self._left
-        self._scope = asyncio.timeout_at(self._ends)
+        self._loop = asyncio.get_running_loop()
+        self._due = self._ends = self._loop.time() + self._left
+        self._scope = asyncio.timeout_at(None)
         await self._scope.__aenter__()
+        self._timer = self._loop.call_at(self._ends, self._look_at_the_time)
         self._pool.attempts.add(self)
         return self
 
@@ -87,6 +107,7 @@ class Attempt:
         traceback: TracebackType | None,
     ) -> None:
         self._pool.attempts.discard(self)
+        self._timer.cancel()
         try:
             await self._scope.__aexit__(kind, error, traceback)
         except TimeoutError:
@@ -95,22 +116,39 @@ class Attempt:
     def enter(self, phase: Phase) -> None:
         """Begin a phase: connecting and reading have limits of their own within the deadline."""
         self.phase = phase
-        if self._scope.expired():
-            return
-        loop = asyncio.get_running_loop()
         limit = {
             "connect": self._options.connect_timeout,
             "read": self._options.read_timeout,
             "body": self._options.read_timeout,
         }.get(phase)
-        ends = self._ends if limit is None else min(self._ends, loop.time() + limit)
-        self._scope.reschedule(ends)
+        # The timer is left where it is: it looks here when it fires, and most requests end long before.
+        self._due = self._ends if limit is None else min(self._ends, self._loop.time() + limit)
+        if self._due < self._timer.when():
+            self._set_timer(self._due)
 
     def abort(self) -> None:
         """End it now, as its session closes."""
         self._aborted = True
+        self._end()
+
+    def _set_timer(self, when: float) -> None:
+        self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._look_at_the_time)
+
+    def _look_at_the_time(self) -> None:
+        now = self._loop.time()
+        if now < self._due - 0.001:
+            self._set_timer(self._due)
+        elif now - self._timer.when() > EXCUSED and not self._excused:
+            # Somebody held the loop: what came meanwhile is read before this is called a timeout.
+            self._excused = True
+            self._set_timer(now + EXCUSED / 10)
+        else:
+            self._end()
+
+    def _end(self) -> None:
         if not self._scope.expired():
-            self._scope.reschedule(asyncio.get_running_loop().time())
+            self._scope.reschedule(self._loop.time())
 
     def _failure(self) -> Exception:
         if self._aborted:
@@ -127,7 +165,7 @@ class Attempt:
         phase = first.phase if first else self.phase
         doing = in_words.get(phase, phase)
         # A timer may fire a little early, by the resolution of the clock.
-        if asyncio.get_running_loop().time() >= self._ends - 0.001:
+        if self._loop.time() >= self._ends - 0.001:
             what = f"the deadline of {self._options.deadline:g} s passed while {doing}"
         elif phase in ("dns", "connect", "tls"):
             what = f"no connection within {self._options.connect_timeout:g} s, while {doing}"
@@ -214,6 +252,7 @@ class HttpPool:
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._contexts: dict[TLS, ssl.SSLContext] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
         self._opening = asyncio.Lock()
         self.attempts: set[Attempt] = set()
         """What is under way."""
@@ -243,7 +282,7 @@ class HttpPool:
                 raise ClosedError("closed while it was opened")
             if self._session is None:
                 self._session = self._make_session(spare)
-            self._loop = asyncio.get_running_loop()
+            self._loop, self._process = asyncio.get_running_loop(), os.getpid()
         return self._check()
 
     def _make_session(self, spare: int | None) -> aiohttp.ClientSession:
@@ -262,6 +301,8 @@ class HttpPool:
         connector = _Connector(
             # A shared limit would be held by servers that do not answer.
             limit=0,
+            # Connections are kept, so names are rarely looked up; an old address would only be in the way.
+            use_dns_cache=False,
             keepalive_timeout=None if short else KEEP_ALIVE,
             force_close=short,
             resolver=_Resolver(),
@@ -277,6 +318,8 @@ class HttpPool:
     def _check(self) -> None:
         if self.closed:
             raise ClosedError("used after it was closed")
+        if os.getpid() != self._process:
+            raise ClosedError("used in another process than the one it was opened in: make one per process")
         if asyncio.get_running_loop() is not self._loop:
             raise ClosedError(
                 "used from another event loop than the one it was opened in: "
@@ -338,7 +381,7 @@ class HttpPool:
                 ) as response:
                     attempt.enter("body")
                     content = await self._read(response, attempt)
-                    kept = {k: v for k, v in response.headers.items() if k.title() in _KEPT_HEADERS}
+                    kept = {k: response.headers[k] for k in _KEPT_HEADERS if k in response.headers}
                     return Reply(response.status, kept, content)
         except (aiohttp.ClientError, OSError, RuntimeError, _TooLargeError) as error:
             closed = self.closed or session.closed
@@ -412,6 +455,11 @@ def translate(  # noqa: C901, PLR0911, PLR0912  # a table, one line of thought p
             return UnreachableError("no conversation came about", phase=phase)
         case _:
             return error
+
+
+def handshake_failure(error: OSError) -> UnreachableError:
+    """Our error for an OSError on the way to a TLS connection."""
+    return tls_error(error) if isinstance(error, ssl.SSLError) else _unreachable(error)
 
 
 def _unreachable(error: OSError) -> UnreachableError:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from typing import TypeVar
 
 from yarl import URL
@@ -25,9 +26,11 @@ from aiovbo._wire import (
     Sealed,
     probe_target,
     refusal,
+    seconds_ahead,
     token_form,
     token_target,
     url_for,
+    without_echo,
 )
 from aiovbo.errors import (
     AuthenticationError,
@@ -77,11 +80,17 @@ class Requester:
         self._versions: SharedCalls[ApiVersion] = SharedCalls()
         self._logon = Logon(server, options, guard, self._post_logon, self._sign_of_life)
         self._has_answered = False
+        self._skew: Callable[[], float | None] = lambda: None
         self.is_out_of_reach = False
         """Whether the last request found nobody there."""
         self._logging_on: Attempt | None = None
         self._turns: asyncio.Semaphore | None = None
         self._credit = _CREDIT
+
+    @property
+    def clock_skew(self) -> float | None:
+        """By how many seconds the server's clock is ahead of ours; None while it has not told its time."""
+        return self._skew()
 
     async def find_version(self, operation: Operation) -> ApiVersion:
         """The API version spoken: what was given, or the newest that the server offers, asked for once."""
@@ -165,12 +174,13 @@ class Requester:
                     await self._pool.open()
                     self._turns = asyncio.Semaphore(self._pool.connections)
                 async with self._turns:
+                    headers = token.headers(json=request.body is not None) if token else _ACCEPT
                     reply = await self._pool.exchange(
                         attempt,
                         request.method,
                         request.url,
                         tls=self._server.tls,
-                        headers=token.headers(json=request.body is not None) if token else _ACCEPT,
+                        headers=headers,
                         body=request.body,
                     )
         except ServerError as error:
@@ -181,7 +191,9 @@ class Requester:
                 "%s: %s %s: HTTP %d", self._server.name, request.method, request.url.raw_path, reply.status
             )
             self._has_answered, self.is_out_of_reach = True, False
-            return reply, token
+            if "Date" in reply.headers:
+                self._skew = partial(seconds_ahead, reply.headers["Date"], self._clock.now())
+            return without_echo(reply, headers), token
         self.is_out_of_reach = isinstance(failure, UnreachableError)
         if request.logged_on and token is None:
             self.at(self._token_url(), failure, "POST")
@@ -273,6 +285,7 @@ class Requester:
             else:
                 # Not where it was cancelled: whoever waited for it tells how far it had come.
                 self._logging_on = None
+                reply = without_echo(reply, fields)
                 if reply.status != 200 and reply.status not in VERDICTS:  # noqa: PLR2004  # success
                     raise refusal(reply, self._clock.now(), self.version)
                 return reply

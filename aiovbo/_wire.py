@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Generic, Literal, NoReturn, TypeVar, cast
-from urllib.parse import urlencode
+from urllib.parse import quote, quote_plus, urlencode
 from uuid import UUID
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from yarl import URL
 
 from aiovbo._config import ApiVersion
@@ -333,6 +333,24 @@ def _unsafe(href: str, why: str) -> LinkError:
 # --------------------------------------------------------------------------------------- errors
 
 
+_SECRET_FIELDS = ("Authorization", "password", "assertion", "refresh_token")
+_SHORTEST_SECRET = 4
+
+
+def without_echo(reply: Reply, sent: Sealed[dict[str, str]]) -> Reply:
+    """The answer without the secrets that were sent: servers and proxies quote what they refuse."""
+    if reply.status < 400:  # noqa: PLR2004  # no error, and nobody's error text
+        return reply
+    body = reply.body
+    for name in _SECRET_FIELDS:
+        secret = sent.content.get(name, "").removeprefix("Bearer ")
+        if len(secret) >= _SHORTEST_SECRET:
+            in_json = json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
+            for written in (secret, *in_json, quote(secret, safe=""), quote_plus(secret)):
+                body = body.replace(written.encode(), b"***")
+    return evolve(reply, body=body)
+
+
 def refusal(reply: Reply, now: datetime, version: str | None = None) -> ServerError:
     """The error for an answer that is no success.
 
@@ -388,13 +406,19 @@ def _retry_after(header: str | None, now: datetime) -> float | None:
         return None
     if re.fullmatch(r"\s*\d{1,12}\s*", header):
         return float(header)
+    ahead = seconds_ahead(header, now)
+    return None if ahead is None else max(0.0, ahead)
+
+
+def seconds_ahead(date: str, now: datetime) -> float | None:
+    """By how many seconds an HTTP date is later than `now`; None where it is no date."""
     try:
-        then = parsedate_to_datetime(header)
+        then = parsedate_to_datetime(date)
     except ValueError:
         return None
     if then.tzinfo is None:
         then = then.replace(tzinfo=UTC)
-    return max(0.0, (then - now).total_seconds())
+    return (then - now).total_seconds()
 
 
 # ---------------------------------------------------------------------------------------- tokens

@@ -171,6 +171,63 @@ def test_what_is_not_a_listing_is_a_payload_error(body: bytes) -> None:
         read(body)
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "9" * 5000])
+def test_a_number_that_json_has_not_or_nobody_can_hold_spoils_nothing_else(number: str) -> None:
+    """Refused with its body, or set aside with its item; never an infinity, and never another exception."""
+    body = array(session(1), session(2, eTag=0)).replace(b'"eTag": 0', f'"eTag": {number}'.encode())
+    try:
+        items, rejected = read(body)
+    except PayloadError:
+        return
+    assert [len(items), len(rejected)] == [1, 1]
+
+
+def test_a_text_that_is_not_utf_8_is_set_aside_with_its_item() -> None:
+    """Guessing would make a name of it that nobody has."""
+    body = json.dumps([session(1, name="\xe9t\xe9"), session(2)], ensure_ascii=False).encode("latin-1")
+    items, rejected = read(body)
+    assert (len(items), [r.index for r in rejected]) == (1, [0])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_an_answer_in_another_encoding_is_refused(encoding: str) -> None:
+    """JSON is UTF-8."""
+    with pytest.raises(PayloadError):
+        read(json.dumps([session(1)]).encode(encoding))
+
+
+def test_of_a_name_that_comes_twice_the_last_counts() -> None:
+    """On both paths alike."""
+    body = b'[{"id": "0800471b-d0e2-422b-9d7c-35d15661c3fb", "creationTime": "2020-01-01T00:00:00Z",'
+    fast, _ = read(body + b'"name": "a", "name": "b"}]')
+    tolerant, _ = read(body + b'"name": "a", "name": "b", "shade": 1}]')
+    assert fast[0].name == tolerant[0].name == "b"
+
+
+@pytest.mark.parametrize(
+    "text", ["0800471B-D0E2-422B-9D7C-35D15661C3FB", "{0800471b-d0e2-422b-9d7c-35d15661c3fb}"]
+)
+def test_an_id_is_the_same_however_it_is_written(text: str) -> None:
+    """In capitals or in braces, as Windows likes to write it."""
+    items, rejected = read(array(session(1, id=text)))
+    assert not rejected
+    assert str(items[0].id) == "0800471b-d0e2-422b-9d7c-35d15661c3fb"
+
+
+def test_what_contradicts_itself_is_kept_as_it_came() -> None:
+    """It ended before it began, or is Working with an end, or Stopped without: all of them are shown."""
+    items, rejected = read(
+        array(
+            session(1, creationTime="2020-01-02T00:00:00Z", endTime="2020-01-01T00:00:00Z"),
+            session(2, state="Working"),
+            session(3, state="Stopped", endTime=None),
+        )
+    )
+    assert (len(items), len(rejected)) == (3, 0)
+    assert items[0].end_time is not None
+    assert items[0].end_time < items[0].creation_time
+
+
 @pytest.mark.skipif(not SUITE.is_dir(), reason="the suite is not beside this checkout")
 def test_the_json_test_suite_raises_nothing_but_our_errors() -> None:
     """318 bodies: what must not parse is refused, and nothing but a VboError comes out."""

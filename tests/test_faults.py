@@ -12,6 +12,10 @@ from harness import proxy as toxics
 from harness.raw import RawServer, Script, fin, http, repeat, rst, send, sleep, stall, vbo_routes
 
 from aiovbo import (
+    AuthenticationError,
+    Bearer,
+    Client,
+    ConfigError,
     Password,
     PayloadError,
     ResponseError,
@@ -145,6 +149,43 @@ async def test_what_is_garbled_is_an_error_that_may_pass_and_never_an_empty_list
 async def test_an_odd_success_is_an_error_and_never_no_sessions(answer: bytes) -> None:
     """Empty, not modified, partial, a web page, a redirect."""
     assert isinstance(await error_behind(answer), PayloadError)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("where", ["sessions", "token"])
+@pytest.mark.parametrize(
+    "place", ["{other}/v4/x", "//{other_host}/v4/x", "file:///etc/passwd", "/v4/RestoreSessions"]
+)
+async def test_no_redirect_is_followed_wherever_it_leads(status: int, where: str, place: str) -> None:
+    """To another server, another scheme, a file, or back to itself; nobody else hears of the password."""
+    async with RawServer(vbo_routes()) as other:
+        there = place.format(other=other.url, other_host=f"127.0.0.1:{other.port}")
+        script = http(status, headers=[("Location", there)])
+        async with RawServer(vbo_routes(**{where: script})) as raw, Client(at(raw.url), retries=0) as client:
+            answer = await client.restore_sessions().answer()
+            asked = len(raw.requests)
+        assert isinstance(answer.error, PayloadError | ServerError)
+        assert "redirect" in str(answer.error)
+        assert other.received == 0
+        assert asked <= 2
+
+
+@pytest.mark.parametrize("text", ["vbo1\r\nX: y", "https://vbo1\x00", "https://vbo1/\n", "https://v bo1"])
+def test_a_server_url_with_control_characters_is_refused_here(text: str) -> None:
+    """Nothing of the caller's can end a line of a request."""
+    with pytest.raises(ConfigError):
+        Server(text, LOGIN)
+
+
+@pytest.mark.parametrize("token", ["a\r\nX: y", "a b", "ü", "", "x" * 70_000])
+async def test_a_token_that_no_header_can_hold_is_refused_here(token: str) -> None:
+    """Before anything is sent."""
+    async with RawServer(vbo_routes()) as raw:
+        server = Server(raw.url, Bearer(token), allow_http=True, api_version="v4")
+        async with Client(server) as client:
+            with pytest.raises(AuthenticationError):
+                await client.restore_sessions()
+        assert raw.received == 0
 
 
 @pytest.mark.parametrize("status", [405, 406, 415, 418, 299, 599, 501])

@@ -1,14 +1,27 @@
 """No password and no token shows anywhere: not in what we print, log, raise or pickle."""
 
 import asyncio
+import json
 import pickle
 from collections.abc import Awaitable, Callable
+from urllib.parse import quote, quote_plus
 
 import attrs
 import pytest
 from backups import server_of
 from harness.canary import Canary
-from harness.raw import RawServer, fin, http, json_answer, rst, send, stall, token_answer, vbo_routes
+from harness.raw import (
+    Connection,
+    RawServer,
+    fin,
+    http,
+    json_answer,
+    rst,
+    send,
+    stall,
+    token_answer,
+    vbo_routes,
+)
 
 from aiovbo import Bearer, Client, ConfigError, Fleet, Password, Server, VboError
 from aiovbo.testing import BackupServer, Fault
@@ -72,6 +85,31 @@ async def test_no_error_shows_a_secret(answer: object, where: str) -> None:
                 with pytest.raises(VboError) as caught:
                     result.raise_for_failures()
                 canary.assert_absent(caught.value, result)
+
+
+@pytest.mark.parametrize("written", [str, quote, quote_plus])
+async def test_a_server_that_quotes_what_it_was_sent_is_not_quoted(written: Callable[[str], str]) -> None:
+    """Neither the password in the refusal of a logon, nor the token in that of a listing."""
+    canary = Canary()
+    password, token = canary.secret("password"), canary.watch("token-0123456789abcdef")
+
+    async def quote_password(connection: Connection) -> None:
+        body = json.dumps({"message": f"bad: {written(password)}"}, ensure_ascii=False)
+        await connection.send(http(400, body.encode()))
+
+    async def quote_token(connection: Connection) -> None:
+        body = json.dumps({"message": f"may not: {written(token)}"})
+        await connection.send(http(403, body.encode()))
+
+    with canary.listening():
+        for routes in ({"token": quote_password}, {"sessions": quote_token}):
+            async with RawServer(vbo_routes(access_token=token, **routes)) as raw:
+                login = Password("u", password)
+                server = Server(raw.url, login, allow_http=True, api_version="v4")
+                async with Client(server, retries=0) as client:
+                    with pytest.raises(VboError, match=r"\*\*\*") as caught:
+                        await client.restore_sessions()
+                    canary.assert_absent(caught.value, str(caught.value))
 
 
 async def test_a_cancelled_request_shows_no_secret_in_our_frames() -> None:

@@ -4,14 +4,26 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from backups import beside_a_healthy_server
-from harness import tls
-from harness.raw import RawServer, vbo_routes
+from harness import closed_port, tls
+from harness.raw import RawServer, send, stall, vbo_routes
 
-from aiovbo import TLS, Client, ConfigError, Fleet, Password, Server, ServerTimeoutError, TlsError
+from aiovbo import (
+    TLS,
+    Client,
+    ConfigError,
+    Fleet,
+    Password,
+    Server,
+    ServerTimeoutError,
+    TlsError,
+    UnreachableError,
+    fetch_certificate,
+)
 
 Trust = Callable[[], TLS]
 
@@ -215,3 +227,62 @@ def test_one_way_of_trust_at_a_time() -> None:
     for arguments in ({"ca_file": "x", "insecure": True}, {"pin": "ab" * 32, "ca_file": "x"}):
         with pytest.raises(ConfigError):
             TLS(**arguments)  # type: ignore[arg-type]  # parametrised
+
+
+async def test_a_certificate_is_fetched_to_be_looked_at_and_its_pin_works() -> None:
+    """Subject, issuer, dates, names and fingerprint; no byte of a request is sent for it."""
+    identity = tls.good()
+    async with RawServer(vbo_routes(), ssl=identity.context) as raw:
+        found = await fetch_certificate(raw.url)
+        assert raw.received == 0
+        server = Server(raw.url, Password("u", "p"), api_version="v4", tls=TLS(pin=found.pin))
+        assert await fetch_certificate(server) == found
+        async with Client(server) as client:
+            assert await client.restore_sessions() == []
+    assert found.pin == identity.pin
+    assert "127.0.0.1" in found.names
+    assert found.not_before < datetime.now(UTC) < found.not_after
+    assert not found.is_self_signed
+    assert len(found.thumbprint) == 40
+
+
+@pytest.mark.parametrize("name", ["self_signed", "expired", "not_yet_valid", "wrong_host", "weak_ca"])
+async def test_a_certificate_that_nobody_trusts_can_be_looked_at(name: str) -> None:
+    """That is what it is for."""
+    identity: tls.Identity = getattr(tls, name)()
+    async with RawServer(vbo_routes(), ssl=identity.context) as raw:
+        found = await fetch_certificate(raw.url)
+    assert found.pin == identity.pin
+    assert found.is_self_signed == (name == "self_signed")
+    assert (found.not_after < datetime.now(UTC)) == (name == "expired")
+
+
+async def test_where_there_is_no_certificate_the_error_says_why() -> None:
+    """Refused, silent, unresolvable, plain HTTP, and another protocol."""
+    with closed_port() as port, pytest.raises(UnreachableError, match="refused") as refused:
+        await fetch_certificate(f"127.0.0.1:{port}")
+    assert refused.value.server == f"127.0.0.1:{port}"
+    with pytest.raises(UnreachableError, match="resolved"):
+        await fetch_certificate("nobody.invalid")
+    with pytest.raises(ConfigError, match="not https"):
+        await fetch_certificate("http://vbo1")
+    async with RawServer([stall()]) as silent:
+        with pytest.raises(ServerTimeoutError, match=r"0\.1 s"):
+            await fetch_certificate(f"127.0.0.1:{silent.port}", timeout=0.1)
+    async with RawServer([send(b"SSH-2.0-OpenSSH_9.2\r\n"), stall()]) as other:
+        with pytest.raises(TlsError) as caught:
+            await fetch_certificate(f"127.0.0.1:{other.port}")
+    assert caught.value.reason == "not_tls"
+
+
+async def test_a_ca_file_that_is_replaced_counts_from_the_next_opening(tmp_path: Path) -> None:
+    """A running client keeps the trust it was opened with, whole."""
+    file = tmp_path / "ca.pem"
+    file.write_bytes(Path(tls.good().ca_file).read_bytes())
+    async with RawServer(vbo_routes(), ssl=tls.good().context) as raw:
+        server = Server(raw.url, Password("u", "p"), api_version="v4", tls=TLS(ca_file=file))
+        async with Client(server) as client:
+            file.write_text("half a certifi")
+            assert await client.restore_sessions() == []
+        with pytest.raises(ConfigError, match="PEM"):
+            await Client(server).restore_sessions()
