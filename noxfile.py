@@ -75,6 +75,13 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def chaos(session: nox.Session) -> None:
+    """A minute of random faults on 50 servers: nothing lost, doubled, left behind or sent astray."""
+    session.install("-e", ".[dev]")
+    session.run("python", "tests/chaos.py", *session.posargs)
+
+
+@nox.session(default=False)
 def audit(session: nox.Session) -> None:
     """Known vulnerabilities of what we depend on, and unsafe constructs in what we wrote."""
     session.install("bandit[toml]>=1.8", "pip-audit>=2.9", "-e", ".")

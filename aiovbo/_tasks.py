@@ -50,6 +50,9 @@ class SharedCalls(Generic[T]):
         if not waiters and not task.done():
             task.cancel()
             await asyncio.wait([task])
+        if task.done() and not task.cancelled():
+            # Whoever was cancelled in the moment of its failure does not ask for it; asyncio would complain.
+            task.exception()
 
 
 async def in_thread(function: Callable[[], T]) -> T:

@@ -1,13 +1,15 @@
 """Cancelling at every point where it can be cancelled: out at once, nothing left, everything usable."""
 
 import asyncio
+import gc
 from datetime import timedelta
 
 import pytest
 from backups import server_of
 from harness.cancel import cancel_at_every_await
 
-from aiovbo import Client, Fleet
+from aiovbo import Client, Fleet, UnreachableError
+from aiovbo._tasks import SharedCalls
 from aiovbo.testing import BackupFleet, BackupServer, World
 
 ALL = timedelta(days=400)
@@ -99,3 +101,28 @@ async def test_opening_and_closing_are_cancelled_at_every_await() -> None:
             await nothing_left()
 
         assert await cancel_at_every_await(operation, closed) > 2
+
+
+async def test_a_shared_call_that_fails_while_its_last_waiter_is_cancelled_is_no_complaint() -> None:
+    """Nobody is left to hear of the error, and asyncio has nothing to report."""
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    calls: SharedCalls[None] = SharedCalls()
+    for pause in range(6):
+        go = asyncio.Event()
+
+        async def fail(go: asyncio.Event = go) -> None:
+            await go.wait()
+            raise UnreachableError("gone")
+
+        waiting = asyncio.create_task(calls.join("key", fail))
+        await asyncio.sleep(0)
+        go.set()
+        for _ in range(pause):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        _ = waiting.cancelled() or waiting.exception()
+        del waiting
+    gc.collect()
+    assert complaints == []

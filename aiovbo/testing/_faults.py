@@ -166,9 +166,10 @@ class Fault:
             answer = exchange.answer()
             begun = await _head(exchange, answer)
             body = _body(answer)
-            for start in range(0, len(body), size):
-                await exchange.pause(pause)
-                await begun.write(body[start : start + size])
+            with suppress(ConnectionError):  # the client may have gone meanwhile
+                for start in range(0, len(body), size):
+                    await exchange.pause(pause)
+                    await begun.write(body[start : start + size])
             return begun
 
         return cls(f"trickle({pause}, {size})", act)

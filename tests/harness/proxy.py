@@ -254,11 +254,16 @@ class _Link:
             stream.clear()
         for writer in self._writers:
             writer.close()
-            # Whoever takes in no more shall not hold this up; a reset has been an error already.
-            with contextlib.suppress(OSError):
-                async with asyncio.timeout(_CLOSING):
-                    await writer.wait_closed()
-            writer.transport.abort()
+            # A task of its own: cancelling whoever waits would cancel it for all others who wait.
+            closing = asyncio.ensure_future(writer.wait_closed())
+            try:
+                # Whoever takes in no more shall not hold this up.
+                await asyncio.wait([closing], timeout=_CLOSING)
+            finally:
+                writer.transport.abort()
+            await asyncio.wait([closing])
+            # A reset has been an error already.
+            _ = closing.cancelled() or closing.exception()
 
     async def _carry(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         try:
