@@ -17,7 +17,7 @@ from attrs import evolve
 from yarl import URL
 
 from aiovbo._config import API_VERSIONS, ApiVersion, Clock, Options, Server
-from aiovbo._decode import SLICE, Listing, decode_listing, decode_one
+from aiovbo._decode import Listing, decode_listing, decode_one
 from aiovbo._explore import Exploration
 from aiovbo._guard import LockoutGuard
 from aiovbo._http import HttpPool
@@ -389,14 +389,14 @@ class Client:
         items: list[M] = []
         rejected: list[Rejected] = []
         news = False
-        for some, others in listing.slices():
+        for number, (some, others) in enumerate(listing.slices()):
+            if number:
+                # A long answer must not hold the event loop.
+                await asyncio.sleep(0)
             fresh = paging.new(some)
             news |= bool(fresh)
             items += filter(keeps, fresh)
             rejected += [evolve(r, index=paging.received + r.index) for r in others]
-            if len(listing) > SLICE:
-                # A long answer must not hold the event loop.
-                await asyncio.sleep(0)
         problems = [f"item {r.index}: {r.reason} @ {r.path}" for r in rejected]
         if problems and self._options.strict:
             error = PayloadError("it has items that make no sense", problems=problems)

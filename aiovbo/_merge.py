@@ -26,7 +26,7 @@ from aiovbo.errors import ClosedError, FleetError
 
 T = TypeVar("T")
 
-PARKED_AFTER = 0.5
+PARKED_AFTER = 0.1
 """Seconds after which a server that has not finished no longer keeps others from being asked."""
 
 

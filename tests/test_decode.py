@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import pickle
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import attrs
 import pytest
 from documents import SESSIONS, V4_EXAMPLE, array, page, session
 from hypothesis import given
@@ -23,6 +25,7 @@ from aiovbo import (
     VboError,
 )
 from aiovbo import _decode as decode
+from aiovbo._structure import read_tolerant
 
 SUITE = Path(__file__).parents[2] / "shared" / "json-test-suite"
 
@@ -76,11 +79,49 @@ def test_of_a_thousand_items_only_the_senseless_one_is_set_aside() -> None:
 def test_the_fast_and_the_tolerant_path_give_equal_objects(document: dict[str, object]) -> None:
     """Whatever a session looks like, both paths read it alike, or both set it aside."""
     raw = json.dumps(document).encode()
-    tolerant = decode.read_tolerant(raw, RestoreSession, "vbo1", None)
+    tolerant = read_tolerant(raw, RestoreSession, "vbo1", None)
     items, rejected = read(b"[" + raw + b"]")
     assert (items or rejected) == [tolerant]
-    large = read(b"[" + b" " * 200_000 + raw + b"]")
+    large = read(b"[" + b" " * 500_000 + raw + b"]")
     assert large == (items, rejected)
+
+
+@given(SESSIONS, st.dictionaries(st.text(max_size=8), st.one_of(st.none(), st.integers(), st.just([1]))))
+def test_members_beyond_the_documented_are_kept_alike_on_both_paths(
+    document: dict[str, object], more: dict[str, object]
+) -> None:
+    """As a newer server sends them with every session."""
+    raw = json.dumps({**more, **document}).encode()
+    tolerant = read_tolerant(raw, RestoreSession, "vbo1", None)
+    items, rejected = read(b"[" + raw + b"]")
+    assert (items or rejected) == [tolerant]
+    if isinstance(tolerant, RestoreSession):
+        assert items[0].extra == tolerant.extra
+        assert items[0].links == tolerant.links
+
+
+def test_what_the_fast_path_makes_is_a_session_as_any_other() -> None:
+    """Frozen, hashable, picklable, to be matched, evolved and taken apart; equal to one made by hand."""
+    (fast,), _ = read(array(session(1)))
+    assert type(fast) is RestoreSession
+    by_hand = RestoreSession(**{f.name: getattr(fast, f.name) for f in attrs.fields(RestoreSession)})
+    assert fast == by_hand
+    assert hash(fast) == hash(by_hand)
+    assert repr(fast) == repr(by_hand)
+    assert pickle.loads(pickle.dumps(fast)) == fast
+    assert attrs.evolve(fast, name="other").name == "other"
+    assert attrs.asdict(fast, recurse=False)["id"] == fast.id
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        fast.name = "other"  # type: ignore[misc]  # it is frozen
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        del fast.name
+    with pytest.raises(AttributeError):
+        fast.shade = "mauve"  # type: ignore[attr-defined]  # it has slots
+    match fast:
+        case RestoreSession(state=RestoreSessionState.STOPPED, id=key):
+            assert key == fast.id
+        case _:
+            pytest.fail("it does not match")
 
 
 @pytest.mark.parametrize(

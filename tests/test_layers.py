@@ -66,7 +66,9 @@ def test_annotations_need_no_imports_of_their_own(path: Path) -> None:
     assert "TYPE_CHECKING" not in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", ["_wire", "_decode", "models", "errors", "_config"])
+@pytest.mark.parametrize(
+    "module", ["_wire", "_decode", "_sessions", "_structure", "models", "errors", "_config"]
+)
 def test_the_lower_layers_do_no_io(module: str) -> None:
     """No HTTP library; asyncio only where a setting names its sleep."""
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
