@@ -81,6 +81,23 @@ def chaos(session: nox.Session) -> None:
     session.run("python", "tests/chaos.py", *session.posargs)
 
 
+RIVALS = ("veeam-365", "httpx", "pydantic", "requests", "niquests", "pyreqwest", "orjson", "uvloop")
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """The SDK beside its rivals, in one interleaved run: tables, printed and written to a file."""
+    session.install("-e", ".[testing]", *RIVALS)
+    session.run("python", "tests/bench", *(session.posargs or ["--out", "tests/bench/result.md"]))
+
+
+@nox.session(default=False)
+def profile(session: nox.Session) -> None:
+    """Where the time of a warm fan-out goes."""
+    session.install("-e", ".[testing]")
+    session.run("python", "tests/bench/where.py", *session.posargs)
+
+
 @nox.session(default=False)
 def audit(session: nox.Session) -> None:
     """Known vulnerabilities of what we depend on, and unsafe constructs in what we wrote."""

@@ -193,7 +193,7 @@ class Client:
             fixed = bounds.at(self._options.clock.now())
             version = await self._requester.find_version(operation)
             url = url_for(self.server.url, fixed.target(version))
-            async with aclosing(self._pages(url, RestoreSession, operation, fixed.keeps)) as pages:
+            async with aclosing(self._pages(url, RestoreSession, operation, fixed.sieve(version))) as pages:
                 async for page in pages:
                     yield page
 
@@ -236,7 +236,7 @@ class Client:
         async def ask(operation: Operation) -> AsyncGenerator[Page[Any]]:
             await self._requester.find_version(operation)
             url = self.url_of(path_or_href)
-            async with aclosing(self._pages(url, cls, operation, _keep_all)) as pages:
+            async with aclosing(self._pages(url, cls, operation, None)) as pages:
                 async for page in pages:
                     yield page
 
@@ -350,14 +350,14 @@ class Client:
     # ---------------------------------------------------------------------------------- paging
 
     async def _pages(
-        self, url: URL, cls: type[M], operation: Operation, keeps: Callable[[M], bool]
+        self, url: URL, cls: type[M], operation: Operation, sieve: Callable[[M], bool] | None
     ) -> AsyncGenerator[Page[M]]:
         paging: Paging[M] = Paging(self._follow)
         ahead: asyncio.Task[tuple[Page[M], URL | PayloadError | None]] | None = None
         try:
-            page, following = await self._page(url, cls, operation, keeps, paging)
+            page, following = await self._page(url, cls, operation, sieve, paging)
             while isinstance(following, URL):
-                ahead = asyncio.create_task(self._page(following, cls, operation, keeps, paging))
+                ahead = asyncio.create_task(self._page(following, cls, operation, sieve, paging))
                 if page.items or page.rejected:
                     yield page
                 page, following = await ahead
@@ -379,7 +379,7 @@ class Client:
         url: URL,
         cls: type[M],
         operation: Operation,
-        keeps: Callable[[M], bool],
+        sieve: Callable[[M], bool] | None,
         paging: Paging[M],
     ) -> tuple[Page[M], URL | PayloadError | None]:
         def read(reply: Reply) -> Listing[M]:
@@ -395,7 +395,7 @@ class Client:
                 await asyncio.sleep(0)
             fresh = paging.new(some)
             news |= bool(fresh)
-            items += filter(keeps, fresh)
+            items += fresh if sieve is None else filter(sieve, fresh)
             rejected += [evolve(r, index=paging.received + r.index) for r in others]
         problems = [f"item {r.index}: {r.reason} @ {r.path}" for r in rejected]
         if problems and self._options.strict:
@@ -417,10 +417,6 @@ class Client:
         prefix = self.server.url.raw_path.rstrip("/")
         path = asked.raw_path.removeprefix(prefix)
         return anchor(self.server.url, self._requester.version or "", href, path)
-
-
-def _keep_all(_: object) -> bool:
-    return True
 
 
 def _nothing(_: Reply) -> None:

@@ -63,9 +63,15 @@ class Listing(Generic[M]):
     """One answer of a collection: its items, slice by slice, and what it says of further pages."""
 
     def __init__(
-        self, items: Sequence[M | msgspec.Raw], page: _TypedPage | _RawPage | None, origin: _Origin[M]
+        self,
+        page: _TypedPage | _RawPage | None,
+        origin: _Origin[M],
+        *,
+        raws: Sequence[msgspec.Raw] = (),
+        structured: list[M] | None = None,
     ) -> None:
-        self._items = items
+        self._raws = raws
+        self._structured = structured
         self._origin = origin
         self.is_array = page is None
         """Whether the server sent a bare array, without a word on pages."""
@@ -82,15 +88,18 @@ class Listing(Generic[M]):
             self.next_href = further and further.href
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._raws if self._structured is None else self._structured)
 
     def slices(self) -> Iterator[tuple[list[M], list[Rejected]]]:
         """The items, a millisecond's worth at a stretch, and what had to be set aside of them."""
+        if self._structured is not None:
+            yield self._structured, []
+            return
         items: list[M] = []
         rejected: list[Rejected] = []
         spent = 0
-        for index, item in enumerate(self._items):
-            read, price = self._read(item, index) if isinstance(item, msgspec.Raw) else (item, 0)
+        for index, raw in enumerate(self._raws):
+            read, price = self._read(raw, index)
             if isinstance(read, Rejected):
                 rejected.append(read)
             else:
@@ -144,12 +153,12 @@ def _listing(body: bytes, origin: _Origin[M]) -> Listing[M]:
             typed = None if is_array else _SESSION_PAGE.decode(body)
             wires = _SESSIONS.decode(body) if typed is None else typed.results
             sessions = sessions_of(wires, server, fetcher)
-            return Listing(cast("list[M]", sessions), typed, origin)
+            return Listing(typed, origin, structured=cast("list[M]", sessions))
         except BROKEN:
             pass
     page = None if is_array else _PAGE.decode(body)
     raws = _ITEMS.decode(body) if page is None else page.results
-    return Listing(raws, page, origin)
+    return Listing(page, origin, raws=raws)
 
 
 def decode_one(body: bytes, cls: type[M], server: str, fetcher: Fetcher | None) -> M:

@@ -10,8 +10,8 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
@@ -116,13 +116,10 @@ class Attempt:
     def enter(self, phase: Phase) -> None:
         """Begin a phase: connecting and reading have limits of their own within the deadline."""
         self.phase = phase
-        limit = {
-            "connect": self._options.connect_timeout,
-            "read": self._options.read_timeout,
-            "body": self._options.read_timeout,
-        }.get(phase)
+        options = self._options
+        limit = options.connect_timeout if phase == "connect" else options.read_timeout
         # The timer is left where it is: it looks here when it fires, and most requests end long before.
-        self._due = self._ends if limit is None else min(self._ends, self._loop.time() + limit)
+        self._due = min(self._ends, self._loop.time() + limit)
         if self._due < self._timer.when():
             self._set_timer(self._due)
 
@@ -259,7 +256,7 @@ class HttpPool:
         self.closed = False
         self.connections = options.connections
         """At most so many requests at once to one server, as file descriptors allow."""
-        self._descriptors: asyncio.Semaphore | None = None
+        self._descriptors: AbstractAsyncContextManager[None] = nullcontext()
 
     async def open(self) -> None:
         """Build the TLS contexts and the session; done once.
@@ -340,14 +337,6 @@ class HttpPool:
         """A try that has `left` seconds; `behind` tells what it waits for while it is queued."""
         return Attempt(self, self._options, left, behind)
 
-    @asynccontextmanager
-    async def _descriptor(self) -> AsyncGenerator[None]:
-        if self._descriptors is None:
-            yield
-        else:
-            async with self._descriptors:
-                yield
-
     async def exchange(  # noqa: PLR0913  # a request has that many parts
         self,
         attempt: Attempt,
@@ -367,7 +356,7 @@ class HttpPool:
         assert session is not None  # noqa: S101  # open() made it
         mark = _current.set(attempt)
         try:
-            async with self._descriptor():
+            async with self._descriptors:
                 attempt.enter("read" if self._borrowed else "connect")
                 async with session.request(
                     method,

@@ -36,24 +36,37 @@ class Slots:
     def __init__(self, count: int) -> None:
         self._free = asyncio.Semaphore(count)
 
-    @asynccontextmanager
-    async def hold(self) -> AsyncGenerator[None]:
+    def hold(self) -> "_Slot":
         """A slot, for as long as it is needed or `PARKED_AFTER`, whichever is shorter."""
+        return _Slot(self._free)
+
+
+class _Slot:
+    """One server's slot: `async with` it."""
+
+    __slots__ = ("_free", "_parking")
+
+    def __init__(self, free: asyncio.Semaphore) -> None:
+        self._free = free
+        self._parking: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> None:
         await self._free.acquire()
-        held = True
+        self._parking = asyncio.get_running_loop().call_later(PARKED_AFTER, self._give_back)
 
-        def release() -> None:
-            nonlocal held
-            if held:
-                held = False
-                self._free.release()
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._give_back()
 
-        parking = asyncio.get_running_loop().call_later(PARKED_AFTER, release)
-        try:
-            yield
-        finally:
-            parking.cancel()
-            release()
+    def _give_back(self) -> None:
+        if self._parking is not None:
+            self._parking.cancel()
+            self._parking = None
+            self._free.release()
 
 
 @frozen

@@ -3,8 +3,9 @@
 Knows what pages say of each other; sends nothing.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Generic
+from collections.abc import Callable
+from typing import Generic, cast
+from uuid import UUID
 
 from yarl import URL
 
@@ -34,18 +35,25 @@ class Paging(Generic[M]):
         self.complete = True
         """False once something may be missing."""
 
-    def new(self, items: Iterable[M]) -> list[M]:
+    def new(self, items: list[M]) -> list[M]:
         """The current page's items that were not seen before: rows that move while one pages come twice."""
+        ids: list[object]
+        if items and isinstance(items[0], Resource):
+            ids = [item.get("id") for item in cast("list[Resource]", items)]
+        else:
+            ids = [getattr(item, "id", None) for item in items]
+        # A number is hashed in C, a UUID in Python.
+        keys = [key.int if isinstance(key, UUID) else key for key in ids]
+        self._page += keys
+        known, distinct = self._known, set(keys)
+        if len(distinct) == len(keys) and None not in distinct and known.isdisjoint(distinct):
+            known |= distinct
+            return items
         fresh: list[M] = []
-        known, page = self._known, self._page
-        for item in items:
-            key: object = item.get("id") if isinstance(item, Resource) else getattr(item, "id", None)
-            page.append(key)
-            if key is None:
+        for item, key in zip(items, keys, strict=True):
+            if key is None or key not in known:
                 fresh.append(item)
-            elif key not in known:
                 known.add(key)
-                fresh.append(item)
         return fresh
 
     def next_url(self, url: URL, listing: Listing[M], *, news: bool) -> URL | None:

@@ -5,7 +5,7 @@ Knows the paths and parameters of every API version; knows no aiohttp, no asynci
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Generic, Literal, NoReturn, TypeVar, cast
@@ -136,6 +136,9 @@ class SessionFilter:
 
     def at(self, now: datetime) -> "SessionFilter":
         """The same with every "ago" counted back from `now`."""
+        bounds = (self.started_after, self.started_before, self.ended_after, self.ended_before)
+        if not any(isinstance(bound, timedelta) for bound in bounds):
+            return self
         return SessionFilter(
             started_after=_since(self.started_after, now),
             started_before=_since(self.started_before, now),
@@ -172,11 +175,14 @@ class SessionFilter:
         path = f"/{version}/RestoreSessions"
         return f"{path}?{'&'.join(query)}" if query else path
 
-    def keeps(self, session: RestoreSession) -> bool:
-        """Whether the session ended within the bounds: for servers that cannot filter by that."""
+    def sieve(self, version: ApiVersion) -> Callable[[RestoreSession], bool] | None:
+        """Whether to keep a session that was sent; None where the server has filtered them all itself."""
+        if version == "v8" or (self.ended_after is None and self.ended_before is None):
+            return None
+        return self._ended_within
+
+    def _ended_within(self, session: RestoreSession) -> bool:
         after, before, end = self.ended_after, self.ended_before, session.end_time
-        if after is None and before is None:
-            return True
         return (
             end is not None
             and (not isinstance(after, datetime) or end > after)

@@ -1,0 +1,427 @@
+"""Everybody who can ask many servers for their restore sessions: aiovbo and the others, by name.
+
+Each is set up as its manual has it, and as favourably as it allows: one TLS context, connections kept for
+long, nothing taken from the environment. Knows nothing of measuring beyond how long each server took.
+"""
+
+import asyncio
+import importlib.util
+import json
+import ssl
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from attrs import field, frozen
+
+USER, PASSWORD = "TECH\\bench", "bench"
+FORM = {"grant_type": "password", "username": USER, "password": PASSWORD}
+KEPT = 600.0
+"""Seconds for which connections are kept: rounds of others lie between two of one's own."""
+
+_THREADS = 64
+
+
+@frozen
+class Aims:
+    """Whom to ask, and what to trust."""
+
+    urls: list[str]
+    ca: str
+    version: str = "v4"
+
+    def context(self) -> ssl.SSLContext:
+        """Trust in the stub's authority."""
+        return ssl.create_default_context(cafile=self.ca)
+
+
+@frozen
+class Share:
+    """What one server brought: how long it took, from when it was asked, and its items."""
+
+    seconds: float
+    items: Sequence[Any] = field(repr=False)
+
+
+class Contestant(ABC):
+    """A client of many servers; tokens and connections are kept from one `ask` to the next."""
+
+    def __init__(self, aims: Aims) -> None:
+        self.aims = aims
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Make the client; nothing is sent."""
+
+    @abstractmethod
+    async def ask(self) -> list[Share]:
+        """The sessions of every server, once."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of every connection."""
+
+
+class Aiovbo(Contestant):
+    """The SDK, as its README says."""
+
+    async def open(self) -> None:
+        """One fleet."""
+        from aiovbo import TLS, Fleet, Password, Server  # noqa: PLC0415  # a process measures one of them
+
+        login, tls = Password(USER, PASSWORD), TLS(ca_file=self.aims.ca)
+        version: Any = self.aims.version
+        self.fleet = Fleet(
+            Server(url, login, api_version=version, tls=tls, allow_http=url.startswith("http:"))
+            for url in self.aims.urls
+        )
+
+    async def ask(self) -> list[Share]:
+        """One query."""
+        result = await self.fleet.restore_sessions()
+        result.raise_for_failures()
+        return [Share(answer.elapsed, answer.items) for answer in result.answers.values()]
+
+    async def close(self) -> None:
+        """The fleet's own."""
+        await self.fleet.aclose()
+
+
+class Gathered(Contestant):
+    """One coroutine for each server, all at once: a logon where there is no token, then the list."""
+
+    def prepare(self) -> None:
+        """Forget every token."""
+        self.tokens: list[str | None] = [None] * len(self.aims.urls)
+        self.lists = [f"{url}/{self.aims.version}/RestoreSessions" for url in self.aims.urls]
+        self.logons = [f"{url}/{self.aims.version}/token" for url in self.aims.urls]
+
+    async def ask(self) -> list[Share]:
+        """Gather."""
+        return await asyncio.gather(*map(self._share, range(len(self.aims.urls))))
+
+    async def _share(self, number: int) -> Share:
+        began = perf_counter()
+        if self.tokens[number] is None:
+            self.tokens[number] = await self.log_on(number)
+        items = await self.fetch(number)
+        return Share(perf_counter() - began, items)
+
+    @abstractmethod
+    async def log_on(self, number: int) -> str:
+        """A token of this server."""
+
+    @abstractmethod
+    async def fetch(self, number: int) -> Sequence[Any]:
+        """The sessions of this server."""
+
+    def bearer(self, number: int) -> dict[str, str]:
+        """The headers of a request."""
+        return {"Authorization": f"Bearer {self.tokens[number]}", "Accept": "application/json"}
+
+
+class Aiohttp(Gathered):
+    """aiohttp by hand, as one writes it."""
+
+    loads: Callable[[bytes], Any] = staticmethod(json.loads)
+
+    async def open(self) -> None:
+        """One session without a limit of connections."""
+        import aiohttp  # noqa: PLC0415
+
+        self.prepare()
+        connector = aiohttp.TCPConnector(limit=0, ssl=self.aims.context(), keepalive_timeout=KEPT)
+        self.session = self.make_session(connector)
+
+    def make_session(self, connector: Any) -> Any:  # aiohttp is not imported up here
+        """The defaults of aiohttp."""
+        import aiohttp  # noqa: PLC0415
+
+        return aiohttp.ClientSession(connector=connector)
+
+    async def log_on(self, number: int) -> str:
+        """The password grant."""
+        async with self.session.post(self.logons[number], data=FORM) as response:
+            return str((await response.json())["access_token"])
+
+    async def fetch(self, number: int) -> Sequence[Any]:
+        """Dictionaries."""
+        async with self.session.get(self.lists[number], headers=self.bearer(number)) as response:
+            response.raise_for_status()
+            found: list[Any] = self.loads(await response.read())
+            return found
+
+    async def close(self) -> None:
+        """The session."""
+        await self.session.close()
+
+
+class AiohttpOrjson(Aiohttp):
+    """The same with a faster parser: what the targets are measured against."""
+
+    async def open(self) -> None:
+        """The same."""
+        import orjson  # noqa: PLC0415
+
+        self.loads = orjson.loads
+        await super().open()
+
+
+class AiohttpLean(Aiohttp):
+    """aiohttp with everything off that can be: what a client made with it cannot go below."""
+
+    def prepare(self) -> None:
+        """URLs and headers once, not for each request."""
+        from yarl import URL  # noqa: PLC0415
+
+        super().prepare()
+        self.lists: list[Any] = [URL(url, encoded=True) for url in self.lists]
+
+    def make_session(self, connector: Any) -> Any:  # aiohttp is not imported up here
+        """No cookies, no timeouts."""
+        import aiohttp  # noqa: PLC0415
+
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+        )
+
+
+class HttpxEach(Gathered):
+    """httpx with a client for each server: its pool looks through all its connections for each request."""
+
+    async def open(self) -> None:
+        """As many clients as servers."""
+        import httpx  # noqa: PLC0415
+
+        self.prepare()
+        context = self.aims.context()
+        self.clients = [
+            httpx.AsyncClient(
+                verify=context, timeout=60, trust_env=False, limits=httpx.Limits(keepalive_expiry=KEPT)
+            )
+            for _ in range(self.pools())
+        ]
+
+    def pools(self) -> int:
+        """How many clients there are."""
+        return len(self.aims.urls)
+
+    async def log_on(self, number: int) -> str:
+        """The password grant."""
+        client = self.clients[number % len(self.clients)]
+        response = await client.post(self.logons[number], data=FORM)
+        return str(response.json()["access_token"])
+
+    async def fetch(self, number: int) -> Sequence[Any]:
+        """Dictionaries."""
+        client = self.clients[number % len(self.clients)]
+        response = await client.get(self.lists[number], headers=self.bearer(number))
+        found: list[Any] = response.raise_for_status().json()
+        return found
+
+    async def close(self) -> None:
+        """Every client."""
+        for client in self.clients:
+            await client.aclose()
+
+
+class HttpxOne(HttpxEach):
+    """httpx with one client, as its manual advises."""
+
+    async def open(self) -> None:
+        """A pool without limits."""
+        await super().open()
+        import httpx  # noqa: PLC0415
+
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEPT)
+        self.clients = [
+            httpx.AsyncClient(verify=self.aims.context(), timeout=60, trust_env=False, limits=limits)
+        ]
+
+    def pools(self) -> int:
+        """None yet."""
+        return 0
+
+
+class Veeam365(Gathered):
+    """The peer's async client, one for each server, as its manual says; it needs v6, which has pages."""
+
+    async def open(self) -> None:
+        """As many clients as servers, one TLS context."""
+        import httpx  # noqa: PLC0415
+        from veeam_365 import client as peer  # noqa: PLC0415
+
+        self.prepare()
+        context = self.aims.context()
+        version = "v6" if self.aims.version == "v4" else self.aims.version
+        self.peers = [
+            peer.VeeamClient(url, USER, PASSWORD, version, verify_ssl=context, timeout=60)
+            for url in self.aims.urls
+        ]
+        for one in self.peers:
+            one._httpx_args = {"limits": httpx.Limits(keepalive_expiry=KEPT)}
+        self.operation = self.peers[0].api("restore_session.restore_session_get_page")
+
+    async def log_on(self, number: int) -> str:
+        """It logs on by itself."""
+        return f"of {self.peers[number].host}"
+
+    async def fetch(self, number: int) -> Sequence[Any]:
+        """Its generated models."""
+        page = await self.peers[number].call(self.operation)
+        found: list[Any] = page.results
+        return found
+
+    async def close(self) -> None:
+        """Every client."""
+        for one in self.peers:
+            await one.close()
+
+
+class Niquests(Gathered):
+    """niquests' asynchronous session."""
+
+    async def open(self) -> None:
+        """One session with a pool for each server."""
+        import niquests  # noqa: PLC0415
+
+        self.prepare()
+        count = len(self.aims.urls)
+        self.session = niquests.AsyncSession(pool_connections=count, pool_maxsize=count)
+        self.session.trust_env = False
+        self.session.verify = self.aims.ca
+
+    async def log_on(self, number: int) -> str:
+        """The password grant."""
+        response = await self.session.post(self.logons[number], data=FORM)
+        return str(response.json()["access_token"])
+
+    async def fetch(self, number: int) -> Sequence[Any]:
+        """Dictionaries."""
+        response = await self.session.get(self.lists[number], headers=self.bearer(number))
+        found: list[Any] = response.raise_for_status().json()
+        return found
+
+    async def close(self) -> None:
+        """The session."""
+        await self.session.close()
+
+
+class Pyreqwest(Gathered):
+    """reqwest, in Rust, with orjson."""
+
+    async def open(self) -> None:
+        """One client."""
+        import orjson  # noqa: PLC0415
+        from pyreqwest.client import ClientBuilder  # noqa: PLC0415
+
+        self.prepare()
+        self.loads = orjson.loads
+        authority = Path(self.aims.ca).read_bytes()
+        builder = ClientBuilder().add_root_certificate_pem(authority)
+        builder = builder.pool_idle_timeout(timedelta(seconds=KEPT))
+        self.client = builder.http1_only().no_proxy().error_for_status(enable=True).build()
+
+    async def log_on(self, number: int) -> str:
+        """The password grant."""
+        response = await self.client.post(self.logons[number]).form(FORM).build().send()
+        return str((await response.json())["access_token"])
+
+    async def fetch(self, number: int) -> Sequence[Any]:
+        """Dictionaries."""
+        response = await self.client.get(self.lists[number]).headers(self.bearer(number)).build().send()
+        found: list[Any] = self.loads(memoryview(await response.bytes()))
+        return found
+
+    async def close(self) -> None:
+        """The client."""
+        await self.client.close()
+
+
+class RequestsThreads(Gathered):
+    """requests with a pool of threads, the usual way without asyncio."""
+
+    async def open(self) -> None:
+        """One session, 64 threads."""
+        import requests  # noqa: PLC0415
+        from requests.adapters import HTTPAdapter  # noqa: PLC0415
+
+        self.prepare()
+        self.session = requests.Session()
+        self.session.trust_env = False
+        self.session.verify = self.aims.ca
+        adapter = HTTPAdapter(pool_connections=len(self.aims.urls), pool_maxsize=_THREADS)
+        self.session.mount("https://", adapter)
+        self.session.mount("http://", adapter)
+        self.threads = ThreadPoolExecutor(_THREADS)
+
+    async def ask(self) -> list[Share]:
+        """Map."""
+        return list(self.threads.map(self._blocking, range(len(self.aims.urls))))
+
+    def _blocking(self, number: int) -> Share:
+        began = perf_counter()
+        if self.tokens[number] is None:
+            answer = self.session.post(self.logons[number], data=FORM)
+            self.tokens[number] = str(answer.json()["access_token"])
+        response = self.session.get(self.lists[number], headers=self.bearer(number))
+        response.raise_for_status()
+        return Share(perf_counter() - began, response.json())
+
+    async def log_on(self, number: int) -> str:
+        """Done in the threads."""
+        raise NotImplementedError
+
+    async def fetch(self, number: int) -> Sequence[Any]:
+        """Done in the threads."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Session and threads."""
+        self.session.close()
+        self.threads.shutdown()
+
+
+@frozen
+class Entry:
+    """One line of the tables."""
+
+    cls: type[Contestant]
+    needs: str
+    """The distribution without which it does not take part."""
+    uvloop: bool = False
+    most: int = 10**6
+    """Servers above which it is left out, since a round of it would take minutes."""
+
+
+ENTRIES = {
+    "aiovbo": Entry(Aiovbo, "aiovbo"),
+    "aiovbo, uvloop": Entry(Aiovbo, "uvloop", uvloop=True),
+    "aiohttp lean + json (floor)": Entry(AiohttpLean, "aiohttp"),
+    "aiohttp + orjson": Entry(AiohttpOrjson, "orjson"),
+    "aiohttp + orjson, uvloop": Entry(AiohttpOrjson, "uvloop", uvloop=True),
+    "pyreqwest + orjson": Entry(Pyreqwest, "pyreqwest"),
+    "requests, 64 threads": Entry(RequestsThreads, "requests"),
+    "niquests async": Entry(Niquests, "niquests"),
+    "veeam-365": Entry(Veeam365, "veeam_365"),
+    "httpx, a client each": Entry(HttpxEach, "httpx"),
+    "httpx, one client": Entry(HttpxOne, "httpx", most=100),
+}
+
+
+def present(servers: int) -> list[str]:
+    """Who takes part: whoever is installed and can do it in decent time."""
+    found: list[str] = []
+    for name, entry in ENTRIES.items():
+        if importlib.util.find_spec(entry.needs) is None:
+            print(f"left out, not installed: {name}", file=sys.stderr)
+        elif servers <= entry.most:
+            found.append(name)
+    return found
