@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 
@@ -31,12 +31,21 @@ def run(seed: int) -> None:
 
     Raises: ImportError without trustme.
     """
-    report = asyncio.run(demonstrate(seed))
+    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+        report = runner.run(demonstrate(seed))
     is_terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if is_terminal else PIPE_WIDTH
     text = report.text(width, colour=is_terminal and not os.environ.get("NO_COLOR"))
     encoding = sys.stdout.encoding or "ascii"
     print(text.encode(encoding, "replace").decode(encoding))  # noqa: T201  # what the command is for
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415  # an extra, used where it is there
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def demonstrate(seed: int) -> Report:

@@ -121,10 +121,14 @@ asyncio.run(main())
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("options", [["-O"], ["-X", "dev"], ["-c"]])
-def test_the_result_is_the_same_however_python_runs(options: list[str]) -> None:
-    """Without asserts, in development mode with asyncio's debug checks, and with eager tasks."""
-    eager = "-c" in options and sys.version_info >= (3, 12)
+@pytest.mark.parametrize("how", ["-O", "-X dev", "eager", "uvloop"])
+def test_the_result_is_the_same_however_python_runs(how: str) -> None:
+    """Without asserts, with asyncio's debug checks, with eager tasks, on uvloop."""
+    eager = how == "eager" and sys.version_info >= (3, 12)
+    loop = "None"
+    if how == "uvloop":
+        pytest.importorskip("uvloop")
+        loop = "__import__('uvloop').new_event_loop"
     code = f"""
 import asyncio
 from aiovbo import Fleet, Server, Password, TLS
@@ -139,9 +143,10 @@ async def main():
             result = await fleet.restore_sessions()
             names = {{(await s.fetch_organization()).name == s.organization for s in result.items}}
             print(len(result.items), len(result.failed), names)
-asyncio.run(main())
+with asyncio.Runner(loop_factory={loop}) as runner:
+    runner.run(main())
 """
-    ended = run(code, *[option for option in options if option != "-c"])
+    ended = run(code, *(how.split() if how.startswith("-") else []))
     assert ended.stdout.strip() == "15 0 {True}", ended.stderr
     assert "Traceback" not in ended.stderr
 
