@@ -34,6 +34,8 @@ SHAPES = {
     "OwnOrganization": "id:text name:text type:text isBackedup:bool",
     "JobSession": """id:uuid details?text creationTime:time endTime:time retryCount:int progress:int
         status:text _links:object""",
+    "ChangeEvent": """eventType!text id:text eTag:int organizationId:uuid jobType:text policyId:text
+        jobId:text status:text objectsEtag:int""",
     "ServiceInstance": "installationId:uuid version:text",
     "Mailbox": "id:uuid name:text email:text isArchive:bool _links:object",
     "OneDrive": "id:text name:text url:text _links:object",
@@ -48,7 +50,8 @@ SHAPES = {
     "OldStop": "stop!null",
     "Refusal": "message:text 7:errorCode?text 8:stackTrace?text",
 }
-# Versions; method and path; parameters; what is sent; statuses; what comes back ("[]": array, "*": page).
+# Versions; method and path; parameters; what is sent; statuses; what comes back
+# ("[]": array, "*": page, "~": page of the change feed).
 OPERATIONS = """
 4-8 POST token                                       -                TokenForm  200 Token
 7-7 POST token/logout                                -                -          200 -
@@ -86,10 +89,12 @@ OPERATIONS = """
 4-8 GET  Organizations/{id}                          -                -          200 Organization
 4-4 GET  JobSessions                                 page             -          200 JobSession[]
 5-8 GET  JobSessions                                 page             -          200 JobSession*
+8-8 GET  Events                                      changes          -          200 ChangeEvent~
 """
 PARAMETERS = {
     "-": "",
     "page": "limit:int offset:int",
+    "changes": "from:text limit:int timeoutSeconds:int",
     "sessions": """limit:int offset:int startTimeFrom:time startTimeTo:time 8:endTimeFrom:time
         8:endTimeTo:time 8:orderAsc:bool 8:orderBy:order""",
 }
@@ -125,11 +130,15 @@ def _properties(text: str, version: str) -> tuple[Json, list[str]]:
 
 
 def _schema(shape: str, version: str) -> Json:
-    name = shape.rstrip("[]*")
+    name = shape.rstrip("[]*~")
     properties, required = _properties(SHAPES[name], version)
     item: Json = {"type": "object", "properties": properties, "required": required}
     if shape.endswith("[]"):
         return {"type": "array", "items": item}
+    if shape.endswith("~"):
+        page, required = _properties("nextChangeToken!text limit!int setId:uuid _links:object", version)
+        page["results"] = {"type": "array", "items": item}
+        return {"type": "object", "properties": page, "required": [*required, "results"]}
     if not shape.endswith("*"):
         return item
     page, _ = _properties("offset:int limit:int setId:uuid _links:object", version)

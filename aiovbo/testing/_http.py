@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 import time
+from contextlib import suppress
 from functools import partial
 
 from aiohttp import web
@@ -16,6 +17,9 @@ from aiovbo.testing._answers import error_body
 from aiovbo.testing._faults import Exchange, FaultScript
 from aiovbo.testing._requests import ReceivedRequest
 from aiovbo.testing._routes import COOKIE, Api, Call, Reply
+
+_LOOK_SECONDS = 0.05
+"""How often a kept-back reply is looked at; a world changes in any thread, and by mere time."""
 
 _PATH = re.compile(r"/v(?P<version>\d{1,3})(?:/(?P<resource>.*?))?/*", re.IGNORECASE | re.DOTALL)
 
@@ -36,10 +40,11 @@ class Front:
         received, call = await self._read(request)
         self.requests.append(received)
         fault = self._faults.next_for(received)
-        answer = partial(self._answer, call)
         if fault is None:
-            response: web.StreamResponse = answer()
+            response: web.StreamResponse = _answer(await self._best(self._reply(call)))
         else:
+            # A fault strikes at once: an answer that it spoils is never kept back.
+            answer = partial(self._answer_now, call)
             refuse = partial(_refusal, 0 if call is None else call.version)
             response = await fault.act(Exchange(request, answer, refuse, self.closing))
         if request.transport is not None and not request.transport.is_closing():
@@ -82,12 +87,24 @@ class Front:
         )
         return received, call
 
-    def _answer(self, call: Call | None) -> web.Response:
-        reply = Reply(404) if call is None else self._api.answer(call)
-        response = _response(reply)
-        if reply.cookie is not None:
-            response.set_cookie(COOKIE, reply.cookie, httponly=True, samesite="Strict")
-        return response
+    def _reply(self, call: Call | None) -> Reply:
+        return Reply(404) if call is None else self._api.answer(call)
+
+    def _answer_now(self, call: Call | None) -> web.Response:
+        return _answer(self._reply(call))
+
+    async def _best(self, reply: Reply) -> Reply:
+        """The reply, kept back for as long as it asks for; at most until the server stops."""
+        begun, closing = time.monotonic(), self.closing
+        while reply.wait is not None and not closing.is_set():
+            left = begun + reply.wait.seconds - time.monotonic()
+            if left <= 0:
+                break
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, _LOOK_SECONDS)):
+                    await closing.wait()
+            reply = reply.wait.again()
+        return reply
 
 
 async def _document(request: web.BaseRequest) -> object:
@@ -97,6 +114,13 @@ async def _document(request: web.BaseRequest) -> object:
         return json.loads(await request.read() or b"null")
     except ValueError:
         return None
+
+
+def _answer(reply: Reply) -> web.Response:
+    response = _response(reply)
+    if reply.cookie is not None:
+        response.set_cookie(COOKIE, reply.cookie, httponly=True, samesite="Strict")
+    return response
 
 
 def _response(reply: Reply) -> web.Response:

@@ -68,6 +68,18 @@ class Reply:
     """What is sent as JSON; None for an empty body."""
     cookie: str | None = attrs.field(default=None, repr=False)
     """The antiforgery cookie to set."""
+    wait: "Wait | None" = attrs.field(default=None, repr=False)
+    """How a better answer may come; None where this one is final."""
+
+
+@attrs.frozen
+class Wait:
+    """A reply that may be kept back until there is more to tell, as a long poll's is."""
+
+    seconds: float
+    """For how long, from the request on."""
+    again: Callable[[], Reply]
+    """The reply as it is by now."""
 
 
 @attrs.frozen(kw_only=True)
@@ -94,6 +106,10 @@ class NotFoundError(LookupError):
 
 class RefusedError(RuntimeError):
     """Something that the present state forbids."""
+
+
+class OutdatedError(RuntimeError):
+    """A change token whose place in the history is forgotten."""
 
 
 @attrs.frozen
@@ -140,11 +156,18 @@ class Api:
             return Reply(405, error_body(call.version, f"{call.method} is not allowed here."))
         if route.needs_token and (rejection := self._rejection(call)):
             return rejection
+        return self.attempt(call, lambda: route.answer(self, call, found))
+
+    def attempt(self, call: Call, make: Callable[[], Reply]) -> Reply:
+        """What `make` gives, or the refusal that its error stands for."""
         try:
-            return route.answer(self, call, found)
+            return make()
         except ParameterError as error:
             code = "ParameterValidationFailure"
             return Reply(400, error_body(call.version, str(error), code))
+        except OutdatedError as error:
+            # Only the error code is documented, not the status that it comes with.
+            return Reply(400, error_body(call.version, str(error), "OutdatedChangeToken"))
         except RefusedError as error:
             status = 409 if call.version >= _V8 else 400
             return Reply(status, error_body(call.version, str(error), "OperationConflict"))
@@ -196,6 +219,11 @@ class Api:
             return Reply(200, shown)
         return Reply(200, page_body(shown, window, self.links(call), path, call.query))
 
+    def limit(self, call: Call) -> int:
+        """How many items a page shows at most."""
+        limit = integer(call, "limit", at_least=1) or _DEFAULT_LIMIT
+        return min(limit, self._habits.page_limit_max)
+
     @property
     def now_ticks(self) -> int:
         """The world's present, in ticks."""
@@ -222,11 +250,8 @@ class Api:
             raise NotFoundError(msg) from None
 
     def _window(self, call: Call, total: int, *, is_page: bool) -> Window:
-        most = self._habits.page_limit_max if is_page else total
-        limit = _integer(call, "limit", at_least=1)
-        if limit is None:
-            limit = _DEFAULT_LIMIT if is_page else total
-        return Window(_integer(call, "offset", at_least=0) or 0, min(limit, most), total)
+        limit = self.limit(call) if is_page else min(integer(call, "limit", at_least=1) or total, total)
+        return Window(integer(call, "offset", at_least=0) or 0, limit, total)
 
 
 def _filtered(call: Call, sessions: list[WorldSession]) -> list[WorldSession]:
@@ -270,7 +295,11 @@ def _time(call: Call, name: str) -> int | None:
         raise ParameterError(msg) from None
 
 
-def _integer(call: Call, name: str, *, at_least: int) -> int | None:
+def integer(call: Call, name: str, *, at_least: int) -> int | None:
+    """A query parameter that is a number; None where it is absent.
+
+    Raises: ParameterError for anything else.
+    """
     text = call.parameter(name)
     if text is None:
         return None

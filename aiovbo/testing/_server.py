@@ -16,6 +16,7 @@ from aiohttp import web
 
 from aiovbo.testing._answers import VERSIONS, ApiVersion
 from aiovbo.testing._authority import Authority
+from aiovbo.testing._change_feed import ChangeFeed
 from aiovbo.testing._faults import Fault, FaultScript, PlannedFault
 from aiovbo.testing._http import Front
 from aiovbo.testing._listener import Listener
@@ -24,7 +25,7 @@ from aiovbo.testing._neighbours import NEIGHBOUR_ROUTES
 from aiovbo.testing._requests import ReceivedRequest
 from aiovbo.testing._routes import ROUTES, Api, Habits
 from aiovbo.testing._thread import in_thread
-from aiovbo.testing._world import World
+from aiovbo.testing._world import CHANGES_KEPT, World
 
 USERNAME = "TECH\\monitor"
 PASSWORD = "correct-horse-battery-staple"  # noqa: S105  # a loopback server's, meant to be known
@@ -65,6 +66,8 @@ class BackupServer:
     - `operators_only`: whether nobody but restore operators may log on, as an administrator can set.
     - `path_prefix`: what a reverse proxy would put in front of `/vN`.
     - `page_limit_max`: most items on a page.
+    - `events_kept`: how many of its last events v8's change feed remembers, at most 10,000; older
+          change tokens are outdated.
     - `v5_shape`: how v5 lists; sources differ.
     - `refused_logon_answer`: OAuth's error or the vendor's; by version if not given.
     - `rejected_token_answer`: 401, or the 200 with an empty body that real servers were seen to
@@ -91,11 +94,11 @@ class BackupServer:
         operators_only: bool = False,
         path_prefix: str = "",
         page_limit_max: int = 10_000,
+        events_kept: int = CHANGES_KEPT,
         v5_shape: Literal["page", "array"] = "page",
         refused_logon_answer: Literal["oauth", "vendor"] | None = None,
         rejected_token_answer: Literal["401", "empty"] = "401",  # noqa: S107  # a status
     ) -> None:
-        self.world = World() if world is None else world
         self.version: ApiVersion = version
         self.versions = _served(version, versions)
         self.username = username
@@ -127,10 +130,23 @@ class BackupServer:
             refused_logon_answer=refused_logon_answer,
             rejected_token_answer=rejected_token_answer,
         )
-        self._front = Front(
-            Api(self.world, self._desk, habits, (*ROUTES, *NEIGHBOUR_ROUTES)), self._faults, self._prefix
-        )
+        self._feed = ChangeFeed(name, events_kept)
+        routes = (*ROUTES, *NEIGHBOUR_ROUTES, self._feed.route)
+        self._api = Api(World() if world is None else world, self._desk, habits, routes)
+        self._front = Front(self._api, self._faults, self._prefix)
         self._running: _Running | None = None
+
+    @property
+    def world(self) -> World:
+        """What it has to tell; another world may take its place, also while the server runs.
+
+        Change tokens from before are then outdated.
+        """
+        return self._api.world
+
+    @world.setter
+    def world(self, world: World) -> None:
+        self._api.world = world
 
     @property
     def requests(self) -> list[ReceivedRequest]:
@@ -187,6 +203,10 @@ class BackupServer:
         """Let every access and refresh token be over now."""
         self._desk.revoke()
 
+    def forget_events(self) -> None:
+        """Let every change token that was given so far be outdated now."""
+        self._feed.forget()
+
     def fail(
         self,
         fault: Fault,
@@ -198,7 +218,8 @@ class BackupServer:
     ) -> None:
         """Let something go wrong with coming requests; of several faults the first planned.
 
-        A fault strikes before version, token and route are looked at, as a proxy's would.
+        A fault strikes before version, token and route are looked at, as a proxy's would. With a
+        good answer in it, that answer is the one of this moment: a long poll does not wait then.
 
         - `fault`: what goes wrong.
         - `on`: glob for the path below `/vN/`, in any case: `RestoreSessions`, `token`,

@@ -1,17 +1,20 @@
 """A plausible world of restore sessions that goes on by itself, and repeats for the same seed.
 
-Knows what a restore session is and how one comes and ends. Must not know API versions, JSON or
-HTTP; safe to use from several threads.
+Knows what a restore session is, how one comes and ends, and what changed lately. Must not know API
+versions, JSON or HTTP; safe to use from several threads.
 """
 
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from heapq import heapify, heappop, heappush
+from itertools import islice
 from random import Random
 from typing import Any, TypedDict, Unpack
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import attrs
 
@@ -27,6 +30,10 @@ ORGANIZATIONS = (
 )
 """Microsoft 365 tenants of the default world."""
 
+CHANGES_KEPT = 10_000
+"""How many of its last changes a world remembers."""
+
+_STALE_ENDS = 100
 _TYPICAL_MINUTES = 25
 _SHORTEST = timedelta(minutes=1)
 _LONGEST = timedelta(hours=12)
@@ -121,6 +128,40 @@ class WorldSession:
         return None if self.end_ticks is None else to_datetime(self.end_ticks)
 
 
+@attrs.frozen
+class WorldChange:
+    """Something that happened to a session: it came, changed, ended or went."""
+
+    id: UUID
+    """The session's ID."""
+    etag: int | None
+    """The session's eTag after it; None where the session was removed."""
+
+
+@attrs.frozen
+class WorldChanges:
+    """Changes of a world, oldest first, with their place among all that there were."""
+
+    era: UUID
+    """Of which history they are; another one after `restore`, and in another world."""
+    first: int
+    """How many changes came before the oldest that is still remembered."""
+    total: int
+    """How many changes there were, remembered or not."""
+    changes: tuple[WorldChange, ...]
+    """Those that were asked for."""
+
+
+@attrs.frozen(repr=False)
+class WorldSnapshot:
+    """A world's sessions and clock at one instant, for `World.restore`."""
+
+    clock: int
+    """The world's present then, in ticks."""
+    records: tuple[WorldSession, ...]
+    """Its sessions, each as it will be once it has ended."""
+
+
 class World:
     """Restore sessions that begin, work and end while time goes on.
 
@@ -152,6 +193,11 @@ class World:
         self.organizations = tuple(organizations)
         self._lock = threading.RLock()
         self._records: dict[UUID, WorldSession] = {}
+        self._ends: list[tuple[int, int, WorldSession]] = []
+        self._scheduled = 0
+        self._era = uuid4()
+        self._changes: deque[WorldChange] = deque(maxlen=CHANGES_KEPT)
+        self._changed = 0
         self._drawn = 0
         self._added = 0
         self._clock = to_ticks(now or datetime.now(UTC))
@@ -159,7 +205,7 @@ class World:
         self._arrivals = Random(f"{seed} arrivals")  # noqa: S311  # a plausible past, no secret
         self._mean_gap = span_ticks(span) / sessions if sessions else math.inf
         for share in sorted(self._arrivals.random() for _ in range(sessions)):
-            self._begin(self._clock - round(span_ticks(span) * (1 - share)))
+            self._store(self._next(self._clock - round(span_ticks(span) * (1 - share))), self._clock)
         self._next_arrival = self._after(self._clock)
 
     @property
@@ -216,7 +262,7 @@ class World:
             if record.id in self._records:
                 msg = f"there is a session {record.id} already"
                 raise ValueError(msg)
-            self._records[record.id] = record
+            self._put(record, now)
             return _as_of(now, record)
 
     def change(self, session_id: UUID, **fields: Unpack[SessionFields]) -> WorldSession:
@@ -227,10 +273,13 @@ class World:
         Raises: KeyError where there is none with that ID.
         """
         with self._lock:
-            record = self.session(session_id)
+            now = self._catch_up()
+            record = _as_of(now, self._records[session_id])
             changed = _with(attrs.evolve(record, etag=record.etag + 1), fields)
             del self._records[session_id]
-            self._records[changed.id] = changed
+            if changed.id != session_id:
+                self._note(WorldChange(session_id, None))
+            self._put(changed, now)
             return changed
 
     def remove(self, session_id: UUID) -> None:
@@ -241,6 +290,40 @@ class World:
         with self._lock:
             self._catch_up()
             del self._records[session_id]
+            self._note(WorldChange(session_id, None))
+
+    def changes(self, after: int = 0) -> WorldChanges:
+        """What happened to sessions, by hand or because time passed, but for the first `after` changes.
+
+        Only the last 10,000 are remembered; the sessions of the start are no change.
+        """
+        with self._lock:
+            self._catch_up()
+            first = self._changed - len(self._changes)
+            wanted = tuple(islice(self._changes, max(0, after - first), None))
+            return WorldChanges(self._era, first, self._changed, wanted)
+
+    def snapshot(self) -> WorldSnapshot:
+        """The world as it is now, to go back to with `restore`."""
+        with self._lock:
+            return WorldSnapshot(self._catch_up(), tuple(self._records.values()))
+
+    def restore(self, snapshot: WorldSnapshot) -> None:
+        """Go back to a snapshot, as a server restored from backup does: later sessions are gone.
+
+        The clock goes back too, and from there another future comes: no drawn ID comes twice. What
+        changed is forgotten and counted anew, so that the change feed's tokens are outdated.
+        """
+        with self._lock:
+            self._catch_up()
+            self._clock, self._real_start = snapshot.clock, time.monotonic()
+            self._next_arrival = self._after(self._clock)
+            self._records.clear()
+            self._ends.clear()
+            for record in snapshot.records:
+                self._store(record, self._clock)
+            self._era, self._changed = uuid4(), 0
+            self._changes.clear()
 
     def _now_ticks(self) -> int:
         real = time.monotonic() - self._real_start
@@ -253,16 +336,44 @@ class World:
 
     def _catch_up(self) -> int:
         now = self._now_ticks()
-        while self._next_arrival <= now:
-            arrival = int(self._next_arrival)
-            self._begin(arrival)
-            self._next_arrival = self._after(arrival)
-        return now
+        while True:
+            end = self._ends[0][0] if self._ends else math.inf
+            if min(end, self._next_arrival) > now:
+                return now
+            # One by one in the order of their instants, so that the changes are in it too.
+            if end <= self._next_arrival:
+                _, _, record = heappop(self._ends)
+                if self._records.get(record.id) is record:
+                    self._note(WorldChange(record.id, record.etag))
+            else:
+                arrival = int(self._next_arrival)
+                self._put(self._next(arrival), arrival)
+                self._next_arrival = self._after(arrival)
 
-    def _begin(self, begin: int) -> None:
-        self._drawn += 1
-        record = self._draw(Random(f"{self.seed} session {self._drawn}"), begin)  # noqa: S311  # no secret
+    def _note(self, change: WorldChange) -> None:
+        self._changes.append(change)
+        self._changed += 1
+
+    def _put(self, record: WorldSession, now: int) -> None:
+        self._store(record, now)
+        self._note(WorldChange(record.id, _as_of(now, record).etag))
+
+    def _store(self, record: WorldSession, now: int) -> None:
+        """Hold a session, and remember when it will end by itself."""
         self._records[record.id] = record
+        end = _end_to_come(now, record)
+        if end is None:
+            return
+        self._scheduled += 1
+        heappush(self._ends, (end, self._scheduled, record))
+        # Ends of what was changed or removed stay until their time, which a frozen clock never reaches.
+        if len(self._ends) > 2 * len(self._records) + _STALE_ENDS:
+            self._ends = [one for one in self._ends if self._records.get(one[2].id) is one[2]]
+            heapify(self._ends)
+
+    def _next(self, begin: int) -> WorldSession:
+        self._drawn += 1
+        return self._draw(Random(f"{self.seed} session {self._drawn}"), begin)  # noqa: S311  # no secret
 
     def _draw(self, rng: Random, begin: int) -> WorldSession:
         """A session as it will be once it has ended; `_as_of` shows it while it works."""
@@ -306,8 +417,14 @@ def _details(rng: Random, result: str) -> str:
             return "Restore failed: the target could not be found."
 
 
-def _as_of(now: int, record: WorldSession) -> WorldSession:
+def _end_to_come(now: int, record: WorldSession) -> int | None:
     if record.state != "Stopped" or record.end_ticks is None or record.end_ticks <= now:
+        return None
+    return record.end_ticks
+
+
+def _as_of(now: int, record: WorldSession) -> WorldSession:
+    if _end_to_come(now, record) is None:
         return record
     return attrs.evolve(
         record,
