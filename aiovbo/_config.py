@@ -7,7 +7,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from os import PathLike, fspath
 from typing import Literal, NoReturn
@@ -206,6 +206,35 @@ def _name(value: str | None) -> str:
     return value or ""
 
 
+class _Labels(Mapping[str, str]):
+    """Labels that cannot be changed, so that what has them can be hashed."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, labels: Mapping[str, str]) -> None:
+        given: object = labels
+        pairs = tuple(labels.items()) if isinstance(given, Mapping) else ((None, None),)
+        if not all(isinstance(text, str) for pair in pairs for text in pair):
+            message = "labels are texts by name, such as {'site': 'athens'}"
+            raise ConfigError(message)
+        self._pairs = tuple(labels.items())
+
+    def __getitem__(self, name: str) -> str:
+        return dict(self._pairs)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._pairs))
+
+    def __repr__(self) -> str:
+        return repr(dict(self._pairs))
+
+
 @frozen
 class Server:
     """One backup server: where it is, how to log on, whom to trust."""
@@ -222,6 +251,8 @@ class Server:
     """Whom to trust."""
     allow_http: bool = field(default=False, kw_only=True)
     """True permits `http://`, where everybody on the way reads the password."""
+    labels: Mapping[str, str] = field(factory=dict[str, str], converter=_Labels, kw_only=True)
+    """What you call it by besides its name, such as a site or a tenant; never sent."""
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.credentials, Credentials):

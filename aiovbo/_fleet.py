@@ -4,9 +4,10 @@ Knows the life of the session and who is in the fleet; how answers are merged is
 """
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
+from os import PathLike
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, Unpack, overload
 
 import aiohttp
 from yarl import URL
@@ -15,12 +16,20 @@ from aiovbo._client import Client
 from aiovbo._config import TLS, Clock, Credentials, Options, Server
 from aiovbo._guard import LockoutGuard
 from aiovbo._http import HttpPool
+from aiovbo._inventory import FleetOptions, Inventory, inventory_of, read_inventory
 from aiovbo._merge import FleetQuery, Run, Slots
 from aiovbo._wire import Moment, OrderBy, SessionFilter
 from aiovbo.errors import ClosedError, ConfigError
 from aiovbo.models import RestoreSession
 
 T = TypeVar("T")
+
+
+class _Overrides(FleetOptions, total=False):
+    """What a `Fleet` takes besides servers, whatever its inventory says."""
+
+    http: aiohttp.ClientSession | None
+    clock: Clock | None
 
 
 class Fleet:
@@ -96,6 +105,30 @@ class Fleet:
             self._clients[server.name] = Client.of_fleet(server, options, self._pool, guard)
         self._slots = Slots(concurrency)
         self._running: set[Run[Any]] = set()
+
+    @classmethod
+    def from_toml(cls, path: str | PathLike[str], **options: Unpack[_Overrides]) -> Self:
+        """The fleet that a TOML file describes; `options` are as for `Fleet`, and override the file's.
+
+        Reads the file at once, so call it before the event loop runs, or `await asyncio.to_thread(...)` it.
+        Secrets that are kept elsewhere are read when they are needed.
+
+        Raises: ConfigError with everything that is wrong, a line each, by file and key.
+        """
+        return cls._of(read_inventory(path), options)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], **options: Unpack[_Overrides]) -> Self:
+        """The fleet that a mapping of the same form describes; `options` override what it says.
+
+        Raises: ConfigError with everything that is wrong, a line each, by key.
+        """
+        return cls._of(inventory_of(mapping), options)
+
+    @classmethod
+    def _of(cls, inventory: Inventory, options: _Overrides) -> Self:
+        merged: _Overrides = {**inventory.options, **options}
+        return cls(inventory.servers, **merged)
 
     async def __aenter__(self) -> Self:
         await self._pool.open()
