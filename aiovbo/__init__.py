@@ -14,6 +14,20 @@ A tour, from the outside in:
 """
 
 from aiovbo._certificate import Certificate, fetch_certificate
+from aiovbo._changes import (
+    Added,
+    Change,
+    Changed,
+    Finished,
+    Heartbeat,
+    Known,
+    Place,
+    Recovered,
+    Removed,
+    Step,
+    Unreachable,
+)
+from aiovbo._checkpoint import Checkpoint, CheckpointStore, MemoryCheckpoint
 from aiovbo._client import Client
 from aiovbo._config import TLS, Assertion, Bearer, Clock, Password, Server
 from aiovbo._explore import Exploration
@@ -21,8 +35,10 @@ from aiovbo._fleet import Fleet
 from aiovbo._links import JsonObject, Link, Links, Resource
 from aiovbo._merge import FleetQuery, FleetResult
 from aiovbo._query import Answer, Page, Query, Rejected
+from aiovbo._watch import Watch, WatchStatus
 from aiovbo.errors import (
     AuthenticationError,
+    CheckpointError,
     ClosedError,
     ConfigError,
     ConflictError,
@@ -64,38 +80,51 @@ __version__ = "0.1.0"
 
 __all__ = [
     "TLS",
+    "Added",
     "Answer",
     "Assertion",
     "AuthenticationError",
     "BackupOrganization",
     "Bearer",
     "Certificate",
+    "Change",
+    "Changed",
+    "Checkpoint",
+    "CheckpointError",
+    "CheckpointStore",
     "Client",
     "Clock",
     "ClosedError",
     "ConfigError",
     "ConflictError",
     "Exploration",
+    "Finished",
     "Fleet",
     "FleetError",
     "FleetQuery",
     "FleetResult",
     "ForbiddenError",
+    "Heartbeat",
     "JobSession",
     "JsonObject",
+    "Known",
     "Link",
     "LinkError",
     "Links",
     "Mailbox",
+    "MemoryCheckpoint",
     "NotFoundError",
     "OneDrive",
     "Organization",
     "Page",
     "Password",
     "PayloadError",
+    "Place",
     "Query",
     "RateLimitedError",
+    "Recovered",
     "Rejected",
+    "Removed",
     "Resource",
     "ResponseError",
     "RestoreSession",
@@ -113,10 +142,14 @@ __all__ = [
     "ServiceInstance",
     "SharePointSite",
     "SkippedError",
+    "Step",
     "TeamsTeam",
     "TlsError",
+    "Unreachable",
     "UnreachableError",
     "VboError",
+    "Watch",
+    "WatchStatus",
     "__version__",
     "fetch_certificate",
 ]

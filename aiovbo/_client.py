@@ -242,6 +242,21 @@ class Client:
 
         return Query(self.name, self._options, ask)
 
+    async def fetch_api_version(self) -> ApiVersion:
+        """The API version spoken; one request or a few, unless it is known already."""
+        return await self._requester.find_version(Operation.current(self._options))
+
+    def begin_operation(self, *, may_retry: bool) -> None:
+        """Make all that the current task asks from here on one operation, within one deadline."""
+        operation = Operation(self._options)
+        operation.may_retry = may_retry
+        operation.adopt()
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which an answer may be silent."""
+        return min(self._options.read_timeout, self._options.deadline)
+
     def organizations(self) -> Query[Organization]:
         """The organizations that the server looks after."""
         return self.query("Organizations", Organization)

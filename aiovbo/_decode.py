@@ -184,6 +184,14 @@ def decode_object(body: bytes) -> Mapping[str, Any] | None:
     return cast("dict[str, Any]", document) if isinstance(document, dict) else None
 
 
+def holds_json(body: bytes) -> bool:
+    """Whether `body` is a JSON object or array, as every answer of the API is."""
+    try:
+        return isinstance(DOCUMENT.decode(_bare(body)), dict | list)
+    except BROKEN:
+        return False
+
+
 def _not_the_promised(body: bytes, promised: str, error: object) -> PayloadError:
     if body[:1] == b"<":
         hint = "Is there a proxy, a login page or another product at this address?"

@@ -5,20 +5,25 @@ Knows the life of the session and who is in the fleet; how answers are merged is
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
+from hashlib import blake2b
 from os import PathLike
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 import aiohttp
+from attrs import asdict
 from yarl import URL
 
+from aiovbo._checkpoint import CheckpointStore, MemoryCheckpoint
 from aiovbo._client import Client
 from aiovbo._config import TLS, Clock, Credentials, Options, Server
 from aiovbo._guard import LockoutGuard
 from aiovbo._http import HttpPool
 from aiovbo._inventory import FleetOptions, Inventory, inventory_of, read_inventory
 from aiovbo._merge import FleetQuery, Run, Slots
-from aiovbo._wire import Moment, OrderBy, SessionFilter
+from aiovbo._watch import Watch, WatchOptions
+from aiovbo._wire import Moment, OrderBy, SessionFilter, resolve
 from aiovbo.errors import ClosedError, ConfigError
 from aiovbo.models import RestoreSession
 
@@ -94,17 +99,21 @@ class Fleet:
                 message = f"{name} is a whole number of at least 1, not {value!r}"
                 raise ConfigError(message)
         members = [_server(entry, credentials, tls) for entry in servers]
+        self._defaults = credentials, tls
         self._options = options
         self._pool = HttpPool(options, members, http)
         self._clients: dict[str, Client] = {}
-        guard = LockoutGuard(lockout_guard, members, logon_cooldown, options.clock)
+        self._guard = LockoutGuard(lockout_guard, members, logon_cooldown, options.clock)
         for server in members:
-            if server.name in self._clients:
-                message = f"two servers are called {server.name!r}: give one a name=... of its own"
-                raise ConfigError(message)
-            self._clients[server.name] = Client.of_fleet(server, options, self._pool, guard)
+            self._join(server)
         self._slots = Slots(concurrency)
         self._running: set[Run[Any]] = set()
+        self._watches: set[Watch] = set()
+        self._limits: dict[str, Any] = {
+            "concurrency": concurrency,
+            "lockout_guard": lockout_guard,
+            "http": http,
+        }
 
     @classmethod
     def from_toml(cls, path: str | PathLike[str], **options: Unpack[_Overrides]) -> Self:
@@ -130,6 +139,97 @@ class Fleet:
         merged: _Overrides = {**inventory.options, **options}
         return cls(inventory.servers, **merged)
 
+    def _join(self, server: Server) -> Client:
+        if server.name in self._clients:
+            message = f"two servers are called {server.name!r}: give one a name=... of its own"
+            raise ConfigError(message)
+        client = self._clients[server.name] = Client.of_fleet(server, self._options, self._pool, self._guard)
+        return client
+
+    def add(self, server: Server | str | URL) -> Client:
+        """One more server; queries that are made from now on ask it too, and watches begin to watch it.
+
+        Raises: ConfigError where one is called like it; ClosedError once the fleet is closed.
+        """
+        self._raise_if_closed()
+        member = _server(server, *self._defaults)
+        client = self._join(member)
+        self._guard.expect(member)
+        for watch in self._watches:
+            watch.add(client)
+        return client
+
+    def remove(self, name: str) -> None:
+        """One server less; what is under way with it goes on to its end, watches let go of it at once.
+
+        Raises: KeyError where no server is called so.
+        """
+        client = self[name]
+        del self._clients[name]
+        for watch in self._watches:
+            watch.remove(client.name)
+
+    def shard(self, index: int, count: int) -> "Fleet":
+        """The share of one of `count` workers: a fleet of its own, not open yet, with the same limits.
+
+        Each server belongs to one worker, by its name; with one worker more, only the servers that it takes
+        over move. Every worker makes the whole fleet, takes its share and opens that.
+
+        Raises: ValueError where there is no such worker.
+        """
+        if not 0 <= index < count:
+            message = f"of {count} workers, the index is 0 to {count - 1}, not {index}"
+            raise ValueError(message)
+        servers = [
+            client.server for client in self._clients.values() if worker_of(client.name, count) == index
+        ]
+        return Fleet(servers, **asdict(self._options, recurse=False), **self._limits)
+
+    def watch(  # noqa: PLR0913  # each independent of the others
+        self,
+        *,
+        every: timedelta = timedelta(seconds=30),
+        checkpoint: CheckpointStore | None = None,
+        since: Moment | None = None,
+        overlap: timedelta = timedelta(hours=1),
+        full_look_every: timedelta = timedelta(hours=1),
+        remember: timedelta = timedelta(days=30),
+        heartbeat: timedelta | None = None,
+        ack: Literal["auto", "manual"] = "auto",
+    ) -> Watch:
+        """Every change of every server, as it is noticed: `async with` it, and iterate.
+
+        - `every`: from one look at a server to the next; each server has its own place in the interval. On v8
+          the server tells changes by itself, as soon as they happen.
+        - `checkpoint`: where the place is kept over restarts; if not given, it is not.
+        - `since`: on the very first start, sessions created after it are told even if they have ended; an
+          aware `datetime`, or a `timedelta` for "that long ago". If not given: what is unfinished, and what
+          changes from now on.
+        - `overlap`: how far each look reaches back before the newest session, for rows that appear late.
+        - `full_look_every`: how often everything that is remembered is looked at.
+        - `remember`: how long sessions that have ended are remembered, counted from the newest one.
+        - `heartbeat`: after how long a silence a `Heartbeat` is told; if not given, none is.
+        - `ack`: whether a change counts as delivered when the next one is asked for, or by `changes.ack`.
+
+        Raises: ValueError at once for a naive time or an interval that is none; CheckpointError when entered
+        or iterated, where the place cannot be read or written.
+        """
+        self._raise_if_closed()
+        if min(every, full_look_every) <= timedelta() or min(overlap, remember) < timedelta():
+            raise ValueError("every and full_look_every are above 0, overlap and remember not below")
+        options = WatchOptions(
+            every=every,
+            since=resolve(since, self._options.clock.now()),
+            overlap=overlap,
+            full_look_every=full_look_every,
+            remember=max(remember, overlap),
+            heartbeat=heartbeat,
+            ack_by_hand=ack == "manual",
+            clock=self._options.clock,
+        )
+        store = MemoryCheckpoint() if checkpoint is None else checkpoint
+        return Watch(self._clients.values(), options, store, self._watches)
+
     async def __aenter__(self) -> Self:
         await self._pool.open()
         return self
@@ -148,6 +248,8 @@ class Fleet:
         Safe to repeat, from any task. Streams that are still being read raise `ClosedError`.
         """
         try:
+            for watch in list(self._watches):
+                await watch.aclose()
             for run in list(self._running):
                 await run.stop()
             await asyncio.gather(*(client.log_out() for client in self._clients.values()))
@@ -191,11 +293,14 @@ class Fleet:
     def map(self, func: Callable[[Client], Awaitable[T]]) -> FleetQuery[T]: ...
     def map(self, func: Callable[[Client], Any]) -> FleetQuery[Any]:
         """What `func(client)` gives for each server, at once: something to await, or to iterate."""
+        self._raise_if_closed()
+        clients = list(self._clients.values())
+        return FleetQuery(clients, func, self._options, self._slots, self._running)
+
+    def _raise_if_closed(self) -> None:
         if self._pool.closed:
             message = "the fleet is closed"
             raise ClosedError(message)
-        clients = list(self._clients.values())
-        return FleetQuery(clients, func, self._options, self._slots, self._running)
 
     def __getitem__(self, name: str) -> Client:
         if name not in self._clients:
@@ -223,3 +328,8 @@ def _server(entry: Server | str | URL, credentials: Credentials | None, tls: TLS
         message = "a server given as a URL takes the fleet's credentials: Fleet(servers, Password(...))"
         raise ConfigError(message)
     return Server(entry, credentials, tls=tls or TLS())
+
+
+def worker_of(name: str, count: int) -> int:
+    """Which of `count` workers a server belongs to: the one that draws highest for its name."""
+    return max(range(count), key=lambda index: blake2b(f"{index}/{name}".encode(), digest_size=8).digest())

@@ -32,6 +32,10 @@ class LockoutGuard:
         self._clock = clock
         self._trials: dict[Credentials, _Trial] = {}
 
+    def expect(self, server: Server) -> None:
+        """Note that one more server is logged on to with its credentials."""
+        self._shared[server.credentials] += 1
+
     async def logon(
         self,
         server: str,

@@ -269,8 +269,7 @@ class HttpPool:
             if self._loop is not None:
                 return self._check()
             for tls in {server.tls for server in self._servers}:
-                make = partial(make_context, tls, partial(_mark, "tls"))
-                self._contexts[tls] = await in_thread(make)
+                await self._context(tls)
             for server in self._servers:
                 if server.tls.insecure:
                     log.warning("%s: its certificate is not checked (insecure=True)", server.name)
@@ -281,6 +280,11 @@ class HttpPool:
                 self._session = self._make_session(spare)
             self._loop, self._process = asyncio.get_running_loop(), os.getpid()
         return self._check()
+
+    async def _context(self, tls: TLS) -> ssl.SSLContext:
+        if tls not in self._contexts:
+            self._contexts[tls] = await in_thread(partial(make_context, tls, partial(_mark, "tls")))
+        return self._contexts[tls]
 
     def _make_session(self, spare: int | None) -> aiohttp.ClientSession:
         servers = len(self._servers)
@@ -352,6 +356,7 @@ class HttpPool:
         Raises: ServerError, without its server and operation; ClosedError.
         """
         await self.open()
+        context = self._contexts.get(tls) or await self._context(tls)
         session = self._session
         assert session is not None  # noqa: S101  # open() made it
         mark = _current.set(attempt)
@@ -366,7 +371,7 @@ class HttpPool:
                     allow_redirects=False,
                     raise_for_status=False,
                     timeout=self._timeout,
-                    ssl=self._contexts[tls],
+                    ssl=context,
                 ) as response:
                     attempt.enter("body")
                     content = await self._read(response, attempt)

@@ -21,7 +21,7 @@ T = TypeVar("T")
 class Operation:
     """What one operation on a server may still spend, and what it has spent."""
 
-    __slots__ = ("attempts", "left", "options")
+    __slots__ = ("attempts", "left", "may_retry", "options")
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -29,6 +29,8 @@ class Operation:
         """Seconds of the deadline that are left; the consumer's own time is not counted."""
         self.attempts = 0
         """Requests sent."""
+        self.may_retry = True
+        """Whether a request may be sent again that failed."""
 
     @classmethod
     def current(cls, options: Options) -> "Operation":

@@ -14,6 +14,7 @@ from typing import TypeVar
 from yarl import URL
 
 from aiovbo._config import API_VERSIONS, ApiVersion, Options, Server
+from aiovbo._decode import holds_json
 from aiovbo._guard import LockoutGuard
 from aiovbo._http import Attempt, HttpPool
 from aiovbo._logon import Logon, Token
@@ -87,6 +88,16 @@ class Requester:
         self._turns: asyncio.Semaphore | None = None
         self._credit = _CREDIT
 
+    def _doubt_version(self, reply: Reply) -> None:
+        """Where what every version has is not there, look for the version again the next time."""
+        if reply.status == 404 and self._given_version is None:  # noqa: PLR2004  # not found
+            self.version = None
+
+    @property
+    def _given_version(self) -> ApiVersion | None:
+        """The version that somebody chose, and may have to choose again."""
+        return None if self._server.api_version == "auto" else self._server.api_version
+
     @property
     def clock_skew(self) -> float | None:
         """By how many seconds the server's clock is ahead of ours; None while it has not told its time."""
@@ -102,7 +113,7 @@ class Requester:
         for version in reversed(API_VERSIONS):
             url = url_for(self._server.url, probe_target(version))
             probe = Request(url, expected=(200, 401, 403, 404), logged_on=False)
-            status = await self.send(probe, operation, _status)
+            status = await self.send(probe, operation, _status_of_probe)
             if status != 404:  # noqa: PLR2004  # how a version that is not offered is answered
                 log.debug("%s offers %s", self._server.name, version)
                 return version
@@ -201,7 +212,10 @@ class Requester:
 
     def _judged(self, request: Request, reply: Reply, read: Callable[[Reply], R]) -> R:
         if reply.status not in request.expected:
-            raise refusal(reply, self._clock.now(), self.version)
+            if request.url.raw_path.lower().endswith("/restoresessions"):
+                # Every version has this collection.
+                self._doubt_version(reply)
+            raise refusal(reply, self._clock.now(), self._given_version)
         if request.only_reads and reply.status == 200 and not reply.body.strip():  # noqa: PLR2004
             hint = "Rejected tokens are answered like that too: check the account's rights."
             raise PayloadError("the answer is empty", hint=hint)
@@ -209,7 +223,8 @@ class Requester:
 
     async def _worth_a_retry(self, failure: ServerError, retries: int, operation: Operation) -> bool:
         """Wait as long as is decent, if another try is allowed and may help."""
-        if not failure.retryable or retries >= self._options.retries or self._credit < 1:
+        may_retry = operation.may_retry and retries < self._options.retries and self._credit >= 1
+        if not failure.retryable or not may_retry:
             return False
         delay = min(_LONGEST_BACKOFF, _BACKOFF * 2**retries) * self._clock.random()
         if isinstance(failure, RateLimitedError | ServerFaultError) and failure.retry_after:
@@ -287,7 +302,8 @@ class Requester:
                 self._logging_on = None
                 reply = without_echo(reply, fields)
                 if reply.status != 200 and reply.status not in VERDICTS:  # noqa: PLR2004  # success
-                    raise refusal(reply, self._clock.now(), self.version)
+                    self._doubt_version(reply)
+                    raise refusal(reply, self._clock.now(), self._given_version)
                 return reply
         raise AssertionError  # the second round returns or raises
 
@@ -299,5 +315,8 @@ def _refuses_token(request: Request, reply: Reply) -> bool:
     return reply.status == 401  # noqa: PLR2004  # unauthorized
 
 
-def _status(reply: Reply) -> int:
+def _status_of_probe(reply: Reply) -> int:
+    if reply.status == 200 and not holds_json(reply.body):  # noqa: PLR2004  # success
+        hint = "Is there a proxy, a login page or another product at this address?"
+        raise PayloadError("asked without a token, it answered with something that is no resource", hint=hint)
     return reply.status

@@ -86,6 +86,15 @@ class Reply:
     body: bytes = field(repr=False)
 
 
+def resolve(moment: Moment | None, now: datetime) -> datetime | None:
+    """The point in time that is meant.
+
+    Raises: ValueError for a naive time.
+    """
+    moment = _moment(moment)
+    return now - moment if isinstance(moment, timedelta) else moment
+
+
 def format_time(time: datetime) -> str:
     """The time as the API takes it, in UTC with a `Z`: a `+` would arrive as a blank."""
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -140,10 +149,10 @@ class SessionFilter:
         if not any(isinstance(bound, timedelta) for bound in bounds):
             return self
         return SessionFilter(
-            started_after=_since(self.started_after, now),
-            started_before=_since(self.started_before, now),
-            ended_after=_since(self.ended_after, now),
-            ended_before=_since(self.ended_before, now),
+            started_after=resolve(self.started_after, now),
+            started_before=resolve(self.started_before, now),
+            ended_after=resolve(self.ended_after, now),
+            ended_before=resolve(self.ended_before, now),
             order_by=self.order_by,
             ascending=self.ascending,
             page_size=self.page_size,
@@ -243,10 +252,6 @@ _DONE = (200, 201, 204)
 def _action(base: URL, target: str, body: object) -> Request:
     sealed = Sealed(json.dumps(body).encode())
     return Request(url_for(base, target), method="POST", body=sealed, expected=_DONE)
-
-
-def _since(moment: Moment | None, now: datetime) -> datetime | None:
-    return now - moment if isinstance(moment, timedelta) else moment
 
 
 def probe_target(version: ApiVersion) -> str:

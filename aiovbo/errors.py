@@ -19,7 +19,8 @@
     │   └── SkippedError               not asked, so as not to do harm
     ├── FleetError                     also ExceptionGroup; the ServerErrors of one fleet query
     ├── LinkError                      also LookupError; missing, unsafe or detached link
-    └── ClosedError                    used after or during closing, or from another event loop
+    ├── ClosedError                    used after or during closing, or from another event loop
+    └── CheckpointError                a watch's saved place cannot be read or written
 
 Knows nothing of HTTP libraries, and never holds a secret: every error can be logged, pickled and shown.
 """
@@ -228,3 +229,7 @@ class LinkError(VboError, LookupError):
 
 class ClosedError(VboError):
     """Used after closing or while closing, or from an event loop other than its own."""
+
+
+class CheckpointError(VboError):
+    """A watch's saved place cannot be read or written; it never begins anew by itself."""

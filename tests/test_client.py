@@ -23,6 +23,7 @@ from aiovbo import (
     Resource,
     RestoreSession,
     Server,
+    ServerError,
     ServerFaultError,
     ServerTimeoutError,
     UnreachableError,
@@ -55,6 +56,34 @@ async def test_the_version_is_looked_for_once() -> None:
         await client.restore_sessions()
         assert asked(backup, "ServiceInstance") == 3
         assert backup.logons == 1
+
+
+@pytest.mark.parametrize("fault", [Fault.empty(), Fault.body(b"<html>", "text/html"), Fault.body(b"[{")])
+async def test_a_proxy_that_answers_for_the_server_does_not_decide_on_the_version(fault: Fault) -> None:
+    """Its 200 is no sign that v8 is offered."""
+    async with BackupServer(version="v5") as backup, Client(server_of(backup), retries=0) as client:
+        backup.fail(fault)
+        with pytest.raises(PayloadError):
+            await client.restore_sessions()
+        assert client.api_version is None
+        assert len(await client.restore_sessions()) == 40
+        assert client.api_version == "v5"
+
+
+async def test_a_version_that_is_no_longer_offered_is_looked_for_again() -> None:
+    """As after another product version was installed: one operation fails, the next one knows better."""
+    old = BackupServer(World(sessions=3), version="v8", versions=["v8"])
+    async with old, Client(server_of(old), retries=0) as client:
+        assert len(await client.restore_sessions()) == 3
+        port, trust = old.port, old.authority
+        await old.stop()
+        async with BackupServer(
+            World(sessions=3), version="v6", port=port, authority=trust, password=old.password
+        ):
+            with pytest.raises(ServerError):
+                await client.restore_sessions()
+            assert len(await client.restore_sessions()) == 3
+            assert client.api_version == "v6"
 
 
 async def test_a_version_that_is_given_is_not_looked_for() -> None:

@@ -1,0 +1,249 @@
+"""What changes on a server, as values; and how two looks at its restore sessions become changes.
+
+Knows what was seen of each session and what that means. Does no I/O, and has no clock: all times are the
+server's own.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import ClassVar
+from uuid import UUID
+
+from attrs import evolve, field, frozen
+
+from aiovbo.errors import ServerError
+from aiovbo.models import RestoreSession, RestoreSessionState
+
+_MARK_BYTES = 7
+_UNHEARD_OF = 0
+"""The mark of a session of which more is to be told than was told until now."""
+
+
+@frozen
+class Known:
+    """What has been told of one session."""
+
+    created: datetime
+    """When it was created, by the server's clock."""
+    is_open: bool
+    """Whether its end is still to be told."""
+    mark: int
+    """What it looked like, in short."""
+    revision: int
+    """How often it has changed, so that a session that is as it was before is a new change."""
+
+
+@frozen
+class Step:
+    """What a change means for what is known: a session's new entry, or none where it is gone."""
+
+    session_id: UUID
+    """Which one."""
+    known: Known | None
+    """What has been told of it; None: it is gone, or was long ago."""
+
+
+@frozen
+class Place:
+    """How far a server has been told of: everything that a watch needs to go on after a restart."""
+
+    known: Mapping[UUID, Known] = field(factory=dict[UUID, Known])
+    """What has been told of each session."""
+    horizon: datetime | None = None
+    """Sessions created before have been forgotten, unless they are open; None: none has been."""
+
+
+@frozen(kw_only=True)
+class Change:
+    """Something that happened on a server."""
+
+    server: str
+    """The server's name."""
+    id: str
+    """The same for the same change, also when it is told again after a crash."""
+
+
+@frozen(kw_only=True)
+class Added(Change):
+    """A session that was not there before, or that a first look found unfinished."""
+
+    session: RestoreSession
+    """As it was when it was looked at."""
+
+
+@frozen(kw_only=True)
+class Changed(Change):
+    """A session that is not as it was, and has not just ended."""
+
+    session: RestoreSession
+    """As it was when it was looked at."""
+
+
+@frozen(kw_only=True)
+class Finished(Change):
+    """A session that has stopped; its `result` is its outcome."""
+
+    session: RestoreSession
+    """As it was when it was looked at."""
+
+
+@frozen(kw_only=True)
+class Removed(Change):
+    """A session that the server does not know any more."""
+
+    session_id: UUID
+    """Which one."""
+    reset: bool = False
+    """Whether many vanished at once, as when a server is restored from a backup of itself."""
+
+
+@frozen(kw_only=True)
+class Unreachable(Change):
+    """A server that could not be asked; told once, until it has recovered."""
+
+    error: ServerError
+    """Why not."""
+
+
+@frozen(kw_only=True)
+class Recovered(Change):
+    """A server that can be asked again; what happened meanwhile follows."""
+
+    gap: timedelta
+    """For how long nothing was heard of it."""
+
+
+@frozen(kw_only=True)
+class Heartbeat(Change):
+    """Nothing happened for a while, and the watch is alive; asked for by `heartbeat=`."""
+
+    up: int
+    """How many servers could be asked the last time."""
+
+
+class Tracker:
+    """What one server has told, and what that changes: a look in, changes and their steps out.
+
+    The present is taken over at once; whoever tells the changes keeps the steps, and saves each after its
+    change was told.
+    """
+
+    MANY: ClassVar[int] = 3
+    """So many sessions that vanish at once, and half of all, are a reset."""
+
+    def __init__(self, server: str, place: Place | None, since: datetime | None, remember: timedelta) -> None:
+        self._server = server
+        self._is_first = place is None
+        self._since = since
+        self._remember = remember
+        self.known: dict[UUID, Known] = dict(place.known) if place else {}
+        """What has been seen, told or about to be."""
+        self.horizon = place.horizon if place else None
+        """Sessions created before are forgotten once they have ended."""
+
+    @property
+    def cursor(self) -> datetime | None:
+        """When the newest session was created that is known; None while none is."""
+        return max((entry.created for entry in self.known.values()), default=None)
+
+    def open_before(self, moment: datetime) -> list[UUID]:
+        """Sessions created before whose end is still to come."""
+        return [key for key, entry in self.known.items() if entry.is_open and entry.created < moment]
+
+    def missing(self, seen: Iterable[UUID], since: datetime | None) -> list[UUID]:
+        """Sessions that a whole listing of everything created since should have had."""
+        there = set(seen)
+        return [
+            key
+            for key, entry in self.known.items()
+            if key not in there and (since is None or entry.created >= since)
+        ]
+
+    def begin(self, sessions: Iterable[RestoreSession]) -> list[Step]:
+        """On the very first look: take as told what had ended before anybody watched.
+
+        Shape: the steps to save at once, before any change is told; then `observe` the same sessions.
+        """
+        if not self._is_first:
+            return []
+        self._is_first = False
+        steps: list[Step] = []
+        for session in sessions:
+            is_news = self._since is not None and session.creation_time > self._since
+            if _has_ended(session) and not is_news:
+                entry = Known(session.creation_time, is_open=False, mark=_mark(session), revision=1)
+                self.known[session.id] = entry
+                steps.append(Step(session.id, entry))
+        return steps
+
+    def observe(self, session: RestoreSession) -> list[tuple[Change, Step]]:
+        """What a look at one session tells."""
+        before, mark, has_ended = self.known.get(session.id), _mark(session), _has_ended(session)
+        told: list[tuple[Change, Step]] = []
+        if before is None:
+            if self.horizon is not None and session.creation_time < self.horizon:
+                return []
+            # Its end is a change of its own, so until that is told it counts as open.
+            seen = _UNHEARD_OF if has_ended else mark
+            before = Known(session.creation_time, is_open=True, mark=seen, revision=1)
+            told.append(self._tell(Added, session, before))
+        if before.mark != mark:
+            kind = Finished if has_ended and before.is_open else Changed
+            after = evolve(before, is_open=not has_ended, mark=mark, revision=before.revision + 1)
+            told.append(self._tell(kind, session, after))
+        return told
+
+    def remove(self, session_ids: list[UUID]) -> list[tuple[Change, Step]]:
+        """What it tells that sessions are gone."""
+        reset = len(session_ids) >= max(self.MANY, len(self.known) // 2)
+        told: list[tuple[Change, Step]] = []
+        for key in session_ids:
+            entry = self.known.pop(key, None)
+            if entry is not None:
+                name = f"{self._server}/{key}/removed/{entry.revision}"
+                told.append(
+                    (Removed(server=self._server, id=name, session_id=key, reset=reset), Step(key, None))
+                )
+        if reset and self.horizon is not None:
+            # The server's time may have gone back with it; what it has now is to be seen again.
+            newest = self.cursor
+            self.horizon = None if newest is None else min(self.horizon, newest - self._remember)
+        return told
+
+    def forget(self) -> list[Step]:
+        """Let go of what ended long ago, so that memory is bounded; the steps to save."""
+        newest = self.cursor
+        if newest is None:
+            return []
+        horizon = newest - self._remember
+        if self.horizon is not None and horizon <= self.horizon:
+            return []
+        self.horizon = horizon
+        old = [key for key, entry in self.known.items() if not entry.is_open and entry.created < horizon]
+        for key in old:
+            del self.known[key]
+        return [Step(key, None) for key in old]
+
+    def _tell(
+        self, kind: type[Added | Changed | Finished], session: RestoreSession, entry: Known
+    ) -> tuple[Change, Step]:
+        self.known[session.id] = entry
+        name = f"{self._server}/{session.id}/{kind.__name__.lower()}/{entry.revision}-{_mark(session):x}"
+        return kind(server=self._server, id=name, session=session), Step(session.id, entry)
+
+
+def _has_ended(session: RestoreSession) -> bool:
+    # A result may say Success while the session still works: it is an outcome only at the end.
+    return session.state is RestoreSessionState.STOPPED
+
+
+def _mark(session: RestoreSession) -> int:
+    """What a session looks like, in a number that any process computes alike.
+
+    Only members that every version of the API has, or that none has had before: a server that was upgraded
+    has not changed all its sessions.
+    """
+    looks = (session.state, session.result, session.end_time and session.end_time.isoformat())
+    text = repr(tuple(None if look is None else str(look) for look in looks))
+    return int.from_bytes(blake2b(text.encode(), digest_size=_MARK_BYTES).digest(), "big") or 1

@@ -1,0 +1,234 @@
+"""Where a watch keeps its place: a file that survives a crash, or memory that does not.
+
+Knows places and files; knows no servers. The file is read and written away from the event loop.
+"""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from os import PathLike, fspath
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from aiovbo._changes import Known, Place, Step
+from aiovbo._tasks import in_thread
+from aiovbo.errors import CheckpointError
+
+T = TypeVar("T")
+
+_OURS = 0x56424F57
+"""What marks a SQLite file as ours."""
+_FORMAT = 1
+_SCHEMA = """
+CREATE TABLE servers (name TEXT PRIMARY KEY, horizon TEXT) WITHOUT ROWID;
+CREATE TABLE sessions (
+    server TEXT, id BLOB, created TEXT, open INTEGER, mark INTEGER, revision INTEGER,
+    PRIMARY KEY (server, id)
+) WITHOUT ROWID;
+"""
+
+
+class CheckpointStore(Protocol):
+    """What a watch needs of the store that keeps its place; your own may be another database."""
+
+    async def open(self) -> None:
+        """Get ready; called once, before anything else."""
+        ...
+
+    async def load(self, server: str) -> Place | None:
+        """How far a server has been told of; None where it never was."""
+        ...
+
+    async def save(self, server: str, steps: Sequence[Step], horizon: datetime | None) -> None:
+        """Go on to a further place, all of it or nothing; it is kept when this returns."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything; called once, at the end."""
+        ...
+
+
+class MemoryCheckpoint:
+    """A place that lasts as long as the object; for tests, and where a restart may begin anew."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, Place] = {}
+
+    async def open(self) -> None:
+        """Nothing to get ready."""
+
+    async def load(self, server: str) -> Place | None:
+        """How far a server has been told of."""
+        return self._places.get(server)
+
+    async def save(self, server: str, steps: Sequence[Step], horizon: datetime | None) -> None:
+        """Go on to a further place."""
+        known = dict(self._places.get(server, Place()).known)
+        for step in steps:
+            if step.known is None:
+                known.pop(step.session_id, None)
+            else:
+                known[step.session_id] = step.known
+        self._places[server] = Place(known, horizon)
+
+    async def close(self) -> None:
+        """Keep it all: the next watch may go on from here."""
+
+
+class Checkpoint:
+    """A place in a file, kept over crashes; one watch at a time, others are refused.
+
+    Raises: CheckpointError from `open`, `load` and `save` where the file is damaged, foreign, newer, in use,
+    gone, or cannot be written. It never begins anew by itself: to do so, delete the file.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._path = fspath(path)
+        self._file: sqlite3.Connection | None = None
+        self._inode = 0
+        self._turn = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Open the file, make it where there is none, and keep others out of it."""
+        await self._away(self._open)
+
+    async def load(self, server: str) -> Place | None:
+        """How far a server has been told of."""
+        return await self._away(lambda: self._load(server))
+
+    async def save(self, server: str, steps: Sequence[Step], horizon: datetime | None) -> None:
+        """Go on to a further place, in one transaction."""
+        await self._away(lambda: self._save(server, steps, horizon))
+
+    async def close(self) -> None:
+        """Let others have the file."""
+        await self._away(self._close)
+
+    async def _away(self, work: Callable[[], T]) -> T:
+        def careful() -> T:
+            try:
+                return work()
+            except (sqlite3.Error, OSError, ValueError, TypeError) as error:
+                problem = _in_words(error)
+            message = f"the checkpoint {self._path}: {problem}"
+            raise CheckpointError(message)
+
+        async with self._turn:
+            # Shielded: half a transaction is none, but a connection that is still at work cannot be closed.
+            working = asyncio.ensure_future(in_thread(careful))
+            try:
+                return await asyncio.shield(working)
+            except asyncio.CancelledError:
+                await asyncio.wait([working])
+                _ = working.cancelled() or working.exception()
+                raise
+
+    def _open(self) -> None:
+        is_new = not os.path.exists(self._path) or os.path.getsize(self._path) == 0  # noqa: PTH110, PTH202  # in a thread of its own
+        if not is_new and os.path.getsize(self._path) < 512:  # noqa: PLR2004, PTH202  # SQLite's smallest page
+            raise ValueError(_DAMAGED)
+        file = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            file.execute("PRAGMA locking_mode=EXCLUSIVE")
+            file.execute("PRAGMA journal_mode=WAL")
+            # A commit is kept over a crash of ours at once; over a power cut, up to the last one or two.
+            file.execute("PRAGMA synchronous=NORMAL")
+            file.execute("BEGIN EXCLUSIVE")
+            mark = file.execute("PRAGMA application_id").fetchone()[0]
+            tables = file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if mark == 0 and tables == 0 and is_new:
+                for statement in _SCHEMA.split(";"):
+                    file.execute(statement)
+                file.execute(f"PRAGMA application_id={_OURS}")
+                file.execute(f"PRAGMA user_version={_FORMAT}")
+            else:
+                _check(file, mark)
+            file.execute("COMMIT")
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
+        self._inode = os.stat(self._path).st_ino  # noqa: PTH116  # the same
+
+    def _load(self, server: str) -> Place | None:
+        file = self._ready()
+        found = file.execute("SELECT horizon FROM servers WHERE name = ?", (server,)).fetchone()
+        if found is None:
+            return None
+        rows = file.execute(
+            "SELECT id, created, open, mark, revision FROM sessions WHERE server = ?", (server,)
+        )
+        known = {
+            UUID(bytes=key): Known(datetime.fromisoformat(created), bool(is_open), mark, revision)
+            for key, created, is_open, mark, revision in rows
+        }
+        return Place(known, None if found[0] is None else datetime.fromisoformat(found[0]))
+
+    def _save(self, server: str, steps: Sequence[Step], horizon: datetime | None) -> None:
+        file = self._ready()
+        # Of several steps of one session the last counts.
+        steps = list({step.session_id: step for step in steps}.values())
+        gone = [(server, step.session_id.bytes) for step in steps if step.known is None]
+        rows = [
+            (
+                server,
+                step.session_id.bytes,
+                step.known.created.astimezone(UTC).isoformat(),
+                step.known.is_open,
+                step.known.mark,
+                step.known.revision,
+            )
+            for step in steps
+            if step.known is not None
+        ]
+        file.execute("BEGIN IMMEDIATE")
+        try:
+            place = (server, None if horizon is None else horizon.astimezone(UTC).isoformat())
+            file.execute("INSERT OR REPLACE INTO servers VALUES (?, ?)", place)
+            file.executemany("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?)", rows)
+            file.executemany("DELETE FROM sessions WHERE server = ? AND id = ?", gone)
+            file.execute("COMMIT")
+        except BaseException:
+            file.execute("ROLLBACK")
+            raise
+
+    def _ready(self) -> sqlite3.Connection:
+        if self._file is None:
+            raise ValueError("it is not open")
+        if os.stat(self._path).st_ino != self._inode:  # noqa: PTH116  # in a thread of its own
+            raise ValueError("another file has taken its place while it was in use")
+        return self._file
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+
+_DAMAGED = "it is damaged; restore it, or delete it to begin anew"
+
+
+def _check(file: sqlite3.Connection, mark: int) -> None:
+    if mark != _OURS:
+        raise ValueError("this is another program's file; give the watch one of its own")
+    version = file.execute("PRAGMA user_version").fetchone()[0]
+    if version > _FORMAT:
+        message = (
+            f"it was written by a newer version (format {version}, this one knows {_FORMAT}): upgrade aiovbo"
+        )
+        raise ValueError(message)
+    if file.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+        raise ValueError(_DAMAGED)
+
+
+def _in_words(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, FileNotFoundError):
+        return "it is gone while it was in use; put it back, or begin anew with a new watch"
+    if "locked" in text:
+        return "another process, or another watch, is using it"
+    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+        return f"{_DAMAGED} ({text})"
+    return text
