@@ -78,8 +78,11 @@ def test_the_first_screen_has_ten_lines_of_code_and_what_one_needs_to_decide() -
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda text: text.splitlines()[0][:40])
-async def test_every_piece_of_code_runs_as_printed(snippet: str, backups: BackupFleet) -> None:
+async def test_every_piece_of_code_runs_as_printed(
+    snippet: str, backups: BackupFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the names that the README has introduced by then."""
+    monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {name: getattr(aiovbo, name) for name in aiovbo.__all__}
     names |= {name: getattr(dt, name) for name in ("datetime", "timedelta", "UTC")}
     tls, login = TLS(ca_file=backups.ca_file), Password(backups.username, backups.password)

@@ -1,0 +1,95 @@
+r"""Every change of a fleet into a Redis stream, at least once, and exactly once for whoever reads it by id.
+
+    pip install 'aiovbo[testing]' redis
+    python examples/to_redis.py --redis redis://127.0.0.1:6379 --place restores.db
+
+Redis, because a stream, its consumer groups and a set of ids already seen are all that is needed, and it is
+packaged everywhere. A change is acknowledged only after Redis has it: a crash in between sends it again, with
+the same id, which is not added twice.
+"""
+
+import argparse
+import asyncio
+import json
+from datetime import timedelta
+
+from _servers import arguments, servers_of
+from redis.asyncio import Redis
+
+from aiovbo import (
+    Added,
+    Change,
+    Changed,
+    Checkpoint,
+    Finished,
+    Fleet,
+    Recovered,
+    Removed,
+    Unreachable,
+)
+
+STREAM = "vbo:changes"
+SEEN_FOR = timedelta(days=7)
+
+# Adds a change unless its id was added before; both in one step, so that no crash comes between.
+ADD_ONCE = """
+if redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[1]) then
+    local said = {'id', ARGV[2], 'kind', ARGV[3], 'server', ARGV[4], 'body', ARGV[5]}
+    return redis.call('XADD', KEYS[1], '*', unpack(said))
+end
+return false
+"""
+
+
+def body_of(change: Change) -> str:
+    """What there is to say of a change, as JSON under the API's own names."""
+    match change:
+        case Added(session=session) | Changed(session=session) | Finished(session=session):
+            return json.dumps(session.to_dict())
+        case Removed(session_id=session_id, reset=reset):
+            return json.dumps({"id": str(session_id), "reset": reset})
+        case Unreachable(error=error):
+            return json.dumps({"error": str(error)})
+        case Recovered(gap=gap):
+            return json.dumps({"gap": gap.total_seconds()})
+        case _:
+            return "{}"
+
+
+async def main(options: argparse.Namespace) -> None:
+    """Watch, and pass on."""
+    redis = Redis.from_url(options.redis)  # pyright: ignore[reportUnknownMemberType]  # its options are untyped
+    add_once = redis.register_script(ADD_ONCE)
+    try:
+        async with (
+            servers_of(options) as servers,
+            Fleet(servers) as fleet,
+            fleet.watch(
+                every=timedelta(seconds=options.every),
+                checkpoint=Checkpoint(options.place),
+                since=timedelta(days=1),
+                ack="manual",
+            ) as changes,
+        ):
+            passed_on = 0
+            async for change in changes:
+                seen = f"vbo:seen:{change.id}"
+                fields = [change.id, type(change).__name__, change.server, body_of(change)]
+                seconds = int(SEEN_FOR.total_seconds())
+                await add_once(keys=[STREAM, seen], args=[seconds, *fields])
+                changes.ack(change)
+                passed_on += 1
+                if passed_on == options.count:
+                    break
+    finally:
+        await redis.aclose()
+    print(f"{passed_on} changes passed on")
+
+
+if __name__ == "__main__":
+    parser = arguments("Every change of a fleet into a Redis stream.")
+    parser.add_argument("--redis", default="redis://127.0.0.1:6379", help="where Redis is")
+    parser.add_argument("--place", default="restores.db", help="where the place is kept")
+    parser.add_argument("--every", type=float, default=30.0, help="seconds between two looks")
+    parser.add_argument("--count", type=int, help="end after so many changes")
+    asyncio.run(main(parser.parse_args()))

@@ -1,0 +1,221 @@
+"""The file that keeps a watch's place: never silently "from now", whatever became of it."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import UUID
+
+import pytest
+from backups import server_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiovbo import (
+    Checkpoint,
+    CheckpointError,
+    CheckpointStore,
+    Fleet,
+    Known,
+    MemoryCheckpoint,
+    Place,
+    Step,
+)
+from aiovbo.testing import BackupServer, World
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+KEYS = [UUID(int=number) for number in range(4)]
+SOME = Known(NOW, is_open=True, mark=7, revision=1)
+
+
+async def filled(path: Path) -> None:
+    """A file with a place in it."""
+    store = Checkpoint(path)
+    await store.open()
+    await store.save("vbo", [Step(KEYS[0], SOME)], NOW)
+    await store.close()
+
+
+def truncated(path: Path) -> None:
+    """Cut in the midst."""
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def garbled(path: Path) -> None:
+    """Overwritten in the midst."""
+    data = bytearray(path.read_bytes())
+    data[100:3000] = b"\xa5" * 2900
+    path.write_bytes(data)
+
+
+def no_database(path: Path) -> None:
+    """Something else under that name."""
+    path.write_text("x" * 5000)
+
+
+def foreign(path: Path) -> None:
+    """Another program's database."""
+    path.unlink()
+    with sqlite3.connect(path) as file:
+        file.execute("CREATE TABLE mine (a)")
+    file.close()
+
+
+def newer(path: Path) -> None:
+    """Written by a later version."""
+    with sqlite3.connect(path) as file:
+        file.execute("PRAGMA user_version=99")
+    file.close()
+
+
+def directory(path: Path) -> None:
+    """No file at all."""
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (truncated, "delete it to begin anew"),
+        (garbled, "delete it to begin anew"),
+        (no_database, "delete it to begin anew"),
+        (foreign, "another program's file"),
+        (newer, "upgrade aiovbo"),
+        (directory, "unable to open"),
+    ],
+)
+async def test_a_file_that_cannot_be_trusted_is_an_error(
+    harm: Callable[[Path], None], words: str, tmp_path: Path
+) -> None:
+    """It names the file, what is wrong, and what to do; the file is left as it is."""
+    path = tmp_path / "place.db"
+    await filled(path)
+    await asyncio.to_thread(harm, path)
+    store = Checkpoint(path)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        await store.open()
+    assert "place.db" in str(caught.value)
+    await store.close()
+    assert path.exists()
+
+
+async def test_a_second_watch_of_the_same_place_is_refused(tmp_path: Path) -> None:
+    """In this process or another; when the first has closed, the file is free."""
+    path = tmp_path / "place.db"
+    first, second = Checkpoint(path), Checkpoint(path)
+    await first.open()
+    with pytest.raises(CheckpointError, match="using it"):
+        await second.open()
+    code = f"""
+import asyncio
+from aiovbo import Checkpoint, CheckpointError
+async def main():
+    try:
+        await Checkpoint({str(path)!r}).open()
+    except CheckpointError as error:
+        print(error)
+asyncio.run(main())
+"""
+    run = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "using it" in run.stdout
+    await first.close()
+    await second.open()
+    await second.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anything")
+async def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    """A read-only directory."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(CheckpointError):
+        await Checkpoint(tmp_path / "place.db").open()
+
+
+async def test_a_disk_that_is_full_is_an_error_and_the_old_place_stays(tmp_path: Path) -> None:
+    """A step is saved whole or not at all."""
+    path = tmp_path / "place.db"
+    store = Checkpoint(path)
+    await store.open()
+    await store.save("vbo", [Step(KEYS[0], SOME)], None)
+    assert store._file is not None  # to make the disk full
+    pages = store._file.execute("PRAGMA page_count").fetchone()[0]
+    store._file.execute(f"PRAGMA max_page_count={pages}")
+    many = [Step(UUID(int=number), SOME) for number in range(5000)]
+    with pytest.raises(CheckpointError, match="full"):
+        await store.save("vbo", many, None)
+    found = await store.load("vbo")
+    assert found is not None
+    assert list(found.known) == [KEYS[0]]
+    await store.close()
+
+
+@pytest.mark.parametrize("replace", [False, True])
+async def test_a_file_that_vanishes_while_it_is_used_ends_the_watch(replace: bool, tmp_path: Path) -> None:  # noqa: FBT001  # parametrised
+    """What is saved into a deleted file is saved nowhere."""
+    path = tmp_path / "place.db"
+    async with BackupServer(World(now=NOW, speed=0, sessions=0), version="v6") as backup:
+        fast = timedelta(milliseconds=20)
+        async with Fleet([server_of(backup)]) as fleet:
+            with pytest.raises(CheckpointError, match=r"place\.db: .*(gone|taken its place)"):
+                async with fleet.watch(every=fast, checkpoint=Checkpoint(path)) as changes:
+                    backup.world.add(creation_time=NOW, end_time=None)
+                    await anext(changes)
+                    path.unlink()
+                    if replace:
+                        path.write_bytes(b"")
+                    async with asyncio.timeout(5):
+                        while True:
+                            backup.world.add(creation_time=NOW, end_time=None)
+                            await anext(changes)
+
+
+async def test_an_empty_file_is_a_new_one(tmp_path: Path) -> None:
+    """As temporary files are made."""
+    path = tmp_path / "place.db"
+    path.touch()
+    await filled(path)
+    store = Checkpoint(path)
+    await store.open()
+    found = await store.load("vbo")
+    assert found == Place({KEYS[0]: SOME}, NOW)
+    assert await store.load("another") is None
+    await store.close()
+
+
+ENTRIES = st.one_of(
+    st.none(),
+    st.builds(
+        Known,
+        created=st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+        is_open=st.booleans(),
+        mark=st.integers(0, 2**56 - 1),
+        revision=st.integers(1, 10_000),
+    ),
+)
+STEPS = st.lists(st.builds(Step, st.sampled_from(KEYS), ENTRIES), max_size=6)
+
+
+@given(st.lists(st.tuples(STEPS, st.none() | st.just(NOW)), min_size=1, max_size=5))
+def test_the_file_and_the_memory_keep_the_same_place(saves: list[tuple[list[Step], datetime | None]]) -> None:
+    """Whatever steps are saved in whatever order, also within one save."""
+
+    async def kept(store: CheckpointStore) -> Place | None:
+        await store.open()
+        try:
+            for steps, horizon in saves:
+                await store.save("vbo", steps, horizon)
+            return await store.load("vbo")
+        finally:
+            await store.close()
+
+    with TemporaryDirectory() as directory_name:
+        in_file = asyncio.run(kept(Checkpoint(Path(directory_name) / "place.db")))
+    assert in_file == asyncio.run(kept(MemoryCheckpoint()))

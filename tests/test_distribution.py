@@ -1,0 +1,65 @@
+"""Beyond one process: the examples on a dask cluster and with a Redis stream, as they are printed."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import closed_port
+from test_examples import run
+
+
+def test_a_worker_that_dies_in_the_midst_loses_nothing() -> None:
+    """200 servers, 2 workers, one of them killed: every session of every server is there."""
+    pytest.importorskip("distributed")
+    done = run("with_dask", "--servers", "200", plain=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "1000 sessions of 200 servers"
+
+
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    """A Redis server of the test's own."""
+    pytest.importorskip("redis")
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed")
+    with closed_port() as port:
+        pass
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        ends = time.monotonic() + 10
+        while not answers(port) and time.monotonic() < ends:
+            time.sleep(0.05)
+        yield f"redis://127.0.0.1:{port}"
+        process.kill()
+
+
+def answers(port: int) -> bool:
+    """Whether Redis is up."""
+    import redis  # noqa: PLC0415  # may not be installed
+
+    try:
+        with redis.Redis(port=port) as client:
+            return bool(client.ping())
+    except redis.ConnectionError:
+        return False
+
+
+def test_every_change_reaches_the_stream_once(redis_url: str, tmp_path: Path) -> None:
+    """Also when it is passed on again, because the place was lost."""
+    import redis  # noqa: PLC0415  # as above
+
+    options = ["--redis", redis_url, "--every", "0.1", "--count", "20"]
+    first = run("to_redis", *options, "--place", str(tmp_path / "one.db"), plain=True)
+    assert (first.returncode, first.stdout) == (0, "20 changes passed on\n"), first.stderr
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        entries = [fields for _, fields in client.xrange("vbo:changes")]
+        assert len({entry["id"] for entry in entries}) == len(entries) == 20
+        assert {entry["kind"] for entry in entries} <= {"Added", "Changed", "Finished"}
+        again = run("to_redis", *options, "--place", str(tmp_path / "other.db"), plain=True)
+        assert again.returncode == 0, again.stderr
+        entries = [fields for _, fields in client.xrange("vbo:changes")]
+        assert len({entry["id"] for entry in entries}) == len(entries)
