@@ -33,9 +33,10 @@ from aiovbo._config import TLS, Assertion, Bearer, Clock, Password, Server
 from aiovbo._explore import Exploration
 from aiovbo._fleet import Fleet
 from aiovbo._links import JsonObject, Link, Links, Resource
+from aiovbo._lookout import WatchStatus
 from aiovbo._merge import FleetQuery, FleetResult
 from aiovbo._query import Answer, Page, Query, Rejected
-from aiovbo._watch import Watch, WatchStatus
+from aiovbo._watch import Watch
 from aiovbo.errors import (
     AuthenticationError,
     CheckpointError,

@@ -134,7 +134,8 @@ class Tracker:
 
     def __init__(self, server: str, place: Place | None, since: datetime | None, remember: timedelta) -> None:
         self._server = server
-        self._is_first = place is None
+        self.is_first = place is None
+        """Whether nothing has ever been told of the server."""
         self._since = since
         self._remember = remember
         self.known: dict[UUID, Known] = dict(place.known) if place else {}
@@ -165,9 +166,7 @@ class Tracker:
 
         Shape: the steps to save at once, before any change is told; then `observe` the same sessions.
         """
-        if not self._is_first:
-            return []
-        self._is_first = False
+        self.is_first = False
         steps: list[Step] = []
         for session in sessions:
             is_news = self._since is not None and session.creation_time > self._since

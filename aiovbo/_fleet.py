@@ -21,8 +21,9 @@ from aiovbo._config import TLS, Clock, Credentials, Options, Server
 from aiovbo._guard import LockoutGuard
 from aiovbo._http import HttpPool
 from aiovbo._inventory import FleetOptions, Inventory, inventory_of, read_inventory
+from aiovbo._lookout import WatchOptions
 from aiovbo._merge import FleetQuery, Run, Slots
-from aiovbo._watch import Watch, WatchOptions
+from aiovbo._watch import Watch
 from aiovbo._wire import Moment, OrderBy, SessionFilter, resolve
 from aiovbo.errors import ClosedError, ConfigError
 from aiovbo.models import RestoreSession

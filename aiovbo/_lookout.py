@@ -1,0 +1,344 @@
+"""The lookout for one server: when to look, what to ask, and how it goes.
+
+Knows beats, lists and v8's change feed; what a look means is in `_changes`, who hears of it is handed in.
+"""
+
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import Any, cast
+from uuid import UUID
+
+from attrs import frozen
+
+from aiovbo._changes import Change, Recovered, Step, Tracker, Unreachable
+from aiovbo._checkpoint import CheckpointStore
+from aiovbo._client import Client
+from aiovbo._config import Clock
+from aiovbo.errors import ForbiddenError, NotFoundError, ResponseError, ServerError
+from aiovbo.models import RestoreSession
+
+log = logging.getLogger("aiovbo.watch")
+
+_ONE_BY_ONE = 10
+"""Sessions up to which each is fetched by its id; more are listed."""
+_SPREAD = 5.0
+"""Seconds over which the first looks are spread, at most."""
+_LONGEST_BACKOFF = 300.0
+_FEED_PAGE = 1000
+_FEED_PAUSE = 1.0
+_LONGEST_POLL = 25.0
+
+
+@frozen(kw_only=True)
+class WatchOptions:
+    """How a fleet is watched."""
+
+    every: timedelta
+    """From one look at a server to the next."""
+    since: datetime | None
+    """On the very first start: sessions created after are told, even if they have ended already."""
+    overlap: timedelta
+    """How far each look reaches back before the newest session, for rows that appear late."""
+    full_look_every: timedelta
+    """How often everything that is remembered is looked at."""
+    remember: timedelta
+    """How long sessions that have ended are remembered, before the newest one."""
+    heartbeat: timedelta | None
+    """After how long a silence there is a `Heartbeat`."""
+    ack_by_hand: bool
+    """Whether changes are acknowledged by `ack`, instead of by asking for the next."""
+    clock: Clock
+
+
+@frozen(kw_only=True)
+class WatchStatus:
+    """How the watch of one server goes."""
+
+    server: str
+    """The server's name."""
+    up: bool
+    """Whether the last look succeeded; False before the first one."""
+    last_success: datetime | None
+    """When; None while there was none."""
+    lag: timedelta | None
+    """How long ago that is: nothing newer is known of the server."""
+    next_look: datetime | None
+    """When it is looked at again; None while it is being looked at."""
+    backlog: int
+    """Changes that were found and not yet delivered."""
+    errors: int
+    """Looks that failed, in a row."""
+    overruns: int
+    """Looks that were left out because the one before took too long."""
+
+
+class Lookout:
+    """One server that is being watched."""
+
+    def __init__(
+        self,
+        client: Client,
+        options: WatchOptions,
+        checkpoint: CheckpointStore,
+        deliver: Callable[[Change, Step | None], Coroutine[Any, Any, None]],
+        settle: Callable[[str, list[Step]], None],
+    ) -> None:
+        self._client = client
+        self._options = options
+        self._checkpoint = checkpoint
+        self._deliver = deliver
+        self._settle = settle
+        self.tracker = Tracker(client.name, None, options.since, options.remember)
+        """What is known of the server."""
+        self.backlog = 0
+        """Changes that were found and not yet delivered."""
+        self._up = False
+        self._was_told = False
+        self._last_success: datetime | None = None
+        self._next_look: datetime | None = None
+        self._errors = 0
+        self._overruns = 0
+        self._full_look_at = float("-inf")
+        self._token: str | None = None
+
+    def status(self) -> WatchStatus:
+        """How it goes."""
+        last = self._last_success
+        return WatchStatus(
+            server=self._client.name,
+            up=self._up,
+            last_success=last,
+            lag=None if last is None else self._options.clock.now() - last,
+            next_look=self._next_look,
+            backlog=self.backlog,
+            errors=self._errors,
+            overruns=self._overruns,
+        )
+
+    async def follow(self) -> None:
+        """Look at every beat, for ever.
+
+        Raises: CheckpointError where the place cannot be read or written.
+        """
+        clock, every = self._options.clock, self._options.every.total_seconds()
+        phase = _phase(self._client.name)
+        place = await self._checkpoint.load(self._client.name)
+        self.tracker = Tracker(self._client.name, place, self._options.since, self._options.remember)
+        await self._pause(phase * min(every, _SPREAD))
+        while True:
+            self._next_look = None
+            began = clock.monotonic()
+            pause = await self._try_to_look()
+            if pause is None:
+                passed = clock.monotonic() - began
+                pause = self._until_next_beat(phase * every, passed)
+            await self._pause(pause)
+
+    def _until_next_beat(self, phase: float, passed: float) -> float:
+        """Seconds until the next beat of this server's own, which is the same before and after a restart."""
+        every = self._options.every.total_seconds()
+        beats = int(passed // every)
+        if beats:
+            self._overruns += beats
+            log.info("%s: a look took %.1f s, longer than %g s", self._client.name, passed, every)
+        pause = (phase - self._options.clock.now().timestamp()) % every
+        # A clock that ticks a little early is no reason to look twice.
+        return pause + every if pause < every / 4 and passed < every / 2 else pause
+
+    async def _pause(self, seconds: float) -> None:
+        self._next_look = self._options.clock.now() + timedelta(seconds=seconds)
+        await self._options.clock.sleep(seconds)
+
+    async def _try_to_look(self) -> float | None:
+        """Look, and tell how it went; seconds until the next look where that is not the next beat."""
+        clock, name = self._options.clock, self._client.name
+        # A server that is down is probed by a single request.
+        self._client.begin_operation(may_retry=self._errors == 0)
+        try:
+            pause = await self._look()
+        except ServerError as error:
+            self._errors += 1
+            log.info("%s: look %d in a row that failed: %s", name, self._errors, error)
+            self._up = False
+            # All may have changed when it is back.
+            self._full_look_at, self._token = float("-inf"), None
+            if not self._was_told:
+                self._was_told = True
+                key = f"{name}/unreachable/{clock.now().isoformat()}"
+                await self._deliver(Unreachable(server=name, id=key, error=error), None)
+            every = self._options.every.total_seconds()
+            longest = max(every, _LONGEST_BACKOFF)
+            backoff: float = min(longest, every * 2 ** min(self._errors - 1, 16))
+            return backoff * (0.5 + clock.random() / 2)
+        self._errors = 0
+        self._up = True
+        self._last_success = clock.now()
+        return pause
+
+    async def _heard(self) -> None:
+        """The server has answered: if it had been out of reach, that is over."""
+        if self._was_told:
+            self._was_told = False
+            now = self._options.clock.now()
+            gap = now - self._last_success if self._last_success else timedelta()
+            name = self._client.name
+            told = Recovered(server=name, id=f"{name}/recovered/{now.isoformat()}", gap=gap)
+            await self._deliver(told, None)
+
+    # ---------------------------------------------------------------------------------- one look
+
+    async def _look(self) -> float | None:
+        clock = self._options.clock
+        if clock.monotonic() >= self._full_look_at:
+            # The token first: what changes during the look is in the feed after it.
+            self._token = await self._latest_token()
+            await self._look_at_all()
+            every = self._options.full_look_every.total_seconds()
+            self._full_look_at = clock.monotonic() + every * (0.9 + clock.random() / 5)
+            return None
+        if self._token is not None:
+            return await self._look_at_feed()
+        await self._look_at_latest()
+        return None
+
+    async def _look_at_all(self) -> None:
+        """Everything that is remembered, and all that is unfinished; what is gone is noticed."""
+        tracker = self.tracker
+        sessions = await self._list(tracker.horizon)
+        if tracker.is_first:
+            steps = tracker.begin(sessions)
+            await self._checkpoint.save(self._client.name, steps, tracker.horizon)
+        await self._observe(sessions)
+        gone = tracker.missing([one.id for one in sessions], tracker.horizon)
+        await self._confirm_removed(gone)
+        if tracker.horizon is not None:
+            await self._fetch_each(tracker.open_before(tracker.horizon))
+        self._settle(self._client.name, tracker.forget())
+
+    async def _look_at_latest(self) -> None:
+        """What is new since the newest session, with the overlap, and what is unfinished."""
+        tracker = self.tracker
+        newest = tracker.cursor
+        start = None if newest is None else newest - self._options.overlap
+        unfinished: list[UUID] = []
+        if start is not None:
+            unfinished = tracker.open_before(start)
+            if len(unfinished) > _ONE_BY_ONE:
+                # One list that reaches further back is cheaper than many requests.
+                start = min(tracker.known[key].created for key in unfinished)
+                unfinished = []
+        sessions = await self._list(start)
+        await self._observe(sessions)
+        gone = tracker.missing([one.id for one in sessions], start)
+        if gone:
+            # Where something vanished that had just been there, more may have.
+            await self._look_at_all()
+            return
+        await self._fetch_each(unfinished)
+
+    async def _list(self, start: datetime | None) -> list[RestoreSession]:
+        """All sessions created at or after `start`."""
+        # The API's bound is exclusive, and knows more digits than we do.
+        after = None if start is None else start - timedelta(microseconds=1)
+        answer = await self._client.restore_sessions(started_after=after).answer()
+        if answer.error is not None:
+            raise answer.error
+        await self._heard()
+        return sorted(answer.items, key=lambda one: one.creation_time)
+
+    async def _observe(self, sessions: Iterable[RestoreSession]) -> None:
+        for session in sessions:
+            await self._tell(self.tracker.observe(session))
+
+    async def _tell(self, told: Iterable[tuple[Change, Step]]) -> None:
+        for change, step in told:
+            self.backlog += 1
+            await self._deliver(change, step)
+
+    async def _fetch_each(self, ids: Iterable[UUID]) -> None:
+        gone: list[UUID] = []
+        for key in ids:
+            try:
+                session = await self._client.fetch_restore_session(key)
+            except NotFoundError:
+                gone.append(key)
+            else:
+                await self._observe([session])
+        await self._tell(self.tracker.remove(gone))
+
+    async def _confirm_removed(self, ids: list[UUID]) -> None:
+        """Rows that move while a list is read may be missed; only who is not found is gone."""
+        if len(ids) <= _ONE_BY_ONE:
+            await self._fetch_each(ids)
+            return
+        sessions = await self._list(self.tracker.horizon)
+        there = {one.id for one in sessions}
+        await self._observe(sessions)
+        gone = [key for key in ids if key not in there]
+        await self._tell(self.tracker.remove(gone))
+
+    # ------------------------------------------------------------------------- the feed, since v8
+
+    async def _latest_token(self) -> str | None:
+        """Where the change feed goes on from now; None on servers that have none.
+
+        Source: operation Events_Get, v8, read 2026-11-23.
+        """
+        if await self._client.fetch_api_version() != "v8":
+            return None
+        try:
+            page = await self._client.fetch("Events?from=latest&limit=1")
+        except (NotFoundError, ForbiddenError) as error:
+            log.info("%s: no change feed, lists are polled: %s", self._client.name, error.what)
+            return None
+        token = page.get("nextChangeToken")
+        return token if isinstance(token, str) and token.isprintable() else None
+
+    async def _look_at_feed(self) -> float | None:
+        seconds = int(min(self._options.every.total_seconds(), _LONGEST_POLL, self._client.patience / 2))
+        path = f"Events?from={self._token}&limit={_FEED_PAGE}&timeoutSeconds={seconds}"
+        try:
+            page = await self._client.fetch(path)
+        except ResponseError as error:
+            if error.error_code != "OutdatedChangeToken":
+                raise
+            self._token = await self._latest_token()
+            await self._look_at_all()
+            return None
+        await self._heard()
+        updated: dict[UUID, None] = {}
+        deleted: list[UUID] = []
+        for event in cast("list[object]", page.get("results") or []):
+            kind, key = _of_a_session(event)
+            if key is not None and kind == "RestoreSessionUpdate":
+                updated[key] = None
+            elif key is not None and kind == "RestoreSessionDelete":
+                deleted.append(key)
+        if len(updated) > _ONE_BY_ONE or len(deleted) > _ONE_BY_ONE:
+            await self._look_at_all()
+        else:
+            await self._fetch_each(dict.fromkeys([*updated, *deleted]))
+        self._token = str(page.get("nextChangeToken") or "") or None
+        if self._token is None:
+            self._full_look_at = float("-inf")
+        # A poll that waited took the interval itself; only a busy feed needs a rest.
+        return min(_FEED_PAUSE, self._options.every.total_seconds()) if seconds else None
+
+
+def _of_a_session(event: object) -> tuple[str, UUID | None]:
+    if isinstance(event, dict):
+        members = cast("dict[str, object]", event)
+        kind, key = str(members.get("eventType")), members.get("id")
+        if kind.startswith("RestoreSession") and isinstance(key, str):
+            try:
+                return kind, UUID(key)
+            except ValueError:
+                pass
+    return "", None
+
+
+def _phase(name: str) -> float:
+    """A server's own steady place in every interval, from 0 to 1, the same in every process."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "big") / 2**32
