@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from os import PathLike, fspath
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, TypedDict
 
 from attrs import field, frozen
 from yarl import URL
@@ -319,3 +319,18 @@ class Options:
         if self.logon_cooldown < 0:
             message = f"logon_cooldown is a number of seconds, not {self.logon_cooldown!r}"
             raise ConfigError(message)
+
+
+class FleetOptions(TypedDict, total=False):
+    """The limits of a `Fleet`, as they are written down."""
+
+    deadline: float
+    connect_timeout: float
+    read_timeout: float
+    retries: int
+    concurrency: int
+    connections: int
+    max_body: int
+    logon_cooldown: float
+    lockout_guard: int
+    strict: bool

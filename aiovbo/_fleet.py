@@ -17,10 +17,9 @@ from yarl import URL
 
 from aiovbo._checkpoint import CheckpointStore, MemoryCheckpoint
 from aiovbo._client import Client
-from aiovbo._config import TLS, Clock, Credentials, Options, Server
+from aiovbo._config import TLS, Clock, Credentials, FleetOptions, Options, Server
 from aiovbo._guard import LockoutGuard
 from aiovbo._http import HttpPool
-from aiovbo._inventory import FleetOptions, Inventory, inventory_of, read_inventory
 from aiovbo._lookout import WatchOptions
 from aiovbo._merge import FleetQuery, Run, Slots
 from aiovbo._watch import Watch
@@ -125,7 +124,10 @@ class Fleet:
 
         Raises: ConfigError with everything that is wrong, a line each, by file and key.
         """
-        return cls._of(read_inventory(path), options)
+        from aiovbo._inventory import read_inventory  # noqa: PLC0415  # many fleets are not written down
+
+        found = read_inventory(path)
+        return cls(found.servers, **_merged(found.options, options))
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], **options: Unpack[_Overrides]) -> Self:
@@ -133,12 +135,10 @@ class Fleet:
 
         Raises: ConfigError with everything that is wrong, a line each, by key.
         """
-        return cls._of(inventory_of(mapping), options)
+        from aiovbo._inventory import inventory_of  # noqa: PLC0415  # as above
 
-    @classmethod
-    def _of(cls, inventory: Inventory, options: _Overrides) -> Self:
-        merged: _Overrides = {**inventory.options, **options}
-        return cls(inventory.servers, **merged)
+        found = inventory_of(mapping)
+        return cls(found.servers, **_merged(found.options, options))
 
     def _join(self, server: Server) -> Client:
         if server.name in self._clients:
@@ -329,6 +329,10 @@ def _server(entry: Server | str | URL, credentials: Credentials | None, tls: TLS
         message = "a server given as a URL takes the fleet's credentials: Fleet(servers, Password(...))"
         raise ConfigError(message)
     return Server(entry, credentials, tls=tls or TLS())
+
+
+def _merged(written: FleetOptions, given: _Overrides) -> _Overrides:
+    return {**written, **given}
 
 
 def worker_of(name: str, count: int) -> int:

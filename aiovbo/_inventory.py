@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypedDict, TypeVar, cast, get_args, get_origin
+from typing import Any, Literal, NoReturn, TypeVar, cast, get_args, get_origin
 
 import attrs
 from attrs import field, frozen
 from yarl import URL
 
-from aiovbo._config import Secret, Server
+from aiovbo._config import FleetOptions, Secret, Server
 from aiovbo._tables import (
     SECRETS,
     Kept,
@@ -46,21 +46,6 @@ _REPLACED = ("credentials", "tls", "api_version", "allow_http")
 
 _NESTED = 10
 """Tables within tables that are looked into for a name with dots."""
-
-
-class FleetOptions(TypedDict, total=False):
-    """What `[fleet]` may say: arguments of a `Fleet`."""
-
-    deadline: float
-    connect_timeout: float
-    read_timeout: float
-    retries: int
-    concurrency: int
-    connections: int
-    max_body: int
-    logon_cooldown: float
-    lockout_guard: int
-    strict: bool
 
 
 @frozen
