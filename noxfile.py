@@ -21,7 +21,7 @@ PYTHONS = nox.project.python_versions(nox.project.load_toml("pyproject.toml"))
 def tests(session: nox.Session) -> None:
     """All tests, on each Python that is supported."""
     session.install("-e", ".[dev]")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
 
 
 @nox.session
@@ -64,7 +64,7 @@ def package(session: nox.Session) -> None:
         shutil.rmtree(unpacked / "aiovbo")
         session.install(f"aiovbo[dev] @ {wheel.as_uri()}")
         with session.chdir(unpacked):
-            session.run("python", "-m", "pytest", *session.posargs)
+            session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
 
 
 @nox.session

@@ -45,6 +45,14 @@ def printable(text: str, limit: int = 200) -> str:
 class VboError(Exception):
     """What every error of this package is."""
 
+    def __copy__(self) -> Self:
+        # Without traceback and context, which would lead to the locals of other libraries' frames, tokens
+        # among them; copyreg may have been taught to keep them, as by importing distributed.
+        twin = type(self).__new__(type(self), *self.args)
+        twin.args = self.args
+        twin.__dict__.update(self.__dict__)
+        return twin
+
 
 class ConfigError(VboError, ValueError):
     """A setting that cannot work; raised before anything is sent."""

@@ -1,9 +1,11 @@
 """No password and no token shows anywhere: not in what we print, log, raise or pickle."""
 
 import asyncio
+import copyreg
 import json
 import pickle
 from collections.abc import Awaitable, Callable
+from copy import copy
 from urllib.parse import quote, quote_plus
 
 import attrs
@@ -23,7 +25,7 @@ from harness.raw import (
     vbo_routes,
 )
 
-from aiovbo import Bearer, Client, ConfigError, Fleet, Password, Server, VboError
+from aiovbo import Bearer, Client, ConfigError, Fleet, Password, Server, ServerTimeoutError, VboError
 from aiovbo.testing import BackupServer, Fault
 
 SESSION = {"id": "0800471b-d0e2-422b-9d7c-35d15661c3fb", "creationTime": "2026-01-01T00:00:00Z"}
@@ -168,3 +170,13 @@ async def test_a_provider_that_fails_does_not_take_its_secret_along() -> None:
             with pytest.raises(Exception, match="vault") as caught:
                 await client.restore_sessions()
             canary.assert_absent(caught.value)
+
+
+def test_a_copied_error_leads_nowhere_whatever_copyreg_was_taught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some libraries teach it to keep traceback and context, where a token could be found."""
+    monkeypatch.setitem(copyreg.dispatch_table, ServerTimeoutError, lambda error: (lambda: error, ()))
+    error = ServerTimeoutError("nothing came", phase="read", hint="Wait.")
+    error.__cause__ = error.__context__ = ValueError("token")
+    twin = copy(error)
+    assert (str(twin), twin.args, twin.phase) == ("nothing came. Wait.", ("nothing came",), "read")
+    assert twin.__traceback__ is twin.__cause__ is twin.__context__ is None
