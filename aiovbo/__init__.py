@@ -11,146 +11,59 @@ A tour, from the outside in:
 - A server's trouble is a `ServerError`, in `Answer.error` or in the `FleetError` at the end of a stream.
 
 `aiovbo.testing` has a backup server to test against.
+
+Knows where each name lives, and imports it when it is first asked for: a command that prints its help, or a
+test run that has our plugin installed, needs no HTTP library. Type checkers and editors read `__init__.pyi`.
 """
 
-from aiovbo._certificate import Certificate, fetch_certificate
-from aiovbo._changes import (
-    Added,
-    Change,
-    Changed,
-    Finished,
-    Heartbeat,
-    Known,
-    Place,
-    Recovered,
-    Removed,
-    Step,
-    Unreachable,
-)
-from aiovbo._checkpoint import Checkpoint, CheckpointStore, MemoryCheckpoint
-from aiovbo._client import Client
-from aiovbo._config import TLS, Assertion, Bearer, Clock, Password, Server
-from aiovbo._explore import Exploration
-from aiovbo._fleet import Fleet
-from aiovbo._links import JsonObject, Link, Links, Resource
-from aiovbo._lookout import WatchStatus
-from aiovbo._merge import FleetQuery, FleetResult
-from aiovbo._query import Answer, Page, Query, Rejected
-from aiovbo._watch import Watch
-from aiovbo.errors import (
-    AuthenticationError,
-    CheckpointError,
-    ClosedError,
-    ConfigError,
-    ConflictError,
-    FleetError,
-    ForbiddenError,
-    LinkError,
-    NotFoundError,
-    PayloadError,
-    RateLimitedError,
-    ResponseError,
-    ServerError,
-    ServerFaultError,
-    ServerTimeoutError,
-    SkippedError,
-    TlsError,
-    UnreachableError,
-    VboError,
-)
-from aiovbo.models import (
-    BackupOrganization,
-    JobSession,
-    Mailbox,
-    OneDrive,
-    Organization,
-    RestoreSession,
-    RestoreSessionEvent,
-    RestoreSessionEventStatus,
-    RestoreSessionEventType,
-    RestoreSessionResult,
-    RestoreSessionState,
-    RestoreSessionStatistics,
-    RestoreSessionType,
-    ServiceInstance,
-    SharePointSite,
-    TeamsTeam,
-)
+from importlib import import_module
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "TLS",
-    "Added",
-    "Answer",
-    "Assertion",
-    "AuthenticationError",
-    "BackupOrganization",
-    "Bearer",
-    "Certificate",
-    "Change",
-    "Changed",
-    "Checkpoint",
-    "CheckpointError",
-    "CheckpointStore",
-    "Client",
-    "Clock",
-    "ClosedError",
-    "ConfigError",
-    "ConflictError",
-    "Exploration",
-    "Finished",
-    "Fleet",
-    "FleetError",
-    "FleetQuery",
-    "FleetResult",
-    "ForbiddenError",
-    "Heartbeat",
-    "JobSession",
-    "JsonObject",
-    "Known",
-    "Link",
-    "LinkError",
-    "Links",
-    "Mailbox",
-    "MemoryCheckpoint",
-    "NotFoundError",
-    "OneDrive",
-    "Organization",
-    "Page",
-    "Password",
-    "PayloadError",
-    "Place",
-    "Query",
-    "RateLimitedError",
-    "Recovered",
-    "Rejected",
-    "Removed",
-    "Resource",
-    "ResponseError",
-    "RestoreSession",
-    "RestoreSessionEvent",
-    "RestoreSessionEventStatus",
-    "RestoreSessionEventType",
-    "RestoreSessionResult",
-    "RestoreSessionState",
-    "RestoreSessionStatistics",
-    "RestoreSessionType",
-    "Server",
-    "ServerError",
-    "ServerFaultError",
-    "ServerTimeoutError",
-    "ServiceInstance",
-    "SharePointSite",
-    "SkippedError",
-    "Step",
-    "TeamsTeam",
-    "TlsError",
-    "Unreachable",
-    "UnreachableError",
-    "VboError",
-    "Watch",
-    "WatchStatus",
-    "__version__",
-    "fetch_certificate",
+_NAMES = {
+    "_certificate": "Certificate fetch_certificate",
+    "_changes": "Added Change Changed Finished Heartbeat Known Place Recovered Removed Step Unreachable",
+    "_checkpoint": "Checkpoint CheckpointStore MemoryCheckpoint",
+    "_client": "Client",
+    "_config": "TLS Assertion Bearer Clock Password Server",
+    "_explore": "Exploration",
+    "_fleet": "Fleet",
+    "_links": "JsonObject Link Links Resource",
+    "_lookout": "WatchStatus",
+    "_merge": "FleetQuery FleetResult",
+    "_observe": (
+        "LogonFinished Observer RequestFinished RetryScheduled ServerStateChanged ServerStatus Signal"
+    ),
+    "_query": "Answer Page Query Rejected",
+    "_watch": "Watch",
+    "errors": (
+        "AuthenticationError CheckpointError ClosedError ConfigError ConflictError FleetError "
+        "ForbiddenError LinkError NotFoundError PayloadError RateLimitedError ResponseError ServerError "
+        "ServerFaultError ServerTimeoutError SkippedError TlsError UnreachableError VboError"
+    ),
+    "models": (
+        "BackupOrganization JobSession Mailbox OneDrive Organization RestoreSession RestoreSessionEvent "
+        "RestoreSessionEventStatus RestoreSessionEventType RestoreSessionResult RestoreSessionState "
+        "RestoreSessionStatistics RestoreSessionType ServiceInstance SharePointSite TeamsTeam"
+    ),
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
+_MODULES = ("errors", "models")
+
+__all__ = [  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]  # the stub has them one by one
+    *sorted([*_HOMES, "__version__"], key=lambda name: (not name.isupper(), name))
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return import_module(f"aiovbo.{name}")
+    if name not in _HOMES:
+        message = f"module 'aiovbo' has no attribute {name!r}"
+        raise AttributeError(message)
+    value = globals()[name] = getattr(import_module(f"aiovbo.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *_MODULES]

@@ -22,6 +22,7 @@ from aiovbo._explore import Exploration
 from aiovbo._guard import LockoutGuard
 from aiovbo._http import HttpPool
 from aiovbo._links import M, Resource
+from aiovbo._observe import Observer, ServerStatus
 from aiovbo._paging import Paging
 from aiovbo._query import Operation, Page, Query, Rejected
 from aiovbo._requester import Requester
@@ -71,6 +72,7 @@ class Client:
         logon_cooldown: float = 300.0,
         strict: bool = False,
         http: aiohttp.ClientSession | None = None,
+        observer: Observer | None = None,
         clock: Clock | None = None,
     ) -> None:
         """A client of its own; see `Options` for the limits, `http` lends it a session."""
@@ -83,6 +85,7 @@ class Client:
             max_body=max_body,
             logon_cooldown=logon_cooldown,
             strict=strict,
+            observer=observer,
             clock=clock or Clock(),
         )
         guard = LockoutGuard(1, [server], logon_cooldown, options.clock)
@@ -125,6 +128,10 @@ class Client:
         It is reported, and otherwise not trusted: no time limit depends on it.
         """
         return self._requester.clock_skew
+
+    def status(self) -> ServerStatus:
+        """How the server has been doing; nothing is asked for it."""
+        return self._requester.status()
 
     async def __aenter__(self) -> Self:
         await self._pool.open()

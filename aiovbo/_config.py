@@ -15,6 +15,7 @@ from typing import Literal, NoReturn, TypedDict
 from attrs import field, frozen
 from yarl import URL
 
+from aiovbo._observe import Observer
 from aiovbo.errors import ConfigError
 
 ApiVersion = Literal["v4", "v5", "v6", "v7", "v8"]
@@ -304,6 +305,8 @@ class Options:
     """Seconds for which a refused password is not tried again: domain accounts lock."""
     strict: bool = False
     """True makes an item that makes no sense a PayloadError instead of setting it aside."""
+    observer: Observer | None = None
+    """What is told of every request, retry and logon, and of servers that come and go."""
     clock: Clock = field(factory=Clock)
 
     def __attrs_post_init__(self) -> None:

@@ -22,6 +22,7 @@ from aiovbo._guard import LockoutGuard
 from aiovbo._http import HttpPool
 from aiovbo._lookout import WatchOptions
 from aiovbo._merge import FleetQuery, Run, Slots
+from aiovbo._observe import Observer, ServerStatus
 from aiovbo._watch import Watch
 from aiovbo._wire import Moment, OrderBy, SessionFilter, resolve
 from aiovbo.errors import ClosedError, ConfigError
@@ -34,6 +35,7 @@ class _Overrides(FleetOptions, total=False):
     """What a `Fleet` takes besides servers, whatever its inventory says."""
 
     http: aiohttp.ClientSession | None
+    observer: Observer | None
     clock: Clock | None
 
 
@@ -61,6 +63,7 @@ class Fleet:
         lockout_guard: int = 3,
         strict: bool = False,
         http: aiohttp.ClientSession | None = None,
+        observer: Observer | None = None,
         clock: Clock | None = None,
     ) -> None:
         """A fleet of `Server`s, or of URLs, which take the fleet's `credentials` and `tls`.
@@ -79,6 +82,9 @@ class Fleet:
           others are not asked.
         - `strict`: an item that makes no sense is an error of its server, instead of being set aside.
         - `http`: a ClientSession to borrow; it is never closed, and its connector's limits apply.
+        - `observer`: a plain function that is told of every request, retry and logon, and of servers that
+          go down and come up; at once and in the event loop, so it must be quick. One that fails is told
+          no more.
         - `clock`: where time and chance come from, for tests.
 
         Raises: ConfigError for settings that cannot work.
@@ -92,6 +98,7 @@ class Fleet:
             max_body=max_body,
             logon_cooldown=logon_cooldown,
             strict=strict,
+            observer=observer,
             clock=clock or Clock(),
         )
         for name, value in (("concurrency", concurrency), ("lockout_guard", lockout_guard)):
@@ -297,6 +304,10 @@ class Fleet:
         self._raise_if_closed()
         clients = list(self._clients.values())
         return FleetQuery(clients, func, self._options, self._slots, self._running)
+
+    def status(self) -> dict[str, ServerStatus]:
+        """How each server has been doing, by name; nothing is asked for it."""
+        return {name: client.status() for name, client in self._clients.items()}
 
     def _raise_if_closed(self) -> None:
         if self._pool.closed:

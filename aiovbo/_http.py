@@ -59,6 +59,7 @@ class Attempt:
 
     __slots__ = (
         "_aborted",
+        "_began",
         "_behind",
         "_due",
         "_ends",
@@ -90,6 +91,12 @@ class Attempt:
         self._behind = behind
         self._aborted = False
         self._excused = False
+        self._began: float | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long its request has taken so far; None where none was begun."""
+        return None if self._began is None else self._loop.time() - self._began
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -118,8 +125,11 @@ class Attempt:
         self.phase = phase
         options = self._options
         limit = options.connect_timeout if phase == "connect" else options.read_timeout
+        now = self._loop.time()
+        if self._began is None:
+            self._began = now
         # The timer is left where it is: it looks here when it fires, and most requests end long before.
-        self._due = min(self._ends, self._loop.time() + limit)
+        self._due = min(self._ends, now + limit)
         if self._due < self._timer.when():
             self._set_timer(self._due)
 

@@ -18,6 +18,7 @@ from aiovbo._decode import holds_json
 from aiovbo._guard import LockoutGuard
 from aiovbo._http import Attempt, HttpPool
 from aiovbo._logon import Logon, Token
+from aiovbo._observe import ServerStatus, Tally
 from aiovbo._query import Operation
 from aiovbo._tasks import SharedCalls
 from aiovbo._wire import (
@@ -80,6 +81,7 @@ class Requester:
             self.version = server.api_version
         self._versions: SharedCalls[ApiVersion] = SharedCalls()
         self._logon = Logon(server, options, guard, self._post_logon, self._sign_of_life)
+        self._tally = Tally(server.name, options.clock.now, options.observer)
         self._has_answered = False
         self._skew: Callable[[], float | None] = lambda: None
         self.is_out_of_reach = False
@@ -102,6 +104,10 @@ class Requester:
     def clock_skew(self) -> float | None:
         """By how many seconds the server's clock is ahead of ours; None while it has not told its time."""
         return self._skew()
+
+    def status(self) -> ServerStatus:
+        """How the server has been doing."""
+        return self._tally.status(self.version, self.clock_skew)
 
     async def find_version(self, operation: Operation) -> ApiVersion:
         """The API version spoken: what was given, or the newest that the server offers, asked for once."""
@@ -149,18 +155,24 @@ class Requester:
                     )
             if isinstance(outcome, Reply):
                 try:
-                    return self._judged(request, outcome, read)
+                    answer = self._judged(request, outcome, read)
                 except ServerError as error:
                     outcome = copy(error)
+                else:
+                    self._tally.success()
+                    return answer
             arrived = token is not None and outcome.phase not in _BEFORE_SENDING
             if arrived and not request.only_reads:
                 outcome.hint += _MAY_BE_DONE if outcome.retryable else ""
                 break
-            if not await self._worth_a_retry(outcome, retries, operation):
+            if not await self._worth_a_retry(request, outcome, retries, operation):
                 break
             retries += 1
             operation.left = min(operation.left, left - (clock.monotonic() - started))
-        raise self.at(request.url, outcome, request.method, attempts, clock.monotonic() - started)
+        failure = self.at(request.url, outcome, request.method, attempts, clock.monotonic() - started)
+        # A copy, since what is raised gets a traceback that would keep its frames alive.
+        self._tally.failure(copy(failure))
+        raise failure
 
     async def log_out(self) -> None:
         """Give the token back where the API takes it (since v7); whatever happens, nothing is raised."""
@@ -178,8 +190,9 @@ class Requester:
 
     async def _try(self, request: Request, operation: Operation) -> tuple[Reply | ServerError, Token | None]:
         token: Token | None = None
+        attempt = self._pool.attempt(operation.left, self._first_in_line)
         try:
-            async with self._pool.attempt(operation.left, self._first_in_line) as attempt:
+            async with attempt:
                 token = await self._logon.token() if request.logged_on else None
                 if self._turns is None:
                     await self._pool.open()
@@ -197,7 +210,9 @@ class Requester:
         except ServerError as error:
             # A copy has no traceback and no context, where aiohttp's own errors would print the token.
             failure = copy(error)
+            self._count(attempt, request.method, request.url, failure)
         else:
+            self._count(attempt, request.method, request.url, reply.status)
             log.debug(
                 "%s: %s %s: HTTP %d", self._server.name, request.method, request.url.raw_path, reply.status
             )
@@ -210,6 +225,15 @@ class Requester:
             self.at(self._token_url(), failure, "POST")
         return failure, token
 
+    def _count(self, attempt: Attempt, method: str, url: URL, outcome: int | ServerError) -> None:
+        if attempt.seconds is not None:
+            self._tally.request(method, url.raw_path, outcome, attempt.seconds)
+
+    def _count_logon(self, attempt: Attempt, outcome: int | ServerError) -> None:
+        self._count(attempt, "POST", self._token_url(), outcome)
+        if attempt.seconds is not None:
+            self._tally.logon(outcome, attempt.seconds)
+
     def _judged(self, request: Request, reply: Reply, read: Callable[[Reply], R]) -> R:
         if reply.status not in request.expected:
             if request.url.raw_path.lower().endswith("/restoresessions"):
@@ -221,7 +245,9 @@ class Requester:
             raise PayloadError("the answer is empty", hint=hint)
         return read(reply)
 
-    async def _worth_a_retry(self, failure: ServerError, retries: int, operation: Operation) -> bool:
+    async def _worth_a_retry(
+        self, request: Request, failure: ServerError, retries: int, operation: Operation
+    ) -> bool:
         """Wait as long as is decent, if another try is allowed and may help."""
         may_retry = operation.may_retry and retries < self._options.retries and self._credit >= 1
         if not failure.retryable or not may_retry:
@@ -233,6 +259,7 @@ class Requester:
             return False
         self._credit -= 1
         log.info("%s: %s; next try in %.2f s", self._server.name, failure.what, delay)
+        self._tally.retry(request.method, request.url.raw_path, failure, delay)
         async with self._pool.attempt(operation.left):
             await self._clock.sleep(delay)
         return True
@@ -268,7 +295,8 @@ class Requester:
         if not self._has_answered:
             url = url_for(self._server.url, probe_target(self.version or API_VERSIONS[-1]))
             async with self._first_attempt() as attempt:
-                await self._pool.exchange(attempt, "GET", url, tls=self._server.tls, headers=_ACCEPT)
+                reply = await self._pool.exchange(attempt, "GET", url, tls=self._server.tls, headers=_ACCEPT)
+            self._count(attempt, "GET", url, reply.status)
             self._logging_on = None
             self._has_answered = True
 
@@ -294,12 +322,14 @@ class Requester:
                     )
             except (PayloadError, UnreachableError) as error:
                 self._logging_on = None
+                self._count_logon(attempt, error)
                 stale = error.phase == "read" and not isinstance(error, ServerTimeoutError)
                 if attempt.fresh or not stale or not may_repeat:
                     raise
             else:
                 # Not where it was cancelled: whoever waited for it tells how far it had come.
                 self._logging_on = None
+                self._count_logon(attempt, reply.status)
                 reply = without_echo(reply, fields)
                 if reply.status != 200 and reply.status not in VERDICTS:  # noqa: PLR2004  # success
                     self._doubt_version(reply)

@@ -95,7 +95,7 @@ LOGINS: tuple[type[Credentials], ...] = (Password, Bearer, Assertion)
 SECRETS = frozenset({"password", "token", "assertion"})
 """The keys whose values are secret."""
 
-_NOT_WRITTEN = {"clock"}
+_NOT_WRITTEN = {"clock", "observer"}
 _BY_ORIGIN = {"credentials": SECRETS, "tls": {"ca_file", "client_cert", "client_key"}}
 
 

@@ -29,13 +29,14 @@ EVERY_MODULE = sorted(
 
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
 def test_all_is_sorted_and_lists_what_is_public(module: ModuleType) -> None:
-    """Everything that the door imports and does not hide, and nothing else."""
-    public = {
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and not inspect.ismodule(value)
-    }
+    """Everything that the door, as type checkers see it, imports and does not hide, and nothing else."""
+    door = Path(str(module.__file__))
+    stub = door.with_suffix(".pyi")
+    tree = ast.parse((stub if stub.exists() else door).read_text(encoding="utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    public = {alias.name for node in imports for alias in node.names if node.module != "aiovbo"}
     assert set(module.__all__) - {"__version__"} == public
+    assert all(getattr(module, name) is not None for name in module.__all__)
     # Constants, classes and the rest in turn, as ruff sorts them.
     assert sorted(module.__all__, key=lambda name: (not name.isupper(), name)) == module.__all__
 
@@ -113,13 +114,37 @@ def test_every_test_says_in_a_sentence_of_its_own_what_it_claims(path: Path) -> 
     assert not [doc for doc in docs if not doc.splitlines()[0].rstrip().endswith((".", "?", "…"))]
 
 
+def test_the_door_and_its_stub_agree_on_where_every_name_lives() -> None:
+    """Type checkers read the stub, and Python the table."""
+    stub = Path(aiovbo.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    imports = [node for node in ast.parse(stub).body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.name: node.module for node in imports for alias in node.names if node.module != "aiovbo"}
+    assert homes == {name: f"aiovbo.{module}" for name, module in aiovbo._HOMES.items()}
+    (listed,) = (node for node in ast.parse(stub).body if isinstance(node, ast.Assign))
+    assert ast.literal_eval(listed.value) == aiovbo.__all__
+    assert set(dir(aiovbo)) >= set(aiovbo.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Flet'"):
+        _ = aiovbo.Flet
+
+
+def test_the_door_opens_no_further_than_needed() -> None:
+    """It imports nothing of its own, and a model needs no HTTP library."""
+    assert len(loaded("import aiovbo", "aiohttp", "attrs", "aiovbo.errors")) == 0
+    assert loaded("from aiovbo import RestoreSession", "aiohttp", "attrs", "aiovbo._client") == {"attrs"}
+
+
+def loaded(code: str, *modules: str) -> set[str]:
+    """Which of these modules are imported once `code` has run."""
+    code += "; import sys; print(*(name for name in sys.argv[1:] if name in sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code, *modules], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
 def test_importing_the_sdk_imports_nothing_that_only_tests_need() -> None:
     """Neither the backup server and what it needs, nor the command line."""
-    code = "import sys, aiovbo; print(*(n for n in sys.argv[1:] if n in sys.modules))"
-    unwanted = ["aiovbo.testing", "aiohttp.web", "trustme", "cryptography", "pytest", "argparse"]
-    run = subprocess.run([sys.executable, "-c", code, *unwanted], capture_output=True, text=True, check=True)
+    unwanted = ["aiovbo.testing", "aiohttp.web", "trustme", "cryptography", "pytest", "argparse", "rich"]
     # aiohttp brings its server along, whether one wants it or not.
-    assert set(run.stdout.split()) <= {"aiohttp.web"}
+    assert loaded("import aiovbo; aiovbo.Fleet", *unwanted) <= {"aiohttp.web"}
 
 
 def test_the_changelog_tells_of_this_version() -> None:

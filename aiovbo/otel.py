@@ -1,0 +1,88 @@
+"""OpenTelemetry spans and metrics of a fleet: hand a `Telemetry` to `Fleet(..., observer=...)`.
+
+Knows names and attributes; needs the extra `otel`, which is the API alone: where they are sent is for the
+application to set up. Knows nothing of requests, and tells only of server, operation and outcome.
+"""
+
+import time
+
+from opentelemetry.metrics import MeterProvider, get_meter
+from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider, get_tracer
+from opentelemetry.util.types import AttributeValue
+
+from aiovbo import __version__
+from aiovbo._observe import (
+    OK,
+    LogonFinished,
+    RequestFinished,
+    RetryScheduled,
+    ServerStateChanged,
+    Signal,
+)
+
+_NAME = "aiovbo"
+
+
+class Telemetry:
+    """What a fleet does, as OpenTelemetry spans and metrics; an observer.
+
+    A span per request, under the span that is current where the fleet was asked, and the metrics
+    `aiovbo.client.request.duration`, `aiovbo.client.retries`, `aiovbo.client.logons` and `aiovbo.server.up`.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+    ) -> None:
+        """Spans and metrics by these providers, or by the application's own."""
+        self._tracer = get_tracer(_NAME, __version__, tracer_provider)
+        meter = get_meter(_NAME, __version__, meter_provider)
+        self._duration = meter.create_histogram(
+            "aiovbo.client.request.duration", "s", "How long requests to a backup server took."
+        )
+        self._retries = meter.create_counter(
+            "aiovbo.client.retries", "{request}", "Requests to a backup server that were sent again."
+        )
+        self._logons = meter.create_counter(
+            "aiovbo.client.logons", "{logon}", "How often a backup server was asked for a token."
+        )
+        self._up = meter.create_gauge(
+            "aiovbo.server.up", "1", "Whether a backup server answered what it was last asked for."
+        )
+
+    def __call__(self, signal: Signal) -> None:
+        """Record what has happened."""
+        match signal:
+            case RequestFinished():
+                self._finished(signal)
+            case RetryScheduled(server=server, operation=operation, outcome=outcome):
+                self._retries.add(1, _attributes(server, outcome, operation))
+            case LogonFinished(server=server, outcome=outcome):
+                self._logons.add(1, _attributes(server, outcome))
+            case ServerStateChanged(server=server, up=up):
+                self._up.set(int(up), {"aiovbo.server": server})
+
+    def _finished(self, signal: RequestFinished) -> None:
+        attributes = _attributes(signal.server, signal.outcome, signal.operation)
+        self._duration.record(signal.seconds, attributes)
+        ended = time.time_ns()
+        span = self._tracer.start_span(
+            signal.operation,
+            kind=SpanKind.CLIENT,
+            attributes=attributes,
+            start_time=ended - int(signal.seconds * 1e9),
+        )
+        if signal.outcome != OK:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(ended)
+
+
+def _attributes(server: str, outcome: str, operation: str = "") -> dict[str, AttributeValue]:
+    found: dict[str, AttributeValue] = {"aiovbo.server": server}
+    if operation:
+        found["aiovbo.operation"] = operation
+    if outcome != OK:
+        found["error.type"] = outcome
+    return found

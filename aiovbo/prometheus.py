@@ -1,0 +1,122 @@
+"""Prometheus metrics of a fleet: hand a `FleetMetrics` to `Fleet(..., observer=...)`.
+
+Knows the names and labels of the metrics; needs the extra `prometheus`. Knows nothing of requests: it counts
+what it is told, by server, operation and outcome, and by nothing else, so that their number is bounded.
+"""
+
+import time
+from collections import Counter as Count
+from collections.abc import Sequence
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from aiovbo._merge import FleetResult
+from aiovbo._observe import (
+    OK,
+    LogonFinished,
+    RequestFinished,
+    RetryScheduled,
+    ServerStateChanged,
+    Signal,
+)
+from aiovbo.models import RestoreSession
+
+_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_NEVER = "none"
+
+
+class FleetMetrics:
+    """What a fleet does, as Prometheus metrics; an observer.
+
+    `aiovbo_server_up`, `aiovbo_last_success_timestamp_seconds`, `aiovbo_requests_total`,
+    `aiovbo_request_seconds`, `aiovbo_retries_total`, `aiovbo_logons_total`, and `aiovbo_restore_sessions`,
+    which is set by `sessions`.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry = REGISTRY, *, buckets: Sequence[float] = _BUCKETS
+    ) -> None:
+        """Metrics in `registry`.
+
+        Units: buckets in seconds.
+        """
+        self._up = Gauge(
+            "aiovbo_server_up",
+            "Whether the backup server answered what it was last asked for.",
+            ["server"],
+            registry=registry,
+        )
+        self._last_success = Gauge(
+            "aiovbo_last_success_timestamp_seconds",
+            "When a request to the backup server last went well, in seconds since 1970.",
+            ["server"],
+            registry=registry,
+        )
+        self._requests = Counter(
+            "aiovbo_requests_total",
+            "Requests to the backup server, by what was asked and how it ended.",
+            ["server", "operation", "outcome"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "aiovbo_request_seconds",
+            "How long requests to the backup server took, answered or not.",
+            ["server", "operation"],
+            buckets=buckets,
+            registry=registry,
+        )
+        self._retries = Counter(
+            "aiovbo_retries_total",
+            "Requests to the backup server that were sent again.",
+            ["server", "operation"],
+            registry=registry,
+        )
+        self._logons = Counter(
+            "aiovbo_logons_total",
+            "How often the backup server was asked for a token, by how that ended.",
+            ["server", "outcome"],
+            registry=registry,
+        )
+        self._sessions = Gauge(
+            "aiovbo_restore_sessions",
+            "Restore sessions of the backup server, as last asked for, by state and result.",
+            ["server", "state", "result"],
+            registry=registry,
+        )
+
+    def __call__(self, signal: Signal) -> None:
+        """Count what has happened."""
+        match signal:
+            case RequestFinished(server=server, operation=operation, outcome=outcome, seconds=seconds):
+                self._requests.labels(server, operation, outcome).inc()
+                self._seconds.labels(server, operation).observe(seconds)
+                if outcome == OK:
+                    self._last_success.labels(server).set(time.time())
+            case RetryScheduled(server=server, operation=operation):
+                self._retries.labels(server, operation).inc()
+            case LogonFinished(server=server, outcome=outcome):
+                self._logons.labels(server, outcome).inc()
+            case ServerStateChanged(server=server, up=up):
+                self._up.labels(server).set(up)
+
+    def sessions(self, result: FleetResult[RestoreSession]) -> None:
+        """Set how many sessions each server has, by state and result; none where it gave no answer."""
+        for name, answer in result.answers.items():
+            self._sessions.remove_by_labels({"server": name})
+            if answer.error is None:
+                counts = Count((str(s.state or _NEVER), str(s.result or _NEVER)) for s in answer.items)
+                for (state, outcome), count in counts.items():
+                    self._sessions.labels(name, state, outcome).set(count)
+
+    def forget(self, server: str) -> None:
+        """Let go of what is known of a server that has left the fleet."""
+        for metric in (
+            self._up,
+            self._last_success,
+            self._requests,
+            self._seconds,
+            self._retries,
+            self._logons,
+            self._sessions,
+        ):
+            metric.remove_by_labels({"server": server})
