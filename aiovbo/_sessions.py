@@ -27,10 +27,10 @@ class _AnySession(msgspec.Struct, rename="camel", gc=False):
 
     id: UUID
     creation_time: str
-    type: str | None = None
+    type: RestoreSessionType | None = None
     end_time: str | None = None
-    state: str | None = None
-    result: str | None = None
+    state: RestoreSessionState | None = None
+    result: RestoreSessionResult | None = None
     name: str | None = None
     organization: str | None = None
     initiated_by: str | None = None
@@ -46,12 +46,6 @@ class WireSession(_AnySession, forbid_unknown_fields=True):
     """A session with no member beyond the documented ones."""
 
 
-# Looking a text up is ten times cheaper than calling the enum.
-_TYPES = {kind.value: kind for kind in RestoreSessionType}
-_STATES = {state.value: state for state in RestoreSessionState}
-_RESULTS = {result.value: result for result in RestoreSessionResult}
-
-
 class _Draft(RestoreSession):
     """A session that is not frozen yet: the same slots, filled at a quarter of the price."""
 
@@ -60,29 +54,8 @@ class _Draft(RestoreSession):
     __setattr__ = object.__setattr__
     __delattr__ = object.__delattr__
 
-    # Any: to a type checker, what is frozen stays frozen.
-    def __init__(self: Any, wire: _AnySession, server: str, links: Links) -> None:
-        kind, state, result, ended = wire.type, wire.state, wire.result, wire.end_time
-        began = parse_time(wire.creation_time)
-        if began is None:
-            raise ValueError("a time that stands for 'never'")
-        self.server = server
-        self.links = links
-        self.extra = NOTHING_MORE
-        self.id = wire.id
-        self.type = None if kind is None else _TYPES.get(kind) or RestoreSessionType(kind)
-        self.creation_time = began
-        self.end_time = None if ended is None else parse_time(ended)
-        self.state = None if state is None else _STATES.get(state) or RestoreSessionState(state)
-        self.result = None if result is None else _RESULTS.get(result) or RestoreSessionResult(result)
-        self.name = wire.name
-        self.organization = wire.organization
-        self.initiated_by = wire.initiated_by
-        self.details = wire.details
-        self.scope_name = wire.scope_name
-        self.client_host = wire.client_host
-        self.reason = wire.reason
-        self.etag = wire.e_tag
+
+_new = object.__new__
 
 
 def sessions_of(wires: Sequence[_AnySession], server: str, fetcher: Fetcher | None) -> list[RestoreSession]:
@@ -92,10 +65,31 @@ def sessions_of(wires: Sequence[_AnySession], server: str, fetcher: Fetcher | No
     """
     sessions: list[RestoreSession] = []
     for wire in wires:
+        # Any: to a type checker, what is frozen stays frozen.
+        draft: Any = _new(_Draft)
+        ended, began = wire.end_time, parse_time(wire.creation_time)
+        if began is None:
+            raise ValueError("a time that stands for 'never'")
+        draft.server = server
         # A copy of the links' bytes: what msgspec hands out would keep the whole answer in memory.
-        draft = _Draft(wire, server, Links(bytes(wire.links), fetcher, RestoreSession))
+        draft.links = Links(bytes(wire.links), fetcher, RestoreSession)
+        draft.extra = NOTHING_MORE
+        draft.id = wire.id
+        draft.type = wire.type
+        draft.creation_time = began
+        draft.end_time = None if ended is None else parse_time(ended)
+        draft.state = wire.state
+        draft.result = wire.result
+        draft.name = wire.name
+        draft.organization = wire.organization
+        draft.initiated_by = wire.initiated_by
+        draft.details = wire.details
+        draft.scope_name = wire.scope_name
+        draft.client_host = wire.client_host
+        draft.reason = wire.reason
+        draft.etag = wire.e_tag
         # From here on it is a session as any other: frozen, and with nothing of the draft about it.
-        draft.__class__ = RestoreSession  # type: ignore[assignment]  # the same slots, which Python makes sure of
+        draft.__class__ = RestoreSession
         sessions.append(draft)
     return sessions
 
