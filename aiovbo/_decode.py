@@ -26,11 +26,14 @@ from aiovbo.models import RestoreSession
 SLICE = 500
 """Sessions structured at a stretch: about a millisecond, so that an event loop stays responsive."""
 
+_AT_ONCE = 50
+"""Items decoded together, which costs half; where one of them is odd, each of them for itself."""
+
 _PRICE_OF_MORE, _PRICE_OF_TOLERANCE = 3, 20
 """How much longer an item takes that is not exactly as documented."""
 
-_WHOLE = 400_000
-"""Bytes up to which an answer is decoded in one go: about a thousand sessions."""
+_WHOLE = 500_000
+"""Bytes up to which an answer is decoded in one go: a thousand sessions of v4."""
 
 _Origin = tuple[type[M], str, Fetcher | None]
 
@@ -98,18 +101,36 @@ class Listing(Generic[M]):
         items: list[M] = []
         rejected: list[Rejected] = []
         spent = 0
-        for index, raw in enumerate(self._raws):
-            read, price = self._read(raw, index)
-            if isinstance(read, Rejected):
-                rejected.append(read)
+        for first in range(0, len(self._raws), _AT_ONCE):
+            some = self._raws[first : first + _AT_ONCE]
+            sessions = self._read_at_once(some)
+            if sessions is not None:
+                items += sessions
+                spent += len(sessions)
             else:
-                items.append(read)
-            spent += price
+                for index, raw in enumerate(some, first):
+                    read, price = self._read(raw, index)
+                    spent += price
+                    if isinstance(read, Rejected):
+                        rejected.append(read)
+                    else:
+                        items.append(read)
             if spent >= SLICE:
                 yield items, rejected
                 items, rejected, spent = [], [], 0
         if items or rejected:
             yield items, rejected
+
+    def _read_at_once(self, raws: Sequence[msgspec.Raw]) -> list[M] | None:
+        """The items, where all of them are sessions exactly as documented."""
+        cls, server, fetcher = self._origin
+        if cls is not RestoreSession:
+            return None
+        try:
+            wires = _SESSIONS.decode(b"[%b]" % b",".join(raws))
+            return cast("list[M]", sessions_of(wires, server, fetcher))
+        except BROKEN:
+            return None
 
     def _read(self, raw: msgspec.Raw, index: int) -> tuple[M | Rejected, int]:
         """An item, and what it cost, in sessions exactly as documented."""

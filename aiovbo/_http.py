@@ -51,6 +51,9 @@ EXCUSED = 0.1
 """Seconds that a timer may come late before what it ends is let look for an answer that came meanwhile."""
 
 _IS_IT_UP = "Is the server up, and does a firewall drop the connection?"
+_LONG = 1_000_000
+"""Bytes of an answer from which on it is handled in turns."""
+
 _KEPT_HEADERS = ("Content-Type", "Retry-After", "Date")
 
 
@@ -406,7 +409,13 @@ class HttpPool:
             size += len(chunk)
             if size > most:
                 raise _TooLargeError(most)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if len(chunks) == 1:
+            return chunks[0]
+        body = b"".join(chunks)
+        if size > _LONG:
+            # To put it together took a while: whoever reads it begins in another turn of the event loop.
+            await asyncio.sleep(0)
+        return body
 
 
 class _TooLargeError(Exception):
