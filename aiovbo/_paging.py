@@ -3,8 +3,9 @@
 Knows what pages say of each other; sends nothing.
 """
 
-from collections.abc import Callable
-from typing import Generic, cast
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Generic
 from uuid import UUID
 
 from yarl import URL
@@ -13,6 +14,8 @@ from aiovbo._decode import Listing
 from aiovbo._links import M, Resource
 from aiovbo._wire import with_offset
 from aiovbo.errors import PayloadError
+
+_number_of = attrgetter("id.int")
 
 PATIENCE = 3
 """Pages in a row that bring nothing new before a listing is taken for endless."""
@@ -37,13 +40,7 @@ class Paging(Generic[M]):
 
     def new(self, items: list[M]) -> list[M]:
         """The current page's items that were not seen before: rows that move while one pages come twice."""
-        ids: list[object]
-        if items and isinstance(items[0], Resource):
-            ids = [item.get("id") for item in cast("list[Resource]", items)]
-        else:
-            ids = [getattr(item, "id", None) for item in items]
-        # A number is hashed in C, a UUID in Python.
-        keys = [key.int if isinstance(key, UUID) else key for key in ids]
+        keys = _keys(items)
         self._page += keys
         known, distinct = self._known, set(keys)
         if len(distinct) == len(keys) and None not in distinct and known.isdisjoint(distinct):
@@ -103,3 +100,14 @@ class Paging(Generic[M]):
         self._guessed = True
         target = with_offset(url.raw_path_qs, self.received)
         return url.join(URL(target, encoded=True))
+
+
+def _keys(items: Sequence[object]) -> list[object]:
+    """What tells the items apart; None where they have no id."""
+    try:
+        # All of it in C: of sessions, there are many. A number is hashed in C, a UUID in Python.
+        return list(map(_number_of, items))
+    except AttributeError:
+        pass
+    ids = (item.get("id") if isinstance(item, Resource) else getattr(item, "id", None) for item in items)
+    return [key.int if isinstance(key, UUID) else key for key in ids]
