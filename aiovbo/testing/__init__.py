@@ -9,30 +9,42 @@
         server.requests                                  # what it was asked
 
 `BackupFleet(20)` is twenty of them with one CA file and one login. Both also run in a thread, with
-`run_in_thread()`, for code that is not async. Under pytest the fixtures `vbo_server` and
-`vbo_fleet` are there by themselves; on the command line it is `python -m aiovbo.testing`.
+`run_in_thread()`, for code that is not async. Under pytest the fixtures `vbo_server`, `vbo_fleet` and
+`vbo_start` are there by themselves; on the command line it is `python -m aiovbo.testing`.
 
 It knows nothing of the SDK: any client can be tested with it. TLS needs the extra:
 `pip install "aiovbo[testing]"`.
+
+Names are imported when they are first asked for: pytest loads the plugin in here in every run of
+every project that has us installed. Type checkers and editors read `__init__.pyi`.
 """
 
-from aiovbo.testing._answers import ApiVersion
-from aiovbo.testing._authority import Authority
-from aiovbo.testing._faults import Exchange, Fault
-from aiovbo.testing._fleet import BackupFleet
-from aiovbo.testing._requests import ReceivedRequest
-from aiovbo.testing._server import BackupServer
-from aiovbo.testing._world import SessionFields, World, WorldSession
+from importlib import import_module
 
-__all__ = [
-    "ApiVersion",
-    "Authority",
-    "BackupFleet",
-    "BackupServer",
-    "Exchange",
-    "Fault",
-    "ReceivedRequest",
-    "SessionFields",
-    "World",
-    "WorldSession",
-]
+_HOMES = {
+    "ApiVersion": "_answers",
+    "Authority": "_authority",
+    "BackupFleet": "_fleet",
+    "BackupServer": "_server",
+    "Exchange": "_faults",
+    "Fault": "_faults",
+    "ReceivedRequest": "_requests",
+    "SessionFields": "_world",
+    "Starter": "_thread",
+    "World": "_world",
+    "WorldSession": "_world",
+}
+
+__all__ = [*_HOMES]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]  # the stub has them one by one
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        message = f"module 'aiovbo.testing' has no attribute {name!r}"
+        raise AttributeError(message)
+    value = globals()[name] = getattr(import_module(f"aiovbo.testing.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,8 +6,9 @@ Knows threads and event loops. Must not know what it runs.
 import asyncio
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
 
 
 class Service(Protocol):
@@ -49,3 +50,35 @@ def in_thread(service: S) -> Generator[S, None, None]:
         finally:
             loop.call_soon_threadsafe(stopping.set)
             ended.result()
+
+
+class Starter:
+    """Starts servers and fleets, each in a thread of its own, and stops them all at its end.
+
+    `with Starter() as start:`, then `server = start(BackupServer(...))`, as often as needed.
+    """
+
+    def __init__(self) -> None:
+        self.started: list[Service] = []
+        """What was started, in that order."""
+        self._running = ExitStack()
+
+    def __call__(self, service: S) -> S:
+        """The service, running.
+
+        Raises: OSError where a port is taken; ImportError where TLS needs trustme.
+        """
+        self._running.enter_context(in_thread(service))
+        self.started.append(service)
+        return service
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._running.close()

@@ -1,21 +1,36 @@
 """The pytest plugin: a running backup server, or several, for any test that asks for them.
 
-Knows pytest, which loads it by itself. The servers run in a thread of their own, so that they
-serve tests of every async framework, and of none.
+Knows pytest, which loads it by itself. The servers run in threads of their own, so that they
+serve tests of every async framework, and of none. What they need is imported when a test asks for
+one: most test runs that load this plugin have nothing to do with backup servers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
-from aiovbo.testing import BackupFleet, BackupServer
+import aiovbo.testing
+
+_SHOWN = 20
+_STARTER = pytest.StashKey["aiovbo.testing.Starter"]()
 
 
 @pytest.fixture
-def vbo_server() -> Iterator[BackupServer]:
+def vbo_start(request: pytest.FixtureRequest) -> "Iterator[aiovbo.testing.Starter]":
+    """Starts what the test makes, and stops it at its end: `vbo_start(BackupServer(version="v6"))`.
+
+    Takes a `BackupServer` or a `BackupFleet`, any number of times.
+    """
+    with aiovbo.testing.Starter() as start:
+        node: pytest.Item = request.node
+        node.stash[_STARTER] = start
+        yield start
+
+
+@pytest.fixture
+def vbo_server(vbo_start: "aiovbo.testing.Starter") -> "aiovbo.testing.BackupServer":
     """A running backup server, a new one for each test."""
-    with BackupServer().run_in_thread() as server:
-        yield server
+    return vbo_start(aiovbo.testing.BackupServer())
 
 
 @pytest.fixture
@@ -25,7 +40,39 @@ def vbo_fleet_size() -> int:
 
 
 @pytest.fixture
-def vbo_fleet(vbo_fleet_size: int) -> Iterator[BackupFleet]:
+def vbo_fleet(vbo_start: "aiovbo.testing.Starter", vbo_fleet_size: int) -> "aiovbo.testing.BackupFleet":
     """Several running backup servers of different versions, new ones for each test."""
-    with BackupFleet(vbo_fleet_size).run_in_thread() as fleet:
-        yield fleet
+    return vbo_start(aiovbo.testing.BackupFleet(vbo_fleet_size))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where a test fails, show what its servers were asked, and what they answered."""
+    report = yield
+    start = item.stash.get(_STARTER, None)
+    if report.failed and start is not None:
+        unasked: list[str] = []
+        for server in _servers(start):
+            asked = [_line(one) for one in server.requests]
+            if not asked:
+                unasked.append(server.name)
+                continue
+            left_out = [f"({len(asked) - _SHOWN} more before)"] if len(asked) > _SHOWN else []
+            text = "\n".join([*left_out, *asked[-_SHOWN:]])
+            report.sections.append((f"requests to {server.name}", text))
+        if unasked:
+            report.sections.append(("no requests to", ", ".join(unasked)))
+    return report
+
+
+def _servers(start: "aiovbo.testing.Starter") -> "Iterator[aiovbo.testing.BackupServer]":
+    for service in start.started:
+        if isinstance(service, aiovbo.testing.BackupServer):
+            yield service
+        elif isinstance(service, aiovbo.testing.BackupFleet):
+            yield from service
+
+
+def _line(request: "aiovbo.testing.ReceivedRequest") -> str:
+    query = f"?{request.query}" if request.query else ""
+    return f"{request.status or 'no answer'} {request.method} {request.path}{query}"

@@ -1,0 +1,24 @@
+# The door as type checkers and editors see it; a test compares it with `__init__.py`.
+
+from aiovbo.testing._answers import ApiVersion
+from aiovbo.testing._authority import Authority
+from aiovbo.testing._faults import Exchange, Fault
+from aiovbo.testing._fleet import BackupFleet
+from aiovbo.testing._requests import ReceivedRequest
+from aiovbo.testing._server import BackupServer
+from aiovbo.testing._thread import Starter
+from aiovbo.testing._world import SessionFields, World, WorldSession
+
+__all__ = [
+    "ApiVersion",
+    "Authority",
+    "BackupFleet",
+    "BackupServer",
+    "Exchange",
+    "Fault",
+    "ReceivedRequest",
+    "SessionFields",
+    "Starter",
+    "World",
+    "WorldSession",
+]
