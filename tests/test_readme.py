@@ -172,3 +172,11 @@ def test_every_file_and_name_that_the_readme_mentions_is_there() -> None:
     assert sentence is not None
     for name in re.findall(r"`\.(\w+)`", sentence[1]):
         assert hasattr(error, name)
+
+
+def test_the_quoted_figures_are_those_of_the_last_benchmark() -> None:
+    """The table in README is made from the file that the benchmark wrote."""
+    made = subprocess.run(
+        [sys.executable, ROOT / "tests" / "bench" / "quote.py"], capture_output=True, text=True, check=True
+    )
+    assert made.stdout in TEXT
