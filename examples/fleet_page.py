@@ -1,0 +1,360 @@
+"""A web page that shows a fleet live: one watch for all browsers, who hear of it by server-sent events.
+
+    pip install 'aiovbo[testing]'
+    python examples/fleet_page.py --port 8080
+
+Nobody waits for a browser, and none has a queue: the last few hundred news are kept once for all, and each
+browser has a place among them. Whose place is gone, because it is new, slow or was asleep, or because this
+program was started anew, begins again with a snapshot of everything.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import re
+import signal
+from argparse import Namespace
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from _servers import arguments, servers_of
+from aiohttp import web
+
+from aiovbo import (
+    Added,
+    Change,
+    Changed,
+    Finished,
+    Fleet,
+    Recovered,
+    Removed,
+    RestoreSession,
+    RestoreSessionResult,
+    RestoreSessionState,
+    RestoreSessionType,
+    Unreachable,
+    WatchStatus,
+)
+from aiovbo.errors import printable
+
+PAGE = Path(__file__).with_suffix(".html")
+SPAN = timedelta(days=1)
+"""How far back the page can show."""
+NEWS = 500
+"""News that are kept; a browser that is further behind gets a snapshot."""
+LATEST = 12
+"""Changes that are listed below the timeline."""
+SILENCE = 10.0
+"""Seconds without news after which a browser hears that we are still here."""
+PATIENCE = 30.0
+"""Seconds in which a browser must take what it was sent."""
+
+KINDS = {
+    RestoreSessionType.VEX: "Exchange",
+    RestoreSessionType.VEOD: "OneDrive",
+    RestoreSessionType.VESP: "SharePoint",
+    RestoreSessionType.VET: "Teams",
+}
+OUTCOMES = {
+    RestoreSessionResult.SUCCESS: "success",
+    RestoreSessionResult.WARNING: "warning",
+    RestoreSessionResult.FAILED: "failed",
+}
+WORDS = {
+    "success": "succeeded",
+    "warning": "ended with warnings",
+    "failed": "failed",
+    "running": "is running",
+    "other": "has ended",
+}
+
+Row = dict[str, Any]
+"""What the page is told of a session, a server or a change: plain JSON."""
+
+
+def milliseconds(moment: datetime) -> int:
+    """A time as JavaScript counts it."""
+    return round(moment.timestamp() * 1000)
+
+
+def row_of(session: RestoreSession) -> Row:
+    """What the page shows of a session; every text is a line, and short."""
+    outcome = "running"
+    if session.state is RestoreSessionState.STOPPED:
+        # Before that, what it shows as its result is no outcome yet.
+        outcome = "other" if session.result is None else OUTCOMES.get(session.result, "other")
+    texts = {
+        "kind": "" if session.type is None else KINDS.get(session.type, session.type.value),
+        "who": session.initiated_by,
+        "name": session.name,
+        "organization": session.organization,
+        "reason": session.reason,
+        "details": session.details,
+    }
+    return {
+        "server": session.server,
+        "id": str(session.id),
+        "outcome": outcome,
+        "begin": milliseconds(session.creation_time),
+        "end": None if session.end_time is None else milliseconds(session.end_time),
+        **{name: printable(text or "", 120) for name, text in texts.items()},
+    }
+
+
+class Board:
+    """What is known of a fleet, and what is new of it."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._servers: dict[str, Row] = {name: {"name": name, "state": "waiting"} for name in names}
+        self._sessions: dict[tuple[str, str], Row] = {}
+        self._latest: list[Row] = []
+        # A place is good in the process that gave it.
+        self._era = token_hex(4)
+        self._count = 0
+        self._news: deque[bytes] = deque(maxlen=NEWS)
+        self._snapshot: tuple[int, bytes] = (-1, b"")
+        self._seen_to = 0.0
+        self.bell = asyncio.Event()
+        """Rings at the next news; then there is another."""
+        self.is_closed = False
+        """Whether there will be no news any more."""
+
+    # ------------------------------------------------------------------------- what the watch tells
+
+    def hear(self, change: Change, statuses: Mapping[str, WatchStatus]) -> None:
+        """Take over a change, and tell it on."""
+        match change:
+            case Added(session=session) | Changed(session=session) | Finished(session=session):
+                self._hear_of_session(change, row_of(session))
+            case Removed(server=server, session_id=key):
+                self._sessions.pop((server, str(key)), None)
+                gone = {"server": server, "id": str(key)}
+                self._tell({"gone": gone}, self._entry(server, "other", "a session was removed"))
+            case Unreachable(server=server, error=error):
+                about = {"what": printable(error.what), "hint": printable(error.hint, 400)}
+                entry = self._entry(server, "down", f"does not answer: {about['what']}")
+                self._tell(self._set_server(server, "down", **about), entry)
+            case Recovered(server=server):
+                self._tell(self._set_server(server, "up"), self._entry(server, "up", "answers again"))
+            case _:
+                pass
+        now = asyncio.get_running_loop().time()
+        if now >= self._seen_to:
+            self._seen_to = now + 1
+            self._see_to(statuses)
+
+    def _hear_of_session(self, change: Change, row: Row) -> None:
+        self._sessions[row["server"], row["id"]] = row
+        has_ended = row["outcome"] != "running"
+        if isinstance(change, Added) and has_ended:
+            # Its end follows, and is worth an entry of its own.
+            self._tell({"session": row})
+            return
+        subject = row["name"] or f"{row['kind']} restore".strip()
+        by = f" by {row['who']}" if row["who"] else ""
+        at = row["end"] if has_ended else row["begin"]
+        entry = self._entry(row["server"], row["outcome"], f"{subject}{by} {WORDS[row['outcome']]}", at)
+        self._tell({"session": row}, entry)
+
+    def _see_to(self, statuses: Mapping[str, WatchStatus]) -> None:
+        """Notice servers that have answered for the first time; forget what is out of sight."""
+        for name, status in statuses.items():
+            if status.up and self._servers[name]["state"] == "waiting":
+                self._tell(self._set_server(name, "up"))
+        horizon = milliseconds(datetime.now(UTC) - SPAN)
+        old = [key for key, row in self._sessions.items() if row["end"] is not None and row["end"] < horizon]
+        for key in old:
+            del self._sessions[key]
+
+    def _set_server(self, name: str, state: str, **about: str) -> Row:
+        row = {"name": name, "state": state, "since": milliseconds(datetime.now(UTC)), **about}
+        self._servers[name] = row
+        return {"server": row}
+
+    def _entry(self, server: str, outcome: str, text: str, at: int | None = None) -> Row:
+        at = milliseconds(datetime.now(UTC)) if at is None else at
+        entry: Row = {"server": server, "outcome": outcome, "text": text, "at": at}
+        self._latest.append(entry)
+        # By when it happened: at the start, servers tell of a whole day at once.
+        self._latest.sort(key=lambda one: one["at"], reverse=True)
+        del self._latest[LATEST:]
+        return entry
+
+    def _tell(self, news: Row, entry: Row | None = None) -> None:
+        if entry is not None and entry in self._latest:
+            news["entry"] = entry
+        self._count += 1
+        self._news.append(self._event("change", news))
+        self.bell.set()
+        self.bell = asyncio.Event()
+
+    def close(self) -> None:
+        """Let every stream end."""
+        self.is_closed = True
+        self.bell.set()
+
+    # ---------------------------------------------------------------------- what browsers are told
+
+    def place(self, event_id: str) -> int | None:
+        """Where a browser is that has last heard of this event; None: at no place of ours."""
+        era, _, count = event_id.partition("-")
+        if era != self._era or not re.fullmatch(r"[0-9]{1,15}", count):
+            return None
+        return int(count)
+
+    def after(self, place: int | None) -> tuple[bytes, int]:
+        """What a browser has to hear that is at a place, and its place after that."""
+        if place is None or not self._count - len(self._news) <= place <= self._count:
+            return self._everything(), self._count
+        missed = self._count - place
+        return b"".join(list(self._news)[len(self._news) - missed :]), self._count
+
+    def _everything(self) -> bytes:
+        # Many browsers come at once after a restart.
+        count, event = self._snapshot
+        if count != self._count:
+            event = self._event(
+                "snapshot",
+                {
+                    "span": SPAN // timedelta(milliseconds=1),
+                    "servers": list(self._servers.values()),
+                    "sessions": list(self._sessions.values()),
+                    "latest": self._latest,
+                },
+            )
+            self._snapshot = self._count, event
+        return event
+
+    def _event(self, kind: str, data: Row) -> bytes:
+        return f"event: {kind}\nid: {self._era}-{self._count}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+# ----------------------------------------------------------------------------------------- the web
+
+
+def now_event() -> bytes:
+    """Tells a browser that we are here, and what time it is here."""
+    return f"event: now\ndata: {milliseconds(datetime.now(UTC))}\n\n".encode()
+
+
+def policy(page: str) -> str:
+    """What the page may do: run its own script, use its own style, listen to us, and nothing else."""
+    hashes = {
+        tag: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for tag, text in re.findall(r"<(style|script)>(.*?)</\1>", page, re.DOTALL)
+    }
+    return (
+        f"default-src 'none'; script-src 'sha256-{hashes['script']}'; style-src 'sha256-{hashes['style']}'; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+
+
+def application(board: Board) -> web.Application:
+    """The page, and the events that it listens to."""
+    page = PAGE.read_text(encoding="utf-8")
+    headers = {
+        "Content-Security-Policy": policy(page),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
+    }
+
+    async def show(_: web.Request) -> web.Response:
+        return web.Response(text=page, content_type="text/html", headers=headers)
+
+    async def stream(request: web.Request) -> web.StreamResponse:
+        plain = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
+        response = web.StreamResponse(headers={**headers, **plain})
+        await response.prepare(request)
+        try:
+            await tell(board, response, board.place(request.headers.get("Last-Event-ID", "")))
+        except TimeoutError:
+            # It does not read: not even a polite end would reach it.
+            if request.transport is not None:
+                request.transport.abort()
+        except ConnectionError:
+            pass
+        return response
+
+    app = web.Application()
+    app.router.add_get("/", show)
+    app.router.add_get("/events", stream)
+    return app
+
+
+async def tell(board: Board, response: web.StreamResponse, place: int | None) -> None:
+    """Send one browser what it does not know, until there is nothing more to come."""
+    told = b"retry: 2000\n\n" + now_event()
+    while True:
+        async with asyncio.timeout(PATIENCE):
+            await response.write(told)
+        while True:
+            bell = board.bell
+            told, place = board.after(place)
+            if told or board.is_closed:
+                break
+            try:
+                async with asyncio.timeout(SILENCE):
+                    await bell.wait()
+            except TimeoutError:
+                told = now_event()
+                break
+        if board.is_closed:
+            return
+
+
+@asynccontextmanager
+async def serving(board: Board, host: str, port: int) -> AsyncGenerator[str]:
+    """The page's address; at the end of the block all streams end."""
+    runner = web.AppRunner(application(board), handler_cancellation=True, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        host, port = runner.addresses[0][:2]
+        yield f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    finally:
+        board.close()
+        await runner.cleanup()
+
+
+async def main(options: Namespace) -> None:
+    """Watch, and serve what is known, until somebody ends it."""
+    every = timedelta(seconds=options.every)
+    async with (
+        servers_of(options) as servers,
+        Fleet(servers, deadline=20) as fleet,
+        # A heartbeat each second, to notice who has answered without anything to tell.
+        fleet.watch(every=every, since=SPAN, remember=SPAN, heartbeat=timedelta(seconds=1)) as changes,
+    ):
+        board = Board(changes.status())
+        async with serving(board, options.host, options.port) as address:
+            print(address, flush=True)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(options.seconds):
+                    async for change in changes:
+                        board.hear(change, changes.status())
+
+
+def interrupt(*_: object) -> None:
+    """End as with Ctrl-C: service managers send another signal."""
+    signal.raise_signal(signal.SIGINT)
+
+
+if __name__ == "__main__":
+    parser = arguments("A web page that shows a fleet live.")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to serve on (default: only this machine)"
+    )
+    parser.add_argument("--port", type=int, default=0, help="to serve on (default: a free one)")
+    parser.add_argument("--every", type=float, default=10.0, help="seconds between two looks (default 10)")
+    parser.add_argument("--seconds", type=float, help="how long to run (default: until it is interrupted)")
+    signal.signal(signal.SIGTERM, interrupt)
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(parser.parse_args()))
