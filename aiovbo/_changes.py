@@ -18,6 +18,8 @@ from aiovbo.models import RestoreSession, RestoreSessionState
 _MARK_BYTES = 7
 _UNHEARD_OF = 0
 """The mark of a session of which more is to be told than was told until now."""
+_GONE = -1
+"""The mark of a session that has vanished: one that comes back is new, and so must be its changes' ids."""
 
 
 @frozen
@@ -41,7 +43,7 @@ class Step:
     session_id: UUID
     """Which one."""
     known: Known | None
-    """What has been told of it; None: it is gone, or was long ago."""
+    """What has been told of it; None: it was long ago, and is forgotten."""
 
 
 @frozen
@@ -142,11 +144,17 @@ class Tracker:
         """What has been seen, told or about to be."""
         self.horizon = place.horizon if place else None
         """Sessions created before are forgotten once they have ended."""
+        self._next_horizon: datetime | None = None
 
-    @property
-    def cursor(self) -> datetime | None:
-        """When the newest session was created that is known; None while none is."""
-        return max((entry.created for entry in self.known.values()), default=None)
+    def newest(self, now: datetime) -> datetime | None:
+        """When the newest session was created that is known; None while none is.
+
+        - `now`: by our own clock, and only a bound: a session that is dated in the future, by a server whose
+          clock was wrong for a moment, makes nothing else old.
+        """
+        created = (entry.created for entry in self.known.values() if entry.mark != _GONE)
+        newest = max(created, default=None)
+        return None if newest is None else min(newest, now)
 
     def open_before(self, moment: datetime) -> list[UUID]:
         """Sessions created before whose end is still to come."""
@@ -158,7 +166,7 @@ class Tracker:
         return [
             key
             for key, entry in self.known.items()
-            if key not in there and (since is None or entry.created >= since)
+            if key not in there and entry.mark != _GONE and (since is None or entry.created >= since)
         ]
 
     def begin(self, sessions: Iterable[RestoreSession]) -> list[Step]:
@@ -180,12 +188,13 @@ class Tracker:
         """What a look at one session tells."""
         before, mark, has_ended = self.known.get(session.id), _mark(session), _has_ended(session)
         told: list[tuple[Change, Step]] = []
-        if before is None:
-            if self.horizon is not None and session.creation_time < self.horizon:
+        if before is None or before.mark == _GONE:
+            if before is None and self.horizon is not None and session.creation_time < self.horizon:
                 return []
             # Its end is a change of its own, so until that is told it counts as open.
             seen = _UNHEARD_OF if has_ended else mark
-            before = Known(session.creation_time, is_open=True, mark=seen, revision=1)
+            revision = 1 if before is None else before.revision + 1
+            before = Known(session.creation_time, is_open=True, mark=seen, revision=revision)
             told.append(self._tell(Added, session, before))
         if before.mark != mark:
             kind = Finished if has_ended and before.is_open else Changed
@@ -193,30 +202,37 @@ class Tracker:
             told.append(self._tell(kind, session, after))
         return told
 
-    def remove(self, session_ids: list[UUID]) -> list[tuple[Change, Step]]:
+    def remove(self, session_ids: list[UUID], now: datetime) -> list[tuple[Change, Step]]:
         """What it tells that sessions are gone."""
-        reset = len(session_ids) >= max(self.MANY, len(self.known) // 2)
+        there = sum(entry.mark != _GONE for entry in self.known.values())
+        reset = len(session_ids) >= max(self.MANY, there // 2)
         told: list[tuple[Change, Step]] = []
         for key in session_ids:
-            entry = self.known.pop(key, None)
-            if entry is not None:
+            entry = self.known.get(key)
+            if entry is not None and entry.mark != _GONE:
                 name = f"{self._server}/{key}/removed/{entry.revision}"
-                told.append(
-                    (Removed(server=self._server, id=name, session_id=key, reset=reset), Step(key, None))
-                )
+                removed = Removed(server=self._server, id=name, session_id=key, reset=reset)
+                self.known[key] = evolve(entry, is_open=False, mark=_GONE)
+                told.append((removed, Step(key, self.known[key])))
         if reset and self.horizon is not None:
             # The server's time may have gone back with it; what it has now is to be seen again.
-            newest = self.cursor
+            newest = self.newest(now)
             self.horizon = None if newest is None else min(self.horizon, newest - self._remember)
+            self._next_horizon = None
         return told
 
+    def has_seen_all(self, now: datetime) -> None:
+        """Note that everything was looked at; what ended long before may be forgotten, once all is told."""
+        newest = self.newest(now)
+        self._next_horizon = None if newest is None else newest - self._remember
+
     def forget(self) -> list[Step]:
-        """Let go of what ended long ago, so that memory is bounded; the steps to save."""
-        newest = self.cursor
-        if newest is None:
-            return []
-        horizon = newest - self._remember
-        if self.horizon is not None and horizon <= self.horizon:
+        """Let go of what ended long ago, so that memory is bounded; the steps to save.
+
+        Only for when nothing is left to be told: after a crash, nobody would know what that was.
+        """
+        horizon = self._next_horizon
+        if horizon is None or (self.horizon is not None and horizon <= self.horizon):
             return []
         self.horizon = horizon
         old = [key for key, entry in self.known.items() if not entry.is_open and entry.created < horizon]

@@ -83,7 +83,7 @@ class Lookout:
         options: WatchOptions,
         checkpoint: CheckpointStore,
         deliver: Callable[[Change, Step | None], Coroutine[Any, Any, None]],
-        settle: Callable[[str, list[Step]], None],
+        settle: Callable[[str, Callable[[], list[Step]]], None],
     ) -> None:
         self._client = client
         self._options = options
@@ -206,6 +206,8 @@ class Lookout:
     async def _look_at_all(self) -> None:
         """Everything that is remembered, and all that is unfinished; what is gone is noticed."""
         tracker = self.tracker
+        # As far as the last such look saw: what this one finds is still to be told.
+        self._settle(self._client.name, tracker.forget)
         sessions = await self._list(tracker.horizon)
         if tracker.is_first:
             steps = tracker.begin(sessions)
@@ -215,12 +217,12 @@ class Lookout:
         await self._confirm_removed(gone)
         if tracker.horizon is not None:
             await self._fetch_each(tracker.open_before(tracker.horizon))
-        self._settle(self._client.name, tracker.forget())
+        tracker.has_seen_all(self._options.clock.now())
 
     async def _look_at_latest(self) -> None:
         """What is new since the newest session, with the overlap, and what is unfinished."""
         tracker = self.tracker
-        newest = tracker.cursor
+        newest = tracker.newest(self._options.clock.now())
         start = None if newest is None else newest - self._options.overlap
         unfinished: list[UUID] = []
         if start is not None:
@@ -266,7 +268,7 @@ class Lookout:
                 gone.append(key)
             else:
                 await self._observe([session])
-        await self._tell(self.tracker.remove(gone))
+        await self._tell(self.tracker.remove(gone, self._options.clock.now()))
 
     async def _confirm_removed(self, ids: list[UUID]) -> None:
         """Rows that move while a list is read may be missed; only who is not found is gone."""
@@ -277,7 +279,7 @@ class Lookout:
         there = {one.id for one in sessions}
         await self._observe(sessions)
         gone = [key for key in ids if key not in there]
-        await self._tell(self.tracker.remove(gone))
+        await self._tell(self.tracker.remove(gone, self._options.clock.now()))
 
     # ------------------------------------------------------------------------- the feed, since v8
 

@@ -5,7 +5,7 @@ Knows what waits for the consumer, what was delivered, and when that is saved; w
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -35,6 +35,7 @@ class Watch:
         self._checkpoint = checkpoint
         self._running = running
         self._lookouts: dict[str, tuple[Lookout, asyncio.Task[None]]] = {}
+        self._removed: dict[str, Lookout] = {}
         self._queue: asyncio.Queue[tuple[Change, Step | None] | None] = asyncio.Queue(_WAITING)
         self._unacked: OrderedDict[str, tuple[Change, Step | None]] = OrderedDict()
         self._to_save: dict[str, list[Step]] = {}
@@ -161,8 +162,8 @@ class Watch:
             server = next(iter(self._to_save))
             steps = self._to_save.pop(server)
             try:
-                horizon = self._lookouts[server][0].tracker.horizon if server in self._lookouts else None
-                await self._checkpoint.save(server, steps, horizon)
+                lookout = self._lookouts[server][0] if server in self._lookouts else self._removed[server]
+                await self._checkpoint.save(server, steps, lookout.tracker.horizon)
             except BaseException:
                 # Not saved is not lost: it goes before what came since.
                 self._to_save[server] = [*steps, *self._to_save.get(server, [])]
@@ -180,6 +181,9 @@ class Watch:
     def add(self, client: Client) -> None:
         """Watch one more server."""
         lookout = Lookout(client, self._options, self._checkpoint, self._deliver, self._settle)
+        if former := self._removed.pop(client.name, None):
+            # What waits of it is saved before the new one has read its place.
+            lookout.tracker.horizon = former.tracker.horizon
         task = asyncio.create_task(lookout.follow(), name=f"aiovbo watch {client.name}")
         task.add_done_callback(self._hear_of_its_end)
         self._lookouts[client.name] = lookout, task
@@ -187,15 +191,18 @@ class Watch:
     def remove(self, name: str) -> None:
         """Watch a server no more; what waits of it is still delivered, its place stays saved."""
         if name in self._lookouts:
-            _, task = self._lookouts.pop(name)
+            self._removed[name], task = self._lookouts.pop(name)
             task.cancel()
 
     async def _deliver(self, change: Change, step: Step | None) -> None:
         await self._queue.put((change, step))
 
-    def _settle(self, server: str, steps: list[Step]) -> None:
-        """Save steps that nobody has to hear of."""
-        if steps:
+    def _settle(self, server: str, forget: Callable[[], list[Step]]) -> None:
+        """Save what a server's lookout forgets, unless changes of it are still to be dealt with."""
+        waits = self._lookouts[server][0].backlog if server in self._lookouts else 1
+        if waits or any(change.server == server for change, _ in self._unacked.values()):
+            return
+        if steps := forget():
             self._to_save.setdefault(server, []).extend(steps)
             self._news.set()
 

@@ -1,0 +1,162 @@
+"""The command `check`: how each server does, step by step, and how long each step takes.
+
+Knows the steps from a name to a list of sessions, and what a step that fails means for the next.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from contextlib import suppress
+from datetime import timedelta
+
+from attrs import define, field
+from rich.text import Text
+
+from aiovbo import Client, Fleet, LogonFinished, ServerError, Signal, fetch_certificate
+from aiovbo._cli._selection import Selection
+from aiovbo._cli._terminal import (
+    INTERRUPTED,
+    cell,
+    collect,
+    console,
+    plain_table,
+    run,
+    show_failures,
+    status_of,
+)
+
+_STEPS = ("name", "TCP", "TLS", "version", "logon", "sessions")
+_NOBODY = Selection()
+_DAY = timedelta(days=1)
+_FAILED = "failed"
+_MUCH_SKEW = 60
+
+
+@define
+class _Check:
+    """What came of one server's steps."""
+
+    server: str
+    seconds: dict[str, float] = field(factory=dict[str, float])
+    """How long each step took that was taken."""
+    said: dict[str, str] = field(factory=dict[str, str])
+    """What it came to."""
+    pin: str = ""
+    skew: float | None = None
+    error: ServerError | None = None
+
+
+def check(which: Selection = _NOBODY) -> int:
+    """How each server does: name, TCP, TLS, version, logon, clock, sessions of the last day."""
+    logons: dict[str, float] = {}
+
+    def observe(signal: Signal) -> None:
+        if isinstance(signal, LogonFinished):
+            logons[signal.server] = signal.seconds
+
+    fleet = which.open(observer=observe)
+    return run(_check(fleet, logons))
+
+
+async def _check(fleet: Fleet, logons: dict[str, float]) -> int:
+    async def one(client: Client) -> _Check:
+        return await _steps(client, logons)
+
+    async with fleet:
+        answers, interrupted = await collect(fleet.map(one).answers(), list(fleet))
+    checks = sorted((found for answer in answers for found in answer.items), key=lambda found: found.server)
+    _print(checks)
+    # What the deadline cut short has no steps to show, and an error all the same.
+    errors = [found.error for found in checks if found.error is not None]
+    errors += [answer.error for answer in answers if answer.error is not None]
+    show_failures(errors, len(fleet), console(stderr=True))
+    return INTERRUPTED if interrupted else status_of(len(errors), len(fleet))
+
+
+async def _steps(client: Client, logons: dict[str, float]) -> _Check:
+    found = _Check(client.name)
+    try:
+        with suppress(OSError, TimeoutError):
+            # Why they fail is said better by the request that fails of it.
+            await _timed(found, "name", _resolve(client))
+            await _timed(found, "TCP", _connect(client))
+        await _timed(found, "TLS", _shake_hands(client, found))
+        found.said["version"] = await client.fetch_api_version()
+        await _timed(found, "sessions", _ask(client))
+    except ServerError as error:
+        found.error = error
+    if client.name in logons:
+        found.seconds["logon"] = logons[client.name]
+        if "sessions" in found.seconds:
+            found.seconds["sessions"] -= logons[client.name]
+    found.skew = client.clock_skew
+    return found
+
+
+async def _timed(found: _Check, step: str, work: Awaitable[str]) -> None:
+    began = time.perf_counter()
+    try:
+        found.said[step] = await work
+    except BaseException:
+        found.said[step] = _FAILED
+        raise
+    found.seconds[step] = time.perf_counter() - began
+
+
+async def _resolve(client: Client) -> str:
+    url = client.server.url
+    await asyncio.get_running_loop().getaddrinfo(url.host or "", url.port or 0)
+    return ""
+
+
+async def _connect(client: Client) -> str:
+    url = client.server.url
+    connecting = asyncio.open_connection(url.host or "", url.port or 0)
+    _, writer = await asyncio.wait_for(connecting, client.patience)
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+    return ""
+
+
+async def _shake_hands(client: Client, found: _Check) -> str:
+    """Whether it is trusted is for the first request to say; what it shows is what a pin is made of."""
+    if client.server.url.scheme == "https":
+        found.pin = (await fetch_certificate(client.server)).pin.removeprefix("sha256:")
+    return ""
+
+
+async def _ask(client: Client) -> str:
+    return str(len(await client.restore_sessions(started_after=_DAY)))
+
+
+def _print(checks: list[_Check]) -> None:
+    table = plain_table(("server", 8), *_STEPS[:3], "pin", "version", "logon", "clock", "sessions")
+    for found in checks:
+        table.add_row(
+            cell(found.server, "red" if found.error else ""),
+            *(_step(found, step) for step in _STEPS[:3]),
+            cell(f"{found.pin[:12]}…" if found.pin else None, "dim"),
+            cell(found.said.get("version")),
+            _step(found, "logon"),
+            _clock(found.skew),
+            _step(found, "sessions"),
+        )
+    console().print(table)
+
+
+def _step(found: _Check, step: str) -> Text:
+    if found.said.get(step) == _FAILED:
+        return cell(_FAILED, "red")
+    if step not in found.seconds:
+        return cell("-", "dim")
+    said = found.said.get(step, "")
+    took = f"{found.seconds[step] * 1e3:.0f} ms"
+    return cell(f"{said} ({took})" if said else took)
+
+
+def _clock(skew: float | None) -> Text:
+    if skew is None:
+        return cell("-", "dim")
+    # The server's clock is read to the second only.
+    return cell("ok" if abs(skew) < 2 else f"{skew:+.0f} s", "yellow" if abs(skew) > _MUCH_SKEW else "")  # noqa: PLR2004

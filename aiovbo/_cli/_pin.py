@@ -1,0 +1,50 @@
+"""The commands `pin` and `schema`: what makes an inventory trust a server, and what makes an editor know one.
+
+Knows certificates as they are shown, and the line of an inventory. Trusts nobody.
+"""
+
+import json
+import sys
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.text import Text
+
+from aiovbo import fetch_certificate
+from aiovbo._cli._terminal import OK, console, plain_table, run
+from aiovbo.errors import printable
+
+
+def pin(url: Annotated[str, Parameter(help="The server's address, such as vbo1.tech.local.")]) -> int:
+    """A server's certificate, and the line that makes an inventory trust it and no other.
+
+    Whoever answers now shows what he likes: compare the fingerprint with the one on the server itself.
+    """
+    return run(_pin(url))
+
+
+async def _pin(url: str) -> int:
+    found = await fetch_certificate(url)
+    table = plain_table("", "")
+    table.show_header = False
+    for title, value in (
+        ("subject", found.subject),
+        ("issuer", "itself" if found.is_self_signed else found.issuer),
+        ("valid", f"{found.not_before:%Y-%m-%d} to {found.not_after:%Y-%m-%d}"),
+        ("names", ", ".join(found.names)),
+        ("SHA-1", found.thumbprint),
+        ("SHA-256", found.pin.removeprefix("sha256:").upper()),
+    ):
+        table.add_row(Text(title, style="dim"), Text(printable(value, 500)))
+    out = console()
+    out.print(table, soft_wrap=True)
+    out.print(Text(f'\ntls = {{ pin = "{found.pin}" }}'), soft_wrap=True)
+    return OK
+
+
+def schema() -> int:
+    """The JSON schema of an inventory, for editors that complete and check fleet.toml."""
+    from aiovbo._inventory import inventory_schema  # noqa: PLC0415  # a certificate needs none of it
+
+    sys.stdout.write(json.dumps(inventory_schema(), indent=2) + "\n")
+    return OK

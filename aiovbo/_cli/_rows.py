@@ -1,0 +1,113 @@
+"""Restore sessions as lines: asked for with their organizations' names, and shown as a table.
+
+Knows columns and colours. Must not know which servers are asked, nor how a command ends.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from attrs import frozen
+from rich.table import Table
+
+from aiovbo import (
+    Client,
+    LinkError,
+    RestoreSession,
+    RestoreSessionResult,
+    RestoreSessionState,
+    ServerError,
+)
+from aiovbo._cli._terminal import cell, plain_table
+
+_COLOURS = {
+    RestoreSessionResult.SUCCESS: "green",
+    RestoreSessionResult.WARNING: "yellow",
+    RestoreSessionResult.FAILED: "red",
+}
+
+
+@frozen
+class Row:
+    """One restore session, and whose backup it explores."""
+
+    session: RestoreSession
+    organization: str
+    """The organization's name; empty where nobody knows it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types under the API's own names, with the server's name first."""
+        organization = {"organization": self.organization} if self.organization else {}
+        return {"server": self.session.server, **self.session.to_dict(), **organization}
+
+
+async def rows_of(client: Client, **bounds: Any) -> list[Row]:  # noqa: ANN401  # as restore_sessions takes them
+    """A server's sessions, with names: one request for each organization of which it gives only a link.
+
+    Raises: ServerError where the sessions cannot be had; a name that cannot be had is empty.
+    """
+    sessions = await client.restore_sessions(**bounds)
+    nameless = {_organization_href(s): s for s in sessions if s.organization is None}
+    names = dict(
+        zip(nameless, await asyncio.gather(*map(_organization_name, nameless.values())), strict=True)
+    )
+    return [Row(s, s.organization or names.get(_organization_href(s), "")) for s in sessions]
+
+
+def _organization_href(session: RestoreSession) -> str:
+    link = session.links.get("organization")
+    return link.href if link else ""
+
+
+async def _organization_name(session: RestoreSession) -> str:
+    try:
+        return (await session.fetch_organization()).name or ""
+    except (ServerError, LinkError):
+        return ""
+
+
+def newest_first(rows: Iterable[Row]) -> list[Row]:
+    """The rows in the order in which they are read."""
+    return sorted(rows, key=lambda row: row.session.creation_time, reverse=True)
+
+
+def table_of(rows: Sequence[Row], now: datetime, *, ids: bool = False) -> Table:
+    """The rows, as wide as they need to be, or as the terminal is."""
+    table = plain_table(
+        ("server", 11), ("organization", 8), "type", "state", "result", ("initiated by", 12), "start"
+    )
+    table.add_column("took", justify="right", no_wrap=True)
+    if ids:
+        table.add_column("id", no_wrap=True)
+    for row in rows:
+        session = row.session
+        running = session.state is not RestoreSessionState.STOPPED
+        # What a running session shows as its result is no outcome yet.
+        result = None if running else session.result
+        table.add_row(
+            cell(session.server),
+            cell(row.organization),
+            cell(session.type),
+            cell(session.state, "cyan" if running else ""),
+            cell(result, _COLOURS.get(result, "") if result else ""),
+            cell(session.initiated_by),
+            cell(when(session.creation_time, now)),
+            cell(duration((session.end_time or now) - session.creation_time)),
+            *([cell(session.id)] if ids else []),
+        )
+    return table
+
+
+def when(moment: datetime, now: datetime) -> str:
+    """A point in time, in UTC, as short as it can be understood."""
+    moment = moment.astimezone(UTC)
+    if abs(now - moment) < timedelta(days=6):
+        return f"{moment:%a %H:%M}"
+    return f"{moment:%d %b %H:%M}" if moment.year == now.year else f"{moment:%d %b %Y}"
+
+
+def duration(took: timedelta) -> str:
+    """Hours and minutes."""
+    hours, minutes = divmod(round(took.total_seconds() / 60), 60)
+    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m"

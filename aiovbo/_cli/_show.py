@@ -1,0 +1,160 @@
+"""The commands `show` and `stop`: one restore session, looked for on all servers that are meant.
+
+Knows what is told of a session. Never stops one that nobody has seen and agreed to.
+"""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any, cast
+from uuid import UUID
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from aiovbo import (
+    Client,
+    ConfigError,
+    Fleet,
+    NotFoundError,
+    RestoreSession,
+    RestoreSessionEvent,
+    ServerError,
+)
+from aiovbo._cli._rows import Row, duration, table_of, when
+from aiovbo._cli._selection import Selection
+from aiovbo._cli._terminal import (
+    INTERRUPTED,
+    OK,
+    SOME_FAILED,
+    cell,
+    collect,
+    complain,
+    console,
+    plain_table,
+    run,
+    show_failures,
+    status_of,
+)
+from aiovbo.errors import printable
+
+_Id = Annotated[UUID, Parameter(help="The session's id, as `aiovbo sessions --output csv` shows it.")]
+_NOBODY = Selection()
+_LONG = 2_000
+
+
+def show(session_id: _Id, which: Selection = _NOBODY) -> int:
+    """One restore session, with its events and, on v8, its statistics."""
+    fleet = which.open()
+    return run(_with_session(fleet, session_id, _show))
+
+
+def stop(
+    session_id: _Id,
+    which: Selection = _NOBODY,
+    *,
+    yes: Annotated[bool, Parameter(help="Do not ask first.", negative="")] = False,
+) -> int:
+    """Stop a restore session; shows it and asks first."""
+    if not yes and not sys.stdin.isatty():
+        complain("nobody is there to ask whether to stop it: say --yes, if it is to be")
+        return SOME_FAILED
+
+    async def agreed(session: RestoreSession, out: Console) -> int:
+        out.print(table_of([Row(session, session.organization or "")], datetime.now(UTC)))
+        if not yes:
+            answer = await asyncio.to_thread(input, "Stop it? [y/N] ")
+            if answer.strip().casefold() not in ("y", "yes"):
+                out.print(Text("It goes on."))
+                return OK
+        await session.stop()
+        out.print(Text("It is told to stop."))
+        return OK
+
+    fleet = which.open()
+    return run(_with_session(fleet, session_id, agreed))
+
+
+async def _with_session(
+    fleet: Fleet, session_id: UUID, then: Callable[[RestoreSession, Console], Awaitable[int]]
+) -> int:
+    """What `then` makes of the session, on whichever server it is."""
+
+    async def found_on(client: Client) -> RestoreSession | None:
+        try:
+            return await client.fetch_restore_session(session_id)
+        except NotFoundError:
+            return None
+
+    async with fleet:
+        answers, interrupted = await collect(fleet.map(found_on).answers(), list(fleet))
+        found = [session for answer in answers for session in answer.items if session is not None]
+        if found:
+            return await then(found[0], console())
+    errors = [answer.error for answer in answers if answer.error is not None]
+    if interrupted:
+        return INTERRUPTED
+    show_failures(errors, len(fleet), console(stderr=True))
+    unsure = ", except those that gave no answer" if errors else ""
+    message = f"none of {len(fleet)} servers has a session {session_id}{unsure}"
+    complain(message)
+    return status_of(len(errors), len(fleet)) or SOME_FAILED
+
+
+async def _show(session: RestoreSession, out: Console) -> int:
+    organization = session.organization or await _or_nothing(session.fetch_organization(), "name")
+    out.print(_facts({**session.to_dict(), "organization": organization}, session.server))
+    try:
+        events = await session.events()
+        if events:
+            out.print(Text(f"\n{len(events)} events\n", style="bold"))
+            out.print(_event_table(events))
+        statistics = await session.fetch_statistics()
+    except ConfigError:
+        # Older versions have no statistics.
+        return OK
+    except ServerError as error:
+        show_failures([error], 1, console(stderr=True))
+        return SOME_FAILED
+    out.print(Text("\nstatistics\n", style="bold"))
+    out.print(_facts(statistics.to_dict()))
+    return OK
+
+
+async def _or_nothing(value: Awaitable[Any], attribute: str) -> str:
+    try:
+        return getattr(await value, attribute) or ""
+    except ServerError:
+        return ""
+
+
+def _facts(document: dict[str, Any], server: str = "") -> Table:
+    """What a document says, a line each; where it leads is left out."""
+    table = plain_table("", "")
+    table.show_header = False
+    table.columns[1].no_wrap = False
+    if server:
+        table.add_row(Text("server", style="dim"), Text(printable(server)))
+    for name, value in document.items():
+        text = "; ".join(map(str, cast("list[object]", value))) if isinstance(value, list) else str(value)
+        if name != "_links" and text:
+            table.add_row(Text(printable(name, 60), style="dim"), Text(printable(text, _LONG)))
+    return table
+
+
+def _event_table(events: list[RestoreSessionEvent]) -> Table:
+    now = datetime.now(UTC)
+    table = plain_table("start", "took", "type", "status", ("item", 8), ("what", 12))
+    for event in events:
+        table.add_row(
+            cell(event.start_time and when(event.start_time, now)),
+            cell(event.duration and duration(event.duration)),
+            cell(event.type),
+            cell(event.status),
+            cell(event.item_name),
+            cell(event.message or event.title),
+        )
+    return table

@@ -1,0 +1,145 @@
+"""Where commands write and how they end: consoles, progress, interruptions, exit statuses.
+
+Knows terminals and signals. Must not know what is asked of the servers.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from aiovbo import Answer, ServerError, VboError
+from aiovbo.errors import printable
+
+T = TypeVar("T")
+
+OK, SOME_FAILED, NONE_REACHABLE = 0, 2, 4
+INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
+
+_PIPE_WIDTH = 120
+"""Columns where the output is no terminal."""
+
+_LONGEST_LINE = 120
+"""Columns beyond which sentences are hard to read."""
+
+_CELL_LIMIT = 60
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where to write: plain text of 120 columns, unless it is a terminal; markup is never interpreted."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+    return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+def cell(text: object, style: str = "") -> Text:
+    """A text for a table, whatever a server has put into it."""
+    shown = printable(str(text) if text not in (None, "") else "-", _CELL_LIMIT)
+    return Text(shown, style=style, no_wrap=True, overflow="ellipsis")
+
+
+def plain_table(*titles: str | tuple[str, int]) -> Table:
+    """A table without lines; a title comes with the least width, if its column may be cut."""
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for title in titles:
+        name, least = title if isinstance(title, tuple) else (title, None)
+        # To the table, what may not wrap may not be cut either; that no cell wraps is said in the cell.
+        table.add_column(name, no_wrap=least is None, min_width=least)
+    return table
+
+
+def show_failures(errors: Sequence[ServerError], asked: int, out: Console) -> None:
+    """Which servers gave no answer, why, and what to do."""
+    if not errors:
+        return
+    out.print(Text(f"\n{len(errors)} of {asked} servers gave no answer\n", style="bold"))
+    for error in sorted(errors, key=lambda one: one.server):
+        often = "once" if error.attempts == 1 else f"{error.attempts} times"
+        out.print(Text(printable(error.server, _CELL_LIMIT), style="red"))
+        said = f"{error.operation}: {error.what} (tried {often}, {error.elapsed:.1f} s)"
+        for text in (said, error.hint):
+            for line in textwrap.wrap(printable(text, 1000), min(out.width, _LONGEST_LINE) - 2):
+                out.print(Text(f"  {line}"))
+
+
+def status_of(failed: int, asked: int) -> int:
+    """The exit status for so many servers that failed, of so many that were asked."""
+    if failed == 0:
+        return OK
+    return NONE_REACHABLE if failed == asked else SOME_FAILED
+
+
+async def collect(
+    answers: AsyncIterator[Answer[T]],
+    asked: Collection[str],
+    each: Callable[[Answer[T]], None] = lambda _: None,
+) -> tuple[list[Answer[T]], bool]:
+    """The answers as they come, with progress on a terminal; and whether somebody interrupted it."""
+    arrived: list[Answer[T]] = []
+    out = console(stderr=True)
+    columns = (TextColumn("{task.completed:.0f} of {task.total:.0f} servers"), BarColumn())
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+        task = progress.add_task("", total=len(asked))
+        try:
+            async for answer in answers:
+                arrived.append(answer)
+                each(answer)
+                progress.advance(task)
+        except asyncio.CancelledError:
+            # What had come is printed all the same, and the status says that it is not all.
+            return arrived, True
+    return arrived, False
+
+
+def run(command: Coroutine[Any, Any, int]) -> int:
+    """Run a command to its end, its error or its interruption; the exit status."""
+    terminated = False
+
+    async def work() -> int:
+        task = asyncio.ensure_future(command)
+
+        def terminate() -> None:
+            nonlocal terminated
+            terminated = True
+            task.cancel()
+
+        with suppress(NotImplementedError):  # Windows has no signals to speak of
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+        return await task
+
+    try:
+        with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+            status = runner.run(work())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        status = INTERRUPTED
+    except (VboError, ValueError) as error:
+        complain(str(error))
+        status = SOME_FAILED
+    except BrokenPipeError:
+        # Whoever read it has read enough; what is left in the buffer must not be complained of either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = BROKEN_PIPE
+    return TERMINATED if terminated and status == INTERRUPTED else status
+
+
+def complain(text: str) -> None:
+    """Say in a line or a few why a command cannot be carried out."""
+    for line in text.splitlines():
+        console(stderr=True).print(Text(f"aiovbo: {printable(line, 1000)}"), soft_wrap=True)
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415  # an extra, used where it is there
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

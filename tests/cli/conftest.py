@@ -1,0 +1,13 @@
+"""What a command leaves open once and for all, before anything is compared."""
+
+import asyncio
+
+import pytest
+
+from aiovbo._cli._terminal import run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_ready() -> None:
+    """The first loop of uvloop that minds signals opens a pipe that its library keeps for the process."""
+    assert run(asyncio.sleep(0, 0)) == 0

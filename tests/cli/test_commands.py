@@ -1,0 +1,363 @@
+"""The commands, against running backup servers: what they print, where, and how they end."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import jsonschema
+import pytest
+
+from aiovbo._cli._app import main
+from aiovbo.testing import BackupFleet, BackupServer, Fault, World
+
+COMMAND = [sys.executable, "-W", "error", "-m", "aiovbo"]
+EVIL = "\x1b[31m[red]=cmd()|x"
+
+
+@pytest.fixture
+def servers() -> Iterator[list[BackupServer]]:
+    """Three servers of different versions, with five sessions each of the last hours."""
+    found = [
+        BackupServer(World(f"seed{version}", sessions=0), version=version, name=f"vbo{number}")
+        for number, version in enumerate(("v4", "v6", "v8"))
+    ]
+    for server in found:
+        for hours in range(1, 6):
+            began = server.world.now - timedelta(hours=hours)
+            server.world.add(creation_time=began, end_time=began + timedelta(minutes=20))
+    with BackupFleet(found).run_in_thread():
+        yield found
+
+
+@pytest.fixture
+def inventory(servers: list[BackupServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the file that lists them is, and their password in the environment."""
+    monkeypatch.setenv("VBO_TEST_PASSWORD", servers[0].password)
+    lines = [
+        "[defaults]",
+        f"credentials = {{ username = '{servers[0].username}', password = {{ env = 'VBO_TEST_PASSWORD' }} }}",
+        f"tls = {{ ca_file = '{servers[0].ca_file}' }}",
+        "[servers]",
+        *(
+            f"{one.name} = {{ url = '{one.url}', labels = {{ site = '{'ab'[n % 2]}' }} }}"
+            for n, one in enumerate(servers)
+        ),
+    ]
+    path = tmp_path / "fleet.toml"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.setenv("AIOVBO_FLEET", str(path))
+    return path
+
+
+def silence(server: BackupServer) -> None:
+    server.fail(Fault.status(503), times=None)
+
+
+# ------------------------------------------------------------------------------------------ sessions
+
+
+@pytest.mark.usefixtures("inventory")
+def test_sessions_are_a_table_and_the_count_goes_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a pipe: plain text of 120 columns, with organizations' names on v4 too."""
+    assert main(["sessions"]) == 0
+    out, err = capsys.readouterr()
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[0][:3] == ["server", "organization", "type"]
+    assert sorted(line[0] for line in lines[1:]) == sorted(5 * ["vbo0", "vbo1", "vbo2"])
+    assert all(line[1] != "-" for line in lines[1:]), out
+    assert "\x1b" not in out
+    assert err.strip() == "15 sessions of 3 servers"
+
+
+@pytest.mark.usefixtures("inventory")
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        (["--since", "150m"], 6), (["--server", "vbo1"], 5), (["--label", "site=a"], 10),
+        (["--state", "stopped"], 15), (["--state", "working"], 0), (["--organization", "nobody"], 0),
+        (["--organization", "ONMICROSOFT"], 15), (["--since", "2000-01-01"], 15),
+    ],
+)  # fmt: skip
+def test_filters_keep_what_fits(options: list[str], count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Case does not matter, and several options must all fit."""
+    assert main(["sessions", "--output", "json", *options]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == count
+
+
+@pytest.mark.usefixtures("inventory")
+def test_json_and_jsonl_are_the_same_documents(capsys: pytest.CaptureFixture[str]) -> None:
+    """Under the API's own names, with the server's name; JSON newest first, JSON lines as they come."""
+    assert main(["sessions", "--output", "json"]) == 0
+    documents = json.loads(capsys.readouterr().out)
+    assert main(["sessions", "--output", "jsonl"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sorted(lines, key=lambda one: one["id"]) == sorted(documents, key=lambda one: one["id"])
+    assert documents == sorted(documents, key=lambda one: one["creationTime"], reverse=True)
+    assert {"server", "id", "organization", "creationTime", "_links"} <= set(documents[0])
+
+
+@pytest.mark.usefixtures("inventory")
+def test_csv_holds_neither_formulas_nor_commands_of_a_terminal(
+    servers: list[BackupServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cell that a spreadsheet would compute begins with an apostrophe."""
+    servers[2].world.add(initiated_by="=HYPERLINK(1)", name=EVIL, reason="-2+3", organization="@SUM(1)")
+    assert main(["sessions", "--output", "csv", "--server", "vbo2"]) == 0
+    out = capsys.readouterr().out
+    (found,) = (row for row in csv.DictReader(io.StringIO(out)) if row["reason"] == "'-2+3")
+    assert (found["initiatedBy"], found["organization"]) == ("'=HYPERLINK(1)", "'@SUM(1)")
+    assert "[red]=cmd()|x" in found["name"]
+    assert "\x1b" not in out
+
+
+@pytest.mark.usefixtures("inventory")
+def test_servers_that_fail_cost_the_status_and_are_told_below(
+    servers: list[BackupServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """2 where some failed, 4 where all did; what the others have is printed all the same."""
+    silence(servers[0])
+    assert main(["sessions", "--retries", "0"]) == 2
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 11
+    assert "1 of 3 servers gave no answer" in err
+    assert re.search(r"^vbo0\n  GET \S+: HTTP 503", err, re.MULTILINE)
+    assert main(["sessions", "--retries", "0", "--server", "vbo0"]) == 4
+
+
+@pytest.mark.usefixtures("inventory")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sessions", "--since", "yesterday"], "no time: give 30m, 24h"),
+        (["sessions", "--server", "vbo9"], "no server is called vbo9; there are: vbo0, vbo1, vbo2"),
+        (["sessions", "--label", "site"], "--label is KEY=VALUE, not 'site'"),
+        (["sessions", "--label", "site=c"], "no server has these labels"),
+        (["sessions", "--lable", "x"], "--label"),
+        (["sessions", "--fleet", "nowhere.toml"], "nowhere.toml"),
+        (["sessions", "--user", "x"], "go with --url"),
+        (["sessions", "--url", "vbo1"], "--url needs --user"),
+        (["sessions", "--url", "vbo1", "--user", "x"], "VBO_PASSWORD"),
+        (["sessions", "--deadline", "-1"], "deadline is a number of seconds above 0"),
+        (["show", "5"], "UUID"),
+        (["sesions"], "sessions"),
+    ],
+)
+def test_what_cannot_be_done_is_a_sentence(
+    arguments: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Status 2, the word that is wrong, and no traceback."""
+    monkeypatch.delenv("VBO_PASSWORD", raising=False)
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in " ".join(err.replace("│", " ").split())
+    assert "Traceback" not in err
+
+
+def test_without_servers_it_says_how_to_name_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An inventory or addresses, with an example."""
+    monkeypatch.delenv("AIOVBO_FLEET", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert main(["check"]) == 2
+    assert "which servers? Give an inventory" in capsys.readouterr().err
+
+
+def test_addresses_do_without_an_inventory(
+    servers: list[BackupServer], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The password comes from the environment, and never from an argument."""
+    monkeypatch.setenv("VBO_PASSWORD", servers[1].password)
+    trust = ["--user", servers[1].username, "--ca-file", servers[1].ca_file]
+    assert main(["sessions", "--url", servers[1].url, "--url", servers[2].url, *trust]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 11
+
+
+# ------------------------------------------------------------------------------- the other commands
+
+
+@pytest.mark.usefixtures("inventory")
+def test_check_shows_every_step(servers: list[BackupServer], capsys: pytest.CaptureFixture[str]) -> None:
+    """Versions, the pin, how many sessions; where a server fails, the steps that it took."""
+    silence(servers[1])
+    assert main(["check", "--retries", "0"]) == 2
+    out, err = capsys.readouterr()
+    rows = {line.split()[0]: re.split(r"  +", line.strip()) for line in out.splitlines()[1:]}
+    for name, version in (("vbo0", "v4"), ("vbo2", "v8")):
+        assert all(re.fullmatch(r"\d+ ms", text) for text in rows[name][1:4])
+        assert re.fullmatch(r"[0-9a-f]{12}…", rows[name][4])
+        assert (rows[name][5], rows[name][7]) == (version, "ok")
+        assert rows[name][8].startswith("5 (")
+    assert rows["vbo1"][5] == "-"
+    assert "HTTP 503" in err
+
+
+@pytest.mark.usefixtures("inventory")
+def test_show_finds_a_session_on_whichever_server(
+    servers: list[BackupServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With its events, and on v8 its statistics; on v4 there are none of these."""
+    for number, has_statistics in ((0, False), (2, True)):
+        (session, *_) = servers[number].world.sessions
+        assert main(["show", str(session.id)]) == 0
+        out = capsys.readouterr().out
+        assert str(session.id) in out
+        assert re.search(rf"^server +vbo{number}", out, re.MULTILINE)
+        assert ("statistics" in out) is has_statistics
+    assert main(["show", str(uuid4())]) == 2
+    assert "none of 3 servers has a session" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("inventory")
+def test_stop_asks_first(servers: list[BackupServer], capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nobody can be asked, it does nothing; `--yes` is an answer."""
+    running = servers[1].world.add(end_time=None)
+    assert main(["stop", str(running.id)]) == 2
+    assert "nobody is there to ask" in capsys.readouterr().err
+    assert not [
+        request for request in servers[1].requests if request.method == "POST" and "Stop" in request.path
+    ]
+    assert main(["stop", str(running.id), "--yes"]) == 0
+    assert "It is told to stop." in capsys.readouterr().out
+    assert main(["stop", str(running.id), "--yes"]) != 0
+
+
+@pytest.mark.usefixtures("inventory")
+def test_watch_tells_changes_and_goes_on_where_it_ended(
+    servers: list[BackupServer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line each; with a checkpoint, nothing is told twice."""
+    place = ["--checkpoint", str(tmp_path / "place.db"), "--every", "0.1s"]
+    assert main(["watch", *place, "--since", "24h", "--count", "30", "--output", "jsonl"]) == 0
+    first = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {one["change"] for one in first} == {"Added", "Finished"}
+    assert len({one["session"]["id"] for one in first}) == 15
+    servers[2].world.add(end_time=None, name=EVIL)
+    assert main(["watch", *place, "--count", "1"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "vbo2  started  " in line
+    assert "\x1b" not in line
+
+
+@pytest.mark.usefixtures("inventory")
+def test_timeline_draws_bars_or_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every server has its row, every session its rectangle."""
+    assert main(["timeline", "--since", "6h"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("vbo0", "vbo1", "vbo2", "UTC"))
+    picture = tmp_path / "timeline.svg"
+    assert main(["timeline", "--since", "6h", "--svg", str(picture)]) == 0
+    bars = [
+        one for one in ET.fromstring(picture.read_text(encoding="utf-8")).iter() if one.tag.endswith("}rect")
+    ]
+    assert len(bars) == 15
+
+
+def test_pin_gives_the_line_that_an_inventory_needs(
+    servers: list[BackupServer], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And with that pin, the server is trusted."""
+    assert main(["pin", servers[0].url]) == 0
+    found = re.search(r'tls = \{ pin = "(sha256:[0-9a-f]{64})" \}', capsys.readouterr().out)
+    assert found is not None
+    monkeypatch.setenv("VBO_PASSWORD", servers[0].password)
+    trusted = ["--url", servers[0].url, "--user", servers[0].username, "--pin", found[1]]
+    assert main(["sessions", *trusted]) == 0
+
+
+def test_the_schema_is_one_and_accepts_an_inventory(
+    inventory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one that the tests use, and not one with a word misspelt."""
+    import tomllib  # noqa: PLC0415  # here only
+
+    assert main(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    document = tomllib.loads(inventory.read_text(encoding="utf-8"))
+    jsonschema.validate(document, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**document, "sevrers": {}}, schema)
+
+
+# ---------------------------------------------------------------------------------- as a process
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_prints_what_had_arrived(
+    number: int, status: int, inventory: Path, servers: list[BackupServer]
+) -> None:
+    """The others' sessions, the status of the signal, and no traceback."""
+    servers[0].fail(Fault.stall(), times=None)
+    with subprocess.Popen(
+        [*COMMAND, "sessions", "--fleet", inventory],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not all(any("estoreSessions" in r.path for r in one.requests) for one in servers[1:]):
+            assert process.poll() is None
+        # Its answers are on their way by then; nothing tells from outside when they are in.
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == status
+    assert len(out.splitlines()) == 11
+    assert "Traceback" not in err
+
+
+@pytest.mark.usefixtures("servers")
+def test_a_reader_that_has_read_enough_is_no_error(inventory: Path) -> None:
+    """As with `head`: no traceback, and no complaint of a broken pipe."""
+    with subprocess.Popen(
+        [*COMMAND, "sessions", "--fleet", inventory, "--output", "csv"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+        process.wait(20)
+    assert "Traceback" not in said
+    assert "Broken" not in said
+
+
+def test_completion_works_in_bash(tmp_path: Path) -> None:
+    """A command, and an option of it."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("bash is not installed")
+    made = subprocess.run([*COMMAND, "completion", "bash"], capture_output=True, text=True, check=True)
+    script = tmp_path / "completion.bash"
+    script.write_text(made.stdout, encoding="utf-8")
+    code = (
+        f"source {script}; complete -p aiovbo; "
+        "f=$(complete -p aiovbo | sed 's/.*-F //; s/ .*//'); "
+        'COMP_WORDS=(aiovbo tim); COMP_CWORD=1; COMPREPLY=(); $f aiovbo tim aiovbo; echo "1 ${COMPREPLY[*]}"; '
+        "COMP_WORDS=(aiovbo check --dea); COMP_CWORD=2; COMPREPLY=(); $f aiovbo --dea check; "
+        'echo "2 ${COMPREPLY[*]}"'
+    )
+    done = subprocess.run(
+        [bash, "--norc", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    assert re.search(r"^1 timeline *$", done.stdout, re.MULTILINE)
+    assert re.search(r"^2 --deadline *$", done.stdout, re.MULTILINE)

@@ -1,0 +1,135 @@
+"""`python -m aiovbo demo`, as a process of its own."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from aiovbo import __version__
+
+COMMAND = [sys.executable, "-W", "error", "-X", "dev", "-m", "aiovbo"]
+ESCAPE = "\x1b"
+
+
+def test_the_demonstration_shows_sessions_failures_and_figures() -> None:
+    """Twelve servers' sessions, newest first; three failures, each with a hint; within 15 s."""
+    started = time.monotonic()
+    done = subprocess.run([*COMMAND, "demo"], capture_output=True, text=True, check=False, timeout=40)
+    took = time.monotonic() - started
+    assert (done.returncode, done.stderr) == (0, "")
+    assert took < 15
+    text = done.stdout
+    assert ESCAPE not in text
+    assert max(map(len, text.splitlines())) <= 120
+    rows = re.findall(r"^(vbo-\d\d\.demo) +(\w+\.onmicrosoft\.com) .*$", text, re.MULTILINE)
+    figures = re.search(r"^(\d+) sessions from 12 servers, .*; 3 servers failed", text, re.MULTILINE)
+    assert figures is not None
+    assert len(rows) == int(figures[1]) > 10
+    assert re.search(r"^vbo-13\.demo\n  .*the connection was refused", text, re.MULTILINE)
+    assert re.search(r"^vbo-14\.demo\n  .*deadline of 5 s", text, re.MULTILINE)
+    assert re.search(r"^vbo-15\.demo\n  .*the logon was refused", text, re.MULTILINE)
+    for hint in ("REST API service run, and on this port?", "allow more time.", "Check the credentials"):
+        assert hint in text
+
+
+@pytest.mark.parametrize(
+    ("columns", "environment", "coloured"),
+    [(80, {}, True), (160, {"NO_COLOR": "1"}, False)],
+    ids=["80 columns", "160 columns without colour"],
+)
+def test_on_a_terminal_it_keeps_to_the_width(
+    columns: int, environment: dict[str, str], *, coloured: bool
+) -> None:
+    """No line is broken by the terminal; results have colours unless NO_COLOR is set."""
+    text = on_terminal(columns, environment)
+    # What was overwritten is no line of its own.
+    lines = [re.split(r"\x1b\[[\d]*[KA]|\r", line)[-1] for line in text.replace("\r\n", "\n").split("\n")]
+    bare = [re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", line) for line in lines]
+    assert max(map(len, bare)) <= columns
+    assert any("newest first" in line for line in bare)
+    assert ("\x1b[32mSuccess" in text) is coloured
+    assert ("\x1b[1m" in text) is coloured
+
+
+def on_terminal(columns: int, environment: dict[str, str]) -> str:
+    """What the demonstration writes to a terminal of this width."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    hidden = {"COLUMNS", "LINES", "NO_COLOR"}
+    kept = {key: value for key, value in os.environ.items() if key not in hidden}
+    with subprocess.Popen(
+        [*COMMAND, "demo"], stdout=theirs, stderr=theirs, env={**kept, **environment}
+    ) as process:
+        os.close(theirs)
+        written = b""
+        # Linux says EIO where the other side is gone.
+        with suppress(OSError):
+            while chunk := os.read(ours, 65536):
+                written += chunk
+        os.close(ours)
+    assert process.returncode == 0, written
+    return written.decode()
+
+
+def test_the_same_seed_shows_the_same_world() -> None:
+    """What was restored is the same; only the times of day move on."""
+    first, second, other = (
+        re.findall(r"^vbo-\d\d\.demo +\w+\.onmicrosoft.*?  (?:\S+@|\w+\\)\S+", text, re.MULTILINE)
+        for text in parallel(["--seed", "7"], ["--seed", "7"], ["--seed", "8"])
+    )
+    assert first == second != other
+
+
+def parallel(*arguments: list[str]) -> list[str]:
+    runs = [
+        subprocess.Popen([*COMMAND, "demo", *some], stdout=subprocess.PIPE, text=True) for some in arguments
+    ]
+    return [process.communicate(timeout=40)[0] for process in runs]
+
+
+@pytest.mark.parametrize("missing", ["cyclopts", "rich", "trustme"])
+def test_without_the_extra_it_says_what_to_install(missing: str, tmp_path: Path) -> None:
+    """A line or two and exit status 2, no traceback."""
+    (tmp_path / f"{missing}.py").write_text("raise ImportError('gone')\n", encoding="utf-8")
+    done = subprocess.run(
+        [*COMMAND, "demo"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=40,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.match(r"aiovbo: .*pip install.*aiovbo\[\w+\]", done.stderr)
+
+
+def test_the_command_line_says_its_version_and_refuses_nonsense() -> None:
+    """With status 2, and the word that was meant; without a command it shows its help."""
+    version = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, check=True)
+    assert version.stdout.strip() == __version__
+    bare = subprocess.run(COMMAND, capture_output=True, text=True, check=True)
+    assert "Commands" in bare.stdout
+    for arguments, said in ((["dmeo"], "demo"), (["demo", "--seed", "x"], "--seed")):
+        done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert said in done.stderr
+
+
+def test_help_needs_no_http_library() -> None:
+    """Nor anything else of what only a command needs."""
+    code = (
+        "import sys; sys.argv = ['aiovbo', '--help']; from aiovbo.__main__ import main; main(); "
+        "print('loaded:', *(n for n in ('aiohttp', 'cattrs', 'msgspec', 'sqlite3') if n in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("loaded:\n")
+    assert "timeline" in done.stdout

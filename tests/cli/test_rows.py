@@ -1,0 +1,108 @@
+"""Restore sessions as lines of a table, and failures below it: what fits, and what is harmless."""
+
+import io
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from aiovbo import (
+    RestoreSession,
+    RestoreSessionResult,
+    RestoreSessionState,
+    RestoreSessionType,
+    UnreachableError,
+)
+from aiovbo._cli._rows import Row, newest_first, table_of
+from aiovbo._cli._terminal import show_failures, status_of
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+def session(server: str = "vbo-01", ago: float = 1.0, **changes: object) -> RestoreSession:
+    fields: dict[str, object] = {
+        "id": UUID(int=1),
+        "type": RestoreSessionType.VEX,
+        "creation_time": NOW - timedelta(hours=ago),
+        "end_time": NOW,
+        "state": RestoreSessionState.STOPPED,
+        "result": RestoreSessionResult.SUCCESS,
+        "initiated_by": "TECH\\anna.berg",
+        "server": server,
+    }
+    return RestoreSession(**(fields | changes))
+
+
+def console(width: int = 120) -> Console:
+    return Console(file=io.StringIO(), width=width, markup=False, highlight=False, emoji=False)
+
+
+def shown(*rows: Row, width: int = 120, ids: bool = False) -> list[str]:
+    out = console(width)
+    out.print(table_of(rows, NOW, ids=ids))
+    assert isinstance(out.file, io.StringIO)
+    return [line.rstrip() for line in out.file.getvalue().splitlines()]
+
+
+def test_rows_are_sorted_by_time_whatever_server_they_come_from() -> None:
+    """Newest first."""
+    rows = [Row(session(f"vbo-{ago}", ago), "contoso") for ago in (3, 1, 2)]
+    assert [line.split()[0] for line in shown(*newest_first(rows))[1:]] == ["vbo-1", "vbo-2", "vbo-3"]
+
+
+def test_what_a_server_sent_never_reaches_the_terminal_raw() -> None:
+    """Escape sequences, line breaks, markup and overlong texts: in cells, in errors, in hints."""
+    evil = "\x1b[2J\r\n[bold]root[/]\x07\u202e" + 5000 * "x"
+    error = UnreachableError(evil, server="vbo-09\x1b[2J", operation=f"GET /v8/{evil}", hint=evil)
+    row = Row(session(server=evil, initiated_by=evil, type=RestoreSessionType(evil)), evil)
+    for width in (80, 120, 160):
+        out = console(width)
+        out.print(table_of([row], NOW))
+        show_failures([error], 1, out)
+        assert isinstance(out.file, io.StringIO)
+        text = out.file.getvalue()
+        assert all(c.isprintable() or c == "\n" for c in text)
+        assert "[bold]root" in text
+        assert text.count("root") <= 8
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 160])
+def test_every_line_fits(width: int) -> None:
+    """Long names are cut and end in an ellipsis; what is short is never cut."""
+    long = session("vbo-01.demo", initiated_by="anna.berg@" + 9 * "department." + "example")
+    lines = shown(Row(long, 9 * "subsidiary." + "onmicrosoft.com"), width=width)
+    assert max(map(cell_len, lines)) <= width
+    assert lines[1].count("…") == 2
+    for whole in ("vbo-01.demo", "Success", "Mon 11:00", "1h 00m"):
+        assert whole in lines[1]
+
+
+def test_an_id_is_never_cut() -> None:
+    """It is there to be copied."""
+    lines = shown(Row(session(), 9 * "subsidiary." + "onmicrosoft.com"), width=120, ids=True)
+    assert str(UUID(int=1)) in lines[1]
+    assert max(map(len, lines)) <= 120
+
+
+def test_a_running_session_has_no_result_yet() -> None:
+    """The API already shows one; how long it has been running is counted up to now."""
+    running = session(state=RestoreSessionState.WORKING, end_time=None, ago=1.5)
+    line = shown(Row(running, "contoso"))[1]
+    assert "Success" not in line
+    assert line.endswith("1h 30m")
+
+
+def test_what_is_not_known_is_a_dash() -> None:
+    """A v4 server says neither who began a session nor for whom."""
+    bare = RestoreSession(id=UUID(int=2), creation_time=NOW, server="vbo-01")
+    assert shown(Row(bare, ""))[1].split() == ["vbo-01", "-", "-", "-", "-", "-", "Mon", "12:00", "0m"]
+
+
+@pytest.mark.parametrize(
+    ("failed", "asked", "status"), [(0, 0, 0), (0, 3, 0), (1, 3, 2), (3, 3, 4), (1, 1, 4)]
+)
+def test_the_exit_status_says_how_many_failed(failed: int, asked: int, status: int) -> None:
+    """None, some, or all of those that were asked."""
+    assert status_of(failed, asked) == status
