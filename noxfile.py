@@ -44,7 +44,7 @@ def lint(session: nox.Session) -> None:
 def examples(session: nox.Session) -> None:
     """Every example, every code block of the README, every example in a docstring."""
     session.install("-e", ".[dev]")
-    names = ("test_examples", "test_readme", "test_docstrings")
+    names = ("test_examples", "test_more_examples", "test_fleet_page", "test_readme", "test_docstrings")
     session.run("python", "-m", "pytest", *(f"tests/{name}.py" for name in names))
 
 
@@ -70,7 +70,7 @@ def package(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """The demonstration: fifteen embedded servers, three of them broken."""
-    session.install("-e", ".[testing]")
+    session.install("-e", ".[cli]")
     session.run("python", "-m", "aiovbo", "demo", *session.posargs)
 
 

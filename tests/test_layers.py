@@ -10,9 +10,11 @@ import aiovbo
 
 PACKAGE = Path(aiovbo.__file__).parent
 MODULES = {path.stem: path for path in PACKAGE.glob("*.py")}
+COMMANDS = {path.stem: path for path in (PACKAGE / "_cli").glob("*.py") if path.stem != "__init__"}
 TESTING = {path.stem: path for path in (PACKAGE / "testing").glob("*.py")}
 LAYERS = [module for module, _ in table("module")]
-EVERY_FILE = [*MODULES.values(), *TESTING.values()]
+COMMAND_LAYERS = [module for module, _ in table("command module")]
+EVERY_FILE = [*MODULES.values(), *COMMANDS.values(), *TESTING.values()]
 
 
 def imported(path: Path) -> set[str]:
@@ -32,20 +34,29 @@ def imported(path: Path) -> set[str]:
             package, _, module = name.partition(".")
             if package == "aiovbo":
                 found.add(module or "__init__")
-    return {name for name in found if name.split(".")[0] in {*MODULES, "testing"}}
+    return {name for name in found if name.split(".")[0] in {*MODULES, "_cli", "testing"}}
 
 
 def test_the_table_has_every_module_once() -> None:
     """A module that nobody thought of has no place yet."""
-    assert sorted(LAYERS) == sorted(MODULES)
+    assert sorted(LAYERS) == sorted([*MODULES, "_cli"])
+    assert sorted(COMMAND_LAYERS) == sorted(COMMANDS)
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_a_module_imports_only_from_below(module: str) -> None:
-    """Nothing beside or above it in the table; the servers of `aiovbo.testing` only in the demo."""
+    """Nothing beside or above it in the table; of the command line only its table of contents."""
     below = set(LAYERS[LAYERS.index(module) + 1 :])
+    assert {"_cli" if name == "_cli._app" else name for name in imported(MODULES[module])} <= below
+
+
+@pytest.mark.parametrize("module", sorted(COMMANDS))
+def test_a_command_imports_only_from_below(module: str) -> None:
+    """What stands below it in its own table or below the command line; servers only for the demonstration."""
+    below = {f"_cli.{name}" for name in COMMAND_LAYERS[COMMAND_LAYERS.index(module) + 1 :]}
+    below |= set(LAYERS[LAYERS.index("_cli") + 1 :])
     allowed = below | ({"testing"} if module == "_demo" else set[str]())
-    assert imported(MODULES[module]) <= allowed
+    assert imported(COMMANDS[module]) - {"_cli"} <= allowed
 
 
 @pytest.mark.parametrize("module", sorted(TESTING))

@@ -75,11 +75,11 @@ def newest_first(rows: Iterable[Row]) -> list[Row]:
 def table_of(rows: Sequence[Row], now: datetime, *, ids: bool = False) -> Table:
     """The rows, as wide as they need to be, or as the terminal is."""
     table = plain_table(
-        ("server", 11), ("organization", 8), "type", "state", "result", ("initiated by", 12), "start"
+        ("server", 6), ("organization", 8), "type", "state", "result", ("initiated by", 8), "start"
     )
-    table.add_column("took", justify="right", no_wrap=True)
+    table.add_column(cell("took", "dim"), justify="right", no_wrap=True)
     if ids:
-        table.add_column("id", no_wrap=True)
+        table.add_column(cell("id", "dim"), no_wrap=True)
     for row in rows:
         session = row.session
         running = session.state is not RestoreSessionState.STOPPED

@@ -49,11 +49,11 @@ def cell(text: object, style: str = "") -> Text:
 
 def plain_table(*titles: str | tuple[str, int]) -> Table:
     """A table without lines; a title comes with the least width, if its column may be cut."""
-    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, header_style="", pad_edge=False, padding=(0, 2, 0, 0))
     for title in titles:
         name, least = title if isinstance(title, tuple) else (title, None)
         # To the table, what may not wrap may not be cut either; that no cell wraps is said in the cell.
-        table.add_column(name, no_wrap=least is None, min_width=least)
+        table.add_column(cell(name, "dim"), no_wrap=least is None, min_width=least)
     return table
 
 
@@ -121,7 +121,7 @@ def run(command: Coroutine[Any, Any, int]) -> int:
             status = runner.run(work())
     except (KeyboardInterrupt, asyncio.CancelledError):
         status = INTERRUPTED
-    except (VboError, ValueError) as error:
+    except (VboError, ValueError, ImportError) as error:
         complain(str(error))
         status = SOME_FAILED
     except BrokenPipeError:

@@ -260,10 +260,7 @@ def test_timeline_draws_bars_or_a_picture(tmp_path: Path, capsys: pytest.Capture
     assert all(name in out for name in ("vbo0", "vbo1", "vbo2", "UTC"))
     picture = tmp_path / "timeline.svg"
     assert main(["timeline", "--since", "6h", "--svg", str(picture)]) == 0
-    bars = [
-        one for one in ET.fromstring(picture.read_text(encoding="utf-8")).iter() if one.tag.endswith("}rect")
-    ]
-    assert len(bars) == 15
+    assert picture.read_text(encoding="utf-8").count("<rect ") == 15
 
 
 def test_pin_gives_the_line_that_an_inventory_needs(
@@ -348,16 +345,11 @@ def test_completion_works_in_bash(tmp_path: Path) -> None:
     code = (
         f"source {script}; complete -p aiovbo; "
         "f=$(complete -p aiovbo | sed 's/.*-F //; s/ .*//'); "
-        'COMP_WORDS=(aiovbo tim); COMP_CWORD=1; COMPREPLY=(); $f aiovbo tim aiovbo; echo "1 ${COMPREPLY[*]}"; '
+        "COMP_WORDS=(aiovbo tim); COMP_CWORD=1; COMPREPLY=(); $f aiovbo tim aiovbo; "
+        'echo "1 ${COMPREPLY[*]}"; '
         "COMP_WORDS=(aiovbo check --dea); COMP_CWORD=2; COMPREPLY=(); $f aiovbo --dea check; "
         'echo "2 ${COMPREPLY[*]}"'
     )
-    done = subprocess.run(
-        [bash, "--norc", "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "LC_ALL": "C"},
-    )
+    done = subprocess.run([bash, "--norc", "-c", code], capture_output=True, text=True, check=True)
     assert re.search(r"^1 timeline *$", done.stdout, re.MULTILINE)
     assert re.search(r"^2 --deadline *$", done.stdout, re.MULTILINE)
