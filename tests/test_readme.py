@@ -19,6 +19,7 @@ from readme import ROOT, TEXT, blocks, table
 
 import aiovbo
 from aiovbo import TLS, Client, Fleet, Password, Server, errors
+from aiovbo._cli._app import _COMMANDS
 from aiovbo._config import Options
 from aiovbo.testing import BackupFleet, BackupServer, World
 
@@ -180,3 +181,11 @@ def test_the_quoted_figures_are_those_of_the_last_benchmark() -> None:
         [sys.executable, ROOT / "tests" / "bench" / "quote.py"], capture_output=True, text=True, check=True
     )
     assert made.stdout in TEXT
+
+
+def test_every_example_and_every_command_is_told_of() -> None:
+    """In the two tables; and nothing that does not exist."""
+    told = {name for cell, *_ in table("example") for name in re.findall(r"\w+", cell)}
+    assert told == {path.stem for path in (ROOT / "examples").glob("[!_]*.py")}
+    commands = [cell.split()[1] for cell, *_ in table("command")]
+    assert sorted(commands) == sorted([*_COMMANDS, "completion"])
