@@ -49,6 +49,14 @@ def examples(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, into docs/_build; a warning is an error."""
+    session.install("-e", ".[docs]")
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "docs", "docs/_build", *session.posargs)
+    session.log("docs/_build/index.html")
+
+
+@nox.session
 def package(session: nox.Session) -> None:
     """Wheel and sdist; the sdist's tests against the installed wheel, elsewhere."""
     session.install("build>=1.2")

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -84,8 +84,14 @@ async def test_every_piece_of_code_runs_as_printed(
 ) -> None:
     """With the names that the README has introduced by then."""
     monkeypatch.chdir(tmp_path)
+    await run_in_context(snippet, backups)
+
+
+async def run_in_context(snippet: str, backups: BackupFleet) -> None:
+    """Run a piece of code with what the README has introduced by then."""
     names: dict[str, Any] = {name: getattr(aiovbo, name) for name in aiovbo.__all__}
     names |= {name: getattr(dt, name) for name in ("datetime", "timedelta", "UTC")}
+    names["Sequence"] = Sequence
     tls, login = TLS(ca_file=backups.ca_file), Password(backups.username, backups.password)
     servers = [
         Server(backup.url, login, name=f"vbo{number}", tls=tls) for number, backup in enumerate(backups, 1)

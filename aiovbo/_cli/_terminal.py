@@ -119,6 +119,8 @@ def run(command: Coroutine[Any, Any, int]) -> int:
     try:
         with asyncio.Runner(loop_factory=_fast_loop()) as runner:
             status = runner.run(work())
+        # Here, where it is noticed that nobody reads it, and not when the interpreter ends.
+        sys.stdout.flush()
     except (KeyboardInterrupt, asyncio.CancelledError):
         status = INTERRUPTED
     except (VboError, ValueError, ImportError) as error:
