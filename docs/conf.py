@@ -19,6 +19,7 @@ suppress_warnings = [
     "ref.python",
 ]
 
+autoclass_content = "both"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
@@ -26,6 +27,8 @@ python_use_unqualified_type_names = True
 maximum_signature_line_length = 90
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["messages.css"]
 html_title = f"aiovbo {release}"
 html_copy_source = False
 html_show_sphinx = False
