@@ -149,12 +149,13 @@ class Tracker:
     def newest(self, now: datetime) -> datetime | None:
         """When the newest session was created that is known; None while none is.
 
-        - `now`: by our own clock, and only a bound: a session that is dated in the future, by a server whose
-          clock was wrong for a moment, makes nothing else old.
+        - `now`: by our own clock. A session that is dated after it, by a server whose clock is ahead or was
+          wrong for a moment, makes nothing else old.
         """
-        created = (entry.created for entry in self.known.values() if entry.mark != _GONE)
-        newest = max(created, default=None)
-        return None if newest is None else min(newest, now)
+        return max(
+            (entry.created for entry in self.known.values() if entry.mark != _GONE and entry.created <= now),
+            default=None,
+        )
 
     def open_before(self, moment: datetime) -> list[UUID]:
         """Sessions created before whose end is still to come."""
