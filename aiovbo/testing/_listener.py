@@ -57,9 +57,14 @@ class Listener:
 
     async def close(self) -> None:
         """Cut off what is still connected; returns when the last socket is closed."""
-        for transport in self._connections.values():
+        for connection, transport in self._connections.items():
             if transport is not None:
-                transport.abort()
+                # Before Python 3.11.5 a TLS transport that was closed twice cannot be aborted; it
+                # would wait 30 s for the client's farewell, unless the socket ends.
+                with contextlib.suppress(AttributeError):
+                    transport.abort()
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
         # A transport closes its socket some loop iterations later, and tells nobody.
         while self._forget_closed():  # noqa: ASYNC110  # there is no event to wait for
             await asyncio.sleep(0)
