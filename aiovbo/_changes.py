@@ -54,6 +54,8 @@ class Place:
     """What has been told of each session."""
     horizon: datetime | None = None
     """Sessions created before have been forgotten, unless they are open; None: none has been."""
+    installation: UUID | None = None
+    """Which installation the server is, whatever its name; None: it is older than v6, or does not tell."""
 
 
 @frozen(kw_only=True)
@@ -144,6 +146,8 @@ class Tracker:
         """What has been seen, told or about to be."""
         self.horizon = place.horizon if place else None
         """Sessions created before are forgotten once they have ended."""
+        self.installation = place.installation if place else None
+        """Which installation the server is, as far as it has told."""
         self._next_horizon: datetime | None = None
 
     def newest(self, now: datetime) -> datetime | None:

@@ -22,7 +22,7 @@ _OURS = 0x56424F57
 """What marks a SQLite file as ours."""
 _FORMAT = 1
 _SCHEMA = """
-CREATE TABLE servers (name TEXT PRIMARY KEY, horizon TEXT) WITHOUT ROWID;
+CREATE TABLE servers (name TEXT PRIMARY KEY, horizon TEXT, installation BLOB);
 CREATE TABLE sessions (
     server TEXT, id BLOB, created TEXT, open INTEGER, mark INTEGER, revision INTEGER,
     PRIMARY KEY (server, id)
@@ -41,7 +41,13 @@ class CheckpointStore(Protocol):
         """How far a server has been told of; None where it never was."""
         ...
 
-    async def save(self, server: str, steps: Sequence[Step], horizon: datetime | None) -> None:
+    async def servers(self) -> dict[str, UUID | None]:
+        """The servers that a place is kept of, each with its installation; who was saved last is last."""
+        ...
+
+    async def save(
+        self, server: str, steps: Sequence[Step], horizon: datetime | None, installation: UUID | None
+    ) -> None:
         """Go on to a further place, all of it or nothing; it is kept when this returns."""
         ...
 
@@ -63,15 +69,21 @@ class MemoryCheckpoint:
         """How far a server has been told of."""
         return self._places.get(server)
 
-    async def save(self, server: str, steps: Sequence[Step], horizon: datetime | None) -> None:
+    async def servers(self) -> dict[str, UUID | None]:
+        """The servers that a place is kept of, each with its installation; who was saved last is last."""
+        return {server: place.installation for server, place in self._places.items()}
+
+    async def save(
+        self, server: str, steps: Sequence[Step], horizon: datetime | None, installation: UUID | None
+    ) -> None:
         """Go on to a further place."""
-        known = dict(self._places.get(server, Place()).known)
+        known = dict(self._places.pop(server, Place()).known)
         for step in steps:
             if step.known is None:
                 known.pop(step.session_id, None)
             else:
                 known[step.session_id] = step.known
-        self._places[server] = Place(known, horizon)
+        self._places[server] = Place(known, horizon, installation)
 
     async def close(self) -> None:
         """Keep it all: the next watch may go on from here."""
@@ -98,9 +110,15 @@ class Checkpoint:
         """How far a server has been told of."""
         return await self._away(lambda: self._load(server))
 
-    async def save(self, server: str, steps: Sequence[Step], horizon: datetime | None) -> None:
+    async def servers(self) -> dict[str, UUID | None]:
+        """The servers that a place is kept of, each with its installation; who was saved last is last."""
+        return await self._away(self._servers)
+
+    async def save(
+        self, server: str, steps: Sequence[Step], horizon: datetime | None, installation: UUID | None
+    ) -> None:
         """Go on to a further place, in one transaction."""
-        await self._away(lambda: self._save(server, steps, horizon))
+        await self._away(lambda: self._save(server, steps, horizon, installation))
 
     async def close(self) -> None:
         """Let others have the file."""
@@ -154,9 +172,11 @@ class Checkpoint:
 
     def _load(self, server: str) -> Place | None:
         file = self._ready()
-        found = file.execute("SELECT horizon FROM servers WHERE name = ?", (server,)).fetchone()
+        select = "SELECT horizon, installation FROM servers WHERE name = ?"
+        found = file.execute(select, (server,)).fetchone()
         if found is None:
             return None
+        horizon, installation = found
         rows = file.execute(
             "SELECT id, created, open, mark, revision FROM sessions WHERE server = ?", (server,)
         )
@@ -164,9 +184,20 @@ class Checkpoint:
             UUID(bytes=key): Known(datetime.fromisoformat(created), bool(is_open), mark, revision)
             for key, created, is_open, mark, revision in rows
         }
-        return Place(known, None if found[0] is None else datetime.fromisoformat(found[0]))
+        return Place(
+            known,
+            None if horizon is None else datetime.fromisoformat(horizon),
+            None if installation is None else UUID(bytes=installation),
+        )
 
-    def _save(self, server: str, steps: Sequence[Step], horizon: datetime | None) -> None:
+    def _servers(self) -> dict[str, UUID | None]:
+        # A row that is replaced goes to the end.
+        rows = self._ready().execute("SELECT name, installation FROM servers ORDER BY rowid")
+        return {name: None if key is None else UUID(bytes=key) for name, key in rows}
+
+    def _save(
+        self, server: str, steps: Sequence[Step], horizon: datetime | None, installation: UUID | None
+    ) -> None:
         file = self._ready()
         # Of several steps of one session the last counts.
         steps = list({step.session_id: step for step in steps}.values())
@@ -185,8 +216,12 @@ class Checkpoint:
         ]
         file.execute("BEGIN IMMEDIATE")
         try:
-            place = (server, None if horizon is None else horizon.astimezone(UTC).isoformat())
-            file.execute("INSERT OR REPLACE INTO servers VALUES (?, ?)", place)
+            place = (
+                server,
+                None if horizon is None else horizon.astimezone(UTC).isoformat(),
+                None if installation is None else installation.bytes,
+            )
+            file.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?)", place)
             file.executemany("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?)", rows)
             file.executemany("DELETE FROM sessions WHERE server = ? AND id = ?", gone)
             file.execute("COMMIT")

@@ -227,6 +227,7 @@ class Fleet:
             raise ValueError("every and full_look_every are above 0, overlap and remember not below")
         options = WatchOptions(
             every=every,
+            checkpoint=MemoryCheckpoint() if checkpoint is None else checkpoint,
             since=resolve(since, self._options.clock.now()),
             overlap=overlap,
             full_look_every=full_look_every,
@@ -235,8 +236,7 @@ class Fleet:
             ack_by_hand=ack == "manual",
             clock=self._options.clock,
         )
-        store = MemoryCheckpoint() if checkpoint is None else checkpoint
-        return Watch(self._clients.values(), options, store, self._watches)
+        return Watch(self._clients.values(), options, self._watches)
 
     async def __aenter__(self) -> Self:
         await self._pool.open()

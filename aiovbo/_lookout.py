@@ -4,7 +4,7 @@ Knows beats, lists and v8's change feed; what a look means is in `_changes`, who
 """
 
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any, cast
@@ -12,11 +12,11 @@ from uuid import UUID
 
 from attrs import frozen
 
-from aiovbo._changes import Change, Recovered, Step, Tracker, Unreachable
+from aiovbo._changes import Change, Place, Recovered, Step, Tracker, Unreachable
 from aiovbo._checkpoint import CheckpointStore
 from aiovbo._client import Client
 from aiovbo._config import Clock
-from aiovbo.errors import ForbiddenError, NotFoundError, ResponseError, ServerError
+from aiovbo.errors import ForbiddenError, NotFoundError, PayloadError, ResponseError, ServerError
 from aiovbo.models import RestoreSession
 
 log = logging.getLogger("aiovbo.watch")
@@ -37,6 +37,8 @@ class WatchOptions:
 
     every: timedelta
     """From one look at a server to the next."""
+    checkpoint: CheckpointStore
+    """Where the place is kept."""
     since: datetime | None
     """On the very first start: sessions created after are told, even if they have ended already."""
     overlap: timedelta
@@ -81,15 +83,15 @@ class Lookout:
         self,
         client: Client,
         options: WatchOptions,
-        checkpoint: CheckpointStore,
         deliver: Callable[[Change, Step | None], Coroutine[Any, Any, None]],
         settle: Callable[[str, Callable[[], list[Step]]], None],
+        find_former: Callable[[str, UUID | None], Coroutine[Any, Any, Place | None]],
     ) -> None:
         self._client = client
         self._options = options
-        self._checkpoint = checkpoint
         self._deliver = deliver
         self._settle = settle
+        self._find_former = find_former
         self.tracker = Tracker(client.name, None, options.since, options.remember)
         """What is known of the server."""
         self.backlog = 0
@@ -102,6 +104,7 @@ class Lookout:
         self._overruns = 0
         self._full_look_at = float("-inf")
         self._token: str | None = None
+        self._is_identified = False
 
     def status(self) -> WatchStatus:
         """How it goes."""
@@ -117,6 +120,11 @@ class Lookout:
             overruns=self._overruns,
         )
 
+    async def save(self, steps: Sequence[Step]) -> None:
+        """Save what was told of the server."""
+        tracker = self.tracker
+        await self._options.checkpoint.save(self._client.name, steps, tracker.horizon, tracker.installation)
+
     async def follow(self) -> None:
         """Look at every beat, for ever.
 
@@ -124,7 +132,7 @@ class Lookout:
         """
         clock, every = self._options.clock, self._options.every.total_seconds()
         phase = _phase(self._client.name)
-        place = await self._checkpoint.load(self._client.name)
+        place = await self._options.checkpoint.load(self._client.name)
         self.tracker = Tracker(self._client.name, place, self._options.since, self._options.remember)
         await self._pause(phase * min(every, _SPREAD))
         while True:
@@ -205,19 +213,52 @@ class Lookout:
 
     async def _look_at_all(self) -> None:
         """Everything that is remembered, and all that is unfinished; what is gone is noticed."""
+        if not self._is_identified:
+            await self._identify()
+            self._is_identified = True
         tracker = self.tracker
         # As far as the last such look saw: what this one finds is still to be told.
         self._settle(self._client.name, tracker.forget)
         sessions = await self._list(tracker.horizon)
         if tracker.is_first:
             steps = tracker.begin(sessions)
-            await self._checkpoint.save(self._client.name, steps, tracker.horizon)
+            await self.save(steps)
         await self._observe(sessions)
         gone = tracker.missing([one.id for one in sessions], tracker.horizon)
         await self._confirm_removed(gone)
         if tracker.horizon is not None:
             await self._fetch_each(tracker.open_before(tracker.horizon))
         tracker.has_seen_all(self._options.clock.now())
+
+    async def _identify(self) -> None:
+        """Which installation this is: one that had another name before goes on where it was."""
+        name, tracker, known = self._client.name, self.tracker, self.tracker.installation
+        installation = await self._ask_for_installation()
+        if tracker.is_first:
+            place = await self._find_former(name, installation)
+            if place is not None:
+                self.tracker = Tracker(name, place, self._options.since, self._options.remember)
+                await self.save([Step(key, entry) for key, entry in place.known.items()])
+                return
+        if installation is None or installation == known:
+            return
+        if known is not None:
+            log.warning("%s answers as installation %s, and was %s before", name, installation, known)
+        tracker.installation = installation
+        if not tracker.is_first:
+            await self.save([])
+
+    async def _ask_for_installation(self) -> UUID | None:
+        if await self._client.fetch_api_version() in ("v4", "v5"):
+            return None
+        try:
+            return (await self._client.fetch_service_instance()).installation_id
+        except (ResponseError, PayloadError) as error:
+            # To begin anew since a server is busy would lose what it did until now.
+            if error.may_pass and self.tracker.is_first:
+                raise
+            log.info("%s: no installation id: %s", self._client.name, error.what)
+            return None
 
     async def _look_at_latest(self) -> None:
         """What is new since the newest session, with the overlap, and what is unfinished."""

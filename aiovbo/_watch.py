@@ -4,17 +4,21 @@ Knows what waits for the consumer, what was delivered, and when that is saved; w
 """
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
+from uuid import UUID
 
-from aiovbo._changes import Change, Heartbeat, Step
-from aiovbo._checkpoint import CheckpointStore
+from aiovbo._changes import Change, Heartbeat, Place, Step
 from aiovbo._client import Client
 from aiovbo._lookout import Lookout, WatchOptions, WatchStatus
 from aiovbo.errors import ClosedError
 
+log = logging.getLogger("aiovbo.watch")
+
+_FEW = 3
 _WAITING = 100
 """Changes of all servers that wait for the consumer; no more are looked for until it is through."""
 
@@ -26,13 +30,10 @@ class Watch:
     is saved after that: a crash repeats changes, with the same `id`, and loses none.
     """
 
-    def __init__(
-        self, clients: Iterable[Client], options: WatchOptions, checkpoint: CheckpointStore,
-        running: "set[Watch]",
-    ) -> None:  # fmt: skip
+    def __init__(self, clients: Iterable[Client], options: WatchOptions, running: "set[Watch]") -> None:
         self._clients = list(clients)
         self._options = options
-        self._checkpoint = checkpoint
+        self._checkpoint = options.checkpoint
         self._running = running
         self._lookouts: dict[str, tuple[Lookout, asyncio.Task[None]]] = {}
         self._removed: dict[str, Lookout] = {}
@@ -163,7 +164,7 @@ class Watch:
             steps = self._to_save.pop(server)
             try:
                 lookout = self._lookouts[server][0] if server in self._lookouts else self._removed[server]
-                await self._checkpoint.save(server, steps, lookout.tracker.horizon)
+                await lookout.save(steps)
             except BaseException:
                 # Not saved is not lost: it goes before what came since.
                 self._to_save[server] = [*steps, *self._to_save.get(server, [])]
@@ -180,10 +181,10 @@ class Watch:
 
     def add(self, client: Client) -> None:
         """Watch one more server."""
-        lookout = Lookout(client, self._options, self._checkpoint, self._deliver, self._settle)
+        lookout = Lookout(client, self._options, self._deliver, self._settle, self._find_former)
         if former := self._removed.pop(client.name, None):
             # What waits of it is saved before the new one has read its place.
-            lookout.tracker.horizon = former.tracker.horizon
+            lookout.tracker = former.tracker
         task = asyncio.create_task(lookout.follow(), name=f"aiovbo watch {client.name}")
         task.add_done_callback(self._hear_of_its_end)
         self._lookouts[client.name] = lookout, task
@@ -193,6 +194,22 @@ class Watch:
         if name in self._lookouts:
             self._removed[name], task = self._lookouts.pop(name)
             task.cancel()
+
+    async def _find_former(self, server: str, installation: UUID | None) -> Place | None:
+        """How far a new server was told of while it had another name; None where none is known to be it."""
+        kept = await self._checkpoint.servers()
+        left = {name: its for name, its in reversed(kept.items()) if name not in self._lookouts}
+        for name, its in left.items():
+            if its is not None and its == installation:
+                log.warning("%s is the installation that was called %s, and goes on there", server, name)
+                return await self._checkpoint.load(name)
+        if unknown := [name for name, its in left.items() if its is None or installation is None]:
+            log.warning(
+                "%s is new, and its watch begins now; if it was called %s before, give it that name again",
+                server,
+                " or ".join(unknown[:_FEW]),
+            )
+        return None
 
     async def _deliver(self, change: Change, step: Step | None) -> None:
         await self._queue.put((change, step))

@@ -37,7 +37,7 @@ async def filled(path: Path) -> None:
     """A file with a place in it."""
     store = Checkpoint(path)
     await store.open()
-    await store.save("vbo", [Step(KEYS[0], SOME)], NOW)
+    await store.save("vbo", [Step(KEYS[0], SOME)], NOW, None)
     await store.close()
 
 
@@ -144,13 +144,13 @@ async def test_a_disk_that_is_full_is_an_error_and_the_old_place_stays(tmp_path:
     path = tmp_path / "place.db"
     store = Checkpoint(path)
     await store.open()
-    await store.save("vbo", [Step(KEYS[0], SOME)], None)
+    await store.save("vbo", [Step(KEYS[0], SOME)], None, None)
     assert store._file is not None  # to make the disk full
     pages = store._file.execute("PRAGMA page_count").fetchone()[0]
     store._file.execute(f"PRAGMA max_page_count={pages}")
     many = [Step(UUID(int=number), SOME) for number in range(5000)]
     with pytest.raises(CheckpointError, match="full"):
-        await store.save("vbo", many, None)
+        await store.save("vbo", many, None, None)
     found = await store.load("vbo")
     assert found is not None
     assert list(found.known) == [KEYS[0]]
@@ -203,16 +203,24 @@ ENTRIES = st.one_of(
 STEPS = st.lists(st.builds(Step, st.sampled_from(KEYS), ENTRIES), max_size=6)
 
 
-@given(st.lists(st.tuples(STEPS, st.none() | st.just(NOW)), min_size=1, max_size=5))
-def test_the_file_and_the_memory_keep_the_same_place(saves: list[tuple[list[Step], datetime | None]]) -> None:
-    """Whatever steps are saved in whatever order, also within one save."""
+SAVES = st.tuples(
+    st.sampled_from(["vbo", "other"]), STEPS, st.none() | st.just(NOW), st.none() | st.sampled_from(KEYS)
+)
 
-    async def kept(store: CheckpointStore) -> Place | None:
+
+@given(st.lists(SAVES, min_size=1, max_size=5))
+def test_the_file_and_the_memory_keep_the_same_place(
+    saves: list[tuple[str, list[Step], datetime | None, UUID | None]],
+) -> None:
+    """Whatever steps of whichever server are saved in whatever order, also within one save."""
+
+    async def kept(store: CheckpointStore) -> tuple[object, ...]:
         await store.open()
         try:
-            for steps, horizon in saves:
-                await store.save("vbo", steps, horizon)
-            return await store.load("vbo")
+            for save in saves:
+                await store.save(*save)
+            names = await store.servers()
+            return [*names.items()], [await store.load(name) for name in names]
         finally:
             await store.close()
 

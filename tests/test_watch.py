@@ -309,6 +309,68 @@ async def test_many_watches_of_one_moment_are_spread_and_steady() -> None:
         assert sum(difference < 0.15 for difference in differences) >= 17
 
 
+async def renamed(backup: BackupServer, *, then: BackupServer | None = None) -> list[Change]:
+    """What a watch tells of a server that it knew by another name; of another server, by the same name."""
+    store = MemoryCheckpoint()
+    old = backup.world.add(creation_time=NOW - timedelta(days=2), end_time=None)
+    backup.world.add(creation_time=NOW - timedelta(days=1), end_time=NOW)
+    async with (
+        Fleet([server_of(backup, name="vbo1")]) as fleet,
+        fleet.watch(every=FAST, checkpoint=store) as changes,
+    ):
+        assert told(await take(changes, 1)) == [("Added", old.id)]
+        await silent(changes)
+    new = backup.world.add(creation_time=NOW, state="Stopped", end_time=NOW)
+    backup.world.change(old.id, state="Stopped", end_time=NOW)
+    backup.fail(Fault.status(503), on="ServiceInstance", times=2)
+    name = "berlin" if then is None else "vbo1"
+    async with (
+        Fleet([server_of(then or backup, name=name)], retries=0) as fleet,
+        fleet.watch(every=FAST, checkpoint=store) as changes,
+    ):
+        found: list[Change] = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                async for change in changes:
+                    found.append(change)  # noqa: PERF401  # what came before the timeout counts
+        assert {one.session.id for one in found if isinstance(one, Finished)} <= {old.id, new.id}
+        return found
+
+
+async def test_a_server_with_another_name_goes_on_where_it_was(
+    backup: BackupServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is the installation that counts; where a server tells none, the log asks for the old name."""
+    found = [type(one).__name__ for one in await renamed(backup) if one.server == "berlin"]
+    if backup.version == "v4":
+        assert not {"Added", "Finished"} & {*found}
+        assert "if it was called vbo1 before, give it that name again" in caplog.text
+    else:
+        assert found == ["Unreachable", "Recovered", "Finished", "Added", "Finished"]
+        assert "berlin is the installation that was called vbo1, and goes on there" in caplog.text
+
+
+async def test_another_installation_under_an_old_name_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    """What the former one had is gone, all at once, and the log says which is which."""
+    async with (
+        BackupServer(World(now=NOW, speed=0, sessions=0), name="one") as one,
+        BackupServer(World(now=NOW, speed=0, sessions=0), name="two") as two,
+    ):
+        found = await renamed(one, then=two)
+    assert [type(change).__name__ for change in found] == ["Removed", "Removed"]
+    assert "vbo1 answers as installation" in caplog.text
+
+
+async def test_a_clone_beside_its_original_takes_nothing_from_it(backup: BackupServer) -> None:
+    """Two names of one installation in a fleet are two servers, each told from its own beginning."""
+    begun = backup.world.add(creation_time=NOW, end_time=None)
+    servers = [server_of(backup, name="one"), server_of(backup, name="two")]
+    async with Fleet(servers) as fleet, fleet.watch(every=FAST) as changes:
+        assert {one.server for one in await take(changes, 2)} == {"one", "two"}
+        backup.world.change(begun.id, state="Stopped", end_time=NOW)
+        assert {one.server for one in await take(changes, 2)} == {"one", "two"}
+
+
 async def test_servers_come_and_go_while_it_runs() -> None:
     """A new one is watched from then on; one that left is not asked any more."""
     async with (

@@ -130,10 +130,15 @@ class Ledger:
         self._is_new = place is None
         return place
 
-    async def save(self, server: str, steps: Sequence[Step], horizon: datetime | None) -> None:
+    async def servers(self) -> dict[str, UUID | None]:
+        return await self._store.servers()
+
+    async def save(
+        self, server: str, steps: Sequence[Step], horizon: datetime | None, installation: UUID | None
+    ) -> None:
         self.busy = True
         try:
-            await self._store.save(server, steps, horizon)
+            await self._store.save(server, steps, horizon, installation)
         finally:
             self.busy = False
         for step in [] if self._is_new else steps:
