@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from aiovbo import (
     Change,
     Changed,
     Checkpoint,
+    Clock,
     ClosedError,
     Finished,
     Fleet,
@@ -73,6 +75,13 @@ async def silent(changes: Watch, seconds: float = 0.15) -> bool:
     except TimeoutError:
         return True
     return False
+
+
+async def until(it_is: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait for something that is bound to happen."""
+    async with asyncio.timeout(seconds):
+        while not it_is():
+            await asyncio.sleep(0.01)
 
 
 def told(changes: list[Change]) -> list[tuple[str, object]]:
@@ -285,6 +294,39 @@ async def test_a_look_that_takes_longer_than_the_interval_skips_beats() -> None:
             await silent(changes, 0.6)
             assert changes.status()[backup.name].overruns >= 3
         assert asked(backup) <= 8
+
+
+async def test_servers_that_all_come_back_at_once_are_not_all_logged_on_to_at_once() -> None:
+    """After an outage that took every token with it, the logons are spread over the interval."""
+    faster, count = 10, 100
+    begin = time.monotonic()
+    clock = Clock(
+        monotonic=lambda: time.monotonic() * faster,
+        now=lambda: NOW + timedelta(seconds=(time.monotonic() - begin) * faster),
+        sleep=lambda seconds: asyncio.sleep(seconds / faster),
+    )
+    async with BackupFleet(count, sessions=1, versions=("v4",)) as backups:
+        servers = [
+            server_of(one, name=f"vbo{number}", api_version="v4") for number, one in enumerate(backups)
+        ]
+        async with (
+            Fleet(servers, clock=clock, deadline=600) as fleet,
+            fleet.watch(every=timedelta(seconds=10)) as changes,
+        ):
+            await until(lambda: all(status.up for status in changes.status().values()))
+            for one in backups:
+                one.fail(Fault.status(503), times=None)
+                one.revoke_tokens()
+            await take(changes, count)
+            for one in backups:
+                one.requests.clear()
+                one.heal()
+            healed = time.monotonic()
+            await until(lambda: all(status.up for status in changes.status().values()))
+        logons = [r.at for one in backups for r in one.requests if r.resource.lower() == "token"]
+        assert len(logons) == count
+        in_each_second = Counter(int((at - healed) * faster) for at in logons)
+        assert max(in_each_second.values()) <= count / 4, in_each_second
 
 
 async def test_many_watches_of_one_moment_are_spread_and_steady() -> None:
