@@ -147,6 +147,9 @@ class Checkpoint:
         is_new = not os.path.exists(self._path) or os.path.getsize(self._path) == 0  # noqa: PTH110, PTH202  # in a thread of its own
         if not is_new and os.path.getsize(self._path) < 512:  # noqa: PLR2004, PTH202  # SQLite's smallest page
             raise ValueError(_DAMAGED)
+        if not is_new and not os.access(self._path, os.W_OK):
+            # SQLite would speak of an I/O error.
+            raise ValueError(_CLOSED)
         file = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             file.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -242,6 +245,7 @@ class Checkpoint:
             file.close()
 
 
+_CLOSED = "it cannot be opened; the directory must exist, and this user must be able to write both"
 _DAMAGED = "it is damaged; restore it, or delete it to begin anew"
 
 
@@ -264,6 +268,8 @@ def _in_words(error: Exception) -> str:
         return "it is gone while it was in use; put it back, or begin anew with a new watch"
     if "locked" in text:
         return "another process, or another watch, is using it"
+    if "unable to open" in text or "readonly" in text:
+        return _CLOSED
     if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
         return f"{_DAMAGED} ({text})"
     return text

@@ -5,7 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +29,7 @@ from aiovbo import (
 from aiovbo.testing import BackupServer, World
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+_NOBODY = 65534
 KEYS = [UUID(int=number) for number in range(4)]
 SOME = Known(NOW, is_open=True, mark=7, revision=1)
 
@@ -87,7 +88,7 @@ def directory(path: Path) -> None:
         (no_database, "delete it to begin anew"),
         (foreign, "another program's file"),
         (newer, "upgrade aiovbo"),
-        (directory, "unable to open"),
+        (directory, "the directory must exist"),
     ],
 )
 async def test_a_file_that_cannot_be_trusted_is_an_error(
@@ -131,12 +132,33 @@ asyncio.run(main())
     await second.close()
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anything")
-async def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    """A read-only directory."""
-    tmp_path.chmod(0o500)
-    with pytest.raises(CheckpointError):
-        await Checkpoint(tmp_path / "place.db").open()
+@pytest.fixture
+def place_of_nobody(tmp_path: Path) -> Iterator[Path]:
+    """A file that its user may not write, in a directory that may not be written either."""
+    if os.geteuid() != 0 or not hasattr(os, "setresuid"):
+        yield tmp_path / "place.db"
+        tmp_path.chmod(0o700)
+        return
+    # Root may write anything, so somebody else has to try; pytest's own directory is closed to others.
+    with TemporaryDirectory() as directory_name:
+        os.chown(directory_name, _NOBODY, _NOBODY)
+        os.setresuid(_NOBODY, _NOBODY, 0)
+        try:
+            yield Path(directory_name) / "place.db"
+        finally:
+            os.setresuid(0, 0, 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are another matter there")
+@pytest.mark.parametrize("exists", [False, True])
+async def test_a_file_that_cannot_be_written_is_an_error(exists: bool, place_of_nobody: Path) -> None:  # noqa: FBT001  # parametrised
+    """It says whose permissions are missing."""
+    if exists:
+        await filled(place_of_nobody)
+        place_of_nobody.chmod(0o400)
+    place_of_nobody.parent.chmod(0o500)
+    with pytest.raises(CheckpointError, match="this user must be able to write"):
+        await Checkpoint(place_of_nobody).open()
 
 
 async def test_a_disk_that_is_full_is_an_error_and_the_old_place_stays(tmp_path: Path) -> None:
