@@ -229,7 +229,9 @@ class Checkpoint:
             file.executemany("DELETE FROM sessions WHERE server = ? AND id = ?", gone)
             file.execute("COMMIT")
         except BaseException:
-            file.execute("ROLLBACK")
+            # A disk that is full, or fails, has ended the transaction already.
+            if file.in_transaction:
+                file.execute("ROLLBACK")
             raise
 
     def _ready(self) -> sqlite3.Connection:

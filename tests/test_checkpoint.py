@@ -179,6 +179,29 @@ async def test_a_disk_that_is_full_is_an_error_and_the_old_place_stays(tmp_path:
     await store.close()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits for files there")
+async def test_a_disk_that_fails_to_write_is_an_error_and_the_old_place_stays(tmp_path: Path) -> None:
+    """The reason is told, and not what became of the transaction."""
+    import resource  # noqa: PLC0415  # not on Windows
+
+    store = Checkpoint(tmp_path / "place.db")
+    await store.open()
+    await store.save("vbo", [Step(KEYS[0], SOME)], None, None)
+    many = [Step(UUID(int=number), SOME) for number in range(5000)]
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"place\.db: .*(full|I/O)"):
+            await store.save("vbo", many, None, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    found = await store.load("vbo")
+    assert found is not None
+    assert list(found.known) == [KEYS[0]]
+    await store.save("vbo", many, None, None)
+    await store.close()
+
+
 @pytest.mark.parametrize("replace", [False, True])
 async def test_a_file_that_vanishes_while_it_is_used_ends_the_watch(replace: bool, tmp_path: Path) -> None:  # noqa: FBT001  # parametrised
     """What is saved into a deleted file is saved nowhere."""
