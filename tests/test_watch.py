@@ -413,6 +413,27 @@ async def test_a_clone_beside_its_original_takes_nothing_from_it(backup: BackupS
         assert {one.server for one in await take(changes, 2)} == {"one", "two"}
 
 
+async def test_what_is_remembered_does_not_grow_with_the_years(backup: BackupServer) -> None:
+    """What is open, and what ended within the time to remember; in memory and in the place."""
+    store = MemoryCheckpoint()
+    first = backup.world.add(creation_time=NOW - timedelta(days=200), end_time=None)
+    options = {"checkpoint": store, "remember": timedelta(days=5), "overlap": timedelta(hours=1)}
+    async with watching(backup, every=FAST, full_look_every=FAST, **options) as changes:
+        await take(changes, 1)
+        sizes: list[int] = []
+        for day in range(60):
+            at = NOW - timedelta(days=60 - day)
+            backup.world.add(creation_time=at, state="Stopped", end_time=at)
+            assert [type(one) for one in await take(changes, 2)] == [Added, Finished]
+            if day % 10 == 9:
+                await silent(changes, 0.1)
+                place = await store.load(backup.name)
+                assert place is not None
+                assert first.id in place.known
+                sizes.append(len(place.known))
+    assert max(sizes) <= 8, sizes
+
+
 async def test_servers_come_and_go_while_it_runs() -> None:
     """A new one is watched from then on; one that left is not asked any more."""
     async with (
