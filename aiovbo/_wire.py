@@ -380,7 +380,8 @@ def refusal(reply: Reply, now: datetime, version: str | None = None) -> ServerEr
         )
     if 200 <= status < 300:  # noqa: PLR2004  # the class of successes
         return PayloadError(f"HTTP {status} without the answer that was asked for")
-    cls, hint = _kind_of(status, version)
+    # A server that says in its own words what is wrong is the right one, and speaks this version.
+    cls, hint = _kind_of(status, version, is_api=bool(message))
     error = cls(what, status=status, error_code=code, message=message, hint=hint)
     if isinstance(error, RateLimitedError | ServerFaultError):
         error.retry_after = _retry_after(reply.headers.get("Retry-After"), now)
@@ -389,12 +390,12 @@ def refusal(reply: Reply, now: datetime, version: str | None = None) -> ServerEr
 
 
 def _kind_of(  # noqa: PLR0911  # a table
-    status: int, version: str | None
+    status: int, version: str | None, *, is_api: bool
 ) -> tuple[type[ResponseError], str]:
     match status:
         case 403:
             return ForbiddenError, "This account may not do that: ask for the rights, or use another."
-        case 404 if version:
+        case 404 if version and not is_api:
             return NotFoundError, f"Does this server offer API {version}? api_version='auto' finds out."
         case 404:
             return NotFoundError, "Is it gone, or was it never there?"
@@ -404,6 +405,8 @@ def _kind_of(  # noqa: PLR0911  # a table
             return RateLimitedError, "Ask this server less often."
         case _ if status >= 500:  # noqa: PLR2004  # the class of server faults
             return ServerFaultError, "The cause is in the server's log, or in the proxy before it."
+        case _ if is_api:
+            return ResponseError, "The server refuses what was asked for: ask for something else."
         case _:
             return ResponseError, "Is this the REST API of Veeam Backup for Microsoft 365?"
 
