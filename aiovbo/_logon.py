@@ -3,15 +3,16 @@
 Knows grants and clocks; how a logon is sent is handed in. Knows no aiohttp.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from copy import copy
 
-from aiovbo._config import Assertion, Bearer, Options, Password, Server
+from aiovbo._config import Assertion, Bearer, Options, Password, Secret, Server
 from aiovbo._guard import LockoutGuard
 from aiovbo._tasks import SharedCalls
 from aiovbo._wire import VERDICTS, Grant, Reply, Sealed, checked_token, read_grant, refusal
-from aiovbo.errors import AuthenticationError
+from aiovbo.errors import AuthenticationError, ConfigError
 
 log = logging.getLogger("aiovbo.logon")
 
@@ -92,7 +93,7 @@ class Logon:
         return token
 
     async def _ready_token(self, credentials: Bearer) -> Token:
-        return Token(checked_token(await credentials.token.reveal()), float("inf"))
+        return Token(checked_token(await _reveal(credentials.token, "token")), float("inf"))
 
     async def _log_on(self, credentials: Password | Assertion) -> Token:
         self._raise_if_refused_lately()
@@ -110,7 +111,10 @@ class Logon:
         )
         if reply.status in VERDICTS:
             # A provider may have given what was true a moment ago; the same secret is not tried twice.
-            newer = await _form(credentials)
+            try:
+                newer = await _form(credentials)
+            except AuthenticationError:
+                newer = form
             if newer == form:
                 self._refuse(reply)
             reply = await self._post(newer)
@@ -146,6 +150,33 @@ class Logon:
         raise copy(self._refusal)
 
 
+async def _reveal(secret: Secret, kind: str) -> str:
+    """The secret's text, from its provider where it has one.
+
+    Raises: AuthenticationError where that fails; without its words, which may hold the secret.
+    """
+    try:
+        text: object = await secret.reveal()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        problem = "what it waited for was cancelled"
+    except ConfigError as error:
+        # An inventory's: it names the place of the secret, and was made to be shown.
+        problem = str(error)
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is this server's trouble and no other's
+        problem = f"it raised {type(error).__name__}"
+    else:
+        if isinstance(text, str):
+            return text
+        problem = f"it gave {type(text).__name__} instead of str"
+    message = f"the provider of its {kind} failed ({problem})"
+    raise AuthenticationError(
+        message, hint="Nothing was sent to the server. Mend the provider, or give the secret itself."
+    )
+
+
 async def _form(credentials: Password | Assertion) -> Sealed[dict[str, str]]:
     """What is sent to log on.
 
@@ -156,13 +187,13 @@ async def _form(credentials: Password | Assertion) -> Sealed[dict[str, str]]:
             {
                 "grant_type": "password",
                 "username": credentials.username,
-                "password": await credentials.password.reveal(),
+                "password": await _reveal(credentials.password, "password"),
             }
         )
     return Sealed(
         {
             "grant_type": "operator" if credentials.operator else _JWT_BEARER,
             "client_id": credentials.client_id,
-            "assertion": await credentials.assertion.reveal(),
+            "assertion": await _reveal(credentials.assertion, "assertion"),
         }
     )

@@ -6,11 +6,12 @@ import json
 import pickle
 from collections.abc import Awaitable, Callable
 from copy import copy
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import attrs
 import pytest
-from backups import server_of
+from backups import asked, beside_a_healthy_server, server_of
 from harness.canary import Canary
 from harness.raw import (
     Connection,
@@ -25,7 +26,17 @@ from harness.raw import (
     vbo_routes,
 )
 
-from aiovbo import Bearer, Client, ConfigError, Fleet, Password, Server, ServerTimeoutError, VboError
+from aiovbo import (
+    AuthenticationError,
+    Bearer,
+    Client,
+    ConfigError,
+    Fleet,
+    Password,
+    Server,
+    ServerTimeoutError,
+    VboError,
+)
 from aiovbo.testing import BackupServer, Fault
 
 SESSION = {"id": "0800471b-d0e2-422b-9d7c-35d15661c3fb", "creationTime": "2026-01-01T00:00:00Z"}
@@ -154,22 +165,58 @@ def test_a_url_with_credentials_is_refused_and_not_echoed(url: str) -> None:
     assert secret not in str(caught.value)
 
 
-async def test_a_provider_that_fails_does_not_take_its_secret_along() -> None:
-    """What it raises is its own; what we add holds nothing."""
+async def _raises(secret: str) -> str:
+    message = f"the vault is sealed, and {secret} in it"
+    raise RuntimeError(message)
+
+
+async def _gives_bytes(secret: str) -> Any:  # what the annotation forbids
+    return secret.encode()
+
+
+async def _waits_for_what_is_cancelled(_: str) -> str:
+    lost = asyncio.ensure_future(asyncio.sleep(60))
+    lost.cancel()
+    await lost
+    return ""
+
+
+@pytest.mark.parametrize("fail", [_raises, _gives_bytes, _waits_for_what_is_cancelled])
+@pytest.mark.parametrize("kind", [Bearer, lambda provide: Password("u", provide)])
+async def test_a_provider_that_fails_is_its_servers_trouble_and_keeps_its_secret(
+    fail: Callable[[str], Awaitable[str]], kind: Callable[[Callable[[], Awaitable[str]]], Bearer | Password]
+) -> None:
+    """Nothing is sent there, the rest of the fleet does not notice, and what it raised is not repeated."""
     canary = Canary()
     secret = canary.secret()
+    async with BackupServer() as backup:
+        login = kind(lambda: fail(secret))
+        async with beside_a_healthy_server(server_of(backup, name="odd", credentials=login)) as fleet:
+            result = await fleet.restore_sessions()
+        (answer,) = result.failed
+        assert (answer.server, type(answer.error)) == ("odd", AuthenticationError)
+        assert "the provider of its" in str(answer.error)
+        assert not [request for request in backup.requests if request.resource.lower() == "token"]
+        canary.assert_absent(answer.error)
+
+
+async def test_a_provider_that_fails_when_asked_again_leaves_the_refusal_standing() -> None:
+    """Else the refused password would be tried once more at every question, until the account is locked."""
+    given = iter(["wrong"])
 
     async def provide() -> str:
-        message = "the vault is sealed"
+        for one in given:
+            return one
+        message = "rate limit of the vault"
         raise RuntimeError(message)
 
-    provider: Callable[[], Awaitable[str]] = provide
-    async with BackupServer(password=secret) as backup:
-        login = Password(backup.username, provider)
+    async with BackupServer() as backup:
+        login = Password(backup.username, provide)
         async with Client(server_of(backup, credentials=login)) as client:
-            with pytest.raises(Exception, match="vault") as caught:
-                await client.restore_sessions()
-            canary.assert_absent(caught.value)
+            for _ in range(3):
+                with pytest.raises(AuthenticationError, match="refused"):
+                    await client.restore_sessions()
+        assert asked(backup, "token") == 1
 
 
 def test_a_copied_error_leads_nowhere_whatever_copyreg_was_taught(monkeypatch: pytest.MonkeyPatch) -> None:
