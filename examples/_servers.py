@@ -6,9 +6,11 @@ Without arguments an example starts its own servers on loopback. For real ones:
 """
 
 import argparse
+import asyncio
 import os
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import signal
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager, suppress
 
 from aiovbo import TLS, Password, Server
 
@@ -36,3 +38,17 @@ async def servers_of(options: argparse.Namespace) -> AsyncGenerator[list[Server]
     async with BackupFleet(3, versions=("v8", "v6", "v4")) as fleet:
         login, tls = Password(fleet.username, fleet.password), TLS(ca_file=fleet.ca_file)
         yield [Server(one.url, login, name=one.name, tls=tls) for one in fleet]
+
+
+def run_until_ended(service: Coroutine[None, None, None]) -> None:
+    """Run what ends with Ctrl-C, or as service managers end it: its `async with` blocks are left in order."""
+
+    async def work() -> None:
+        task = asyncio.ensure_future(service)
+        # Not through Ctrl-C's signal: a program that was started in the background ignores that one.
+        with suppress(NotImplementedError):  # Windows has no such signals
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        await task
+
+    with suppress(KeyboardInterrupt, asyncio.CancelledError):
+        asyncio.run(work())

@@ -13,7 +13,7 @@ from argparse import Namespace
 from contextlib import suppress
 from datetime import timedelta
 
-from _servers import arguments, servers_of
+from _servers import arguments, run_until_ended, servers_of
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -68,5 +68,4 @@ if __name__ == "__main__":
     parser.add_argument("--every", type=float, default=60.0, help="seconds between polls (default 60)")
     parser.add_argument("--days", type=float, default=1.0, help="how far back sessions count (default 1)")
     parser.add_argument("--seconds", type=float, help="how long to run (default: until stopped)")
-    with suppress(KeyboardInterrupt):
-        asyncio.run(main(parser.parse_args()))
+    run_until_ended(main(parser.parse_args()))

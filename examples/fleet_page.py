@@ -13,7 +13,6 @@ import base64
 import hashlib
 import json
 import re
-import signal
 from argparse import Namespace
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -23,7 +22,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from _servers import arguments, servers_of
+from _servers import arguments, run_until_ended, servers_of
 from aiohttp import web
 
 from aiovbo import (
@@ -342,11 +341,6 @@ async def main(options: Namespace) -> None:
                         board.hear(change, changes.status())
 
 
-def interrupt(*_: object) -> None:
-    """End as with Ctrl-C: service managers send another signal."""
-    signal.raise_signal(signal.SIGINT)
-
-
 if __name__ == "__main__":
     parser = arguments("A web page that shows a fleet live.")
     parser.add_argument(
@@ -355,6 +349,4 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=0, help="to serve on (default: a free one)")
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two looks (default 10)")
     parser.add_argument("--seconds", type=float, help="how long to run (default: until it is interrupted)")
-    signal.signal(signal.SIGTERM, interrupt)
-    with suppress(KeyboardInterrupt):
-        asyncio.run(main(parser.parse_args()))
+    run_until_ended(main(parser.parse_args()))

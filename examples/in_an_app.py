@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from datetime import timedelta
 
-from _servers import arguments, servers_of
+from _servers import arguments, run_until_ended, servers_of
 from aiohttp import web
 
 from aiovbo import Fleet, FleetResult, RestoreSession
@@ -73,5 +73,4 @@ parser = arguments("Poll servers, and serve what is known of them.")
 parser.add_argument("--port", type=int, default=0, help="to serve on (default: a free one)")
 parser.add_argument("--every", type=float, default=5.0, help="seconds between polls (default 5)")
 parser.add_argument("--seconds", type=float, default=30.0, help="how long to run (default 30)")
-with suppress(KeyboardInterrupt):
-    asyncio.run(main(parser.parse_args()))
+run_until_ended(main(parser.parse_args()))

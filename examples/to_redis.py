@@ -9,11 +9,10 @@ the same id, which is not added twice.
 """
 
 import argparse
-import asyncio
 import json
 from datetime import timedelta
 
-from _servers import arguments, servers_of
+from _servers import arguments, run_until_ended, servers_of
 from redis.asyncio import Redis
 
 from aiovbo import (
@@ -92,4 +91,4 @@ if __name__ == "__main__":
     parser.add_argument("--place", default="restores.db", help="where the place is kept")
     parser.add_argument("--every", type=float, default=30.0, help="seconds between two looks")
     parser.add_argument("--count", type=int, help="end after so many changes")
-    asyncio.run(main(parser.parse_args()))
+    run_until_ended(main(parser.parse_args()))
