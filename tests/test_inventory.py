@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from readme import blocks
 
-from aiovbo import TLS, Assertion, Bearer, Client, ConfigError, Fleet, Password, Server
+from aiovbo import TLS, Assertion, AuthenticationError, Bearer, Client, ConfigError, Fleet, Password, Server
 from aiovbo._inventory import FleetOptions, Inventory, inventory_of, inventory_schema, read_inventory
 from aiovbo._tables import Limits
 from aiovbo.testing import BackupServer
@@ -274,10 +274,10 @@ async def test_a_secret_that_is_gone_when_it_is_needed_is_named(
             inventory = await asyncio.to_thread(read_inventory, file, keyring=keyring)
             monkeypatch.delenv("VBO_TOKEN")
             async with Fleet(inventory.servers) as fleet:
-                with pytest.raises(ConfigError) as caught:
-                    await fleet.restore_sessions()
-            assert str(caught.value) == f"fleet.toml: defaults.credentials.token: {expected}"
-            assert caught.value.__context__ is None
+                (answer,) = (await fleet.restore_sessions()).failed
+            assert isinstance(answer.error, AuthenticationError)
+            assert f"(fleet.toml: defaults.credentials.token: {expected})" in answer.error.what
+            assert answer.error.__context__ is None
         assert backup.requests == []
 
 
