@@ -359,7 +359,7 @@ class Client:
             pause = every * (0.5 + clock.random())
             if clock.monotonic() + pause >= ends:
                 break
-            async with self._pool.attempt(pause + _PATIENCE):
+            with self._pool.attempt(pause + _PATIENCE):
                 await clock.sleep(pause)
         failure = ServerTimeoutError(f"waited for {timeout:g} s, and at last {last}", hint="Wait longer.")
         raise self._requester.at(url, failure, elapsed=timeout)

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from functools import partial
-from types import TracebackType
-from typing import Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -24,6 +22,7 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from yarl import URL
 
+from aiovbo._attempt import IS_IT_UP, Attempt, Attempts
 from aiovbo._config import TLS, Options, Server
 from aiovbo._tasks import in_thread
 from aiovbo._tls import make_context, tls_error
@@ -47,146 +46,10 @@ KEEP_ALIVE = 300.0
 SPARED_DESCRIPTORS = 32
 """File descriptors left to the rest of the application."""
 
-EXCUSED = 0.1
-"""Seconds that a timer may come late before what it ends is let look for an answer that came meanwhile."""
-
-_IS_IT_UP = "Is the server up, and does a firewall drop the connection?"
 _LONG = 1_000_000
 """Bytes of an answer from which on it is handled in turns."""
 
 _KEPT_HEADERS = ("Content-Type", "Retry-After", "Date")
-
-
-class Attempt:
-    """One try at one request: which phase it is in, and when that phase must have ended."""
-
-    __slots__ = (
-        "_aborted",
-        "_began",
-        "_behind",
-        "_due",
-        "_ends",
-        "_excused",
-        "_left",
-        "_loop",
-        "_options",
-        "_pool",
-        "_scope",
-        "_timer",
-        "fresh",
-        "phase",
-    )
-
-    def __init__(
-        self,
-        pool: "HttpPool",
-        options: Options,
-        left: float,
-        behind: "Callable[[], Attempt | None]",
-    ) -> None:
-        self.phase: Phase = "queue"
-        """How far it has come."""
-        self.fresh = False
-        """Whether its connection was made for it, not kept from an earlier request."""
-        self._pool = pool
-        self._options = options
-        self._left = left
-        self._behind = behind
-        self._aborted = False
-        self._excused = False
-        self._began: float | None = None
-
-    @property
-    def seconds(self) -> float | None:
-        """How long its request has taken so far; None where none was begun."""
-        return None if self._began is None else self._loop.time() - self._began
-
-    async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
-        self._due = self._ends = self._loop.time() + self._left
-        self._scope = asyncio.timeout_at(None)
-        await self._scope.__aenter__()
-        self._timer = self._loop.call_at(self._ends, self._look_at_the_time)
-        self._pool.attempts.add(self)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._pool.attempts.discard(self)
-        self._timer.cancel()
-        try:
-            await self._scope.__aexit__(kind, error, traceback)
-        except TimeoutError:
-            raise self._failure() from None
-
-    def enter(self, phase: Phase) -> None:
-        """Begin a phase: connecting and reading have limits of their own within the deadline."""
-        self.phase = phase
-        options = self._options
-        limit = options.connect_timeout if phase == "connect" else options.read_timeout
-        now = self._loop.time()
-        if self._began is None:
-            self._began = now
-        # The timer is left where it is: it looks here when it fires, and most requests end long before.
-        self._due = min(self._ends, now + limit)
-        if self._due < self._timer.when():
-            self._set_timer(self._due)
-
-    def abort(self) -> None:
-        """End it now, as its session closes."""
-        self._aborted = True
-        self._end()
-
-    def _set_timer(self, when: float) -> None:
-        self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._look_at_the_time)
-
-    def _look_at_the_time(self) -> None:
-        now = self._loop.time()
-        if now < self._due - 0.001:
-            self._set_timer(self._due)
-        elif now - self._timer.when() > EXCUSED and not self._excused:
-            # Somebody held the loop: what came meanwhile is read before this is called a timeout.
-            self._excused = True
-            self._set_timer(now + EXCUSED / 10)
-        else:
-            self._end()
-
-    def _end(self) -> None:
-        if not self._scope.expired():
-            self._scope.reschedule(self._loop.time())
-
-    def _failure(self) -> Exception:
-        if self._aborted:
-            return ClosedError("closed while it was in use")
-        in_words: dict[Phase, str] = {
-            "queue": "waiting for its turn",
-            "dns": "resolving the name",
-            "connect": "connecting",
-            "tls": "shaking hands (TLS)",
-            "read": "waiting for the answer",
-            "body": "reading the answer",
-        }
-        first = self._behind() if self.phase == "queue" else None
-        phase = first.phase if first else self.phase
-        doing = in_words.get(phase, phase)
-        # A timer may fire a little early, by the resolution of the clock.
-        if self._loop.time() >= self._ends - 0.001:
-            what = f"the deadline of {self._options.deadline:g} s passed while {doing}"
-        elif phase in ("dns", "connect", "tls"):
-            what = f"no connection within {self._options.connect_timeout:g} s, while {doing}"
-        else:
-            what = f"nothing came for {self._options.read_timeout:g} s, while {doing}"
-        hint = "The server is slow or stuck: try again, or allow more time."
-        if phase in ("dns", "connect"):
-            hint = _IS_IT_UP
-        elif phase == "tls":
-            hint = "Is this the right port, does it speak https, and is the server alive?"
-        return ServerTimeoutError(what, phase=phase, hint=hint)
 
 
 _current: ContextVar[Attempt | None] = ContextVar("aiovbo_attempt", default=None)
@@ -264,8 +127,7 @@ class HttpPool:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self._opening = asyncio.Lock()
-        self.attempts: set[Attempt] = set()
-        """What is under way."""
+        self._attempts = Attempts(options)
         self.closed = False
         self.connections = options.connections
         """At most so many requests at once to one server, as file descriptors allow."""
@@ -345,14 +207,13 @@ class HttpPool:
         if self.closed:
             return
         self.closed = True
-        for attempt in list(self.attempts):
-            attempt.abort()
+        self._attempts.abort()
         if self._session is not None and not self._borrowed:
             await self._session.close()
 
     def attempt(self, left: float, behind: Callable[[], Attempt | None] = lambda: None) -> Attempt:
         """A try that has `left` seconds; `behind` tells what it waits for while it is queued."""
-        return Attempt(self, self._options, left, behind)
+        return Attempt(self._attempts, left, behind)
 
     async def exchange(  # noqa: PLR0913  # a request has that many parts
         self,
@@ -440,7 +301,7 @@ def translate(  # noqa: C901, PLR0911, PLR0912  # a table, one line of thought p
         case aiohttp.ClientSSLError():
             return tls_error(error.os_error)
         case aiohttp.ConnectionTimeoutError():
-            return ServerTimeoutError("no connection in time", phase="connect", hint=_IS_IT_UP)
+            return ServerTimeoutError("no connection in time", phase="connect", hint=IS_IT_UP)
         case aiohttp.ClientConnectorDNSError():
             hint = "Is the name right, and does this machine's name server know it?"
             return UnreachableError("its name cannot be resolved", phase="dns", hint=hint)

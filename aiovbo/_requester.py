@@ -13,10 +13,11 @@ from typing import TypeVar
 
 from yarl import URL
 
+from aiovbo._attempt import Attempt
 from aiovbo._config import API_VERSIONS, ApiVersion, Options, Server
 from aiovbo._decode import holds_json
 from aiovbo._guard import LockoutGuard
-from aiovbo._http import Attempt, HttpPool
+from aiovbo._http import HttpPool
 from aiovbo._logon import Logon, Token
 from aiovbo._observe import ServerStatus, Tally
 from aiovbo._query import Operation
@@ -182,7 +183,7 @@ class Requester:
         self._logon.reject(token)
         url = url_for(self._server.url, f"{token_target(self.version)}/logout")
         try:
-            async with self._pool.attempt(LOGOUT) as attempt:
+            with self._pool.attempt(LOGOUT) as attempt:
                 headers = token.headers(json=False)
                 await self._pool.exchange(attempt, "POST", url, tls=self._server.tls, headers=headers)
         except (ServerError, ClosedError) as error:
@@ -192,7 +193,7 @@ class Requester:
         token: Token | None = None
         attempt = self._pool.attempt(operation.left, self._first_in_line)
         try:
-            async with attempt:
+            with attempt:
                 token = await self._logon.token() if request.logged_on else None
                 if self._turns is None:
                     await self._pool.open()
@@ -260,7 +261,7 @@ class Requester:
         self._credit -= 1
         log.info("%s: %s; next try in %.2f s", self._server.name, failure.what, delay)
         self._tally.retry(request.method, request.url.raw_path, failure, delay)
-        async with self._pool.attempt(operation.left):
+        with self._pool.attempt(operation.left):
             await self._clock.sleep(delay)
         return True
 
@@ -294,7 +295,7 @@ class Requester:
         """
         if not self._has_answered:
             url = url_for(self._server.url, probe_target(self.version or API_VERSIONS[-1]))
-            async with self._first_attempt() as attempt:
+            with self._first_attempt() as attempt:
                 reply = await self._pool.exchange(attempt, "GET", url, tls=self._server.tls, headers=_ACCEPT)
             self._count(attempt, "GET", url, reply.status)
             self._logging_on = None
@@ -311,7 +312,7 @@ class Requester:
         for may_repeat in (True, False):
             attempt = self._first_attempt()
             try:
-                async with attempt:
+                with attempt:
                     reply = await self._pool.exchange(
                         attempt,
                         "POST",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from backups import server_of
 from harness.raw import RawServer, http, json_answer, vbo_routes
 
-from aiovbo import Client, ClosedError, Fleet, Password, Server, UnreachableError
+from aiovbo import TLS, Client, ClosedError, Fleet, Password, RestoreSession, Server, UnreachableError
 from aiovbo.testing import BackupFleet, BackupServer, Fault, World
 
 LOGIN = Password("u", "p")
@@ -61,6 +62,34 @@ async def test_a_loop_that_somebody_held_is_no_timeout() -> None:
             while time.monotonic() < held_until:
                 pass
             assert (await asking).error is None
+
+
+async def test_what_a_query_brought_is_let_go_of_with_it() -> None:
+    """At once, by reference counts: polling must not depend on the garbage collector, nor keep it busy."""
+
+    async def streamed() -> list[weakref.ref[RestoreSession]]:
+        return [weakref.ref(session) async for session in fleet.restore_sessions()]
+
+    async def awaited() -> list[weakref.ref[RestoreSession]]:
+        return [weakref.ref(session) for session in (await fleet.restore_sessions()).items]
+
+    async def by_one_client() -> list[weakref.ref[RestoreSession]]:
+        return [weakref.ref(session) for session in await fleet[next(iter(fleet))].restore_sessions()]
+
+    async with BackupFleet(2, versions=("v8", "v4")) as backups:
+        login = Password(backups.username, backups.password)
+        async with Fleet(backups.urls, login, tls=TLS(ca_file=backups.ca_file)) as fleet:
+            await fleet.restore_sessions()
+            gc.collect()
+            gc.disable()
+            try:
+                for ask in (streamed, awaited, by_one_client):
+                    found = await ask()
+                    await asyncio.sleep(0)
+                    assert len(found) >= 10
+                    assert [ref() for ref in found if ref() is not None] == []
+            finally:
+                gc.enable()
 
 
 async def test_the_applications_own_threads_are_not_needed() -> None:
