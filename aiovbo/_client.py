@@ -5,9 +5,9 @@ Knows resources and pages; how a request gets its answer is in `_requester`, wha
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, overload
 from uuid import UUID
@@ -196,15 +196,12 @@ class Client:
     def filtered_sessions(self, bounds: SessionFilter) -> Query[RestoreSession]:
         """The restore sessions within `bounds`."""
 
-        async def ask(operation: Operation) -> AsyncGenerator[Page[RestoreSession]]:
+        async def begin(operation: Operation) -> tuple[URL, Callable[[RestoreSession], bool] | None]:
             fixed = bounds.at(self._options.clock.now())
             version = await self._requester.find_version(operation)
-            url = url_for(self.server.url, fixed.target(version))
-            async with aclosing(self._pages(url, RestoreSession, operation, fixed.sieve(version))) as pages:
-                async for page in pages:
-                    yield page
+            return url_for(self.server.url, fixed.target(version)), fixed.sieve(version)
 
-        return Query(self.name, self._options, ask)
+        return Query(self.name, self._options, partial(self._pages, RestoreSession, begin))
 
     async def fetch_restore_session(self, session_id: UUID | str) -> RestoreSession:
         """The restore session with this id, as it is now; one request."""
@@ -240,14 +237,11 @@ class Client:
     def query(self, path_or_href: str, cls: type[Any] = Resource) -> Query[Any]:
         """The collection at a path below `/vN/`, or behind a link's text, page after page."""
 
-        async def ask(operation: Operation) -> AsyncGenerator[Page[Any]]:
+        async def begin(operation: Operation) -> tuple[URL, None]:
             await self._requester.find_version(operation)
-            url = self.url_of(path_or_href)
-            async with aclosing(self._pages(url, cls, operation, None)) as pages:
-                async for page in pages:
-                    yield page
+            return self.url_of(path_or_href), None
 
-        return Query(self.name, self._options, ask)
+        return Query(self.name, self._options, partial(self._pages, cls, begin))
 
     async def fetch_api_version(self) -> ApiVersion:
         """The API version spoken; one request or a few, unless it is known already."""
@@ -372,8 +366,12 @@ class Client:
     # ---------------------------------------------------------------------------------- paging
 
     async def _pages(
-        self, url: URL, cls: type[M], operation: Operation, sieve: Callable[[M], bool] | None
+        self,
+        cls: type[M],
+        begin: Callable[[Operation], Awaitable[tuple[URL, Callable[[M], bool] | None]]],
+        operation: Operation,
     ) -> AsyncGenerator[Page[M]]:
+        url, sieve = await begin(operation)
         paging: Paging[M] = Paging(self._follow)
         ahead: asyncio.Task[tuple[Page[M], URL | PayloadError | None]] | None = None
         try:

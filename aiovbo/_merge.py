@@ -31,28 +31,31 @@ PARKED_AFTER = 0.1
 
 
 class Slots:
-    """How many servers are asked at once; one that takes long gives its slot back and goes on outside."""
+    """How many servers are asked at once, each by a task that says `async with` it.
+
+    A task that takes long while others wait gives its slot back, and goes on outside.
+    """
 
     def __init__(self, count: int) -> None:
         self._free = asyncio.Semaphore(count)
-
-    def hold(self) -> "_Slot":
-        """A slot, for as long as it is needed or `PARKED_AFTER`, whichever is shorter."""
-        return _Slot(self._free)
-
-
-class _Slot:
-    """One server's slot: `async with` it."""
-
-    __slots__ = ("_free", "_parking")
-
-    def __init__(self, free: asyncio.Semaphore) -> None:
-        self._free = free
+        self._waiting = 0
+        # Whoever has held one longest comes first.
+        self._held: dict[asyncio.Task[Any] | None, float] = {}
         self._parking: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> None:
-        await self._free.acquire()
-        self._parking = asyncio.get_running_loop().call_later(PARKED_AFTER, self._give_back)
+        loop = asyncio.get_running_loop()
+        if self._free.locked():
+            self._waiting += 1
+            self._park(loop)
+            try:
+                await self._free.acquire()
+            finally:
+                self._waiting -= 1
+        else:
+            await self._free.acquire()
+        self._held[asyncio.current_task()] = loop.time()
+        self._park(loop)
 
     async def __aexit__(
         self,
@@ -60,13 +63,25 @@ class _Slot:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._give_back()
+        self._give_back(asyncio.current_task())
 
-    def _give_back(self) -> None:
-        if self._parking is not None:
-            self._parking.cancel()
-            self._parking = None
+    def _give_back(self, holder: asyncio.Task[Any] | None) -> None:
+        if self._held.pop(holder, None) is not None:
             self._free.release()
+
+    def _park(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give back what was held for `PARKED_AFTER`, as long as anybody waits."""
+        if not self._waiting or self._parking is not None:
+            return
+        for holder, since in list(self._held.items()):
+            if since + PARKED_AFTER > loop.time():
+                self._parking = loop.call_at(since + PARKED_AFTER, self._park_again, loop)
+                return
+            self._give_back(holder)
+
+    def _park_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._parking = None
+        self._park(loop)
 
 
 @frozen
@@ -265,7 +280,7 @@ class Run(Generic[T]):
             _ = task.cancelled() or task.exception()
 
     async def _ask(self, client: Client) -> Answer[T]:
-        async with self._slots.hold():
+        async with self._slots:
             Operation(self._options).adopt()
             query = _as_query(client, self._question(client), self._options)
             if self._stream:
