@@ -14,10 +14,8 @@ from aiovbo._links import Fetcher, Links, M
 from aiovbo._query import Rejected
 from aiovbo._sessions import (
     NO_LINKS,
+    SessionReader,
     WireSession,
-    read_session,
-    read_session_and_more,
-    sessions_of,
 )
 from aiovbo._structure import BROKEN, DOCUMENT, read_tolerant, whole_number
 from aiovbo.errors import PayloadError, printable
@@ -56,7 +54,6 @@ class _RawPage(msgspec.Struct, gc=False):
     links: msgspec.Raw = msgspec.field(name="_links", default=NO_LINKS)
 
 
-_SESSIONS = msgspec.json.Decoder(list[WireSession])
 _SESSION_PAGE = msgspec.json.Decoder(_TypedPage)
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 _PAGE = msgspec.json.Decoder(_RawPage)
@@ -76,6 +73,8 @@ class Listing(Generic[M]):
         self._raws = raws
         self._structured = structured
         self._origin = origin
+        cls, server, fetcher = origin
+        self._reader = SessionReader(server, fetcher) if cls is RestoreSession else None
         self.is_array = page is None
         """Whether the server sent a bare array, without a word on pages."""
         self.limit: int | None = None
@@ -123,25 +122,23 @@ class Listing(Generic[M]):
 
     def _read_at_once(self, raws: Sequence[msgspec.Raw]) -> list[M] | None:
         """The items, where all of them are sessions exactly as documented."""
-        cls, server, fetcher = self._origin
-        if cls is not RestoreSession:
+        if self._reader is None:
             return None
         try:
-            wires = _SESSIONS.decode(b"[%b]" % b",".join(raws))
-            return cast("list[M]", sessions_of(wires, server, fetcher))
+            return cast("list[M]", self._reader.read_many(b"[%b]" % b",".join(raws), pack=True))
         except BROKEN:
             return None
 
     def _read(self, raw: msgspec.Raw, index: int) -> tuple[M | Rejected, int]:
         """An item, and what it cost, in sessions exactly as documented."""
         cls, server, fetcher = self._origin
-        if cls is RestoreSession:
+        if self._reader is not None:
             try:
-                return cast("M", read_session(raw, server, fetcher)), 1
+                return cast("M", self._reader.read(raw)), 1
             except BROKEN:
                 pass
             try:
-                return cast("M", read_session_and_more(raw, server, fetcher)), _PRICE_OF_MORE
+                return cast("M", self._reader.read_with_more(raw)), _PRICE_OF_MORE
             except BROKEN:
                 pass
         return read_tolerant(raw, cls, server, fetcher, index), _PRICE_OF_TOLERANCE
@@ -171,9 +168,9 @@ def _listing(body: bytes, origin: _Origin[M]) -> Listing[M]:
     is_array = body[:1] == b"["
     if cls is RestoreSession and len(body) <= _WHOLE:
         try:
+            reader = SessionReader(server, fetcher)
             typed = None if is_array else _SESSION_PAGE.decode(body)
-            wires = _SESSIONS.decode(body) if typed is None else typed.results
-            sessions = sessions_of(wires, server, fetcher)
+            sessions = reader.read_many(body) if typed is None else reader.models(typed.results)
             return Listing(typed, origin, structured=cast("list[M]", sessions))
         except BROKEN:
             pass

@@ -6,6 +6,7 @@ and does no I/O until a coroutine of a link is awaited.
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from types import MemberDescriptorType
 from typing import Any, Protocol, TypeVar, cast, overload
 from uuid import UUID
 
@@ -241,6 +242,47 @@ class Links(_Attached, Mapping[str, Link]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Links, (self._raw, None, self._model)
+
+
+class Origin:
+    """What the links of one answer's resources have in common: who fetched them, and a pattern."""
+
+    __slots__ = ("_fetcher", "_pattern", "_start", "_stop")
+
+    def __init__(self, fetcher: Fetcher | None, example: bytes = b"", key: bytes = b"") -> None:
+        """Without a pattern; or with the one that is `example` but for each `key` in it."""
+        self._fetcher = fetcher
+        self._pattern = example.split(key) if key and key in example else []
+        self._start = len(self._pattern[0]) if self._pattern else 0
+        self._stop = self._start + len(key)
+
+    def key_of(self, raw: bytes) -> bytes | None:
+        """What makes `raw` of the pattern, a fraction of its length; None where it is of another one."""
+        key = raw[self._start : self._stop]
+        return key if self._pattern and key.join(self._pattern) == raw else None
+
+    def links(self, kept: bytes, model: type[Any]) -> "Links":
+        """The links of a resource, of which their text was kept, or the key where there is a pattern."""
+        return Links(kept.join(self._pattern) if self._pattern else kept, self._fetcher, model)
+
+
+class KeptLinks:
+    """The attribute `links` of a model, which may keep them as they came: few of them are looked at."""
+
+    def __init__(self, slot: MemberDescriptorType, origin: MemberDescriptorType) -> None:
+        self.slot = slot
+        """Where they are kept."""
+        self.origin = origin
+        """Where it is kept what to make of them."""
+
+    def __get__(self, model: object, owner: type[Any]) -> Any:  # noqa: ANN401  # of the class, this is asked for
+        if model is None:
+            return self
+        kept = self.slot.__get__(model)
+        return self.origin.__get__(model).links(kept, owner) if isinstance(kept, bytes) else kept
+
+    def __set__(self, model: object, links: Links) -> None:
+        self.slot.__set__(model, links)
 
 
 class Resource(JsonObject):

@@ -4,14 +4,16 @@ Whatever is not exactly as documented is refused here, and left to the tolerant 
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
 
 import msgspec
 
-from aiovbo._links import NOTHING_MORE, Fetcher, JsonObject, Links
-from aiovbo._structure import DOCUMENT, parse_time
+from aiovbo._links import NOTHING_MORE, Fetcher, JsonObject, Origin
+from aiovbo._structure import DOCUMENT, LAST_YEAR, in_utc
 from aiovbo.models import (
+    Model,
     RestoreSession,
     RestoreSessionResult,
     RestoreSessionState,
@@ -22,7 +24,7 @@ from aiovbo.models import (
 NO_LINKS = msgspec.Raw(b"null")
 
 
-class _AnySession(msgspec.Struct, rename="camel", gc=False):
+class AnySession(msgspec.Struct, rename="camel", gc=False):
     """A session's documented members, whatever else there is."""
 
     id: UUID
@@ -42,8 +44,15 @@ class _AnySession(msgspec.Struct, rename="camel", gc=False):
     links: msgspec.Raw = msgspec.field(name="_links", default=NO_LINKS)
 
 
-class WireSession(_AnySession, forbid_unknown_fields=True):
+class WireSession(AnySession, forbid_unknown_fields=True):
     """A session with no member beyond the documented ones."""
+
+
+_SESSIONS = msgspec.json.Decoder(list[WireSession])
+_SESSION = msgspec.json.Decoder(WireSession)
+_ANY_SESSION = msgspec.json.Decoder(AnySession)
+_DOCUMENTED = {*map(api_name, RestoreSession.__annotations__), "_links"}
+_IN_ANY_CASE = {name.casefold() for name in _DOCUMENTED}
 
 
 class _Draft(RestoreSession):
@@ -53,70 +62,98 @@ class _Draft(RestoreSession):
     # Both of them: with one inherited from the frozen class, each assignment would go through Python.
     __setattr__ = object.__setattr__
     __delattr__ = object.__delattr__
+    # It is filled afterwards.
+    __init__: Any = object.__init__
+    # The slot itself, which holds the links as they came.
+    links = vars(Model)["links"].slot
 
 
-_new = object.__new__
+class SessionReader:
+    """Reads the sessions of one answer; what their links have in common is kept once."""
 
+    def __init__(self, server: str, fetcher: Fetcher | None) -> None:
+        self._server = server
+        self._fetcher = fetcher
+        self._plain = Origin(fetcher)
+        self._packed: Origin | None = None
 
-def sessions_of(wires: Sequence[_AnySession], server: str, fetcher: Fetcher | None) -> list[RestoreSession]:
-    """The frozen models of sessions as they were decoded.
+    def read_many(self, document: bytes, *, pack: bool = False) -> list[RestoreSession]:
+        """The sessions in a JSON array, all exactly as documented; packed, they take less memory, and longer.
 
-    Raises: ValueError for a time that is none.
-    """
-    sessions: list[RestoreSession] = []
-    for wire in wires:
+        Raises: msgspec.MsgspecError or ValueError where one of them is not.
+        """
+        wires = _SESSIONS.decode(document)
+        if pack and self._packed is None and wires:
+            example = wires[0]
+            self._packed = Origin(self._fetcher, bytes(example.links), str(example.id).encode())
+        return self.models(wires)
+
+    def read(self, raw: msgspec.Raw) -> RestoreSession:
+        """The session in `raw`, exactly as documented.
+
+        Raises: msgspec.MsgspecError or ValueError where it is not.
+        """
+        return self.models((_SESSION.decode(raw),))[0]
+
+    def read_with_more(self, raw: msgspec.Raw) -> RestoreSession:
+        """The session in `raw`, with members beyond the documented ones, as newer servers send them.
+
+        Raises: msgspec.MsgspecError, TypeError or ValueError where it is anything else.
+        """
+        (session,) = self.models((_ANY_SESSION.decode(raw),))
+        document = cast("dict[str, object]", DOCUMENT.decode(raw))
+        more = {name: value for name, value in document.items() if name not in _DOCUMENTED}
+        if any(name.casefold() in _IN_ANY_CASE for name in more):
+            raise ValueError("a documented member in another case")
+        object.__setattr__(session, "extra", JsonObject(more))
+        return session
+
+    def models(self, wires: Sequence[AnySession]) -> list[RestoreSession]:
+        """The frozen models of sessions as they were decoded.
+
+        Raises: ValueError for a time that is none.
+        """
         # Any: to a type checker, what is frozen stays frozen.
-        draft: Any = _new(_Draft)
-        ended, began = wire.end_time, parse_time(wire.creation_time)
-        if began is None:
-            raise ValueError("a time that stands for 'never'")
-        draft.server = server
-        # A copy of the links' bytes: what msgspec hands out would keep the whole answer in memory.
-        draft.links = Links(bytes(wire.links), fetcher, RestoreSession)
-        draft.extra = NOTHING_MORE
-        draft.id = wire.id
-        draft.type = wire.type
-        draft.creation_time = began
-        draft.end_time = None if ended is None else parse_time(ended)
-        draft.state = wire.state
-        draft.result = wire.result
-        draft.name = wire.name
-        draft.organization = wire.organization
-        draft.initiated_by = wire.initiated_by
-        draft.details = wire.details
-        draft.scope_name = wire.scope_name
-        draft.client_host = wire.client_host
-        draft.reason = wire.reason
-        draft.etag = wire.e_tag
-        # From here on it is a session as any other: frozen, and with nothing of the draft about it.
-        draft.__class__ = RestoreSession
-        sessions.append(draft)
-    return sessions
-
-
-_SESSION = msgspec.json.Decoder(WireSession)
-_ANY_SESSION = msgspec.json.Decoder(_AnySession)
-_DOCUMENTED = {*map(api_name, RestoreSession.__annotations__), "_links"}
-_IN_ANY_CASE = {name.casefold() for name in _DOCUMENTED}
-
-
-def read_session(raw: msgspec.Raw, server: str, fetcher: Fetcher | None) -> RestoreSession:
-    """The session in `raw`, exactly as documented.
-
-    Raises: msgspec.MsgspecError or ValueError where it is not.
-    """
-    return sessions_of((_SESSION.decode(raw),), server, fetcher)[0]
-
-
-def read_session_and_more(raw: msgspec.Raw, server: str, fetcher: Fetcher | None) -> RestoreSession:
-    """The session in `raw`, with members beyond the documented ones, as newer servers send them.
-
-    Raises: msgspec.MsgspecError, TypeError or ValueError where it is anything else.
-    """
-    (session,) = sessions_of((_ANY_SESSION.decode(raw),), server, fetcher)
-    document = cast("dict[str, object]", DOCUMENT.decode(raw))
-    more = {name: value for name, value in document.items() if name not in _DOCUMENTED}
-    if any(name.casefold() in _IN_ANY_CASE for name in more):
-        raise ValueError("a documented member in another case")
-    object.__setattr__(session, "extra", JsonObject(more))
-    return session
+        new: Any = _Draft
+        at, first, last = datetime.fromisoformat, 1, LAST_YEAR
+        server, plain, packed = self._server, self._plain, self._packed
+        sessions: list[RestoreSession] = []
+        for wire in wires:
+            draft = new()
+            ended: Any = wire.end_time
+            began: Any = at(wire.creation_time)
+            if began.tzinfo is not UTC or not first < began.year < last:
+                began = in_utc(began)
+                if began is None:
+                    raise ValueError("a time that stands for 'never'")
+            if ended is not None:
+                ended = at(ended)
+                if ended.tzinfo is not UTC or not first < ended.year < last:
+                    ended = in_utc(ended)
+            # A copy of the links' bytes: what msgspec hands out would keep the whole answer in memory.
+            draft.links = links = bytes(wire.links)
+            draft.origin = plain
+            if packed is not None:
+                key = packed.key_of(links)
+                if key is not None:
+                    draft.links, draft.origin = key, packed
+            draft.server = server
+            draft.extra = NOTHING_MORE
+            draft.id = wire.id
+            draft.type = wire.type
+            draft.creation_time = began
+            draft.end_time = ended
+            draft.state = wire.state
+            draft.result = wire.result
+            draft.name = wire.name
+            draft.organization = wire.organization
+            draft.initiated_by = wire.initiated_by
+            draft.details = wire.details
+            draft.scope_name = wire.scope_name
+            draft.client_host = wire.client_host
+            draft.reason = wire.reason
+            draft.etag = wire.e_tag
+            # From here on it is a session as any other: frozen, and with nothing of the draft about it.
+            draft.__class__ = RestoreSession
+            sessions.append(draft)
+        return sessions

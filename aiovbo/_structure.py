@@ -19,6 +19,9 @@ from aiovbo._query import Rejected
 from aiovbo.errors import printable
 from aiovbo.models import OURS, Model, OpenEnum, api_name
 
+LAST_YEAR = 9999
+"""Of .NET, where it stands for "never"; as year 1 does."""
+
 _RAW_LIMIT = 10_000
 BROKEN = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
 """What a decoder or a parser raises for what it cannot read."""
@@ -36,10 +39,12 @@ def parse_time(text: str) -> datetime | None:
 
     Naive means UTC. Raises: ValueError where `text` is no time.
     """
-    time = datetime.fromisoformat(text)
-    if time.tzinfo is UTC and 1 < time.year < 9999:  # noqa: PLR2004  # .NET's last year
-        return time
-    if time.year in (1, 9999):
+    return in_utc(datetime.fromisoformat(text))
+
+
+def in_utc(time: datetime) -> datetime | None:
+    """The same in UTC, which naive means too; None for .NET's "never"."""
+    if time.year in (1, LAST_YEAR):
         return None
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from attrs import field, fields, frozen
 
-from aiovbo._links import NOTHING_MORE, JsonObject, Links
+from aiovbo._links import NOTHING_MORE, JsonObject, KeptLinks, Links, Origin
 from aiovbo._query import Query
 
 
@@ -105,8 +105,15 @@ class RestoreSessionEventStatus(OpenEnum):
     SKIPPED = "Skipped"
 
 
+class _FromAnswer:
+    """What came in an answer with others, and shares with them what their links have in common."""
+
+    __slots__ = ("origin",)
+    origin: Origin
+
+
 @frozen(kw_only=True)
-class Model:
+class Model(_FromAnswer):
     """What every typed resource has: where it came from, where it leads, and what has no field of its own.
 
     Fields that a version of the API does not have, or that the server left out, are None.
@@ -140,6 +147,9 @@ class Model:
         """Everything that the server sent, under the API's own names; times cut to microseconds."""
         return JsonObject(self.to_dict())
 
+
+_kept = KeptLinks(vars(Model)["links"], vars(_FromAnswer)["origin"])
+setattr(Model, "links", _kept)  # noqa: B010  # to attrs and to type checkers, a field as any other
 
 OURS = ("server", "links", "extra")
 """Fields that are not the server's to set."""
