@@ -49,8 +49,6 @@ SPARED_DESCRIPTORS = 32
 _LONG = 1_000_000
 """Bytes of an answer from which on it is handled in turns."""
 
-_KEPT_HEADERS = ("Content-Type", "Retry-After", "Date")
-
 
 _current: ContextVar[Attempt | None] = ContextVar("aiovbo_attempt", default=None)
 
@@ -249,8 +247,7 @@ class HttpPool:
                 ) as response:
                     attempt.enter("body")
                     content = await self._read(response, attempt)
-                    kept = {k: response.headers[k] for k in _KEPT_HEADERS if k in response.headers}
-                    return Reply(response.status, kept, content)
+                    return Reply(response.status, response.headers, content)
         except (aiohttp.ClientError, OSError, RuntimeError, _TooLargeError) as error:
             closed = self.closed or session.closed
             failure = ClosedError("closed while in use") if closed else translate(error, attempt.phase)

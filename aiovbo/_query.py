@@ -147,18 +147,14 @@ class Query(Generic[T]):
 
     async def answer(self) -> Answer[T]:
         """Everything at once: items, error, what was set aside; never raises for the server."""
-        items: list[T] = []
+        return await self.run()
 
-        async def keep(page: Page[T]) -> None:
-            items.extend(page.items)
-
-        return await self.run(keep, items)
-
-    async def run(self, deliver: Callable[[Page[T]], Awaitable[None]], items: Sequence[T] = ()) -> Answer[T]:
-        """Hand every page to `deliver`; the answer holds `items` and how it ended."""
+    async def run(self, deliver: Callable[[Page[T]], Awaitable[None]] | None = None) -> Answer[T]:
+        """Hand every page to `deliver`, and say how it ended; if not given, the answer holds the items."""
         clock = self._options.clock
         operation = Operation.current(self._options)
         before, started = operation.attempts, clock.monotonic()
+        items: list[T] = []
         rejected: list[Rejected] = []
         complete, error = True, None
         try:
@@ -166,7 +162,10 @@ class Query(Generic[T]):
                 async for page in pages:
                     rejected.extend(page.rejected)
                     complete = page.complete
-                    await deliver(page)
+                    if deliver is None:
+                        items.extend(page.items)
+                    else:
+                        await deliver(page)
         except ServerError as failure:
             error = copy(failure)
         return Answer(

@@ -218,8 +218,9 @@ class Requester:
                 "%s: %s %s: HTTP %d", self._server.name, request.method, request.url.raw_path, reply.status
             )
             self._has_answered, self.is_out_of_reach = True, False
-            if "Date" in reply.headers:
-                self._skew = partial(seconds_ahead, reply.headers["Date"], self._clock.now())
+            date = reply.headers.get("Date")
+            if date is not None:
+                self._skew = partial(seconds_ahead, date, self._clock.now())
             return without_echo(reply, headers), token
         self.is_out_of_reach = isinstance(failure, UnreachableError)
         if request.logged_on and token is None:

@@ -79,10 +79,10 @@ class Request:
 
 @frozen
 class Reply:
-    """An answer as it came: status, the few headers that matter, the body."""
+    """An answer as it came: status, headers by name in any case, the body."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
 
 
