@@ -76,6 +76,7 @@ class SessionReader:
         self._fetcher = fetcher
         self._plain = Origin(fetcher)
         self._packed: Origin | None = None
+        self._texts: dict[str | None, str | None] = {}
 
     def read_many(self, document: bytes, *, pack: bool = False) -> list[RestoreSession]:
         """The sessions in a JSON array, all exactly as documented; packed, they take less memory, and longer.
@@ -131,12 +132,8 @@ class SessionReader:
                 if ended.tzinfo is not UTC or not first < ended.year < last:
                     ended = in_utc(ended)
             # A copy of the links' bytes: what msgspec hands out would keep the whole answer in memory.
-            draft.links = links = bytes(wire.links)
+            draft.links = bytes(wire.links)
             draft.origin = plain
-            if packed is not None:
-                key = packed.key_of(links)
-                if key is not None:
-                    draft.links, draft.origin = key, packed
             draft.server = server
             draft.extra = NOTHING_MORE
             draft.id = wire.id
@@ -153,7 +150,22 @@ class SessionReader:
             draft.client_host = wire.client_host
             draft.reason = wire.reason
             draft.etag = wire.e_tag
+            if packed is not None:
+                self._pack(draft, packed)
             # From here on it is a session as any other: frozen, and with nothing of the draft about it.
             draft.__class__ = RestoreSession
             sessions.append(draft)
         return sessions
+
+    def _pack(self, draft: Any, packed: Origin) -> None:  # noqa: ANN401  # as above
+        """Keep short what links of the pattern have of their own, and texts that come again once."""
+        key = packed.key_of(draft.links)
+        if key is not None:
+            draft.links, draft.origin = key, packed
+        if draft.organization is not None:
+            share = self._texts.setdefault
+            draft.organization = share(draft.organization, draft.organization)
+            draft.initiated_by = share(draft.initiated_by, draft.initiated_by)
+            draft.client_host = share(draft.client_host, draft.client_host)
+            draft.name = share(draft.name, draft.name)
+            draft.details = share(draft.details, draft.details)

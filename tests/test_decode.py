@@ -3,10 +3,10 @@
 import asyncio
 import json
 import pickle
-import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import attrs
 import pytest
@@ -84,6 +84,33 @@ def test_the_fast_and_the_tolerant_path_give_equal_objects(document: dict[str, o
     assert (items or rejected) == [tolerant]
     large = read(b"[" + b" " * 500_000 + raw + b"]")
     assert large == (items, rejected)
+
+
+MANY = b",".join(json.dumps(session(n, organization=f"org{n % 9}")).encode() for n in range(1_500))
+OF_ANOTHER_PATTERN = st.sampled_from(
+    [
+        session(7, id=str(UUID(int=9))),  # its links are another's
+        session(7, id=str(UUID(int=7)).upper()),
+        session(7, _links={"self": {"href": "/v4/restoresessions/00000000-0000-0000-0000-000000000008"}}),
+        session(7, _links={}),
+        session(7, _links="00000000-0000-0000-0000-000000000008"),
+        session(7, _links=...),
+        session(7, organization="org1", initiatedBy="a", name="b", pointInTime="2026-11-20T08:30:05Z"),
+    ]
+)
+
+
+@given(st.lists(st.one_of(SESSIONS, OF_ANOTHER_PATTERN), min_size=1, max_size=80))
+def test_long_listings_lose_nothing_by_keeping_little(documents: list[dict[str, object]]) -> None:
+    """What a thousand sessions have in common is kept once; each is what it would be by itself."""
+    body = b"[%b,%b]" % (MANY, array(*documents)[1:-1])
+    items, rejected = read(body)
+    alone = [read_tolerant(json.dumps(one).encode(), RestoreSession, "vbo1", None) for one in documents]
+    kept = [one for one in alone if isinstance(one, RestoreSession)]
+    assert items[1_500:] == kept
+    assert [one.links for one in items[1_500:]] == [one.links for one in kept]
+    assert len(rejected) == len(alone) - len(kept)
+    assert items[3].links["self"].href == session(3)["_links"]["self"]["href"]
 
 
 @given(SESSIONS, st.dictionaries(st.text(max_size=8), st.one_of(st.none(), st.integers(), st.just([1]))))
@@ -308,11 +335,8 @@ def test_json_cut_short_is_a_payload_error_that_may_pass(length: int) -> None:
 async def test_ten_thousand_items_leave_the_event_loop_responsive() -> None:
     """They are structured in slices, so a ticker beside them keeps ticking."""
     body = array(*(session(n) for n in range(10_000)))
-    longest = last = 0.0
     slices = 0
     for items, _ in decode.decode_listing(body, RestoreSession, "vbo1", None).slices():
-        now = time.perf_counter()
-        longest, last = max(longest, now - last if last else 0.0), now
         slices += 1
         assert len(items) <= decode.SLICE
         await asyncio.sleep(0)
