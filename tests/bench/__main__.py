@@ -20,6 +20,7 @@ from limits import machine, raise_file_limit
 from others import dead_servers, imports, server_memory
 from rounds import Table
 from stalls import stalls
+from streaming import streaming
 from targets import verdicts
 
 _DISTRIBUTIONS = (
@@ -31,6 +32,7 @@ _SECTIONS: dict[str, Callable[..., Table | list[Table]]] = {
     "decode": decoding,
     "sessions": kept_memory,
     "stalls": stalls,
+    "streaming": streaming,
     "fanout": fanout,
     "memory": server_memory,
     "dead": dead_servers,

@@ -7,6 +7,7 @@ how many connections it has accepted. Knows three routes and no state: what it c
 import argparse
 import asyncio
 import json
+import re
 import socket
 import ssl
 import subprocess
@@ -38,10 +39,23 @@ def _response(status: str, content: bytes) -> bytes:
     return head.encode() + content
 
 
+_NUMBER = b"ffffffff-"
+
+
+def _numbered(sessions: list[dict[str, Any]]) -> bytes:
+    """A page of these sessions, whose ids begin with what stands for the page's number."""
+    for session in sessions:
+        session["id"] = _NUMBER.decode() + session["id"].partition("-")[2]
+        for name, link in session["_links"].items():
+            below = "" if name == "self" else "/organization" if name == "organization" else "/Events"
+            link["href"] = f"/v8/RestoreSessions/{session['id']}{below}"
+    return page(sessions)
+
+
 class Answers:
     """Whole responses by path, in lower case; made once."""
 
-    def __init__(self, items: int) -> None:
+    def __init__(self, items: int, pages: int = 0) -> None:
         old, new = v4_sessions(items), v8_sessions(items)
         self.listings = {
             b"/v4/restoresessions": _response("200 OK", array(old)),
@@ -54,6 +68,10 @@ class Answers:
         self.denied = _response("401 Unauthorized", b"")
         self.unknown = _response("404 Not Found", b"")
         self.accepted = 0
+        self._items = items
+        self._pages = pages
+        """Pages that v8 listings have; 0: the one."""
+        self._pattern = _numbered(new) if pages else b""
 
     def to(self, head: bytes) -> bytes:
         """The response to a request of which `head` is everything before its body."""
@@ -63,9 +81,22 @@ class Answers:
             return self.grant
         if b"uthorization: Bearer " not in head and b"uthorization: bearer " not in head:
             return self.denied
+        if path == b"/v8/restoresessions" and self._pages:
+            found = re.search(rb"offset=(\d+)", query)
+            return self._page(int(found[1]) // self._items if found else 0)
         if b"offset=" in query and b"offset=0" not in query:
             return self.empty
         return self.listings.get(path, self.unknown)
+
+    def _page(self, number: int) -> bytes:
+        """The same sessions on each page, under other ids; nothing after the last one."""
+        if number >= self._pages:
+            return self.empty
+        content = self._pattern.replace(_NUMBER, b"%08x-" % number)
+        if number + 1 < self._pages:
+            following = f"/v8/RestoreSessions?offset={(number + 1) * self._items}&limit={self._items}"
+            content = content[:-2] + b',"next":{"href":"%b"}}}' % following.encode()
+        return _response("200 OK", content)
 
 
 class Connection(asyncio.Protocol):
@@ -129,7 +160,7 @@ async def _serve(options: argparse.Namespace, folder: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     context.set_alpn_protocols(["http/1.1"])
-    answers = Answers(options.items)
+    answers = Answers(options.items, options.pages)
     with ExitStack() as stack:
         told = {
             "ca": str(ca_file),
@@ -148,9 +179,23 @@ class Stub:
     """The program above as a context: a process that is there while it is needed."""
 
     def __init__(
-        self, *, plain: int = 0, tls: int = 0, silent: int = 0, items: int = 30, delay: float = 0.0
+        self,
+        *,
+        plain: int = 0,
+        tls: int = 0,
+        silent: int = 0,
+        items: int = 30,
+        pages: int = 0,
+        delay: float = 0.0,
     ) -> None:
-        wanted = {"plain": plain, "tls": tls, "silent": silent, "items": items, "delay": delay}
+        wanted = {
+            "plain": plain,
+            "tls": tls,
+            "silent": silent,
+            "items": items,
+            "pages": pages,
+            "delay": delay,
+        }
         self._arguments = [f"--{name}={value}" for name, value in wanted.items()]
         self.items = items
         """Sessions that each server has."""
@@ -201,7 +246,8 @@ class Stub:
 def main() -> None:
     """Serve until standard input ends."""
     parser = argparse.ArgumentParser()
-    for name, kind in {"plain": int, "tls": int, "silent": int, "items": int, "delay": float}.items():
+    kinds = {"plain": int, "tls": int, "silent": int, "items": int, "pages": int, "delay": float}
+    for name, kind in kinds.items():
         parser.add_argument(f"--{name}", type=kind, default=0)
     options = parser.parse_args()
     raise_file_limit()

@@ -1,4 +1,4 @@
-"""What was to be reached, and whether it is: ratios within one run, as `performance.md` has them.
+"""What was to be reached, and whether it is: ratios within one run.
 
 Knows the figures by name; measures nothing.
 """
