@@ -69,6 +69,11 @@ class Secret:
         raise TypeError(message)
 
 
+def _secret(value: SecretSource | Secret) -> Secret:
+    # What holds one already was copied, by attrs.evolve.
+    return value if isinstance(value, Secret) else Secret(value)
+
+
 def _username(value: str) -> str:
     if not value:
         message = "Password needs a user name such as 'DOMAIN\\user' or 'user@domain'"
@@ -82,7 +87,7 @@ class Password:
 
     username: str = field(converter=_username)
     """`DOMAIN\\user` or `user@domain`."""
-    password: Secret = field(converter=Secret)
+    password: Secret = field(converter=_secret)
     """A `str`, or an async callable that provides it."""
 
 
@@ -90,7 +95,7 @@ class Password:
 class Bearer:
     """A token that somebody else obtained; it cannot be renewed here."""
 
-    token: Secret = field(converter=Secret)
+    token: Secret = field(converter=_secret)
     """A `str`, or an async callable that provides it; asked again when a server refuses it."""
 
 
@@ -100,7 +105,7 @@ class Assertion:
 
     client_id: str
     """The application's ID; for operators, user ID and tenant ID as `userId.tenantId`."""
-    assertion: Secret = field(converter=Secret)
+    assertion: Secret = field(converter=_secret)
     """A `str`, or an async callable that provides it; assertions do not live long."""
     operator: bool = field(default=False, kw_only=True)
     """True for the grant of restore operators; since v6."""
@@ -164,6 +169,10 @@ def server_url(value: str | URL) -> URL:
 
     Raises: ConfigError where it can be none.
     """
+    given: object = value
+    if not isinstance(given, str | URL):
+        message = f"a server's URL is a str or a yarl.URL, not {type(given).__name__}"
+        raise ConfigError(message)
     text = str(value)
     if "@" in text.split("//", 1)[-1].split("/", 1)[0]:
         message = "a server's URL holds no user name or password: give them as Password(...)"
@@ -172,11 +181,13 @@ def server_url(value: str | URL) -> URL:
         message = f"{text!r} is no server URL: it has spaces, backslashes or control characters"
         raise ConfigError(message)
     if "://" not in text:
+        text = text.removeprefix("//")
         bare_ipv6 = text.count(":") > 1 and not text.startswith("[")
         text = f"https://[{text}]" if bare_ipv6 else f"https://{text}"
     try:
         url = URL(text)
-        port = url.explicit_port or DEFAULT_PORT
+        # The text of a URL leaves out the port that its scheme has anyway, such as 443.
+        port = (value if isinstance(value, URL) else url).explicit_port or DEFAULT_PORT
         host = url.host
     except ValueError as error:
         message = f"{text!r} is no server URL: {error}"
@@ -248,7 +259,7 @@ class Server:
     """What it is called in results and errors; the host, or host:port where the port is not 4443."""
     api_version: Literal["auto"] | ApiVersion = field(default="auto", converter=_api_version, kw_only=True)
     """"auto" finds the newest version that the server offers."""
-    tls: TLS = field(factory=TLS, kw_only=True)
+    tls: TLS = field(default=TLS(), kw_only=True)
     """Whom to trust."""
     allow_http: bool = field(default=False, kw_only=True)
     """True permits `http://`, where everybody on the way reads the password."""

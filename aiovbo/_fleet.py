@@ -89,6 +89,9 @@ class Fleet:
 
         Raises: ConfigError for settings that cannot work.
         """
+        if isinstance(servers, str):
+            message = f"servers are a list, such as [{servers!r}]: a text would be taken letter by letter"
+            raise ConfigError(message)
         options = Options(
             deadline=deadline,
             connect_timeout=connect_timeout,

@@ -1,0 +1,69 @@
+"""Servers and credentials as they are written: what is filled in, and what is refused at once."""
+
+from typing import Any
+
+import attrs
+import pytest
+from yarl import URL
+
+from aiovbo import TLS, Assertion, Bearer, ConfigError, Fleet, Password, Server
+
+LOGIN = Password("u", "p")
+
+
+@pytest.mark.parametrize(
+    ("written", "meant", "name"),
+    [
+        ("vbo1", "https://vbo1:4443", "vbo1"),
+        ("vbo1:9419", "https://vbo1:9419", "vbo1:9419"),
+        ("https://10.0.0.7", "https://10.0.0.7:4443", "10.0.0.7"),
+        ("https://vbo1:443", "https://vbo1:443", "vbo1:443"),
+        ("proxy/vbo1/", "https://proxy:4443/vbo1", "proxy"),
+        ("//vbo1", "https://vbo1:4443", "vbo1"),
+        ("::1", "https://[::1]:4443", "[::1]"),
+        ("[::1]:9419", "https://[::1]:9419", "[::1]:9419"),
+    ],
+)
+def test_what_an_address_leaves_out_is_filled_in(written: str, meant: str, name: str) -> None:
+    """Scheme, port and name; a port that is the scheme's own is kept like any other, in copies too."""
+    servers = [Server(written, LOGIN)]
+    if "//" in written:
+        servers.append(Server(URL(written), LOGIN))
+    servers.append(attrs.evolve(servers[0], api_version="v6"))
+    for server in servers:
+        assert (server.url.scheme, server.url.raw_authority, server.url.path) == (
+            "https",
+            URL(meant).raw_authority,
+            URL(meant).path,
+        )
+        assert server.name == name
+
+
+@pytest.mark.parametrize(
+    "written", ["", "https://", "ftp://vbo1", "vbo1:port", "vbo1/v6", "vbo1?x=1", "vb o1", None, 5, b"vbo1"]
+)
+def test_what_is_no_address_of_a_server_is_refused(written: Any) -> None:
+    """At once, not when the first request fails."""
+    with pytest.raises(ConfigError, match=r"URL|version"):
+        Server(written, LOGIN)
+
+
+def test_a_plain_address_must_be_allowed() -> None:
+    """Everybody on the way would read the password."""
+    with pytest.raises(ConfigError, match="allow_http=True"):
+        Server("http://vbo1", LOGIN)
+    assert Server("http://vbo1", LOGIN, allow_http=True).url.port == 4443
+
+
+def test_one_address_is_no_list_of_addresses() -> None:
+    """It would be taken letter by letter, and the password sent to hosts called v, b, o and 1."""
+    with pytest.raises(ConfigError, match=r"\['vbo1'\]"):
+        Fleet("vbo1", LOGIN)
+
+
+@pytest.mark.parametrize("login", [LOGIN, Bearer("t"), Assertion("app", "jwt")])
+def test_credentials_are_values_that_can_be_copied(login: Password | Bearer | Assertion) -> None:
+    """Equal and hashable; a copy with another field keeps the secret."""
+    assert attrs.evolve(login) == login
+    assert hash(attrs.evolve(login)) == hash(login)
+    assert Server("vbo1", login) == Server("vbo1", login, tls=TLS())
