@@ -90,6 +90,7 @@ class Client:
         )
         guard = LockoutGuard(1, [server], logon_cooldown, options.clock)
         self._bind(server, options, HttpPool(options, [server], http), guard)
+        self._closes_pool = True
 
     @classmethod
     def of_fleet(cls, server: Server, options: Options, pool: HttpPool, guard: LockoutGuard) -> Self:
@@ -103,6 +104,7 @@ class Client:
         """Where and how it is asked."""
         self._options = options
         self._pool = pool
+        self._closes_pool = False
         self._requester = Requester(server, options, pool, guard)
         self._fetches: SharedCalls[Any] = SharedCalls()
 
@@ -146,7 +148,12 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Log out where the API can, end what is under way, let go of every connection; safe to repeat."""
+        """Log out where the API can, end what is under way, let go of every connection; safe to repeat.
+
+        A fleet's client is closed by its fleet, and by nobody else.
+        """
+        if not self._closes_pool:
+            return
         try:
             await self.log_out()
         finally:

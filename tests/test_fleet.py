@@ -213,6 +213,18 @@ async def test_a_slow_consumer_is_not_buried() -> None:
         assert len(rest) == 159
 
 
+async def test_a_fleets_client_is_not_closed_by_whoever_borrows_it() -> None:
+    """Its block, or closing it, ends nothing: the HTTP session and the token are the fleet's."""
+    async with BackupFleet(2, sessions=4) as backups, Fleet(servers_of(backups)) as fleet:
+        async with fleet[next(iter(fleet))] as client:
+            assert len(await client.restore_sessions()) == 4
+        await client.aclose()
+        assert len((await fleet.restore_sessions()).items) == 8
+        assert [backup.logons for backup in backups] == [1, 1]
+    with pytest.raises(ClosedError):
+        await client.restore_sessions()
+
+
 async def test_map_takes_coroutines_queries_and_iterables() -> None:
     """Whatever a function gives for one server, the fleet gives for all."""
     async with BackupFleet(3, sessions=4) as backups, Fleet(servers_of(backups)) as fleet:
