@@ -74,7 +74,7 @@ async def fetch_certificate(server: Server | URL | str, *, timeout: float = 10.0
         failure = ServerTimeoutError(f"no TLS handshake within {timeout:g} s", phase="connect", hint=hint)
     except socket.gaierror:
         hint = "Is the name right, and does this machine's name server know it?"
-        failure = UnreachableError("its name cannot be resolved", phase="dns", hint=hint)
+        failure = UnreachableError(f"the name {url.host} cannot be resolved", phase="dns", hint=hint)
     except PayloadError as error:
         failure = copy(error)
     except OSError as error:

@@ -301,9 +301,10 @@ def translate(  # noqa: C901, PLR0911, PLR0912  # a table, one line of thought p
             return ServerTimeoutError("no connection in time", phase="connect", hint=IS_IT_UP)
         case aiohttp.ClientConnectorDNSError():
             hint = "Is the name right, and does this machine's name server know it?"
-            return UnreachableError("its name cannot be resolved", phase="dns", hint=hint)
+            what = f"the name {printable(error.host)} cannot be resolved"
+            return UnreachableError(what, phase="dns", hint=hint)
         case aiohttp.ClientConnectorError():
-            return _unreachable(error.os_error)
+            return _unreachable(error.os_error, phase)
         case aiohttp.ServerDisconnectedError():
             hint = "The server, or a proxy before it, hung up: try again."
             what = "the connection was closed without an answer"
@@ -330,10 +331,10 @@ def translate(  # noqa: C901, PLR0911, PLR0912  # a table, one line of thought p
 
 def handshake_failure(error: OSError) -> UnreachableError:
     """Our error for an OSError on the way to a TLS connection."""
-    return tls_error(error) if isinstance(error, ssl.SSLError) else _unreachable(error)
+    return tls_error(error) if isinstance(error, ssl.SSLError) else _unreachable(error, "tls")
 
 
-def _unreachable(error: OSError) -> UnreachableError:
+def _unreachable(error: OSError, phase: Phase) -> UnreachableError:
     # A connection attempt over several addresses carries its cause in its text only.
     words = error.strerror or str(error)
     if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -345,6 +346,13 @@ def _unreachable(error: OSError) -> UnreachableError:
     if error.errno == errno.ECONNREFUSED or "refused" in words:
         hint = "Does the Veeam Backup for Microsoft 365 REST API service run, and on this port?"
         return UnreachableError("the connection was refused", phase="connect", hint=hint)
+    if phase == "tls" and isinstance(error, ConnectionResetError):
+        hint = (
+            "Is this the right port? The server may refuse our versions of TLS, or ask for a certificate "
+            "of ours: TLS(client_cert=..., client_key=...)."
+        )
+        what = "the connection was cut off during the TLS handshake"
+        return UnreachableError(what, phase="tls", hint=hint)
     hint = "Is the server up, and is there a route to it?"
     return UnreachableError(f"no connection: {printable(words)}", phase="connect", hint=hint)
 

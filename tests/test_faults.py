@@ -58,10 +58,11 @@ async def error_behind(script: Script, **limits: object) -> ServerError:
 
 
 async def test_a_name_that_does_not_resolve() -> None:
-    """Said as such, with the phase."""
+    """Said as such, with the name, which need not be the server's in the fleet, and with the phase."""
     error = await error_of(at("http://nobody.invalid:4443"), deadline=5.0, connect_timeout=5.0)
     assert isinstance(error, UnreachableError)
     assert error.phase == "dns"
+    assert "nobody.invalid" in error.what
 
 
 async def test_a_refused_connection() -> None:

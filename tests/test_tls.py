@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from backups import beside_a_healthy_server
 from harness import closed_port, tls
-from harness.raw import RawServer, send, stall, vbo_routes
+from harness.raw import RawServer, Step, fin, rst, send, stall, vbo_routes
 
 from aiovbo import (
     TLS,
@@ -146,6 +146,18 @@ async def test_a_handshake_that_stalls_ends_with_the_connect_timeout() -> None:
                 await fleet["bad"].restore_sessions()
         assert caught.value.phase == "tls"
         assert caught.value.elapsed < 0.7
+
+
+@pytest.mark.parametrize("how", [fin, rst])
+async def test_a_handshake_that_is_cut_off_says_what_the_server_may_want(how: Callable[[], Step]) -> None:
+    """Many servers hang up where others would say which certificate or version of TLS they miss."""
+    async with RawServer([how()]) as raw:
+        server = Server(raw.url.replace("http:", "https:"), Password("u", "p"), name="bad")
+        async with beside_a_healthy_server(server) as fleet:
+            with pytest.raises(UnreachableError, match=r"TLS handshake.*client_cert=") as caught:
+                await fleet["bad"].restore_sessions()
+    assert caught.value.phase == "tls"
+    assert caught.value.retryable
 
 
 async def test_a_plain_answer_to_a_handshake_is_no_tls() -> None:
