@@ -61,6 +61,8 @@ class Logon:
         self._renewal: Grant | None = None
         self._refusal: AuthenticationError | None = None
         self._refused_at = 0.0
+        self.spoken: Sealed[dict[str, str]] = Sealed({})
+        """The secrets that the server was told last, by which it may be caught repeating them."""
 
     async def token(self) -> Token:
         """A token that is good now.
@@ -105,7 +107,7 @@ class Logon:
             if reply.status not in VERDICTS:
                 return self._take(reply)
             log.info("the refresh token was refused, logging on anew")
-        form = await _form(credentials)
+        form = self.spoken = await _form(credentials)
         reply = await self._guard.logon(
             self._server, credentials, lambda: self._post(form), self._sign_of_life
         )
@@ -117,6 +119,7 @@ class Logon:
                 newer = form
             if newer == form:
                 self._refuse(reply)
+            self.spoken = newer
             reply = await self._post(newer)
             if reply.status in VERDICTS:
                 self._refuse(reply)

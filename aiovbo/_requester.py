@@ -221,7 +221,7 @@ class Requester:
             date = reply.headers.get("Date")
             if date is not None:
                 self._skew = partial(seconds_ahead, date, self._clock.now())
-            return without_echo(reply, headers), token
+            return without_echo(reply, headers, self._logon.spoken), token
         self.is_out_of_reach = isinstance(failure, UnreachableError)
         if request.logged_on and token is None:
             self.at(self._token_url(), failure, "POST")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from itertools import product
 from typing import Generic, Literal, NoReturn, TypeVar, cast
 from urllib.parse import quote, quote_plus, urlencode
 from uuid import UUID
@@ -348,13 +349,13 @@ _SECRET_FIELDS = ("Authorization", "password", "assertion", "refresh_token")
 _SHORTEST_SECRET = 4
 
 
-def without_echo(reply: Reply, sent: Sealed[dict[str, str]]) -> Reply:
+def without_echo(reply: Reply, *sent: Sealed[dict[str, str]]) -> Reply:
     """The answer without the secrets that were sent: servers and proxies quote what they refuse."""
     if reply.status < 400:  # noqa: PLR2004  # no error, and nobody's error text
         return reply
     body = reply.body
-    for name in _SECRET_FIELDS:
-        secret = sent.content.get(name, "").removeprefix("Bearer ")
+    for one, name in product(sent, _SECRET_FIELDS):
+        secret = one.content.get(name, "").removeprefix("Bearer ")
         if len(secret) >= _SHORTEST_SECRET:
             in_json = json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
             for written in (secret, *in_json, quote(secret, safe=""), quote_plus(secret)):

@@ -102,7 +102,7 @@ async def test_no_error_shows_a_secret(answer: object, where: str) -> None:
 
 @pytest.mark.parametrize("written", [str, quote, quote_plus])
 async def test_a_server_that_quotes_what_it_was_sent_is_not_quoted(written: Callable[[str], str]) -> None:
-    """Neither the password in the refusal of a logon, nor the token in that of a listing."""
+    """Neither the password in the refusal of a logon or a listing, nor the token in that of a listing."""
     canary = Canary()
     password, token = canary.secret("password"), canary.watch("token-0123456789abcdef")
 
@@ -115,7 +115,7 @@ async def test_a_server_that_quotes_what_it_was_sent_is_not_quoted(written: Call
         await connection.send(http(403, body.encode()))
 
     with canary.listening():
-        for routes in ({"token": quote_password}, {"sessions": quote_token}):
+        for routes in ({"token": quote_password}, {"sessions": quote_password}, {"sessions": quote_token}):
             async with RawServer(vbo_routes(access_token=token, **routes)) as raw:
                 login = Password("u", password)
                 server = Server(raw.url, login, allow_http=True, api_version="v4")
