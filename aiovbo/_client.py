@@ -38,7 +38,7 @@ from aiovbo._wire import (
     stop_request,
     url_for,
 )
-from aiovbo.errors import LinkError, PayloadError, ServerError, ServerTimeoutError
+from aiovbo.errors import ConfigError, LinkError, PayloadError, ServerError, ServerTimeoutError
 from aiovbo.models import (
     JobSession,
     Organization,
@@ -76,6 +76,9 @@ class Client:
         clock: Clock | None = None,
     ) -> None:
         """A client of its own; see `Options` for the limits, `http` lends it a session."""
+        if not isinstance(server, Server):
+            message = f"a client takes a Server('vbo1', Password(...)), not {type(server).__name__}"
+            raise ConfigError(message)
         options = Options(
             deadline=deadline,
             connect_timeout=connect_timeout,

@@ -212,7 +212,8 @@ def _api_version(value: Literal["auto"] | ApiVersion) -> Literal["auto"] | ApiVe
 
 
 def _name(value: str | None) -> str:
-    if value is not None and (not value or not value.isprintable()):
+    given: object = value
+    if given is not None and not (isinstance(given, str) and given and given.isprintable()):
         message = f"a server's name is a line of text, not {value!r}"
         raise ConfigError(message)
     return value or ""
@@ -269,6 +270,9 @@ class Server:
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.credentials, Credentials):
             message = f"{self.url}: credentials are a Password, a Bearer or an Assertion"
+            raise ConfigError(message)
+        if not isinstance(self.tls, TLS):
+            message = f"{self.url}: tls is a TLS, such as TLS(ca_file=...), not {type(self.tls).__name__}"
             raise ConfigError(message)
         if self.url.scheme == "http" and not self.allow_http:
             message = (

@@ -90,8 +90,7 @@ class Fleet:
         Raises: ConfigError for settings that cannot work.
         """
         if isinstance(servers, str):
-            message = f"servers are a list, such as [{servers!r}]: a text would be taken letter by letter"
-            raise ConfigError(message)
+            raise ConfigError("servers are a list, also of one: a text would be taken letter by letter")
         options = Options(
             deadline=deadline,
             connect_timeout=connect_timeout,
@@ -104,8 +103,9 @@ class Fleet:
             observer=observer,
             clock=clock or Clock(),
         )
-        for name, value in (("concurrency", concurrency), ("lockout_guard", lockout_guard)):
-            if value < 1:
+        counts: dict[str, object] = {"concurrency": concurrency, "lockout_guard": lockout_guard}
+        for name, value in counts.items():
+            if not isinstance(value, int) or value < 1:
                 message = f"{name} is a whole number of at least 1, not {value!r}"
                 raise ConfigError(message)
         members = [_server(entry, credentials, tls) for entry in servers]

@@ -1,12 +1,13 @@
 """Servers and credentials as they are written: what is filled in, and what is refused at once."""
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 import pytest
 from yarl import URL
 
-from aiovbo import TLS, Assertion, Bearer, ConfigError, Fleet, Password, Server
+from aiovbo import TLS, Assertion, Bearer, Client, ConfigError, Fleet, Password, Server
 
 LOGIN = Password("u", "p")
 
@@ -57,8 +58,29 @@ def test_a_plain_address_must_be_allowed() -> None:
 
 def test_one_address_is_no_list_of_addresses() -> None:
     """It would be taken letter by letter, and the password sent to hosts called v, b, o and 1."""
-    with pytest.raises(ConfigError, match=r"\['vbo1'\]"):
-        Fleet("vbo1", LOGIN)
+    with pytest.raises(ConfigError, match="letter by letter") as caught:
+        Fleet("u:secret@vbo1", LOGIN)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Client("u:secret@vbo1"),  # type: ignore[arg-type]  # the point
+        lambda: Server("vbo1", "secret"),  # type: ignore[arg-type]
+        lambda: Server("vbo1", LOGIN, tls=None),  # type: ignore[arg-type]
+        lambda: Server("vbo1", LOGIN, name=5),  # type: ignore[arg-type]
+        lambda: Server("vbo1", LOGIN, api_version="v9"),  # type: ignore[arg-type]
+        lambda: Fleet(["vbo1"], LOGIN, concurrency=1.5),  # type: ignore[arg-type]
+        lambda: Fleet(["vbo1"], LOGIN, lockout_guard=0),
+        lambda: Fleet(["vbo1"], LOGIN, deadline=0),
+    ],
+)
+def test_what_cannot_work_is_refused_when_it_is_written(make: Callable[[], object]) -> None:
+    """Not in the midst of the first query, by an AttributeError."""
+    with pytest.raises(ConfigError) as caught:
+        make()
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("login", [LOGIN, Bearer("t"), Assertion("app", "jwt")])
