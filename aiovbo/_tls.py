@@ -86,10 +86,13 @@ _BY_SSL_REASON: dict[str, TlsReason] = {
 _HINTS: dict[TlsReason, str] = {
     "untrusted": (
         "If this is the server's own certificate, trust it: TLS(ca_file=...) with its authority, "
-        "or TLS(pin='sha256:...') with its fingerprint."
+        "or TLS(pin='sha256:...') with its fingerprint, which `aiovbo pin` shows."
     ),
     "expired": "Renew the server's certificate; check this machine's clock too.",
-    "hostname": ("Use a name that stands in the certificate, or TLS(pin='sha256:...') with its fingerprint."),
+    "hostname": (
+        "Use a name that stands in the certificate, or TLS(pin='sha256:...') with its fingerprint, "
+        "which `aiovbo pin` shows."
+    ),
     "pin": "If the certificate was renewed, pin the new fingerprint; if not, find out who answers.",
     "protocol": "The server offers only versions or ciphers of TLS that are refused here: update it.",
     "client_cert": "The server asks for a certificate of ours: TLS(client_cert=..., client_key=...).",

@@ -35,7 +35,7 @@ def trusting_the_good() -> TLS:
 
 REFUSED = {
     "other_ca": ("untrusted", "ca_file"),
-    "self_signed": ("untrusted", "pin"),
+    "self_signed": ("untrusted", "aiovbo pin"),
     "incomplete_chain": ("untrusted", "ca_file"),
     "expired": ("expired", "clock"),
     "not_yet_valid": ("expired", "clock"),
