@@ -1,6 +1,7 @@
 """What a command leaves open once and for all, before anything is compared."""
 
 import asyncio
+import os
 
 import pytest
 
@@ -17,3 +18,5 @@ def signals_ready() -> None:
 def no_width_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs the tests may have said how wide his terminal is."""
     monkeypatch.delenv("COLUMNS", raising=False)
+    # readline, which pytest imports, sets it for processes of ours, where os.environ does not see it.
+    os.unsetenv("COLUMNS")
