@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import socket
 import ssl
+import time
 from copy import copy
 from datetime import datetime
 
@@ -65,6 +66,7 @@ async def fetch_certificate(server: Server | URL | str, *, timeout: float = 10.0
         message = f"{url} has no certificate: it is not https"
         raise ConfigError(message)
     name = server.name if isinstance(server, Server) else f"{url.host_subcomponent}:{url.port}"
+    began = time.monotonic()
     failure: ServerError
     try:
         async with asyncio.timeout(timeout):
@@ -80,6 +82,7 @@ async def fetch_certificate(server: Server | URL | str, *, timeout: float = 10.0
     except OSError as error:
         failure = handshake_failure(error)
     failure.server, failure.operation, failure.attempts = name, "TLS handshake", 1
+    failure.elapsed = time.monotonic() - began
     raise failure
 
 

@@ -29,21 +29,21 @@ app = App(
     result_action="return_value",
 )
 _COMMANDS = {
-    "check": ("_check:check", "How each server does: name, TCP, TLS, version, logon, clock, sessions."),
-    "sessions": ("_sessions:sessions", "The restore sessions of all servers."),
-    "show": ("_show:show", "One restore session, with its events and statistics."),
-    "watch": ("_watch:watch", "Every change of every server, as it is noticed."),
-    "stop": ("_show:stop", "Stop a restore session; asks first."),
-    "timeline": ("_sessions:timeline", "Who restored what when, as bars over time."),
-    "pin": ("_pin:pin", "A server's certificate, and the line that makes an inventory trust it."),
-    "schema": ("_pin:schema", "The JSON schema of an inventory, for editors."),
-    "demo": ("_demo:demo", "Ask fifteen embedded servers, three of them broken (about 5 s)."),
+    "check": "How each server does: name, TCP, TLS, version, logon, clock, sessions.",
+    "sessions": "The restore sessions of all servers.",
+    "timeline": "Who restored what when, as bars over time.",
+    "watch": "Every change of every server, as it is noticed.",
+    "show": "One restore session, with its events and statistics.",
+    "stop": "Stop a restore session; asks first.",
+    "pin": "A server's certificate, and the line that makes an inventory trust it.",
+    "schema": "The JSON schema of an inventory, for editors.",
+    "demo": "Ask fifteen embedded servers, three of them broken (about 5 s).",
 }
-for _name, (_place, _help) in _COMMANDS.items():
-    app.command(f"aiovbo._cli.{_place}", name=_name, help=_help)
+for _number, (_name, _help) in enumerate(_COMMANDS.items()):
+    app.command(f"aiovbo._cli._commands:{_name}", name=_name, help=_help, sort_key=_number)
 
 
-@app.command
+@app.command(sort_key=len(_COMMANDS))
 def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="Which shell.")]) -> int:
     """The script that completes commands and options in a shell: `eval "$(aiovbo completion bash)"`."""
     sys.stdout.write(app.generate_completion(shell=shell) + "\n")
@@ -64,6 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VboError as error:
         # What servers had to say is the command's own affair; this is about what was asked for.
         for line in str(error).splitlines():
-            complaints.print(f"aiovbo: {line}", markup=False, soft_wrap=True)
+            complaints.print(f"aiovbo: {line}", markup=False, soft_wrap=not complaints.is_terminal)
         return USAGE
     return status if isinstance(status, int) else 0

@@ -12,8 +12,19 @@ from datetime import timedelta
 from attrs import define, field
 from rich.text import Text
 
-from aiovbo import Client, Fleet, LogonFinished, ServerError, Signal, fetch_certificate
-from aiovbo._cli._selection import Selection
+from aiovbo import (
+    AuthenticationError,
+    Client,
+    Fleet,
+    LogonFinished,
+    ServerError,
+    Signal,
+    SkippedError,
+    TlsError,
+    fetch_certificate,
+)
+from aiovbo._cli._options import Selection
+from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._terminal import (
     INTERRUPTED,
     cell,
@@ -26,7 +37,6 @@ from aiovbo._cli._terminal import (
 )
 
 _STEPS = ("name", "TCP", "TLS", "version", "logon", "sessions")
-_NOBODY = Selection()
 _DAY = timedelta(days=1)
 _FAILED = "failed"
 _MUCH_SKEW = 60
@@ -46,7 +56,7 @@ class _Check:
     error: ServerError | None = None
 
 
-def check(which: Selection = _NOBODY) -> int:
+def check(which: Selection) -> int:
     """How each server does: name, TCP, TLS, version, logon, clock, sessions of the last day."""
     logons: dict[str, float] = {}
 
@@ -54,7 +64,7 @@ def check(which: Selection = _NOBODY) -> int:
         if isinstance(signal, LogonFinished):
             logons[signal.server] = signal.seconds
 
-    fleet = which.open(observer=observe)
+    fleet = fleet_of(which, observer=observe)
     return run(_check(fleet, logons))
 
 
@@ -80,17 +90,30 @@ async def _steps(client: Client, logons: dict[str, float]) -> _Check:
             # Why they fail is said better by the request that fails of it.
             await _timed(found, "name", _resolve(client))
             await _timed(found, "TCP", _connect(client))
-        await _timed(found, "TLS", _shake_hands(client, found))
+            if client.server.url.scheme == "https":
+                await _timed(found, "TLS", _shake_hands(client, found))
         found.said["version"] = await client.fetch_api_version()
         await _timed(found, "sessions", _ask(client))
     except ServerError as error:
         found.error = error
+        _blame(found, error)
     if client.name in logons:
         found.seconds["logon"] = logons[client.name]
         if "sessions" in found.seconds:
             found.seconds["sessions"] -= logons[client.name]
     found.skew = client.clock_skew
     return found
+
+
+def _blame(found: _Check, error: ServerError) -> None:
+    """Let the step show as failed that did; several of them are one request."""
+    if isinstance(error, TlsError):
+        found.said["TLS"] = _FAILED
+    elif isinstance(error, AuthenticationError | SkippedError):
+        found.said["logon"] = _FAILED
+        found.said.pop("sessions", None)
+    elif _FAILED not in found.said.values():
+        found.said["version"] = _FAILED
 
 
 async def _timed(found: _Check, step: str, work: Awaitable[str]) -> None:
@@ -121,8 +144,8 @@ async def _connect(client: Client) -> str:
 
 async def _shake_hands(client: Client, found: _Check) -> str:
     """Whether it is trusted is for the first request to say; what it shows is what a pin is made of."""
-    if client.server.url.scheme == "https":
-        found.pin = (await fetch_certificate(client.server)).pin.removeprefix("sha256:")
+    shown = await fetch_certificate(client.server, timeout=client.patience)
+    found.pin = shown.pin.removeprefix("sha256:")
     return ""
 
 
@@ -137,7 +160,7 @@ def _print(checks: list[_Check]) -> None:
             cell(found.server, "red" if found.error else ""),
             *(_step(found, step) for step in _STEPS[:3]),
             cell(f"{found.pin[:12]}…" if found.pin else None, "dim"),
-            cell(found.said.get("version")),
+            cell(found.said.get("version"), "red" if found.said.get("version") == _FAILED else ""),
             _step(found, "logon"),
             _clock(found.skew),
             _step(found, "sessions"),

@@ -8,9 +8,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
 
-from cyclopts import Parameter
 from rich.text import Text
 
 from aiovbo import TLS, Answer, Client, Fleet, Password, Server
@@ -24,7 +22,7 @@ DAY = timedelta(days=1)
 _LATELY = timedelta(minutes=12)
 
 
-def demo(*, seed: Annotated[int, Parameter(help="Picks what was restored.")] = 1) -> int:
+def demo(seed: int) -> int:
     """Ask fifteen embedded backup servers, three of them broken, for the restore sessions of the last day.
 
     One refuses connections, one never answers, one refuses the password; the others do not notice.

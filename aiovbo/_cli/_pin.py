@@ -5,9 +5,7 @@ Knows certificates as they are shown, and the line of an inventory. Trusts nobod
 
 import json
 import sys
-from typing import Annotated
 
-from cyclopts import Parameter
 from rich.text import Text
 
 from aiovbo import fetch_certificate
@@ -15,7 +13,7 @@ from aiovbo._cli._terminal import OK, console, plain_table, run
 from aiovbo.errors import printable
 
 
-def pin(url: Annotated[str, Parameter(help="The server's address, such as vbo1.tech.local.")]) -> int:
+def pin(url: str) -> int:
     """A server's certificate, and the line that makes an inventory trust it and no other.
 
     Whoever answers now shows what he likes: compare the fingerprint with the one on the server itself.

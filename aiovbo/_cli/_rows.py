@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import frozen
 from rich.table import Table
+from rich.text import Text
 
 from aiovbo import (
     Client,
@@ -26,6 +27,13 @@ _COLOURS = {
     RestoreSessionResult.WARNING: "yellow",
     RestoreSessionResult.FAILED: "red",
 }
+_TITLES = ("server", "organization", "type", "state", "result", "initiated by", "start", "took")
+_BESIDE_IDS = ("server", "type", "outcome", "start")
+"""What there is room for beside ids where a terminal is narrow."""
+_WIDE = 110
+"""Columns from which on there is room beside ids for everything."""
+_LEAST = {"server": 6, "organization": 8, "initiated by": 8}
+"""Columns that may be cut, and down to what."""
 
 
 @frozen
@@ -72,31 +80,41 @@ def newest_first(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: row.session.creation_time, reverse=True)
 
 
-def table_of(rows: Sequence[Row], now: datetime, *, ids: bool = False) -> Table:
-    """The rows, as wide as they need to be, or as the terminal is."""
-    table = plain_table(
-        ("server", 6), ("organization", 8), "type", "state", "result", ("initiated by", 8), "start"
-    )
-    table.add_column(cell("took", "dim"), justify="right", no_wrap=True)
-    if ids:
-        table.add_column(cell("id", "dim"), no_wrap=True)
+def table_of(rows: Sequence[Row], now: datetime, *, ids_within: int | None = None) -> Table:
+    """The rows, as wide as they need to be, or as the terminal is.
+
+    With ids, if it is said in how many columns: an id is never cut, rather who and for whom is left out.
+    """
+    titles = _TITLES
+    if ids_within is not None:
+        titles = ("id", *(_TITLES if ids_within >= _WIDE else _BESIDE_IDS))
+    table = plain_table(*((title, _LEAST[title]) if title in _LEAST else title for title in titles))
+    if titles[-1] == "took":
+        table.columns[-1].justify = "right"
     for row in rows:
-        session = row.session
-        running = session.state is not RestoreSessionState.STOPPED
-        # What a running session shows as its result is no outcome yet.
-        result = None if running else session.result
-        table.add_row(
-            cell(session.server),
-            cell(row.organization),
-            cell(session.type),
-            cell(session.state, "cyan" if running else ""),
-            cell(result, _COLOURS.get(result, "") if result else ""),
-            cell(session.initiated_by),
-            cell(when(session.creation_time, now)),
-            cell(duration((session.end_time or now) - session.creation_time)),
-            *([cell(session.id)] if ids else []),
-        )
+        cells = _cells(row, now)
+        table.add_row(*(cells[title] for title in titles))
     return table
+
+
+def _cells(row: Row, now: datetime) -> dict[str, Text]:
+    session = row.session
+    running = session.state is not RestoreSessionState.STOPPED
+    # What a running session shows as its result is no outcome yet.
+    result = None if running else session.result
+    colour = _COLOURS.get(result, "") if result else ""
+    return {
+        "id": cell(session.id),
+        "server": cell(session.server),
+        "organization": cell(row.organization),
+        "type": cell(session.type),
+        "state": cell(session.state, "cyan" if running else ""),
+        "result": cell(result, colour),
+        "outcome": cell(session.state if running else result, "cyan" if running else colour),
+        "initiated by": cell(session.initiated_by),
+        "start": cell(when(session.creation_time, now)),
+        "took": cell(duration((session.end_time or now) - session.creation_time)),
+    }
 
 
 def when(moment: datetime, now: datetime) -> str:
@@ -108,6 +126,9 @@ def when(moment: datetime, now: datetime) -> str:
 
 
 def duration(took: timedelta) -> str:
-    """Hours and minutes."""
-    hours, minutes = divmod(round(took.total_seconds() / 60), 60)
+    """Hours and minutes; seconds where it is less than one."""
+    seconds = round(took.total_seconds())
+    if abs(seconds) < 60:  # noqa: PLR2004  # a minute's
+        return f"{seconds}s"
+    hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours}h {minutes:02}m" if hours else f"{minutes}m"

@@ -6,80 +6,52 @@ Knows filters and forms of output; how a table looks is in `_rows`, how bars are
 import csv
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from attrs import field, frozen
-from cyclopts import Parameter
 from rich.text import Text
 
-from aiovbo import Answer, Client, Fleet
+from aiovbo import Answer, Client, Fleet, RestoreSessionResult, RestoreSessionState, RestoreSessionType
+from aiovbo._cli._options import Filter, Selection
 from aiovbo._cli._rows import Row, newest_first, rows_of, table_of
-from aiovbo._cli._selection import Selection, ago
-from aiovbo._cli._terminal import INTERRUPTED, collect, console, run, show_failures, status_of
+from aiovbo._cli._selection import fleet_of
+from aiovbo._cli._terminal import (
+    INTERRUPTED,
+    collect,
+    complain,
+    console,
+    counted,
+    run,
+    show_failures,
+    status_of,
+)
 from aiovbo._cli._timeline import bars, svg
 from aiovbo.errors import printable
 
 Form = Literal["table", "json", "jsonl", "csv"]
 
-_DAY = timedelta(days=1)
 _COLUMNS = (
     "server", "id", "organization", "type", "state", "result", "creationTime", "endTime", "initiatedBy",
     "clientHost", "scopeName", "name", "reason", "details",
 )  # fmt: skip
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_NOBODY = Selection()
+_KNOWN: dict[str, Iterable[RestoreSessionState | RestoreSessionResult | RestoreSessionType]] = {
+    "state": RestoreSessionState,
+    "result": RestoreSessionResult,
+    "type": RestoreSessionType,
+}
+_PRODUCTS = {"exchange": "vex", "onedrive": "veod", "sharepoint": "vesp", "teams": "vet"}
+# Full-width ones too, which spreadsheets in East Asia take for the others.
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 
-def _several(text: str) -> Parameter:
-    return Parameter(help=f"{text}; repeatable, case does not matter.", negative="")
-
-
-@Parameter(name="*")
-@frozen(kw_only=True)
-class Filter:
-    """Which sessions are meant."""
-
-    since: Annotated[
-        datetime | timedelta, Parameter(help="Created since: 30m, 24h, 7d, or a date.", converter=ago)
-    ] = _DAY
-    """A point in time, or how long ago."""
-    state: Annotated[list[str], _several("Starting, Working, Stopping or Stopped")] = field(factory=list[str])
-    """States."""
-    result: Annotated[list[str], _several("Success, Warning or Failed")] = field(factory=list[str])
-    """Results."""
-    type: Annotated[list[str], _several("Vex, Veod, Vesp or Vet")] = field(factory=list[str])
-    """Types."""
-    organization: Annotated[str, Parameter(help="Part of the organization's name.")] = ""
-    """A text."""
-
-    def fits(self, row: Row) -> bool:
-        """Whether a session is meant."""
-        session = row.session
-        wanted = ((self.state, session.state), (self.result, session.result), (self.type, session.type))
-        return self.organization.casefold() in row.organization.casefold() and all(
-            not texts or str(value or "").casefold() in {text.casefold() for text in texts}
-            for texts, value in wanted
-        )
-
-
-_EVERYTHING = Filter()
-
-
-def sessions(
-    which: Selection = _NOBODY,
-    filters: Filter = _EVERYTHING,
-    *,
-    output: Annotated[Form, Parameter(help="How to print them.")] = "table",
-    ids: Annotated[bool, Parameter(help="Ids in the table too, for `show` and `stop`.", negative="")] = False,
-) -> int:
+def sessions(which: Selection, filters: Filter, output: Form, *, ids: bool) -> int:
     """The restore sessions of all servers.
 
     What a server does not say is empty. Servers that failed are told on standard error.
     """
-    fleet = which.open()
+    fleet = fleet_of(which)
     return run(_sessions(fleet, filters, output, ids=ids))
 
 
@@ -88,17 +60,26 @@ async def _sessions(fleet: Fleet, filters: Filter, output: Form, *, ids: bool) -
     rows = newest_first(row for answer in answers for rows in answer.items for row in rows)
     match output:
         case "table":
-            console().print(table_of(rows, datetime.now(UTC), ids=ids))
-            console(stderr=True).print(Text(f"\n{len(rows)} sessions of {len(fleet)} servers", style="dim"))
+            out = console()
+            out.print(table_of(rows, datetime.now(UTC), ids_within=out.width if ids else None))
+            console(stderr=True).print(Text(f"\n{_figures(rows, answers)}", style="dim"))
         case "json":
             sys.stdout.write(json.dumps([row.to_dict() for row in rows], indent=2) + "\n")
         case "csv":
             _print_csv(rows)
         case "jsonl":
             """They were printed as they came."""
+    if not rows:
+        for doubt in _doubts(filters):
+            complain(doubt)
     errors = [answer.error for answer in answers if answer.error is not None]
     show_failures(errors, len(fleet), console(stderr=True))
     return status
+
+
+def _figures(rows: Sequence[Row], answers: Sequence[Answer[list[Row]]]) -> str:
+    good = sum(answer.error is None for answer in answers)
+    return f"{counted(len(rows), 'session')} of {counted(good, 'server')}, times in UTC"
 
 
 async def _ask(
@@ -107,12 +88,38 @@ async def _ask(
     """The answers, all of them or what had come when somebody interrupted it, and the exit status."""
 
     async def fitting(client: Client) -> list[Row]:
-        return [row for row in await rows_of(client, started_after=filters.since) if filters.fits(row)]
+        return [row for row in await rows_of(client, started_after=filters.since) if _fits(row, filters)]
 
     async with fleet:
         answers, interrupted = await collect(fleet.map(fitting).answers(), list(fleet), each)
     failed = sum(answer.error is not None for answer in answers)
     return answers, INTERRUPTED if interrupted else status_of(failed, len(fleet))
+
+
+def _fits(row: Row, filters: Filter) -> bool:
+    return filters.organization.casefold() in row.organization.casefold() and all(
+        not texts or str(getattr(row.session, name) or "").casefold() in map(_meant, texts)
+        for name, texts in _wanted(filters).items()
+    )
+
+
+def _doubts(filters: Filter) -> list[str]:
+    """What is asked for that no server is known to have, a sentence each; it may be of a newer API."""
+    return [
+        f"no {name} is known as {text!r}: there are {', '.join(one.value for one in _KNOWN[name])}"
+        for name, texts in _wanted(filters).items()
+        for text in texts
+        if _meant(text) not in {one.value.casefold() for one in _KNOWN[name]}
+    ]
+
+
+def _wanted(filters: Filter) -> dict[str, list[str]]:
+    return {"state": filters.state, "result": filters.result, "type": filters.type}
+
+
+def _meant(text: str) -> str:
+    """As servers say it, in small letters: a product's name is as good as its sign."""
+    return _PRODUCTS.get(text.casefold(), text.casefold())
 
 
 # --------------------------------------------------------------------------------- forms of output
@@ -139,22 +146,17 @@ def _print_csv(rows: Sequence[Row]) -> None:
 
 def _harmless(value: object) -> str:
     """A cell that no spreadsheet takes for a formula, and no terminal for a command."""
-    text = "" if value is None else str(value)
-    guard = "'" if text.startswith(_FORMULA) else ""
-    return guard + printable(text, 10_000)
+    # What it begins with is looked at last: a control character before it is gone by then.
+    text = printable("" if value is None else str(value), 10_000)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 # ---------------------------------------------------------------------------------------- timeline
 
 
-def timeline(
-    which: Selection = _NOBODY,
-    filters: Filter = _EVERYTHING,
-    *,
-    svg: Annotated[Path | None, Parameter(help="Draw it into this file, in place of the terminal.")] = None,
-) -> int:
+def timeline(which: Selection, filters: Filter, svg: Path | None) -> int:
     """Who restored what when, as bars over time, server by server."""
-    fleet = which.open()
+    fleet = fleet_of(which)
     return run(_timeline(fleet, filters, svg))
 
 
@@ -164,11 +166,13 @@ async def _timeline(fleet: Fleet, filters: Filter, file: Path | None) -> int:
     now = datetime.now(UTC)
     begins = now - filters.since if isinstance(filters.since, timedelta) else filters.since
     found = [row.session for answer in answers for rows in answer.items for row in rows]
+    answered = {answer.server for answer in answers if answer.error is None}
+    silent = [name for name in names if name not in answered]
     if file is not None:
-        file.write_text(svg(found, names, begins, now), encoding="utf-8")  # noqa: ASYNC240  # nothing else runs
+        file.write_text(svg(found, names, begins, now, silent=silent), encoding="utf-8")  # noqa: ASYNC240  # nothing else runs
     else:
         out = console()
-        out.print(bars(found, names, begins, now, out.width))
+        out.print(bars(found, names, begins, now, out.width, silent=silent))
     errors = [answer.error for answer in answers if answer.error is not None]
     show_failures(errors, len(names), console(stderr=True))
     return status

@@ -7,15 +7,15 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, cast
+from typing import Any, cast
 from uuid import UUID
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from aiovbo import (
+    Answer,
     Client,
     ConfigError,
     Fleet,
@@ -24,8 +24,9 @@ from aiovbo import (
     RestoreSessionEvent,
     ServerError,
 )
+from aiovbo._cli._options import Selection
 from aiovbo._cli._rows import Row, duration, table_of, when
-from aiovbo._cli._selection import Selection
+from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._terminal import (
     INTERRUPTED,
     OK,
@@ -34,6 +35,7 @@ from aiovbo._cli._terminal import (
     collect,
     complain,
     console,
+    counted,
     plain_table,
     run,
     show_failures,
@@ -41,23 +43,17 @@ from aiovbo._cli._terminal import (
 )
 from aiovbo.errors import printable
 
-_Id = Annotated[UUID, Parameter(help="The session's id, as `aiovbo sessions --output csv` shows it.")]
-_NOBODY = Selection()
 _LONG = 2_000
+_UNKNOWN = datetime.max.replace(tzinfo=UTC)
 
 
-def show(session_id: _Id, which: Selection = _NOBODY) -> int:
+def show(session_id: UUID, which: Selection) -> int:
     """One restore session, with its events and, on v8, its statistics."""
-    fleet = which.open()
+    fleet = fleet_of(which)
     return run(_with_session(fleet, session_id, _show))
 
 
-def stop(
-    session_id: _Id,
-    which: Selection = _NOBODY,
-    *,
-    yes: Annotated[bool, Parameter(help="Do not ask first.", negative="")] = False,
-) -> int:
+def stop(session_id: UUID, which: Selection, *, yes: bool) -> int:
     """Stop a restore session; shows it and asks first."""
     if not yes and not sys.stdin.isatty():
         complain("nobody is there to ask whether to stop it: say --yes, if it is to be")
@@ -74,7 +70,7 @@ def stop(
         out.print(Text("It is told to stop."))
         return OK
 
-    fleet = which.open()
+    fleet = fleet_of(which)
     return run(_with_session(fleet, session_id, agreed))
 
 
@@ -90,7 +86,9 @@ async def _with_session(
             return None
 
     async with fleet:
-        answers, interrupted = await collect(fleet.map(found_on).answers(), list(fleet))
+        async with fleet.map(found_on) as query:
+            # Nobody waits for the other servers once it is found.
+            answers, interrupted = await collect(query.answers(), list(fleet), enough=_has_it)
         found = [session for answer in answers for session in answer.items if session is not None]
         if found:
             return await then(found[0], console())
@@ -99,9 +97,13 @@ async def _with_session(
         return INTERRUPTED
     show_failures(errors, len(fleet), console(stderr=True))
     unsure = ", except those that gave no answer" if errors else ""
-    message = f"none of {len(fleet)} servers has a session {session_id}{unsure}"
+    message = f"none of {counted(len(fleet), 'server')} has a session {session_id}{unsure}"
     complain(message)
     return status_of(len(errors), len(fleet)) or SOME_FAILED
+
+
+def _has_it(answer: Answer[RestoreSession | None]) -> bool:
+    return any(answer.items)
 
 
 async def _show(session: RestoreSession, out: Console) -> int:
@@ -148,7 +150,7 @@ def _facts(document: dict[str, Any], server: str = "") -> Table:
 def _event_table(events: list[RestoreSessionEvent]) -> Table:
     now = datetime.now(UTC)
     table = plain_table("start", "took", "type", "status", ("item", 8), ("what", 12))
-    for event in events:
+    for event in sorted(events, key=lambda event: event.start_time or _UNKNOWN):
         table.add_row(
             cell(event.start_time and when(event.start_time, now)),
             cell(event.duration and duration(event.duration)),

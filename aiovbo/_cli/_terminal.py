@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from aiovbo import Answer, ServerError, VboError
+from aiovbo import Answer, ServerError, TlsError, VboError
 from aiovbo.errors import printable
 
 T = TypeVar("T")
@@ -32,6 +32,7 @@ _LONGEST_LINE = 120
 """Columns beyond which sentences are hard to read."""
 
 _CELL_LIMIT = 60
+_FEW = 3
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -61,14 +62,26 @@ def show_failures(errors: Sequence[ServerError], asked: int, out: Console) -> No
     """Which servers gave no answer, why, and what to do."""
     if not errors:
         return
-    out.print(Text(f"\n{len(errors)} of {asked} servers gave no answer\n", style="bold"))
+    out.print(Text(f"\n{len(errors)} of {counted(asked, 'server')} gave no answer\n", style="bold"))
     for error in sorted(errors, key=lambda one: one.server):
         often = "once" if error.attempts == 1 else f"{error.attempts} times"
         out.print(Text(printable(error.server, _CELL_LIMIT), style="red"))
         said = f"{error.operation}: {error.what} (tried {often}, {error.elapsed:.1f} s)"
-        for text in (said, error.hint):
+        for text in (said, error.hint, _trust_of(error)):
             for line in textwrap.wrap(printable(text, 1000), min(out.width, _LONGEST_LINE) - 2):
                 out.print(Text(f"  {line}"))
+
+
+def _trust_of(error: ServerError) -> str:
+    """How the command line helps where a certificate is not trusted."""
+    if isinstance(error, TlsError) and error.reason in ("untrusted", "hostname", "pin"):
+        return "`aiovbo pin URL` shows the certificate, and the line of an inventory that trusts it."
+    return ""
+
+
+def counted(count: int, thing: str) -> str:
+    """So many things, in words."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def status_of(failed: int, asked: int) -> int:
@@ -82,22 +95,40 @@ async def collect(
     answers: AsyncIterator[Answer[T]],
     asked: Collection[str],
     each: Callable[[Answer[T]], None] = lambda _: None,
+    enough: Callable[[Answer[T]], bool] = lambda _: False,
 ) -> tuple[list[Answer[T]], bool]:
-    """The answers as they come, with progress on a terminal; and whether somebody interrupted it."""
+    """The answers as they come, up to one that is enough; and whether somebody interrupted it.
+
+    On a terminal with progress, and the names of the last few that are waited for.
+    """
     arrived: list[Answer[T]] = []
     out = console(stderr=True)
-    columns = (TextColumn("{task.completed:.0f} of {task.total:.0f} servers"), BarColumn())
+    missing = dict.fromkeys(asked)
+    columns = (
+        TextColumn("{task.completed:.0f} of {task.total:.0f} servers"),
+        BarColumn(),
+        TextColumn("{task.description}", style="dim", markup=False, table_column=Column(no_wrap=True)),
+    )
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
         task = progress.add_task("", total=len(asked))
         try:
             async for answer in answers:
                 arrived.append(answer)
+                missing.pop(answer.server, None)
                 each(answer)
-                progress.advance(task)
+                progress.update(task, advance=1, description=_waiting_for(missing))
+                if enough(answer):
+                    break
         except asyncio.CancelledError:
             # What had come is printed all the same, and the status says that it is not all.
             return arrived, True
     return arrived, False
+
+
+def _waiting_for(servers: Collection[str]) -> str:
+    """The last few, by name: where many are under way, nobody wants to know which."""
+    names = ", ".join(printable(name, _CELL_LIMIT) for name in servers)
+    return f"waiting for {names}" if 0 < len(servers) <= _FEW else ""
 
 
 def run(command: Coroutine[Any, Any, int]) -> int:
@@ -135,8 +166,10 @@ def run(command: Coroutine[Any, Any, int]) -> int:
 
 def complain(text: str) -> None:
     """Say in a line or a few why a command cannot be carried out."""
+    out = console(stderr=True)
     for line in text.splitlines():
-        console(stderr=True).print(Text(f"aiovbo: {printable(line, 1000)}"), soft_wrap=True)
+        # In a pipe a line stays one; a terminal would break it in the middle of a word.
+        out.print(Text(f"aiovbo: {printable(line, 1000)}"), soft_wrap=not out.is_terminal)
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -52,6 +52,7 @@ _OUTCOMES = {
 }
 # What a server sends must not look like a bar.
 _NO_BARS = dict.fromkeys((ord(char) for look in _LOOKS.values() for char in look.fill + look.tip), "?")
+_NO_ANSWER = "no answer"
 _GRID, _AXIS, _TICK = "┊", "─", "┴"
 _ASCII = str.maketrans("▇▒\N{BOX DRAWINGS LIGHT DIAGONAL CROSS}░▶▚┊─┴…", "#%x=>?:-+~")
 
@@ -94,10 +95,16 @@ class _Row:
 
     server: str
     bars: Sequence[_Bar]
+    is_silent: bool
+    """Whether it gave no answer, so that nobody knows what was restored on it."""
 
 
 def _rows(
-    sessions: Iterable[RestoreSession], servers: Iterable[str], begins: datetime, ends: datetime
+    sessions: Iterable[RestoreSession],
+    servers: Iterable[str],
+    begins: datetime,
+    ends: datetime,
+    silent: Collection[str],
 ) -> list[_Row]:
     if begins >= ends:
         raise ValueError("a timeline begins before it ends")
@@ -109,7 +116,7 @@ def _rows(
         if start <= ends and end >= begins:
             shares = [(min(max(at, begins), ends) - begins) / (ends - begins) for at in (start, end)]
             found.setdefault(session.server, []).append(_Bar(session, _outcome(session), *shares))
-    return [_Row(server, bars) for server, bars in found.items()]
+    return [_Row(server, bars, server in silent) for server, bars in found.items()]
 
 
 def _outcome(session: RestoreSession) -> str:
@@ -288,19 +295,23 @@ _ROOMY = 50
 _TICK_COLUMNS = 9
 
 
-def bars(
+def bars(  # noqa: PLR0913  # what is drawn, and the frame
     sessions: Sequence[RestoreSession],
     servers: Sequence[str],
     begins: datetime,
     ends: datetime,
     width: int,
+    *,
+    silent: Collection[str] = (),
 ) -> RenderableType:
     """Who restored what when, in lines of at most `width` columns.
 
-    Servers stand in the order given, then those that only sessions name. A session without an end goes on to
-    `ends`. Raises: ValueError where the window is empty.
+    Servers stand in the order given, then those that only sessions name; `silent` ones gave no answer.
+    A session without an end goes on to `ends`.
+
+    Raises: ValueError where the window is empty.
     """
-    rows = _rows(sessions, servers, begins, ends)
+    rows = _rows(sessions, servers, begins, ends, silent)
     width = max(width, 1)
     gutter = 0
     if width >= _ROOMY:
@@ -349,7 +360,7 @@ class _Picture:
 
 def _row_lines(row: _Row, plot: _Plot, ticks: Sequence[_Tick], gutter: int) -> list[Text]:
     name = printable(row.server, _TEXT_LIMIT)
-    style = "bold" if row.bars else "dim"
+    style = "red" if row.is_silent else "bold" if row.bars else "dim"
     columns = _columns(ticks, int(plot.width))
     lines: list[Text] = []
     if not gutter:
@@ -360,7 +371,11 @@ def _row_lines(row: _Row, plot: _Plot, ticks: Sequence[_Tick], gutter: int) -> l
             head = Text(name if number == 0 else "", style=style)
             head.truncate(gutter - 1, overflow="ellipsis", pad=True)
             line.append_text(head).append(" ")
-        line.append_text(_lane_text(lane, int(plot.width), columns))
+        if row.is_silent and not lane:
+            line.append(_NO_ANSWER, style="red")
+            line.append(_blank(len(_NO_ANSWER), int(plot.width), columns), style="dim")
+        else:
+            line.append_text(_lane_text(lane, int(plot.width), columns))
         lines.append(line)
     return lines
 
@@ -441,17 +456,18 @@ _STYLE = """
 .page{fill:#fff}.stripe{fill:#f6f7fa}.grid{stroke:#dfe3ea}
 text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif;fill:#1b2330}
 .heading{font-size:18px;font-weight:600}.quiet{font-size:12px;fill:#5d6878}.legend{font-size:12px}
-.server{font-size:13px;font-weight:600}.idle{fill:#8a94a5;font-weight:400}.label{font-size:11px}
+.server{font-size:13px;font-weight:600}.idle{fill:#8a94a5;font-weight:400}.silent{fill:#b4202f}
+.label{font-size:11px}.before{text-anchor:end}
 .success{fill:#23865a}.warning{fill:#eeb02b}.failed{fill:#cc2f45}.running{fill:#2a74d8}.other{fill:#7d63b8}
 .success .label.in,.failed .label.in,.running .label.in,.other .label.in{fill:#fff}.label.in{fill:#33270a}
-.mark{stroke:#fff;stroke-opacity:.5;stroke-width:2;fill:none}.warning.mark{stroke:#7a5200;fill:none}
+.mark{stroke:#fff;stroke-opacity:.4;stroke-width:2;fill:none}.warning.mark{stroke:#7a5200;fill:none}
 .bar:hover .session{opacity:.8}
 @media(prefers-color-scheme:dark){
 .page{fill:#10141b}.stripe{fill:#161c26}.grid{stroke:#262e3b}
-text{fill:#e4e9f2}.quiet{fill:#93a0b4}.idle{fill:#6b778a}
+text{fill:#e4e9f2}.quiet{fill:#93a0b4}.idle{fill:#6b778a}.silent{fill:#ff7d8c}
 .success{fill:#3aa974}.warning{fill:#f0bb48}.failed{fill:#e4566a}.running{fill:#4c93f0}.other{fill:#9d86d6}
 .success .label.in,.failed .label.in,.running .label.in,.other .label.in,.label.in{fill:#0a0e14}
-.mark{stroke:#10141b}
+.mark{stroke:#10141b;stroke-opacity:.35}:root{background:#10141b}
 }
 """
 # Not by colour alone: what failed is crossed out, a warning is dotted, what runs points onwards.
@@ -463,12 +479,19 @@ _MARKS = {
 }
 
 
-def svg(sessions: Sequence[RestoreSession], servers: Sequence[str], begins: datetime, ends: datetime) -> str:
+def svg(
+    sessions: Sequence[RestoreSession],
+    servers: Sequence[str],
+    begins: datetime,
+    ends: datetime,
+    *,
+    silent: Collection[str] = (),
+) -> str:
     """The same as a picture that needs nothing else: an SVG document, for light and dark, with tooltips.
 
     Raises: ValueError where the window is empty.
     """
-    rows = _rows(sessions, servers, begins, ends)
+    rows = _rows(sessions, servers, begins, ends, silent)
     longest = max((cell_len(printable(row.server, _NAME_LIMIT)) for row in rows), default=0)
     gutter = _MARGIN + max(60.0, longest * 7.6) + 12
     plot = _Plot(
@@ -536,9 +559,11 @@ def _svg_tick(tick: _Tick, gutter: float, width: float, bottom: int) -> list[str
 
 
 def _svg_row(row: _Row, lanes: Sequence[Sequence[_Placed]], gutter: float, top: int) -> list[str]:
-    style = "server" if row.bars else "server idle"
+    style = "server silent" if row.is_silent else "server" if row.bars else "server idle"
     name = escape(printable(row.server, _NAME_LIMIT))
     parts = [f'<text class="{style}" x="{_MARGIN}" y="{top + 13}">{name}</text>']
+    if row.is_silent:
+        parts.append(f'<text class="label silent" x="{gutter:.1f}" y="{top + 13}">{_NO_ANSWER}</text>')
     for lane in lanes:
         parts += [_svg_bar(one, gutter, top + (_LANE - _THICK) // 2) for one in lane]
         top += _LANE
@@ -556,6 +581,9 @@ def _svg_bar(one: _Placed, gutter: float, top: int) -> str:
             length = cell_len(one.label) * _LETTER + 2
             label = f'<path class="{outcome}" d="M{at - 3:.1f} {top}h{length:.1f}v{_THICK}h-{length:.1f}z"/>'
         style = "label in" if is_inside else "label"
+        if one.label_at < one.start:
+            # How long it is was estimated, and it is to stand close to its bar.
+            style, at = "label before", at + cell_len(one.label) * _LETTER
         label += f'<text class="{style}" x="{at:.1f}" y="{top + 11}">{escape(one.label)}</text>'
     return (
         f'<g class="bar {outcome}"><title>{escape(_tooltip(one.bar))}</title>'

@@ -8,9 +8,8 @@ import json
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from cyclopts import Parameter
 from rich.text import Text
 
 from aiovbo import (
@@ -26,34 +25,27 @@ from aiovbo import (
     Unreachable,
     Watch,
 )
-from aiovbo._cli._selection import Selection, ago, span
+from aiovbo._cli._options import Selection
+from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._terminal import INTERRUPTED, OK, console, run
 from aiovbo.errors import printable
 
 _STYLES = {"Success": "green", "Warning": "yellow", "Failed": "red"}
-_NOBODY = Selection()
-_HALF_A_MINUTE = timedelta(seconds=30)
 
 
-def watch(  # noqa: PLR0913  # each an option of its own
-    which: Selection = _NOBODY,
-    *,
-    every: Annotated[
-        timedelta, Parameter(help="From one look at a server to the next.", converter=span)
-    ] = _HALF_A_MINUTE,
-    since: Annotated[
-        datetime | timedelta | None,
-        Parameter(help="At the very first start, tell also what was created since.", converter=ago),
-    ] = None,
-    checkpoint: Annotated[Path | None, Parameter(help="File that keeps the place over restarts.")] = None,
-    output: Annotated[Literal["text", "jsonl"], Parameter(help="How to print changes.")] = "text",
-    count: Annotated[int | None, Parameter(help="End after so many changes.")] = None,
+def watch(  # noqa: PLR0913, PLR0917  # each an option of its own
+    which: Selection,
+    every: timedelta,
+    since: datetime | timedelta | None,
+    checkpoint: Path | None,
+    output: str,
+    count: int | None,
 ) -> int:
     """Every change of every server, as it is noticed; Ctrl-C ends it.
 
     With a checkpoint it goes on where it ended, and misses nothing.
     """
-    fleet = which.open()
+    fleet = fleet_of(which)
     store = None if checkpoint is None else Checkpoint(checkpoint)
     changes = fleet.watch(every=every, since=since, checkpoint=store)
     return run(_watch(fleet, changes, output, count))

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -75,7 +76,7 @@ def test_sessions_are_a_table_and_the_count_goes_elsewhere(capsys: pytest.Captur
     assert sorted(line[0] for line in lines[1:]) == sorted(5 * ["vbo0", "vbo1", "vbo2"])
     assert all(line[1] != "-" for line in lines[1:]), out
     assert "\x1b" not in out
-    assert err.strip() == "15 sessions of 3 servers"
+    assert err.strip() == "15 sessions of 3 servers, times in UTC"
 
 
 @pytest.mark.usefixtures("inventory")
@@ -120,6 +121,36 @@ def test_csv_holds_neither_formulas_nor_commands_of_a_terminal(
 
 
 @pytest.mark.usefixtures("inventory")
+@pytest.mark.parametrize("before", ["", "\x1b", " ", "\r\n", "\u202e", "\xa0\ufeff"])
+@pytest.mark.parametrize("sign", "=+-@\uff1d\uff0b\uff0d\uff20")
+def test_nothing_before_a_formula_makes_it_one_again(
+    before: str, sign: str, servers: list[BackupServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is stripped before it reaches a terminal was a guard as well."""
+    servers[2].world.add(initiated_by=f"{before}{sign}cmd()", reason="here")
+    assert main(["sessions", "--output", "csv", "--server", "vbo2"]) == 0
+    (found,) = (r for r in csv.DictReader(io.StringIO(capsys.readouterr().out)) if r["reason"] == "here")
+    assert found["initiatedBy"] == f"'{sign}cmd()"
+
+
+@pytest.mark.usefixtures("inventory")
+def test_a_type_goes_by_its_product_and_a_word_that_is_none_is_doubted(
+    servers: list[BackupServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing found by a slip of the pen must not look like nothing restored."""
+    servers[2].world.add(type="Vet", reason="here")
+    assert main(["sessions", "--output", "json", "--type", "Teams", "--server", "vbo2"]) == 0
+    out, err = capsys.readouterr()
+    assert {one["type"] for one in json.loads(out)} == {"Vet"}
+    assert "known" not in err
+    assert main(["sessions", "--type", "Exchnage", "--result", "failed", "--result", "Fine"]) == 0
+    err = capsys.readouterr().err
+    assert "no type is known as 'Exchnage': there are Vex, Veod, Vesp, Vet" in err
+    assert "no result is known as 'Fine'" in err
+    assert "'failed'" not in err
+
+
+@pytest.mark.usefixtures("inventory")
 def test_servers_that_fail_cost_the_status_and_are_told_below(
     servers: list[BackupServer], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +159,7 @@ def test_servers_that_fail_cost_the_status_and_are_told_below(
     assert main(["sessions", "--retries", "0"]) == 2
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 11
+    assert "10 sessions of 2 servers" in err
     assert "1 of 3 servers gave no answer" in err
     assert re.search(r"^vbo0\n  GET \S+: HTTP 503", err, re.MULTILINE)
     assert main(["sessions", "--retries", "0", "--server", "vbo0"]) == 4
@@ -201,8 +233,46 @@ def test_check_shows_every_step(servers: list[BackupServer], capsys: pytest.Capt
         assert re.fullmatch(r"[0-9a-f]{12}…", rows[name][4])
         assert (rows[name][5], rows[name][7]) == (version, "ok")
         assert rows[name][8].startswith("5 (")
-    assert rows["vbo1"][5] == "-"
+    assert rows["vbo1"][5:] == ["failed", "-", "ok", "-"]
     assert "HTTP 503" in err
+
+
+def test_check_blames_the_step_that_failed(
+    servers: list[BackupServer],
+    inventory: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of them once, and after it nothing; a certificate that is not trusted is shown."""
+    servers[2].fail(Fault.status(503), on="RestoreSessions", times=None)
+    monkeypatch.setenv("WRONG", "last year's")
+    wrong = f"{{ username = '{servers[0].username}', password = {{ env = 'WRONG' }} }}"
+    with socket.socket() as closed, socket.socket() as silent:
+        closed.bind(("127.0.0.1", 0))
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with inventory.open("a", encoding="utf-8") as file:
+            file.write(
+                f"\nclosed = {{ url = '127.0.0.1:{closed.getsockname()[1]}' }}"
+                f"\nsilent = {{ url = '127.0.0.1:{silent.getsockname()[1]}' }}"
+                "\nnowhere = { url = 'nobody.invalid' }"
+                f"\nuntrusted = {{ url = '{servers[0].url}', tls = {{}} }}"
+                f"\nrefused = {{ url = '{servers[0].url}', credentials = {wrong} }}\n"
+            )
+        assert main(["check", "--retries", "0", "--deadline", "1"]) == 2
+    out, err = capsys.readouterr()
+    heads = re.split(r"  +", out.splitlines()[0].strip())
+    rows = [re.split(r"  +", line.strip()) for line in out.splitlines()[1:]]
+    told = {row[0]: dict(zip(heads, row, strict=True)) for row in rows}
+    failed = {name: [head for head, text in row.items() if text == "failed"] for name, row in told.items()}
+    assert failed == {
+        "vbo0": [], "vbo1": [], "vbo2": ["sessions"], "closed": ["TCP"], "silent": ["TLS"],
+        "nowhere": ["name"], "untrusted": ["TLS"], "refused": ["logon"],
+    }  # fmt: skip
+    assert told["untrusted"]["pin"] == told["vbo0"]["pin"]
+    assert told["refused"]["sessions"] == told["untrusted"]["version"] == told["closed"]["TLS"] == "-"
+    assert "`aiovbo pin URL` shows the certificate" in err
+    assert "6 of 8 servers gave no answer" in err
 
 
 @pytest.mark.usefixtures("inventory")
@@ -217,6 +287,10 @@ def test_show_finds_a_session_on_whichever_server(
         assert str(session.id) in out
         assert re.search(rf"^server +vbo{number}", out, re.MULTILINE)
         assert ("statistics" in out) is has_statistics
+    # By default, one that does not answer would be waited for until this test is too late.
+    servers[1].fail(Fault.stall(), times=None)
+    assert main(["show", str(session.id)]) == 0
+    servers[1].heal()
     assert main(["show", str(uuid4())]) == 2
     assert "none of 3 servers has a session" in capsys.readouterr().err
 
@@ -253,14 +327,21 @@ def test_watch_tells_changes_and_goes_on_where_it_ended(
 
 
 @pytest.mark.usefixtures("inventory")
-def test_timeline_draws_bars_or_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every server has its row, every session its rectangle."""
+def test_timeline_draws_bars_or_a_picture(
+    tmp_path: Path, servers: list[BackupServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every server has its row, every session its rectangle; of whom nothing is known, that is said."""
     assert main(["timeline", "--since", "6h"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in ("vbo0", "vbo1", "vbo2", "UTC"))
     picture = tmp_path / "timeline.svg"
     assert main(["timeline", "--since", "6h", "--svg", str(picture)]) == 0
     assert picture.read_text(encoding="utf-8").count("<rect ") == 15
+    silence(servers[1])
+    assert main(["timeline", "--retries", "0"]) == 2
+    assert re.search("^vbo1 no answer", capsys.readouterr().out, re.MULTILINE)
+    assert main(["timeline", "--retries", "0", "--svg", str(picture)]) == 2
+    assert picture.read_text(encoding="utf-8").count(">no answer<") == 1
 
 
 def test_pin_gives_the_line_that_an_inventory_needs(

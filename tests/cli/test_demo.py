@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from aiovbo import __version__
+from aiovbo._cli._app import _COMMANDS
 
 COMMAND = [sys.executable, "-W", "error", "-X", "dev", "-m", "aiovbo"]
 ESCAPE = "\x1b"
@@ -123,12 +124,20 @@ def test_the_command_line_says_its_version_and_refuses_nonsense() -> None:
         assert said in done.stderr
 
 
-def test_help_needs_no_http_library() -> None:
-    """Nor anything else of what only a command needs."""
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--help"], "timeline"), (["completion", "bash"], "--organization"),
+        *(([command, "--help"], f"aiovbo {command}") for command in _COMMANDS),
+    ],
+)  # fmt: skip
+def test_help_needs_no_http_library(arguments: list[str], word: str) -> None:
+    """Nor anything else that only a command needs; nor does completion, which shells load when they start."""
+    names = ("aiohttp", "asyncio", "cattrs", "msgspec", "sqlite3", "ssl", "aiovbo._fleet")
     code = (
-        "import sys; sys.argv = ['aiovbo', '--help']; from aiovbo.__main__ import main; main(); "
-        "print('loaded:', *(n for n in ('aiohttp', 'cattrs', 'msgspec', 'sqlite3') if n in sys.modules))"
+        f"import sys; sys.argv = ['aiovbo', *{arguments}]; from aiovbo.__main__ import main; main(); "
+        f"print('loaded:', *(n for n in {names} if n in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("loaded:\n")
-    assert "timeline" in done.stdout
+    assert word in done.stdout

@@ -41,7 +41,7 @@ def console(width: int = 120) -> Console:
 
 def shown(*rows: Row, width: int = 120, ids: bool = False) -> list[str]:
     out = console(width)
-    out.print(table_of(rows, NOW, ids=ids))
+    out.print(table_of(rows, NOW, ids_within=width if ids else None))
     assert isinstance(out.file, io.StringIO)
     return [line.rstrip() for line in out.file.getvalue().splitlines()]
 
@@ -79,11 +79,17 @@ def test_every_line_fits(width: int) -> None:
         assert whole in lines[1]
 
 
-def test_an_id_is_never_cut() -> None:
-    """It is there to be copied."""
-    lines = shown(Row(session(), 9 * "subsidiary." + "onmicrosoft.com"), width=120, ids=True)
+@pytest.mark.parametrize("width", [80, 100, 109, 110, 120, 160])
+@pytest.mark.parametrize("running", [False, True])
+def test_an_id_is_never_cut(width: int, *, running: bool) -> None:
+    """It is there to be copied; whose it is, how it came out and when is there to choose by."""
+    long = 9 * "subsidiary." + "onmicrosoft.com"
+    state = RestoreSessionState.WORKING if running else RestoreSessionState.STOPPED
+    lines = shown(Row(session("vbo-01.demo", state=state), long), width=width, ids=True)
     assert str(UUID(int=1)) in lines[1]
-    assert max(map(len, lines)) <= 120
+    for whole in ("vbo-01", "Working" if running else "Success", "Mon 11:00"):
+        assert whole in lines[1]
+    assert max(map(len, lines)) <= width
 
 
 def test_a_running_session_has_no_result_yet() -> None:
@@ -97,7 +103,7 @@ def test_a_running_session_has_no_result_yet() -> None:
 def test_what_is_not_known_is_a_dash() -> None:
     """A v4 server says neither who began a session nor for whom."""
     bare = RestoreSession(id=UUID(int=2), creation_time=NOW, server="vbo-01")
-    assert shown(Row(bare, ""))[1].split() == ["vbo-01", "-", "-", "-", "-", "-", "Mon", "12:00", "0m"]
+    assert shown(Row(bare, ""))[1].split() == ["vbo-01", "-", "-", "-", "-", "-", "Mon", "12:00", "0s"]
 
 
 @pytest.mark.parametrize(

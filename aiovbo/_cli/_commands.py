@@ -1,0 +1,135 @@
+"""What each command takes, and its help.
+
+Knows options and their words. What a command does is in a module of its own, imported when it is carried
+out: help and completion need none of it, and no HTTP library.
+"""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+from uuid import UUID
+
+from cyclopts import Parameter
+
+from aiovbo._cli._options import Filter, Selection, ago, span
+
+_NOBODY, _EVERYTHING = Selection(), Filter()
+_HALF_A_MINUTE = timedelta(seconds=30)
+
+_Id = Annotated[UUID, Parameter(help="The session's id; `aiovbo sessions --ids` shows it.")]
+
+
+def check(which: Selection = _NOBODY) -> int:
+    """How each server does: name, TCP, TLS, version, logon, clock, sessions of the last day."""
+    from aiovbo._cli._check import check
+
+    return check(which)
+
+
+def sessions(
+    which: Selection = _NOBODY,
+    filters: Filter = _EVERYTHING,
+    *,
+    output: Annotated[
+        Literal["table", "json", "jsonl", "csv"], Parameter(help="How to print them.")
+    ] = "table",
+    ids: Annotated[
+        bool, Parameter(help="Ids in the table too, for `show` and `stop`.", negative="", show_default=False)
+    ] = False,
+) -> int:
+    """The restore sessions of all servers.
+
+    What a server does not say is empty. Servers that failed are told on standard error.
+    """
+    from aiovbo._cli._sessions import sessions
+
+    return sessions(which, filters, output, ids=ids)
+
+
+def show(session_id: _Id, which: Selection = _NOBODY) -> int:
+    """One restore session, with its events and, on v8, its statistics."""
+    from aiovbo._cli._show import show
+
+    return show(session_id, which)
+
+
+def stop(
+    session_id: _Id,
+    which: Selection = _NOBODY,
+    *,
+    yes: Annotated[bool, Parameter(help="Do not ask first.", negative="", show_default=False)] = False,
+) -> int:
+    """Stop a restore session; shows it and asks first."""
+    from aiovbo._cli._show import stop
+
+    return stop(session_id, which, yes=yes)
+
+
+def watch(  # noqa: PLR0913  # each an option of its own
+    which: Selection = _NOBODY,
+    *,
+    every: Annotated[
+        timedelta,
+        Parameter(
+            help="From one look at a server to the next; 30s if not given.",
+            converter=span,
+            metavar="SPAN",
+            show_default=False,
+        ),
+    ] = _HALF_A_MINUTE,
+    since: Annotated[
+        datetime | timedelta | None,
+        Parameter(
+            help="At the very first start, tell also what was created since.", converter=ago, metavar="WHEN"
+        ),
+    ] = None,
+    checkpoint: Annotated[Path | None, Parameter(help="File that keeps the place over restarts.")] = None,
+    output: Annotated[Literal["text", "jsonl"], Parameter(help="How to print changes.")] = "text",
+    count: Annotated[int | None, Parameter(help="End after so many changes.")] = None,
+) -> int:
+    """Every change of every server, as it is noticed; Ctrl-C ends it.
+
+    With a checkpoint it goes on where it ended, and misses nothing.
+    """
+    from aiovbo._cli._watch import watch
+
+    return watch(which, every, since, checkpoint, output, count)
+
+
+def timeline(
+    which: Selection = _NOBODY,
+    filters: Filter = _EVERYTHING,
+    *,
+    svg: Annotated[Path | None, Parameter(help="Draw it into this file, in place of the terminal.")] = None,
+) -> int:
+    """Who restored what when, as bars over time, server by server."""
+    from aiovbo._cli._sessions import timeline
+
+    return timeline(which, filters, svg)
+
+
+def pin(url: Annotated[str, Parameter(help="The server's address, such as vbo1.tech.local.")]) -> int:
+    """A server's certificate, and the line that makes an inventory trust it and no other.
+
+    Whoever answers now shows what he likes: compare the fingerprint with the one on the server itself.
+    """
+    from aiovbo._cli._pin import pin
+
+    return pin(url)
+
+
+def schema() -> int:
+    """The JSON schema of an inventory, for editors that complete and check fleet.toml."""
+    from aiovbo._cli._pin import schema
+
+    return schema()
+
+
+def demo(*, seed: Annotated[int, Parameter(help="Picks what was restored.")] = 1) -> int:
+    """Ask fifteen embedded backup servers, three of them broken, for the restore sessions of the last day.
+
+    One refuses connections, one never answers, one refuses the password; the others do not notice.
+    """
+    from aiovbo._cli._demo import demo
+
+    return demo(seed)

@@ -1,0 +1,116 @@
+"""What is written on a command line: servers, limits, filters, points in time.
+
+Knows options and how they are read. Imported for help and completion too: no HTTP library, and nothing of
+what a command does.
+"""
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from attrs import field, frozen
+from cyclopts import Group, Parameter
+
+_GROUP = Group("Servers", sort_key=1)
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_DAY = timedelta(days=1)
+
+
+def ago(_: type, tokens: Iterable[Any]) -> timedelta | datetime:
+    """A point in time as it is written on a command line: `24h`, `7d`, or a date.
+
+    Raises: ValueError where it is none.
+    """
+    (token,) = tokens
+    text: str = token.value
+    if found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text):
+        return timedelta(**{_UNITS[found[2]]: float(found[1])})
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        message = f"{text!r} is no time: give 30m, 24h, 7d, or a date such as 2026-11-23 or 2026-11-23T08:00"
+        raise ValueError(message) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def span(kind: type, tokens: Iterable[Any]) -> timedelta:
+    """A duration as it is written on a command line: `30s`, `24h`.
+
+    Raises: ValueError where it is none.
+    """
+    found = ago(kind, tokens)
+    if not isinstance(found, timedelta):
+        raise ValueError("a duration is 30s, 5m or 24h")  # noqa: TRY004  # what cyclopts tells well
+    return found
+
+
+def _server(text: str) -> Parameter:
+    return Parameter(help=text, group=_GROUP, negative="", show_default=False)
+
+
+def _several(text: str) -> Parameter:
+    return Parameter(help=f"{text}; repeatable, case does not matter.", negative="", show_default=False)
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class Selection:
+    """The servers that are meant."""
+
+    fleet: Annotated[Path | None, _server("Inventory; AIOVBO_FLEET or ./fleet.toml if not given.")] = None
+    """A file."""
+    url: Annotated[list[str], _server("A server's address, in place of an inventory; repeatable.")] = field(
+        factory=list[str]
+    )
+    """Addresses."""
+    user: Annotated[str | None, _server(r"Who logs on at --url, such as 'TECH\monitor'.")] = None
+    """An account; its password is in VBO_PASSWORD, or is asked for."""
+    pin: Annotated[list[str], _server("Fingerprint to trust at --url; `aiovbo pin` shows it.")] = field(
+        factory=list[str]
+    )
+    """SHA-256 fingerprints."""
+    ca_file: Annotated[Path | None, _server("Authorities to trust at --url, PEM.")] = None
+    """A file."""
+    insecure: Annotated[bool, _server("Trust whoever answers at --url: he learns the password.")] = False
+    """Whether to check nothing."""
+    server: Annotated[list[str], _server("Only the server of this name; repeatable.")] = field(
+        factory=list[str]
+    )
+    """Names."""
+    label: Annotated[list[str], _server("Only servers with this label, KEY=VALUE; repeatable.")] = field(
+        factory=list[str]
+    )
+    """Labels, all of which must fit."""
+    deadline: Annotated[float | None, _server("Seconds for all that one server is asked.")] = None
+    """A limit."""
+    retries: Annotated[int | None, _server("How often a request is repeated that may be.")] = None
+    """A limit."""
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class Filter:
+    """Which sessions are meant."""
+
+    since: Annotated[
+        datetime | timedelta,
+        Parameter(
+            help="Created since: 30m, 24h (if not given), 7d, or a date.",
+            converter=ago,
+            metavar="WHEN",
+            show_default=False,
+        ),
+    ] = _DAY
+    """A point in time, or how long ago."""
+    state: Annotated[list[str], _several("Starting, Working, Stopping or Stopped")] = field(factory=list[str])
+    """States."""
+    result: Annotated[list[str], _several("Success, Warning or Failed")] = field(factory=list[str])
+    """Results."""
+    type: Annotated[list[str], _several("Exchange, OneDrive, SharePoint or Teams (Vex, Veod, Vesp, Vet)")] = (
+        field(factory=list[str])
+    )
+    """Types."""
+    organization: Annotated[str, Parameter(help="Part of the organization's name.", show_default=False)] = ""
+    """A text."""
