@@ -532,6 +532,46 @@ async def test_a_browser_shows_each_server_and_each_session(profile: Path) -> No
 
 
 @needs_chromium
+async def test_what_runs_and_what_went_wrong_is_labelled_however_crowded_it_is(profile: Path) -> None:
+    """Before the many that went well; and no label stands on a bar that is not its own."""
+    world = World("crowded", sessions=0)
+    for number in range(1, 46):
+        began = world.now - number * timedelta(minutes=30)
+        result = {20: "Failed", 21: "Failed", 40: "Warning"}.get(number, "Success")
+        who = f"TECH\\{result.lower()}{number}"
+        world.add(
+            creation_time=began, end_time=began + timedelta(minutes=20), result=result, initiated_by=who
+        )
+    world.add(creation_time=world.now - timedelta(minutes=8), end_time=None, initiated_by="TECH\\running")
+    async with (
+        BackupFleet([BackupServer(world)]) as fleet,
+        program(*named(fleet), password=fleet.password) as url,
+        chromium(profile) as browser,
+    ):
+        await browser.size(1280, 800)
+        await browser.open(url)
+        await shows_all(browser, fleet)
+        texts = await browser.evaluate(
+            "[...document.querySelectorAll('.bar:not(.success) text')].map(one => one.textContent)"
+        )
+        who = sorted(text.split(" ")[0] for text in texts)
+        assert who == ["failed20", "failed21", "running", "warning40"]
+        covered = await browser.evaluate(
+            """[...document.querySelectorAll('.bar text')].filter(one => one.textContent).flatMap(text => {
+                const label = text.getBoundingClientRect();
+                return [...document.querySelectorAll('.bar .fill')].filter(fill => {
+                    const bar = fill.getBoundingClientRect();
+                    const apart = bar.y + bar.height / 2 - label.y - label.height / 2;
+                    return fill.parentNode !== text.parentNode && Math.abs(apart) < 8
+                        && bar.left < label.right - 1 && bar.right > label.left + 1;
+                }).map(() => text.textContent);
+            })"""
+        )
+        assert covered == []
+        assert browser.complaints == []
+
+
+@needs_chromium
 async def test_a_hostile_name_stays_text(profile: Path) -> None:
     """In the list, beside the bars and in the details; neither an image nor a script comes of it."""
     async with (
