@@ -1,6 +1,9 @@
 """How the documentation is built: `nox -s docs`."""
 
+import re
 from importlib.metadata import version as installed
+
+from sphinx.application import Sphinx
 
 project = "aiovbo"
 author = "The aiovbo developers"
@@ -31,4 +34,18 @@ html_static_path = ["_static"]
 html_css_files = ["messages.css"]
 html_title = f"aiovbo {release}"
 html_copy_source = False
-html_show_sphinx = False
+html_show_copyright = html_show_sphinx = False
+# The README's widest line of code is to be read without scrolling.
+html_theme_options = {f"{scheme}_css_variables": {"code-font-size": "0.75em"} for scheme in ("light", "dark")}
+
+
+def plurals(
+    _app: object, _what: object, _name: object, _value: object, _options: object, lines: list[str]
+) -> None:
+    """Let a letter follow a backtick, as in `Server`s, which reStructuredText would not take for the end."""
+    lines[:] = [re.sub(r"(`[^`]+`)(?=[a-z])", r"\1\\ ", line) for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    """What Sphinx calls."""
+    app.connect("autodoc-process-docstring", plurals)
