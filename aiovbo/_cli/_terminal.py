@@ -102,6 +102,7 @@ async def collect(
     On a terminal with progress, and the names of the last few that are waited for.
     """
     arrived: list[Answer[T]] = []
+    interrupted = False
     out = console(stderr=True)
     missing = dict.fromkeys(asked)
     columns = (
@@ -121,8 +122,10 @@ async def collect(
                     break
         except asyncio.CancelledError:
             # What had come is printed all the same, and the status says that it is not all.
-            return arrived, True
-    return arrived, False
+            interrupted = True
+    if interrupted:
+        complain(f"interrupted; {counted(len(missing), 'server')} had given no answer yet")
+    return arrived, interrupted
 
 
 def _waiting_for(servers: Collection[str]) -> str:

@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from aiovbo import (
@@ -26,10 +28,13 @@ from aiovbo import (
     Watch,
 )
 from aiovbo._cli._options import Selection
+from aiovbo._cli._rows import duration
 from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._terminal import INTERRUPTED, OK, console, run
 from aiovbo.errors import printable
 
+_NAME_WIDTH = 40
+_VERB_WIDTH = len("started")
 _STYLES = {"Success": "green", "Warning": "yellow", "Failed": "red"}
 
 
@@ -57,6 +62,7 @@ async def _watch(fleet: Fleet, watching: Watch, output: str, count: int | None) 
         console(stderr=True).print(
             Text(f"Watching {len(fleet)} servers; times in UTC; Ctrl-C ends it.", style="dim")
         )
+    width = min(max(map(len, fleet), default=0), _NAME_WIDTH)
     told = 0
     try:
         async with fleet, watching as changes:
@@ -65,7 +71,7 @@ async def _watch(fleet: Fleet, watching: Watch, output: str, count: int | None) 
                     sys.stdout.write(json.dumps(_document(change)) + "\n")
                     sys.stdout.flush()
                 else:
-                    out.print(_line(change), soft_wrap=True)
+                    out.print(_line(change, width, out), soft_wrap=not out.is_terminal)
                 told += 1
                 if count is not None and told >= count:
                     changes.ack(change)
@@ -75,31 +81,40 @@ async def _watch(fleet: Fleet, watching: Watch, output: str, count: int | None) 
     return OK
 
 
-def _line(change: Change) -> Text:
-    now = datetime.now(UTC)
-    text = Text(f"{now:%H:%M:%S}  ", style="dim")
-    text.append(f"{printable(change.server, 40)}  ", style="bold")
+def _line(change: Change, width: int, out: Console) -> RenderableType:
+    """When, where, what has become of what; in columns, with names of servers as wide as `width`.
+
+    In a pipe it is one line, on a terminal as many as it takes.
+    """
+    verb, style, about = _told(change)
+    text = Text(f"{datetime.now(UTC):%H:%M:%S}  ", style="dim")
+    text.append(f"{printable(change.server, _NAME_WIDTH):<{width}}  ", style="bold")
+    text.append(f"{verb:<{_VERB_WIDTH}}  ", style=style)
+    if not out.is_terminal:
+        return text.append(about)
+    columns = Table.grid()
+    columns.add_column(no_wrap=True)
+    columns.add_row(text, Text(about))
+    return columns
+
+
+def _told(change: Change) -> tuple[str, str, str]:  # noqa: PLR0911  # one of each
     match change:
         case Added(session=session):
-            text.append("started  " if session.end_time is None else "found  ", style="cyan")
-            text.append(_of(session))
+            return "started" if session.end_time is None else "found", "cyan", _of(session)
         case Changed(session=session):
-            text.append(f"{printable(str(session.state or 'changed'), 40).lower()}  ", style="cyan")
-            text.append(_of(session))
+            return printable(str(session.state or "changed"), 40).lower(), "cyan", _of(session)
         case Finished(session=session):
             outcome = printable(str(session.result or "ended"), 40)
-            text.append(f"{outcome.lower()}  ", style=_STYLES.get(outcome, ""))
-            text.append(_of(session))
+            return outcome.lower(), _STYLES.get(outcome, ""), _of(session)
         case Removed(session_id=key, reset=reset):
-            text.append(f"gone  {key}" + (", with many others: was the server restored?" if reset else ""))
+            return "gone", "", f"{key}" + (", with many others: was the server restored?" if reset else "")
         case Unreachable(error=error):
-            text.append("does not answer  ", style="red")
-            text.append(printable(str(error), 1000))
+            return "down", "red", printable(f"does not answer: {error.what}. {error.hint}", 1000)
         case Recovered(gap=gap):
-            text.append(f"is back  after {gap}", style="green")
+            return "up", "green", f"answers again, after {duration(gap)}"
         case _:
-            text.append(type(change).__name__)
-    return text
+            return type(change).__name__, "", ""
 
 
 def _of(session: RestoreSession) -> str:

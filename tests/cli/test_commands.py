@@ -394,6 +394,7 @@ def test_an_interruption_prints_what_had_arrived(
         out, err = process.communicate(timeout=20)
     assert process.returncode == status
     assert len(out.splitlines()) == 11
+    assert "aiovbo: interrupted; 1 server had given no answer yet\n" in err
     assert "Traceback" not in err
 
 
