@@ -3,7 +3,6 @@
 Knows what is told of a session. Never stops one that nobody has seen and agreed to.
 """
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from aiovbo import (
     NotFoundError,
     RestoreSession,
     RestoreSessionEvent,
+    RestoreSessionState,
     ServerError,
 )
 from aiovbo._cli._options import Selection
@@ -31,6 +31,7 @@ from aiovbo._cli._terminal import (
     INTERRUPTED,
     OK,
     SOME_FAILED,
+    ask,
     cell,
     collect,
     complain,
@@ -61,8 +62,11 @@ def stop(session_id: UUID, which: Selection, *, yes: bool) -> int:
 
     async def agreed(session: RestoreSession, out: Console) -> int:
         out.print(table_of([Row(session, session.organization or "")], datetime.now(UTC)))
+        if session.state is RestoreSessionState.STOPPED:
+            complain("it has stopped already")
+            return SOME_FAILED
         if not yes:
-            answer = await asyncio.to_thread(input, "Stop it? [y/N] ")
+            answer = await ask("Stop it? [y/N] ")
             if answer.strip().casefold() not in ("y", "yes"):
                 out.print(Text("It goes on."))
                 return OK

@@ -167,6 +167,26 @@ def run(command: Coroutine[Any, Any, int]) -> int:
     return TERMINATED if terminated and status == INTERRUPTED else status
 
 
+async def ask(question: str) -> str:
+    """What somebody types as an answer."""
+    sys.stdout.write(question)
+    sys.stdout.flush()
+    loop, typed = asyncio.get_running_loop(), asyncio.Event()
+    try:
+        loop.add_reader(sys.stdin, typed.set)
+    except NotImplementedError:  # on Windows
+        return await asyncio.to_thread(sys.stdin.readline)
+    # Not in a thread: nothing would end it, and Ctrl-C would wait for an answer.
+    try:
+        await typed.wait()
+    except asyncio.CancelledError:
+        sys.stdout.write("\n")
+        raise
+    finally:
+        loop.remove_reader(sys.stdin)
+    return sys.stdin.readline()
+
+
 def complain(text: str) -> None:
     """Say in a line or a few why a command cannot be carried out."""
     out = console(stderr=True)

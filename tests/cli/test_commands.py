@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import pty
 import re
 import shutil
 import signal
@@ -306,7 +308,8 @@ def test_stop_asks_first(servers: list[BackupServer], capsys: pytest.CaptureFixt
     ]
     assert main(["stop", str(running.id), "--yes"]) == 0
     assert "It is told to stop." in capsys.readouterr().out
-    assert main(["stop", str(running.id), "--yes"]) != 0
+    assert main(["stop", str(running.id), "--yes"]) == 2
+    assert "it has stopped already" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("inventory")
@@ -396,6 +399,45 @@ def test_an_interruption_prints_what_had_arrived(
     assert len(out.splitlines()) == 11
     assert "aiovbo: interrupted; 1 server had given no answer yet\n" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "said", "stopped"),
+    [(b"y\n", 0, "told to stop", True), (b"\n", 0, "It goes on.", False), (None, 130, "[y/N]", False)],
+    ids=["yes", "nothing", "Ctrl-C"],
+)
+def test_whoever_is_asked_may_say_yes_or_no_or_go_away(
+    answer: bytes | None,
+    status: int,
+    said: str,
+    *,
+    stopped: bool,
+    inventory: Path,
+    servers: list[BackupServer],
+) -> None:
+    """Only a yes stops it, and Ctrl-C does not wait for an answer."""
+    running = servers[2].world.add(end_time=None)
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, "stop", str(running.id), "--fleet", inventory], stdin=theirs, stdout=subprocess.PIPE
+    ) as process:
+        os.close(theirs)
+        assert process.stdout is not None
+        out = b""
+        while not out.endswith(b"[y/N] "):
+            chunk = os.read(process.stdout.fileno(), 4096)
+            assert chunk, out
+            out += chunk
+        if answer is None:
+            process.send_signal(signal.SIGINT)
+        else:
+            os.write(ours, answer)
+        out += process.communicate(timeout=20)[0]
+    os.close(ours)
+    assert process.returncode == status
+    assert said in out.decode()
+    asked = [one for one in servers[2].requests if one.method == "POST" and one.path.endswith("Stop")]
+    assert bool(asked) is stopped
 
 
 @pytest.mark.usefixtures("servers")

@@ -1,6 +1,7 @@
 """Restore sessions as lines of a table, and failures below it: what fits, and what is harmless."""
 
 import io
+import re
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from aiovbo import (
+    Added,
     RestoreSession,
     RestoreSessionResult,
     RestoreSessionState,
@@ -17,6 +19,7 @@ from aiovbo import (
 )
 from aiovbo._cli._rows import Row, newest_first, table_of
 from aiovbo._cli._terminal import show_failures, status_of
+from aiovbo._cli._watch import _line
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -104,6 +107,23 @@ def test_what_is_not_known_is_a_dash() -> None:
     """A v4 server says neither who began a session nor for whom."""
     bare = RestoreSession(id=UUID(int=2), creation_time=NOW, server="vbo-01")
     assert shown(Row(bare, ""))[1].split() == ["vbo-01", "-", "-", "-", "-", "-", "Mon", "12:00", "0s"]
+
+
+def test_changes_stand_in_columns_on_a_terminal_and_in_one_line_elsewhere() -> None:
+    """What is too long goes on below where it began, and not below the time."""
+    change = Added(server="vbo-01", id="1", session=session(end_time=None, reason=20 * "because "))
+    out = Console(file=io.StringIO(), width=60, force_terminal=True, color_system=None)
+    out.print(_line(change, 8, out))
+    assert isinstance(out.file, io.StringIO)
+    first, *others = out.file.getvalue().rstrip().splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d  vbo-01    started  Vex, .*", first)
+    indent = first.index("Vex")
+    assert len(others) > 3
+    assert all(len(line) <= 60 and len(line) - len(line.lstrip()) == indent for line in others)
+    out = console(60)
+    out.print(_line(change, 8, out), soft_wrap=True)
+    assert isinstance(out.file, io.StringIO)
+    assert out.file.getvalue().count("\n") == 1
 
 
 @pytest.mark.parametrize(
