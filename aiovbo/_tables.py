@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import partial, reduce
 from pathlib import Path
@@ -386,7 +386,14 @@ def unknown(key: object, *tables: type[Any]) -> tuple[str, str]:
     elsewhere |= {name: f"fleet.{name}" for name in fields_of(Limits)}
     near = get_close_matches(str(key), fields_of(*tables), 1)
     near += [elsewhere[name] for name in get_close_matches(str(key), elsewhere, 1, 0.75)]
-    return (f"{text}; did you mean {near[0]!r}?", near[0]) if near else (text, "")
+    if near:
+        return f"{text}; did you mean {near[0]!r}?", near[0]
+    return f"{text}; expected {_one_of(fields_of(*tables))}", ""
+
+
+def _one_of(keys: Iterable[str]) -> str:
+    *others, last = keys
+    return f"{', '.join(others)} or {last}"
 
 
 def dotted(*keys: object) -> str:

@@ -362,7 +362,13 @@ MISTAKES = {
         f"{GOOD}passwort.env = 'VBO_PASSWORD'",
         "fleet.toml: servers.vbo1: unknown key 'passwort'; did you mean 'credentials.password'?",
     ),
-    "a key like no other": (f"{GOOD}colour = 'red'", "fleet.toml: servers.vbo1: unknown key 'colour'"),
+    "a key like no other": (
+        f"{GOOD}colour = 'red'",
+        (
+            "fleet.toml: servers.vbo1: unknown key 'colour'; expected credentials, tls, api_version, "
+            "allow_http, labels, url or group"
+        ),
+    ),
     "a misspelt table": (
         "[server.vbo1]\nurl = 'vbo1'",
         "fleet.toml: unknown key 'server'; did you mean 'servers'?",
