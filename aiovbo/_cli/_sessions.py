@@ -1,6 +1,7 @@
 """The commands `sessions` and `timeline`: what was restored on all servers, as lines or over time.
 
-Knows filters and forms of output; how a table looks is in `_rows`, how bars are drawn in `_timeline`.
+Knows filters and forms of output; how a table looks is in `_rows`, how bars are drawn in `_timeline` and in
+`_picture`.
 """
 
 import csv
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from aiovbo import Answer, Client, Fleet, RestoreSessionResult, RestoreSessionState, RestoreSessionType
 from aiovbo._cli._options import Filter, Selection
+from aiovbo._cli._picture import svg
 from aiovbo._cli._rows import Row, newest_first, rows_of, table_of
 from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._terminal import (
@@ -27,7 +29,7 @@ from aiovbo._cli._terminal import (
     show_failures,
     status_of,
 )
-from aiovbo._cli._timeline import bars, svg
+from aiovbo._cli._timeline import bars
 from aiovbo.errors import printable
 
 Form = Literal["table", "json", "jsonl", "csv"]

@@ -16,7 +16,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from aiovbo import RestoreSession, RestoreSessionResult, RestoreSessionState, RestoreSessionType
-from aiovbo._cli._timeline import bars, svg
+from aiovbo._cli._picture import svg
+from aiovbo._cli._timeline import bars
 
 BEGINS = datetime(2026, 11, 23, 9, tzinfo=UTC)
 ENDS = BEGINS + timedelta(days=1)
