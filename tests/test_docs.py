@@ -4,9 +4,11 @@ import ast
 import asyncio
 import inspect
 import re
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from provoked import PROVOKED, text_of
@@ -16,6 +18,7 @@ from test_readme import backups, run_in_context
 import aiovbo
 import aiovbo.testing
 from aiovbo import errors
+from aiovbo._cli._app import app
 
 __all__ = ["backups"]
 
@@ -91,6 +94,37 @@ def test_what_is_included_from_the_readme_is_there() -> None:
     assert len(found) >= 8
     for start, end in found:
         assert 0 <= TEXT.index(start) < TEXT.index(end)
+
+
+COMMANDS = sorted(
+    {
+        command.strip()
+        for text in (TEXT, *PAGES.values())
+        for command in re.findall(r"(?:^|`|\$\()(aiovbo [A-Za-z][^`>)\n]*)", text, re.MULTILINE)
+    }
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_that_is_shown_is_one(command: str) -> None:
+    """With its options, as the command line reads them; nothing is carried out."""
+    placeholders = {"ID": str(UUID(int=1)), "URL": "vbo1.tech.local", "COMMAND": "check"}
+    words = [placeholders.get(word, word) for word in shlex.split(command)[1:]]
+    app.parse_args([word for word in words if word != "--help"], exit_on_error=False, print_error=False)
+
+
+def test_commands_are_found_in_the_text() -> None:
+    """In tables, in blocks, and in the midst of a sentence."""
+    expected = {"aiovbo pin URL", "aiovbo schema", "aiovbo pin vbo1.tech.local", "aiovbo completion bash"}
+    assert expected <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("block", [block for text in PAGES.values() for block in blocks("toml", text)])
+def test_every_inventory_on_the_pages_is_read(block: str, tmp_path: Path) -> None:
+    """As a file of its own."""
+    file = tmp_path / "fleet.toml"
+    file.write_text(block, encoding="utf-8")
+    assert len(aiovbo.Fleet.from_toml(file)) > 0
 
 
 def test_how_a_test_of_an_application_starts_servers_passes_as_printed(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import jsonschema
 import pytest
+from readme import ROOT, blocks
 
 from aiovbo._cli._app import main
 from aiovbo.testing import BackupFleet, BackupServer, Fault, World
@@ -229,6 +230,8 @@ def test_check_shows_every_step(servers: list[BackupServer], capsys: pytest.Capt
     silence(servers[1])
     assert main(["check", "--retries", "0"]) == 2
     out, err = capsys.readouterr()
+    shown = blocks("console", (ROOT / "docs" / "cli.md").read_text(encoding="utf-8"))[0].splitlines()
+    assert shown[1].split() == out.splitlines()[0].split()
     rows = {line.split()[0]: re.split(r"  +", line.strip()) for line in out.splitlines()[1:]}
     for name, version in (("vbo0", "v4"), ("vbo2", "v8")):
         assert all(re.fullmatch(r"\d+ ms", text) for text in rows[name][1:4])
