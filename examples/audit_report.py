@@ -20,6 +20,7 @@ from textwrap import shorten
 from _servers import arguments, servers_of
 
 from aiovbo import Fleet, FleetResult, RestoreSession
+from aiovbo.errors import printable
 
 CELLS = (
     ("Began (UTC)", "Ended (UTC)"),
@@ -39,7 +40,8 @@ TOLD = {
     "reason": "why",
 }
 NOT_TOLD = "What servers of old versions do not tell"
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+"""What a spreadsheet computes begins with one of these, full-width ones included."""
 Gaps = Mapping[str, Sequence[str]]
 
 
@@ -98,8 +100,13 @@ def write_csv(path: Path, sessions: Sequence[RestoreSession], gaps: Gaps) -> Non
         writer = csv.DictWriter(file, TITLES, quoting=csv.QUOTE_ALL)
         writer.writeheader()
         for row in rows:
-            # Whoever restores chooses the reason, and a spreadsheet computes what looks like a formula.
-            writer.writerow({k: f"'{cell}" if cell.startswith(FORMULA) else cell for k, cell in row.items()})
+            writer.writerow({title: harmless(cell) for title, cell in row.items()})
+
+
+def harmless(text: str) -> str:
+    """Text for a cell: whoever restores chooses the reason, and may try to have something computed."""
+    text = printable(text, 10_000)
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def html(text: str) -> str:
