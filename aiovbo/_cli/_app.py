@@ -4,6 +4,7 @@ Knows names and exit statuses. What a command does is in a module of its own, wh
 given, so that help needs no HTTP library.
 """
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -54,6 +55,10 @@ def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        # As in a pipe on Windows: a name that its encoding does not have is no reason to show none.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     complaints = Console(stderr=True, highlight=False)
     try:
         status: object = app(

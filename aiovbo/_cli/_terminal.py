@@ -164,6 +164,12 @@ def run(command: Coroutine[Any, Any, int]) -> int:
         # Whoever read it has read enough; what is left in the buffer must not be complained of either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = BROKEN_PIPE
+    except OSError as error:
+        # A file that was to be written; what goes wrong on the way to a server is an error of ours.
+        if error.filename is None:
+            raise
+        complain(f"{error.filename}: {error.strerror}")
+        status = SOME_FAILED
     return TERMINATED if terminated and status == INTERRUPTED else status
 
 

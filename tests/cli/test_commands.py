@@ -183,6 +183,7 @@ def test_servers_that_fail_cost_the_status_and_are_told_below(
         (["sessions", "--url", "vbo1", "--user", "x"], "VBO_PASSWORD"),
         (["sessions", "--deadline", "-1"], "deadline is a number of seconds above 0"),
         (["show", "5"], "UUID"),
+        (["timeline", "--since", "2999-01-01"], "begins before it ends"),
         (["sesions"], "sessions"),
     ],
 )
@@ -348,6 +349,9 @@ def test_timeline_draws_bars_or_a_picture(
     assert re.search("^vbo1 no answer", capsys.readouterr().out, re.MULTILINE)
     assert main(["timeline", "--retries", "0", "--svg", str(picture)]) == 2
     assert picture.read_text(encoding="utf-8").count(">no answer<") == 1
+    capsys.readouterr()
+    assert main(["timeline", "--svg", str(tmp_path / "nowhere" / "timeline.svg")]) == 2
+    assert "timeline.svg: No such file or directory" in capsys.readouterr().err
 
 
 def test_pin_gives_the_line_that_an_inventory_needs(
@@ -402,6 +406,30 @@ def test_an_interruption_prints_what_had_arrived(
     assert len(out.splitlines()) == 11
     assert "aiovbo: interrupted; 1 server had given no answer yet\n" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["sessions"], ["sessions", "--output", "csv"], ["check"], ["watch", "--since", "1m", "--count", "1"]],
+)
+def test_a_name_that_an_encoding_does_not_have_costs_its_letters_only(
+    encoding: str, arguments: list[str], inventory: Path, servers: list[BackupServer]
+) -> None:
+    """As in a pipe on Windows."""
+    world = servers[2].world
+    world.add(initiated_by="TECH\\zoë ☕", organization="日本", creation_time=world.now, end_time=None)
+    done = subprocess.run(
+        [*COMMAND, *arguments, "--fleet", inventory, "--server", "vbo2"],
+        capture_output=True,
+        check=False,
+        timeout=40,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert (done.returncode, b"aiovbo:" in done.stderr) == (0, False), done.stderr
+    out = done.stdout.decode(encoding)
+    assert "vbo2" in out
+    assert "TECH\\zo" in out or arguments == ["check"]
 
 
 @pytest.mark.parametrize(
