@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from aiovbo import Answer, ServerError, TlsError, VboError
+from aiovbo import Answer, ServerError, VboError
 from aiovbo.errors import printable
 
 T = TypeVar("T")
@@ -67,16 +67,9 @@ def show_failures(errors: Sequence[ServerError], asked: int, out: Console) -> No
         often = "once" if error.attempts == 1 else f"{error.attempts} times"
         out.print(Text(printable(error.server, _CELL_LIMIT), style="red"))
         said = f"{error.operation}: {error.what} (tried {often}, {error.elapsed:.1f} s)"
-        for text in (said, error.hint, _trust_of(error)):
+        for text in (said, error.hint):
             for line in textwrap.wrap(printable(text, 1000), min(out.width, _LONGEST_LINE) - 2):
                 out.print(Text(f"  {line}"))
-
-
-def _trust_of(error: ServerError) -> str:
-    """How the command line helps where a certificate is not trusted."""
-    if isinstance(error, TlsError) and error.reason in ("untrusted", "hostname", "pin"):
-        return "`aiovbo pin URL` shows the certificate, and the line of an inventory that trusts it."
-    return ""
 
 
 def counted(count: int, thing: str) -> str:

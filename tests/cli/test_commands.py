@@ -277,7 +277,7 @@ def test_check_blames_the_step_that_failed(
     }  # fmt: skip
     assert told["untrusted"]["pin"] == told["vbo0"]["pin"]
     assert told["refused"]["sessions"] == told["untrusted"]["version"] == told["closed"]["TLS"] == "-"
-    assert "`aiovbo pin URL` shows the certificate" in err
+    assert "`aiovbo pin` shows" in " ".join(err.split())
     assert "6 of 8 servers gave no answer" in err
 
 
