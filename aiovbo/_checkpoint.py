@@ -7,10 +7,11 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from os import PathLike, fspath
 from typing import Protocol, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from aiovbo._changes import Known, Place, Step
 from aiovbo._tasks import in_thread
@@ -28,6 +29,7 @@ CREATE TABLE sessions (
     PRIMARY KEY (server, id)
 ) WITHOUT ROWID;
 """
+_MARKS = f"PRAGMA application_id={_OURS}; PRAGMA user_version={_FORMAT};"
 
 
 class CheckpointStore(Protocol):
@@ -93,7 +95,8 @@ class Checkpoint:
     """A place in a file, kept over crashes; one watch at a time, others are refused.
 
     Raises: CheckpointError from `open`, `load` and `save` where the file is damaged, foreign, newer, in use,
-    gone, or cannot be written. It never begins anew by itself: to do so, delete the file.
+    gone, or cannot be written. It never begins anew by itself: to do so, delete the file, and the one with
+    `-wal` after its name that a crash leaves beside it.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -144,34 +147,27 @@ class Checkpoint:
                 raise
 
     def _open(self) -> None:
-        is_new = not os.path.exists(self._path) or os.path.getsize(self._path) == 0  # noqa: PTH110, PTH202  # in a thread of its own
-        if not is_new and os.path.getsize(self._path) < 512:  # noqa: PLR2004, PTH202  # SQLite's smallest page
+        if not os.path.exists(self._path):  # noqa: PTH110  # in a thread of its own, as all that follows
+            _create(self._path)
+        if os.path.getsize(self._path) < _SMALLEST:  # noqa: PTH202
             raise ValueError(_DAMAGED)
-        if not is_new and not os.access(self._path, os.W_OK):
+        if not os.access(self._path, os.W_OK):
             # SQLite would speak of an I/O error.
             raise ValueError(_CLOSED)
         file = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             file.execute("PRAGMA locking_mode=EXCLUSIVE")
             file.execute("PRAGMA journal_mode=WAL")
-            # A commit is kept over a crash of ours at once; over a power cut, up to the last one or two.
-            file.execute("PRAGMA synchronous=NORMAL")
+            # What a save has returned from is kept, also over a power cut.
+            file.execute("PRAGMA synchronous=FULL")
             file.execute("BEGIN EXCLUSIVE")
-            mark = file.execute("PRAGMA application_id").fetchone()[0]
-            tables = file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if mark == 0 and tables == 0 and is_new:
-                for statement in _SCHEMA.split(";"):
-                    file.execute(statement)
-                file.execute(f"PRAGMA application_id={_OURS}")
-                file.execute(f"PRAGMA user_version={_FORMAT}")
-            else:
-                _check(file, mark)
+            _check(file)
             file.execute("COMMIT")
         except BaseException:
             file.close()
             raise
         self._file = file
-        self._inode = os.stat(self._path).st_ino  # noqa: PTH116  # the same
+        self._inode = os.stat(self._path).st_ino  # noqa: PTH116
 
     def _load(self, server: str) -> Place | None:
         file = self._ready()
@@ -217,6 +213,7 @@ class Checkpoint:
             for step in steps
             if step.known is not None
         ]
+        is_new = file.execute("SELECT 1 FROM servers WHERE name = ?", (server,)).fetchone() is None
         file.execute("BEGIN IMMEDIATE")
         try:
             place = (
@@ -233,6 +230,9 @@ class Checkpoint:
             if file.in_transaction:
                 file.execute("ROLLBACK")
             raise
+        if is_new:
+            # Into the file itself: without its -wal it is an old place then, and never none.
+            file.execute("PRAGMA wal_checkpoint")
 
     def _ready(self) -> sqlite3.Connection:
         if self._file is None:
@@ -249,10 +249,33 @@ class Checkpoint:
 
 _CLOSED = "it cannot be opened; the directory must exist, and this user must be able to write both"
 _DAMAGED = "it is damaged; restore it, or delete it to begin anew"
+_SMALLEST = 512
+"""Bytes of the smallest SQLite file; ours are there whole or not at all, so that even an empty one is damaged."""
 
 
-def _check(file: sqlite3.Connection, mark: int) -> None:
-    if mark != _OURS:
+def _create(path: str) -> None:
+    """An empty place, there at once and whole: a crash in between leaves no half of one."""
+    if os.path.exists(f"{path}-wal"):  # noqa: PTH110  # as above
+        raise FileNotFoundError
+    part = f"{path}.{uuid4().hex}"
+    try:
+        with closing(sqlite3.connect(part, isolation_level=None)) as file:
+            file.executescript(f"BEGIN; {_SCHEMA} {_MARKS} COMMIT;")
+        try:
+            # Unlike a renamed file, it takes nobody's place.
+            os.link(part, path)
+        except FileExistsError:
+            pass
+        except OSError:
+            # Some file systems know no links.
+            os.replace(part, path)  # noqa: PTH105
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(part)  # noqa: PTH108
+
+
+def _check(file: sqlite3.Connection) -> None:
+    if file.execute("PRAGMA application_id").fetchone()[0] != _OURS:
         raise ValueError("this is another program's file; give the watch one of its own")
     version = file.execute("PRAGMA user_version").fetchone()[0]
     if version > _FORMAT:
@@ -267,7 +290,7 @@ def _check(file: sqlite3.Connection, mark: int) -> None:
 def _in_words(error: Exception) -> str:
     text = str(error)
     if isinstance(error, FileNotFoundError):
-        return "it is gone while it was in use; put it back, or begin anew with a new watch"
+        return "it is gone while it was in use; put it back, or delete what is left of it to begin anew"
     if "locked" in text:
         return "another process, or another watch, is using it"
     if "unable to open" in text or "readonly" in text:

@@ -54,6 +54,11 @@ def garbled(path: Path) -> None:
     path.write_bytes(data)
 
 
+def emptied(path: Path) -> None:
+    """Nothing left, as some file systems do after a power cut."""
+    path.write_bytes(b"")
+
+
 def no_database(path: Path) -> None:
     """Something else under that name."""
     path.write_text("x" * 5000)
@@ -84,6 +89,7 @@ def directory(path: Path) -> None:
     ("harm", "words"),
     [
         (truncated, "delete it to begin anew"),
+        (emptied, "delete it to begin anew"),
         (garbled, "delete it to begin anew"),
         (no_database, "delete it to begin anew"),
         (foreign, "another program's file"),
@@ -222,10 +228,9 @@ async def test_a_file_that_vanishes_while_it_is_used_ends_the_watch(replace: boo
                             await anext(changes)
 
 
-async def test_an_empty_file_is_a_new_one(tmp_path: Path) -> None:
-    """As temporary files are made."""
+async def test_a_place_is_kept_for_each_server(tmp_path: Path) -> None:
+    """A file that is not there is made; a server that nobody was told of has no place."""
     path = tmp_path / "place.db"
-    path.touch()
     await filled(path)
     store = Checkpoint(path)
     await store.open()
@@ -233,6 +238,55 @@ async def test_an_empty_file_is_a_new_one(tmp_path: Path) -> None:
     assert found == Place({KEYS[0]: SOME}, NOW)
     assert await store.load("another") is None
     await store.close()
+    assert [one.name for one in tmp_path.iterdir()] == ["place.db"]
+
+
+async def many(path: Path, count: int) -> tuple[bytes, bytes]:
+    """File and log as a crash leaves them after so many saves."""
+    store = Checkpoint(path)
+    await store.open()
+    for number in range(count):
+        await store.save("vbo", [Step(UUID(int=number), SOME)], None, None)
+    found = path.read_bytes(), Path(f"{path}-wal").read_bytes()
+    await store.close()
+    return found
+
+
+async def test_a_file_that_was_cut_anywhere_is_an_error(tmp_path: Path) -> None:
+    """Also one of which nothing is left; it is never taken for a new one."""
+    path = tmp_path / "place.db"
+    await many(path, 200)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 512):
+        path.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match="delete it to begin anew"):
+            await Checkpoint(path).open()
+
+
+async def test_after_a_power_cut_it_is_as_after_one_of_the_saves(tmp_path: Path) -> None:
+    """However much of the last writes reached the disk: old or new, never mixed, never none."""
+    file, log = await many(tmp_path / "place.db", 30)
+    path = tmp_path / "torn.db"
+    for length in range(0, len(log) + 1, 500):
+        path.write_bytes(file)
+        Path(f"{path}-wal").write_bytes(log[:length])
+        store = Checkpoint(path)
+        await store.open()
+        found = await store.load("vbo")
+        await store.close()
+        assert found is not None
+        assert found.known
+        assert set(found.known) == {UUID(int=number) for number in range(len(found.known))}
+
+
+async def test_a_file_of_which_only_the_log_is_left_is_an_error(tmp_path: Path) -> None:
+    """It is gone, and was not yet saved whole: not a first start."""
+    path = tmp_path / "place.db"
+    _, log = await many(path, 3)
+    path.unlink()
+    Path(f"{path}-wal").write_bytes(log)
+    with pytest.raises(CheckpointError, match=r"gone .*; put it back, or delete what is left"):
+        await Checkpoint(path).open()
 
 
 ENTRIES = st.one_of(
