@@ -4,10 +4,11 @@ Knows beats, lists and v8's change feed; what a look means is in `_changes`, who
 """
 
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any, cast
+from urllib.parse import quote
 from uuid import UUID
 
 from attrs import frozen
@@ -28,6 +29,7 @@ _SPREAD = 5.0
 _LONGEST_BACKOFF = 300.0
 _FEED_PAGE = 1000
 _FEED_PAUSE = 1.0
+"""Seconds from one poll of the feed to the next, at least: a busy one is not asked for every event."""
 _LONGEST_POLL = 25.0
 
 
@@ -94,8 +96,6 @@ class Lookout:
         self._find_former = find_former
         self.tracker = Tracker(client.name, None, options.since, options.remember)
         """What is known of the server."""
-        self.backlog = 0
-        """Changes that were found and not yet delivered."""
         self._up = False
         self._was_told = False
         self._last_success: datetime | None = None
@@ -106,8 +106,8 @@ class Lookout:
         self._token: str | None = None
         self._is_identified = False
 
-    def status(self) -> WatchStatus:
-        """How it goes."""
+    def status(self, backlog: int) -> WatchStatus:
+        """How it goes, with so many changes that were found and not yet delivered."""
         last = self._last_success
         return WatchStatus(
             server=self._client.name,
@@ -115,7 +115,7 @@ class Lookout:
             last_success=last,
             lag=None if last is None else self._options.clock.now() - last,
             next_look=self._next_look,
-            backlog=self.backlog,
+            backlog=backlog,
             errors=self._errors,
             overruns=self._overruns,
         )
@@ -297,7 +297,6 @@ class Lookout:
 
     async def _tell(self, told: Iterable[tuple[Change, Step]]) -> None:
         for change, step in told:
-            self.backlog += 1
             await self._deliver(change, step)
 
     async def _fetch_each(self, ids: Iterable[UUID]) -> None:
@@ -340,8 +339,10 @@ class Lookout:
         return token if isinstance(token, str) and token.isprintable() else None
 
     async def _look_at_feed(self) -> float | None:
-        seconds = int(min(self._options.every.total_seconds(), _LONGEST_POLL, self._client.patience / 2))
-        path = f"Events?from={self._token}&limit={_FEED_PAGE}&timeoutSeconds={seconds}"
+        clock, every = self._options.clock, self._options.every.total_seconds()
+        began, seconds = clock.monotonic(), int(min(every, _LONGEST_POLL, self._client.patience / 2))
+        token = quote(self._token or "", safe="")
+        path = f"Events?from={token}&limit={_FEED_PAGE}&timeoutSeconds={seconds}"
         try:
             page = await self._client.fetch(path)
         except ResponseError as error:
@@ -359,15 +360,30 @@ class Lookout:
                 updated[key] = None
             elif key is not None and kind == "RestoreSessionDelete":
                 deleted.append(key)
-        if len(updated) > _ONE_BY_ONE or len(deleted) > _ONE_BY_ONE:
-            await self._look_at_all()
-        else:
-            await self._fetch_each(dict.fromkeys([*updated, *deleted]))
+        await self._look_at_some(dict.fromkeys([*updated, *deleted]))
         self._token = str(page.get("nextChangeToken") or "") or None
         if self._token is None:
             self._full_look_at = float("-inf")
-        # A poll that waited took the interval itself; only a busy feed needs a rest.
-        return min(_FEED_PAUSE, self._options.every.total_seconds()) if seconds else None
+        passed = clock.monotonic() - began
+        return max(0.0, min(_FEED_PAUSE, every) - passed) if seconds else None
+
+    async def _look_at_some(self, ids: Collection[UUID]) -> None:
+        """These sessions: each by its id, or most by a list that reaches as far back as they do."""
+        left = set(ids)
+        if len(left) > _ONE_BY_ONE:
+            known = self.tracker.known
+            newest = self.tracker.newest(self._options.clock.now())
+            created = [known[key].created for key in left if key in known]
+            if newest is not None:
+                # Whoever is not known yet is new, most likely.
+                created.append(newest - self._options.overlap)
+            sessions = await self._list(min(created, default=None))
+            await self._observe(sessions)
+            left -= {one.id for one in sessions}
+        if len(left) > _ONE_BY_ONE:
+            await self._look_at_all()
+        else:
+            await self._fetch_each([key for key in ids if key in left])
 
 
 def _of_a_session(event: object) -> tuple[str, UUID | None]:

@@ -5,7 +5,7 @@ Knows what waits for the consumer, what was delivered, and when that is saved; w
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
@@ -31,14 +31,15 @@ class Watch:
     """
 
     def __init__(self, clients: Iterable[Client], options: WatchOptions, running: "set[Watch]") -> None:
-        self._clients = list(clients)
+        self._clients = clients
         self._options = options
         self._checkpoint = options.checkpoint
         self._running = running
         self._lookouts: dict[str, tuple[Lookout, asyncio.Task[None]]] = {}
         self._removed: dict[str, Lookout] = {}
         self._queue: asyncio.Queue[tuple[Change, Step | None] | None] = asyncio.Queue(_WAITING)
-        self._unacked: OrderedDict[str, tuple[Change, Step | None]] = OrderedDict()
+        self._backlog: Counter[str] = Counter()
+        self._unacked: dict[str, OrderedDict[str, Step]] = {}
         self._to_save: dict[str, list[Step]] = {}
         self._news = asyncio.Event()
         self._saver: asyncio.Task[None] | None = None
@@ -48,6 +49,9 @@ class Watch:
     # ------------------------------------------------------------------------------- the consumer
 
     async def __aenter__(self) -> Self:
+        if self._closed or self._saver is not None:
+            message = "a watch is used once: call fleet.watch(...) again"
+            raise ClosedError(message)
         await self._checkpoint.open()
         self._running.add(self)
         self._saver = asyncio.create_task(self._save_forever(), name="aiovbo watch saves")
@@ -81,9 +85,8 @@ class Watch:
                 break
         change, step = found
         if step is not None:
-            self._unacked[change.id] = found
-            if change.server in self._lookouts:
-                self._lookouts[change.server][0].backlog -= 1
+            self._backlog[change.server] -= 1
+            self._unacked.setdefault(change.server, OrderedDict())[change.id] = step
         return change
 
     def ack(self, change: Change) -> None:
@@ -91,24 +94,26 @@ class Watch:
 
         The place is saved a moment later; a crash before repeats the change.
         """
-        if change.id not in self._unacked:
+        waiting = self._unacked.get(change.server, OrderedDict())
+        if change.id not in waiting:
             return
-        for name, (earlier, step) in list(self._unacked.items()):
-            if earlier.server == change.server:
-                del self._unacked[name]
-                if step is not None:
-                    self._to_save.setdefault(change.server, []).append(step)
-            if name == change.id:
-                break
+        steps = self._to_save.setdefault(change.server, [])
+        name = None
+        while name != change.id:
+            name, step = waiting.popitem(last=False)
+            steps.append(step)
         self._news.set()
 
     def _ack_all(self) -> None:
-        for change, _ in list(self._unacked.values()):
-            self.ack(change)
+        for server, waiting in self._unacked.items():
+            if waiting:
+                self._to_save.setdefault(server, []).extend(waiting.values())
+                self._news.set()
+        self._unacked.clear()
 
     def status(self) -> dict[str, WatchStatus]:
         """How the watch of each server goes, by name."""
-        return {name: lookout.status() for name, (lookout, _) in self._lookouts.items()}
+        return {name: lookout.status(self._backlog[name]) for name, (lookout, _) in self._lookouts.items()}
 
     async def aclose(self) -> None:
         """Stop looking, save what was acknowledged, let go of the checkpoint; safe to repeat."""
@@ -121,9 +126,9 @@ class Watch:
             tasks.append(self._saver)
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
         try:
+            if tasks:
+                await asyncio.wait(tasks)
             if self._failure is None:
                 await self._save()
         finally:
@@ -136,8 +141,8 @@ class Watch:
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
-        if self._closed:
-            message = "the watch is closed"
+        if self._closed or self._saver is None:
+            message = "the watch is closed" if self._closed else "the watch is not open yet: async with it"
             raise ClosedError(message)
 
     def _heartbeat(self) -> Heartbeat:
@@ -212,12 +217,19 @@ class Watch:
         return None
 
     async def _deliver(self, change: Change, step: Step | None) -> None:
-        await self._queue.put((change, step))
+        if step is None:
+            await self._queue.put((change, step))
+            return
+        self._backlog[change.server] += 1
+        try:
+            await self._queue.put((change, step))
+        except asyncio.CancelledError:
+            self._backlog[change.server] -= 1
+            raise
 
     def _settle(self, server: str, forget: Callable[[], list[Step]]) -> None:
         """Save what a server's lookout forgets, unless changes of it are still to be dealt with."""
-        waits = self._lookouts[server][0].backlog if server in self._lookouts else 1
-        if waits or any(change.server == server for change, _ in self._unacked.values()):
+        if self._backlog[server] or self._unacked.get(server):
             return
         if steps := forget():
             self._to_save.setdefault(server, []).extend(steps)
