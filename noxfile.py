@@ -89,6 +89,20 @@ def chaos(session: nox.Session) -> None:
     session.run("python", "tests/chaos.py", *session.posargs)
 
 
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """A watching process that is killed 50 times at random moments: no change lost."""
+    session.install("-e", ".[dev]")
+    session.run("python", "tests/soak.py", *session.posargs)
+
+
+@nox.session(default=False)
+def watching(session: nox.Session) -> None:
+    """What watching 1,000 servers costs, how its requests are spread, how long a change takes."""
+    session.install("-e", ".[testing,speed]")
+    session.run("python", "tests/bench/watching.py", *session.posargs)
+
+
 RIVALS = ("veeam-365", "httpx", "pydantic", "requests", "niquests", "pyreqwest", "orjson", "uvloop")
 
 

@@ -250,7 +250,7 @@ class Checkpoint:
 _CLOSED = "it cannot be opened; the directory must exist, and this user must be able to write both"
 _DAMAGED = "it is damaged; restore it, or delete it to begin anew"
 _SMALLEST = 512
-"""Bytes of the smallest SQLite file; ours are there whole or not at all, so that even an empty one is damaged."""
+"""Bytes of the smallest SQLite file; ours are there whole or not at all, so an empty one is damaged."""
 
 
 def _create(path: str) -> None:

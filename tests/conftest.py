@@ -7,6 +7,9 @@ import pytest
 from blockbuster import BlockBuster
 from harness import Canary, VirtualClock, assert_nothing_left, assert_nothing_open, snapshot
 from hypothesis import HealthCheck, settings
+from watches import NOW, VERSIONS
+
+from aiovbo.testing import BackupServer, World
 
 # A machine that is busy makes examples slowly; that says nothing of the code under test.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -70,3 +73,11 @@ def canary() -> Iterator[Canary]:
     with Canary().listening() as listening:
         yield listening
     listening.assert_absent()
+
+
+@pytest.fixture(params=VERSIONS)
+async def backup(request: pytest.FixtureRequest) -> AsyncIterator[BackupServer]:
+    """A server of each kind, with small pages, whose world is empty and stands still."""
+    world = World(now=NOW, speed=0, sessions=0)
+    async with BackupServer(world, version=request.param, page_limit_max=10) as server:
+        yield server

@@ -267,7 +267,7 @@ async def test_after_a_power_cut_it_is_as_after_one_of_the_saves(tmp_path: Path)
     """However much of the last writes reached the disk: old or new, never mixed, never none."""
     file, log = await many(tmp_path / "place.db", 30)
     path = tmp_path / "torn.db"
-    for length in range(0, len(log) + 1, 500):
+    for length in range(0, len(log) + 1, 2003):
         path.write_bytes(file)
         Path(f"{path}-wal").write_bytes(log[:length])
         store = Checkpoint(path)

@@ -23,11 +23,12 @@ from uuid import UUID
 import pytest
 from aiohttp import web
 from backups import server_of
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
+    invariant,
     precondition,
     rule,
     run_state_machine_as_test,
@@ -358,6 +359,13 @@ class WatchMachine(RuleBasedStateMachine):
             self.number += 1
             self.world.change(one.id, state="Stopped", end_time=self.world.now, result=f"R{self.number}")
 
+    @rule(index=st.integers(0, 99), minutes=st.integers(1, 50))
+    def an_end_is_corrected(self, index: int, minutes: int) -> None:
+        """Nothing but its time is another."""
+        one = self.one_of(index)
+        if one is not None and one.end_time is not None:
+            self.world.change(one.id, end_time=one.end_time + timedelta(minutes=minutes))
+
     @rule()
     def the_oldest_finishes(self) -> None:
         ones = [one for one in self.world.sessions if one.state == "Working"]
@@ -475,25 +483,68 @@ class WatchMachine(RuleBasedStateMachine):
         self.look()
 
     @precondition(lambda self: not self.is_away)
-    @rule(kind=st.sampled_from(["comes", "late", "ends", "vanishes"]), is_open=st.booleans())
-    def what_happens_is_told_by_the_next_look(self, kind: str, is_open: bool) -> None:
+    @rule(
+        kinds=st.permutations(["comes", "late", "together", "ends", "vanishes"]),
+        is_open=st.booleans(),
+        forgets=st.booleans(),
+    )
+    def what_happens_is_told_by_the_next_look(self, kinds: list[str], is_open: bool, forgets: bool) -> None:
         """Where nothing goes wrong and the clock is right: by any look, not only one at everything."""
         self.settle()
         if abs(self.clock.now() - self.world.now) > timedelta(minutes=10):
             return
+        for kind in kinds:
+            before = len(self.told)
+            if not self.happens(kind, is_open=is_open):
+                continue
+            if forgets:
+                self.backup.forget_events()
+            self.look()
+            self.take(200)
+            assert len(self.told) > before, f"not told by the next look: one {kind}"
+
+    @precondition(lambda self: not self.is_away)
+    @rule(kind=st.sampled_from(["comes", "ends"]), is_open=st.booleans())
+    def what_happens_during_a_look_at_everything_is_told_by_the_next(self, kind: str, is_open: bool) -> None:
+        """Right after the list was read: whatever follows it goes on from before."""
+        self.settle()
+        happened: list[bool] = []
+
+        async def act(exchange: Exchange) -> web.StreamResponse:
+            answer = exchange.answer()
+            happened.append(self.happens(kind, is_open=is_open))
+            return answer
+
+        self.backup.fail(Fault("something happens", act), on="RestoreSessions", times=1)
         before = len(self.told)
-        one = self.one_of(0, open_only=True)
-        if kind == "comes" or (kind == "late" and self.options["overlap"]):
-            one = self.create(timedelta(minutes=50 if kind == "late" else 0), is_open=is_open)
-        elif kind == "ends" and one:
-            self.the_oldest_finishes()
-        elif kind == "vanishes" and one:
-            self.world.remove(one.id)
-        else:
-            return
+        self.look_at_everything()
+        self.take(200)
         self.look()
         self.take(200)
-        assert len(self.told) > before, f"not told by the next look: one {kind}"
+        self.backup.heal()
+        assert len(self.told) > before or happened != [True], f"not told by the look after it: one {kind}"
+
+    def happens(self, kind: str, *, is_open: bool) -> bool:
+        """Whether it could: a session comes, at its time or beside or before the newest; or one goes."""
+        one = self.one_of(0, open_only=True)
+        if kind == "comes":
+            self.create(timedelta(), is_open=is_open)
+        elif kind in ("late", "together"):
+            dates = [there.creation_time for there in self.world.sessions]
+            newest = max((date for date in dates if date <= self.world.now), default=None)
+            if newest is None or (kind == "late" and not self.options["overlap"]):
+                return False
+            created = newest - timedelta(minutes=50 if kind == "late" else 0)
+            if created < self.limit:
+                return False
+            self.create(self.world.now - created, is_open=is_open)
+        elif one is None:
+            return False
+        elif kind == "ends":
+            self.the_oldest_finishes()
+        else:
+            self.world.remove(one.id)
+        return True
 
     @rule(
         on=st.sampled_from(["RestoreSessions", "RestoreSessions/*", "Events"]),
@@ -550,6 +601,12 @@ class WatchMachine(RuleBasedStateMachine):
     async def acknowledge_until(self, number: int) -> None:
         self.changes.ack(self.told[number])
         self.acked = number + 1
+
+    @invariant()
+    def nothing_is_saved_before_it_was_dealt_with(self) -> None:
+        """Whatever is saved was acknowledged."""
+        if hasattr(self, "ledger"):
+            assert self.ledger.saved <= self.acked, "saved, although nobody has dealt with it"
 
     # -------------------------------------------------------------------------------- how it ends
 
@@ -694,6 +751,8 @@ def test_whatever_happens_the_changes_rebuild_what_the_server_went_through(
             derandomize=not EXAMPLES,
             database=None,
             print_blob=bool(EXAMPLES),
+            # A history is made shorter where there is time for it.
+            phases=set(Phase) if EXAMPLES else {Phase.generate},
             suppress_health_check=list(HealthCheck),
         ),
     )

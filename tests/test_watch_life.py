@@ -1,0 +1,304 @@
+"""A watch over its life: gentle to servers, patient with its consumer; who comes, goes, and is told so."""
+
+import asyncio
+import pickle
+import time
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from backups import asked, server_of
+from hypothesis import given
+from hypothesis import strategies as st
+from watches import FAST, NOW, silent, take, told, until, watching
+
+from aiovbo import (
+    Added,
+    Checkpoint,
+    Clock,
+    ClosedError,
+    Finished,
+    Fleet,
+    Heartbeat,
+    MemoryCheckpoint,
+    Password,
+    Recovered,
+    Server,
+    Unreachable,
+)
+from aiovbo.testing import BackupFleet, BackupServer, Fault, World
+
+
+async def test_a_server_that_is_away_is_told_once_and_what_it_did_meanwhile_after() -> None:
+    """Unreachable, recovered, and then all that happened; its neighbour goes on."""
+    async with (
+        BackupServer(World(now=NOW, speed=0, sessions=0), name="away") as away,
+        BackupServer(World(now=NOW, speed=0, sessions=0), name="there") as there,
+    ):
+        begun = away.world.add(creation_time=NOW, end_time=None)
+        async with watching(away, there) as changes:
+            assert told(await take(changes, 1)) == [("Added", begun.id)]
+            await away.stop()
+            (gone,) = await take(changes, 1)
+            assert isinstance(gone, Unreachable)
+            assert (gone.server, gone.error.server) == ("away", "away")
+            other = there.world.add(creation_time=NOW, end_time=None)
+            assert told(await take(changes, 1)) == [("Added", other.id)]
+            assert not changes.status()["away"].up
+            away.world.change(begun.id, state="Stopped", end_time=NOW)
+            await away.start()
+            back, finished = await take(changes, 2)
+            assert isinstance(back, Recovered)
+            assert back.gap > timedelta()
+            assert told([finished]) == [("Finished", begun.id)]
+            assert changes.status()["away"].errors == 0
+
+
+async def test_a_dead_server_is_probed_by_one_request_and_ever_more_rarely() -> None:
+    """No flood, however long it is dead."""
+    async with BackupServer(World(now=NOW, speed=0, sessions=1)) as backup:
+        servers = [server_of(backup, name="dead", api_version="v8")]
+        async with Fleet(servers) as fleet, fleet.watch(every=FAST) as changes:
+            await silent(changes, 0.1)
+            backup.fail(Fault.status(503), times=None)
+            await take(changes, 1)
+            backup.requests.clear()
+            await asyncio.sleep(0.6)
+            assert len(backup.requests) <= 6
+
+
+async def test_a_slow_consumer_is_not_buried_and_misses_nothing() -> None:
+    """Looks wait for it; nothing grows, nothing is dropped."""
+    world = World(now=NOW, speed=0, sessions=400)
+    async with (
+        BackupServer(world) as backup,
+        watching(backup, since=NOW - timedelta(days=4000)) as changes,
+    ):
+        seen = set[UUID]()
+        most = 0
+        while len(seen) < 400:
+            (change,) = await take(changes, 1)
+            most = max(most, changes.status()[backup.name].backlog)
+            if isinstance(change, Added):
+                seen.add(change.session.id)
+            if len(seen) % 100 == 0:
+                await asyncio.sleep(0.05)
+        assert most <= 103
+
+
+async def test_a_heartbeat_says_that_the_watch_is_alive() -> None:
+    """Where nothing happens."""
+    async with BackupServer(World(now=NOW, speed=0, sessions=1)) as backup:
+        async with watching(backup, heartbeat=timedelta(milliseconds=100)) as changes:
+            await asyncio.sleep(0.05)
+            beats = await take(changes, 2)
+        assert all(isinstance(beat, Heartbeat) and beat.up == 1 for beat in beats)
+
+
+async def test_a_look_that_takes_longer_than_the_interval_skips_beats() -> None:
+    """Two looks at one server never overlap."""
+    async with BackupServer(World(now=NOW, speed=0, sessions=1), version="v4") as backup:
+        backup.fail(Fault.delay(0.1), on="RestoreSessions", times=None)
+        async with watching(backup) as changes:
+            await silent(changes, 0.6)
+            assert changes.status()[backup.name].overruns >= 3
+        assert asked(backup) <= 8
+
+
+async def test_servers_that_all_come_back_at_once_are_not_all_logged_on_to_at_once() -> None:
+    """After an outage that took every token with it, the logons are spread over the interval."""
+    faster, count = 10, 100
+    begin = time.monotonic()
+    clock = Clock(
+        monotonic=lambda: time.monotonic() * faster,
+        now=lambda: NOW + timedelta(seconds=(time.monotonic() - begin) * faster),
+        sleep=lambda seconds: asyncio.sleep(seconds / faster),
+    )
+    async with BackupFleet(count, sessions=1, versions=("v4",)) as backups:
+        servers = [
+            server_of(one, name=f"vbo{number}", api_version="v4") for number, one in enumerate(backups)
+        ]
+        async with (
+            Fleet(servers, clock=clock, deadline=600) as fleet,
+            fleet.watch(every=timedelta(seconds=10)) as changes,
+        ):
+            await until(lambda: all(status.up for status in changes.status().values()))
+            for one in backups:
+                one.fail(Fault.status(503), times=None)
+                one.revoke_tokens()
+            await take(changes, count)
+            for one in backups:
+                one.requests.clear()
+                one.heal()
+            healed = time.monotonic()
+            await until(lambda: all(status.up for status in changes.status().values()))
+        logons = [r.at for one in backups for r in one.requests if r.resource.lower() == "token"]
+        assert len(logons) == count
+        in_each_second = Counter(int((at - healed) * faster) for at in logons)
+        assert max(in_each_second.values()) <= count / 4, in_each_second
+
+
+async def test_many_watches_of_one_moment_are_spread_and_steady() -> None:
+    """Each server has its own place in the interval, the same after a restart."""
+    async with BackupFleet(20, sessions=1, versions=("v4",)) as backups:
+        servers = [
+            server_of(one, name=f"vbo{number}", api_version="v4") for number, one in enumerate(backups)
+        ]
+        places: list[list[float]] = []
+        for _ in range(2):
+            for one in backups:
+                one.requests.clear()
+            async with Fleet(servers) as fleet, fleet.watch(every=timedelta(seconds=1)) as changes:
+                await silent(changes, 2.6)
+                offset = time.time() - time.monotonic()
+                last = [
+                    [r.at for r in one.requests if r.resource == "RestoreSessions"][-1] for one in backups
+                ]
+                places.append([(at + offset) % 1 for at in last])
+        assert len({round(place, 1) for place in places[0]}) >= 6
+        differences = [min((a - b) % 1, (b - a) % 1) for a, b in zip(*places, strict=True)]
+        assert sum(difference < 0.15 for difference in differences) >= 17
+
+
+async def test_servers_come_and_go_while_it_runs() -> None:
+    """A new one is watched from then on; one that left is not asked any more."""
+    async with (
+        BackupServer(World(now=NOW, speed=0, sessions=0), name="one") as one,
+        BackupServer(World(now=NOW, speed=0, sessions=0), name="two") as two,
+        Fleet([server_of(one, name="one")]) as fleet,
+        fleet.watch(every=FAST) as changes,
+    ):
+        await silent(changes, 0.1)
+        fleet.add(server_of(two, name="two"))
+        assert set(fleet) == {"one", "two"}
+        begun = two.world.add(creation_time=NOW, end_time=None)
+        assert told(await take(changes, 1)) == [("Added", begun.id)]
+        fleet.remove("one")
+        await asyncio.sleep(0.05)
+        one.requests.clear()
+        assert await silent(changes)
+        assert one.requests == []
+        with pytest.raises(KeyError):
+            fleet.remove("one")
+
+
+async def test_a_server_that_left_and_came_back_goes_on_where_it_was(backup: BackupServer) -> None:
+    """Also when it left with changes still to be delivered; what waits is counted right ever after."""
+    place = MemoryCheckpoint()
+    world = backup.world
+    server = server_of(backup, name="vbo")
+    async with Fleet([server]) as fleet, fleet.watch(every=FAST, checkpoint=place) as changes:
+        await silent(changes)
+        keys = {world.add(creation_time=NOW, end_time=NOW).id for _ in range(8)}
+        first = await take(changes, 1)
+        await until(lambda: changes.status()["vbo"].backlog == 15)
+        fleet.remove("vbo")
+        assert "vbo" not in changes.status()
+        fleet.add(server)
+        seen = first + await take(changes, 15)
+        while not await silent(changes):
+            continue
+        assert {one.session.id for one in seen if isinstance(one, Finished)} == keys
+        assert changes.status()["vbo"].backlog == 0
+        world.add(creation_time=NOW, end_time=None)
+        await take(changes, 1)
+        assert changes.status()["vbo"].backlog == 0
+
+
+async def test_a_server_that_joins_before_the_watch_is_entered_is_watched() -> None:
+    """Who is in the fleet counts when the watch begins."""
+    async with (
+        BackupServer(World(now=NOW, speed=0, sessions=0), name="one") as one,
+        BackupServer(World(now=NOW, speed=0, sessions=0), name="two") as two,
+        Fleet([server_of(one, name="one")]) as fleet,
+    ):
+        changes = fleet.watch(every=FAST)
+        fleet.add(server_of(two, name="two"))
+        async with changes:
+            assert set(changes.status()) == {"one", "two"}
+
+
+async def test_a_watch_that_is_not_open_says_so() -> None:
+    """It is entered once, and iterated meanwhile; otherwise nothing would ever come."""
+    async with (
+        BackupServer(World(now=NOW, speed=0, sessions=0)) as backup,
+        Fleet([server_of(backup)]) as fleet,
+    ):
+        changes = fleet.watch(every=FAST)
+        with pytest.raises(ClosedError, match="not open yet"):
+            await anext(changes)
+        async with changes:
+            with pytest.raises(ClosedError, match="used once"):
+                await changes.__aenter__()
+        with pytest.raises(ClosedError, match="used once"):
+            await changes.__aenter__()
+
+
+async def test_a_watch_whose_closing_is_cancelled_lets_go_of_its_place(tmp_path: Path) -> None:
+    """Another one may have the file at once."""
+    path = tmp_path / "place.db"
+    async with (
+        BackupServer(World(now=NOW, speed=0, sessions=0)) as backup,
+        Fleet([server_of(backup)]) as fleet,
+    ):
+        changes = fleet.watch(every=FAST, checkpoint=Checkpoint(path))
+        await changes.__aenter__()
+        closing = asyncio.create_task(changes.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        async with fleet.watch(every=FAST, checkpoint=Checkpoint(path)) as changes:
+            assert await silent(changes)
+
+
+async def test_closing_ends_it_for_whoever_waits() -> None:
+    """The fleet's end is the watch's end."""
+    async with BackupServer(World(now=NOW, speed=0, sessions=0)) as backup:
+        fleet = Fleet([server_of(backup)])
+        async with fleet.watch(every=FAST) as changes:
+            waiting = asyncio.create_task(anext(changes))
+            await asyncio.sleep(0.1)
+            await fleet.aclose()
+            with pytest.raises(ClosedError):
+                await waiting
+        with pytest.raises(ClosedError):
+            fleet.watch()
+
+
+async def test_changes_travel_to_other_processes() -> None:
+    """They pickle, whatever they hold."""
+    async with BackupServer(World(now=NOW, speed=0, sessions=0)) as backup:
+        backup.world.add(creation_time=NOW, end_time=None)
+        async with watching(backup) as changes:
+            (change,) = await take(changes, 1)
+            await backup.stop()
+            (gone,) = await take(changes, 1)
+        assert pickle.loads(pickle.dumps(change)) == change
+        assert str(pickle.loads(pickle.dumps(gone)).error) == str(gone.error)  # type: ignore[attr-defined]  # an Unreachable
+
+
+@given(
+    names=st.lists(st.text(st.characters(categories=("L", "N")), min_size=1), unique=True, max_size=40),
+    count=st.integers(1, 12),
+)
+def test_a_new_worker_moves_only_its_share(names: list[str], count: int) -> None:
+    """Whatever the servers' names and however many workers: each server belongs to exactly one of them."""
+    fleet = Fleet([Server("vbo", Password("u", "p"), name=name) for name in names])
+
+    def owners(workers: int) -> dict[str, int]:
+        shares = [list(fleet.shard(index, workers)) for index in range(workers)]
+        assert sorted(name for share in shares for name in share) == sorted(names)
+        return {name: index for index, share in enumerate(shares) for name in share}
+
+    before, after = owners(count), owners(count + 1)
+    assert all(after[name] == count for name in names if after[name] != before[name])
+
+
+def test_workers_have_shares_of_about_a_size() -> None:
+    """Of 3,000 servers each of four workers has some 750."""
+    fleet = Fleet([Server(f"vbo{number}", Password("u", "p")) for number in range(3000)])
+    assert all(650 < len(fleet.shard(index, 4)) < 850 for index in range(4))
+    with pytest.raises(ValueError, match="index"):
+        fleet.shard(4, 4)
