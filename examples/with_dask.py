@@ -13,9 +13,9 @@ import argparse
 import asyncio
 import os
 import signal
-import time
 from collections import Counter
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 import distributed
@@ -46,8 +46,11 @@ async def ask(urls: Sequence[str], ca_file: str, index: int, count: int) -> list
     return list(await asyncio.gather(*(fleet[name].restore_sessions().answer() for name in share)))
 
 
-def main(servers: int, shares: int, *, kill: bool) -> Counter[str]:
-    """Ask all, kill a worker in the midst of it, merge; how many sessions each server has."""
+def main(servers: int, shares: int, *, kill: bool) -> tuple[Counter[str], int]:
+    """Ask all, kill a worker in the midst of it, merge.
+
+    Shape: how many sessions each server has; how many servers were asked again.
+    """
     found: Counter[str] = Counter()
     with BackupFleet(servers, sessions=5).run_in_thread() as backups:
         os.environ[PASSWORD] = backups.password
@@ -58,16 +61,19 @@ def main(servers: int, shares: int, *, kill: bool) -> Counter[str]:
             urls, ca_file = backups.urls, backups.ca_file
             tasks = [cluster.submit(ask, urls, ca_file, index, shares) for index in range(shares)]
             if kill:
-                time.sleep(0.3)
-                victim, *_ = cluster.run(os.getpid).values()
-                os.kill(victim, signal.SIGKILL)
+                # One that has answers already: they die with it.
+                first = next(iter(dask.as_completed(tasks)))
+                holder, *_ = cluster.who_has([first])[first.key]
+                os.kill(cluster.run(os.getpid)[holder], signal.SIGKILL)
             results: list[list[Answer[RestoreSession]]] = cluster.gather(tasks)
             for answers in results:
                 for answer in answers:
                     if answer.error is not None:
                         print(answer.error)
                     found[answer.server] += len(answer.items)
-    return found
+        requests = [one for backup in backups for one in backup.requests]
+        answered = sum(one.resource == "RestoreSessions" and one.status == HTTPStatus.OK for one in requests)
+    return found, answered - servers
 
 
 if __name__ == "__main__":
@@ -76,5 +82,7 @@ if __name__ == "__main__":
     parser.add_argument("--shares", type=int, default=16, help="tasks; several for each worker")
     parser.add_argument("--no-kill", action="store_true", help="let both workers live")
     options = parser.parse_args()
-    counted = main(options.servers, options.shares, kill=not options.no_kill)
+    counted, again = main(options.servers, options.shares, kill=not options.no_kill)
     print(f"{sum(counted.values())} sessions of {len(counted)} servers")
+    if again:
+        print(f"{again} of them were asked again, because their worker was killed")

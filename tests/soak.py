@@ -39,9 +39,10 @@ async def main(out, place, ack, ca_file, user, password, *urls):
                         what = f"{key} gone gone"
                     case _:
                         continue
+                # Its work takes a moment, before and after it is done: killed there, it is to do again.
+                await asyncio.sleep(random.choice((0, 0, 0.02)))
                 with open(out, "a") as file:
                     file.write(f"{change.id} {type(change).__name__} {what}\\n")
-                # Written, and not yet acknowledged: told again by the next life, if this one ends here.
                 await asyncio.sleep(random.choice((0, 0, 0.02)))
                 if ack == "manual":
                     changes.ack(change)
