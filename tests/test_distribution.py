@@ -1,5 +1,6 @@
 """Beyond one process: the examples on a dask cluster and with a Redis stream, as they are printed."""
 
+import json
 import shutil
 import subprocess
 import time
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from harness import closed_port
 from test_examples import run
+
+from aiovbo.testing import BackupServer, World
 
 
 def test_a_worker_that_dies_in_the_midst_loses_nothing() -> None:
@@ -52,17 +55,22 @@ def answers(port: int) -> bool:
 
 
 def test_every_change_reaches_the_stream_once(redis_url: str, tmp_path: Path) -> None:
-    """Also when it is passed on again, because the place was lost."""
+    """Also when all is passed on again, because the place was lost."""
     import redis  # noqa: PLC0415  # as above
 
-    options = ["--redis", redis_url, "--every", "0.1", "--count", "20"]
-    first = run("to_redis", *options, "--place", str(tmp_path / "one.db"), plain=True)
-    assert (first.returncode, first.stdout) == (0, "20 changes passed on\n"), first.stderr
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        entries = [fields for _, fields in client.xrange("vbo:changes")]
-        assert len({entry["id"] for entry in entries}) == len(entries) == 20
-        assert {entry["kind"] for entry in entries} <= {"Added", "Changed", "Finished"}
-        again = run("to_redis", *options, "--place", str(tmp_path / "other.db"), plain=True)
-        assert again.returncode == 0, again.stderr
-        entries = [fields for _, fields in client.xrange("vbo:changes")]
-        assert len({entry["id"] for entry in entries}) == len(entries)
+    world = World(speed=0, sessions=0)
+    keys = {str(world.add(end_time=world.now).id) for _ in range(10)}
+    with (
+        BackupServer(world).run_in_thread() as backup,
+        redis.Redis.from_url(redis_url, decode_responses=True) as client,
+    ):
+        options = [backup.url, "--user", backup.username, "--ca-file", backup.ca_file]
+        options += ["--redis", redis_url, "--every", "0.1", "--count", "20"]
+        for place in ("one.db", "other.db"):
+            place_options = [*options, "--place", str(tmp_path / place)]
+            done = run("to_redis", *place_options, password=backup.password, plain=True)
+            assert (done.returncode, done.stdout) == (0, "20 changes passed on\n"), done.stderr
+            entries = [fields for _, fields in client.xrange("vbo:changes")]
+            assert len({entry["id"] for entry in entries}) == len(entries) == 20
+            assert {entry["kind"] for entry in entries} == {"Added", "Finished"}
+            assert {json.loads(entry["body"])["id"] for entry in entries} == keys
