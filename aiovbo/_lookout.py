@@ -96,6 +96,7 @@ class Lookout:
         self._find_former = find_former
         self.tracker = Tracker(client.name, None, options.since, options.remember)
         """What is known of the server."""
+        self._phase = _phase(client.name)
         self._up = False
         self._was_told = False
         self._last_success: datetime | None = None
@@ -131,29 +132,31 @@ class Lookout:
         Raises: CheckpointError where the place cannot be read or written.
         """
         clock, every = self._options.clock, self._options.every.total_seconds()
-        phase = _phase(self._client.name)
         place = await self._options.checkpoint.load(self._client.name)
         self.tracker = Tracker(self._client.name, place, self._options.since, self._options.remember)
-        await self._pause(phase * min(every, _SPREAD))
+        await self._pause(self._phase * min(every, _SPREAD))
         while True:
             self._next_look = None
             began = clock.monotonic()
             pause = await self._try_to_look()
             if pause is None:
                 passed = clock.monotonic() - began
-                pause = self._until_next_beat(phase * every, passed)
+                pause = self._until_next_beat(passed)
             await self._pause(pause)
 
-    def _until_next_beat(self, phase: float, passed: float) -> float:
+    def _until_next_beat(self, passed: float) -> float:
         """Seconds until the next beat of this server's own, which is the same before and after a restart."""
         every = self._options.every.total_seconds()
         beats = int(passed // every)
         if beats:
             self._overruns += beats
             log.info("%s: a look took %.1f s, longer than %g s", self._client.name, passed, every)
-        pause = (phase - self._options.clock.now().timestamp()) % every
+        pause = self._until_its_moment(every)
         # A clock that ticks a little early is no reason to look twice.
         return pause + every if pause < every / 4 and passed < every / 2 else pause
+
+    def _until_its_moment(self, interval: float) -> float:
+        return (self._phase * interval - self._options.clock.now().timestamp()) % interval
 
     async def _pause(self, seconds: float) -> None:
         self._next_look = self._options.clock.now() + timedelta(seconds=seconds)
@@ -340,7 +343,7 @@ class Lookout:
 
     async def _look_at_feed(self) -> float | None:
         clock, every = self._options.clock, self._options.every.total_seconds()
-        began, seconds = clock.monotonic(), int(min(every, _LONGEST_POLL, self._client.patience / 2))
+        began, seconds = clock.monotonic(), self._seconds_to_wait()
         token = quote(self._token or "", safe="")
         path = f"Events?from={token}&limit={_FEED_PAGE}&timeoutSeconds={seconds}"
         try:
@@ -366,6 +369,14 @@ class Lookout:
             self._full_look_at = float("-inf")
         passed = clock.monotonic() - began
         return max(0.0, min(_FEED_PAUSE, every) - passed) if seconds else None
+
+    def _seconds_to_wait(self) -> int:
+        """For how long a poll waits at the server: until this one's own moment, so that polls stay spread."""
+        longest = min(self._options.every.total_seconds(), _LONGEST_POLL, self._client.patience / 2)
+        if longest < 1:
+            return 0
+        left = self._until_its_moment(longest)
+        return round(left if left >= 1 else left + longest)
 
     async def _look_at_some(self, ids: Collection[UUID]) -> None:
         """These sessions: each by its id, or most by a list that reaches as far back as they do."""

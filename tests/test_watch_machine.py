@@ -736,7 +736,7 @@ class WatchOfV8(WatchMachine):
     version = "v8"
 
 
-@pytest.mark.timeout(60 + EXAMPLES)
+@pytest.mark.timeout(120 + 5 * EXAMPLES)
 @pytest.mark.parametrize("machine", [WatchOfV4, WatchOfV6, WatchOfV8])
 def test_whatever_happens_the_changes_rebuild_what_the_server_went_through(
     machine: type[WatchMachine],
@@ -746,7 +746,7 @@ def test_whatever_happens_the_changes_rebuild_what_the_server_went_through(
         machine,
         settings=settings(
             deadline=None,
-            max_examples=EXAMPLES or 30,
+            max_examples=EXAMPLES or 20,
             stateful_step_count=40,
             derandomize=not EXAMPLES,
             database=None,
