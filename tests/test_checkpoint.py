@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 from backups import server_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiovbo import (
@@ -307,6 +307,7 @@ SAVES = st.tuples(
 )
 
 
+@settings(max_examples=40)
 @given(st.lists(SAVES, min_size=1, max_size=5))
 def test_the_file_and_the_memory_keep_the_same_place(
     saves: list[tuple[str, list[Step], datetime | None, UUID | None]],

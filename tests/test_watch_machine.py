@@ -58,6 +58,10 @@ from aiovbo.testing._world import WorldSession, WorldSnapshot
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 ALWAYS = timedelta(days=4000)
 FULL_LOOK = timedelta(hours=1)
+MANY = 150
+"""Sessions of the server above which no crowd comes any more: pages that nobody learns from."""
+PATIENCE = 60
+"""Seconds for which a machine that is busy may take for one step."""
 EXAMPLES = int(os.environ.get("AIOVBO_TEST_EXAMPLES", "0"))
 """More histories than the few of every day, and other ones each time."""
 
@@ -294,7 +298,7 @@ class WatchMachine(RuleBasedStateMachine):
             await self.clock.idle.wait()
 
         self.is_away = False
-        self.run(asyncio.wait_for(start(), 10))
+        self.run(asyncio.wait_for(start(), PATIENCE))
 
     # ------------------------------------------------------------------------ what the server does
 
@@ -332,6 +336,7 @@ class WatchMachine(RuleBasedStateMachine):
         for _ in range(count):
             self.create(timedelta(), is_open=is_open)
 
+    @precondition(lambda self: len(self.world.sessions) < MANY)
     @rule()
     def very_many_come(self) -> None:
         """More than wait for the consumer at once."""
@@ -475,7 +480,7 @@ class WatchMachine(RuleBasedStateMachine):
                     async with asyncio.timeout(0.02):
                         await self.clock.idle.wait()
 
-        self.run(asyncio.wait_for(until_it_sleeps(), 10))
+        self.run(asyncio.wait_for(until_it_sleeps(), PATIENCE))
 
     @rule()
     def look_at_everything(self) -> None:
