@@ -8,6 +8,7 @@ import asyncio
 import errno
 import logging
 import os
+import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -49,6 +50,7 @@ SPARED_DESCRIPTORS = 32
 _LONG = 1_000_000
 """Bytes of an answer from which on it is handled in turns."""
 
+_QUOTED = re.compile(r"""[\s:(]+b?['"]""")
 
 _current: ContextVar[Attempt | None] = ContextVar("aiovbo_attempt", default=None)
 
@@ -313,7 +315,9 @@ def translate(  # noqa: C901, PLR0911, PLR0912  # a table, one line of thought p
             hint = "The connection was cut, or a proxy garbles answers: try again."
             return PayloadError("the answer broke off", retryable=True, hint=hint)
         case aiohttp.ClientResponseError():
-            what = f"the answer is not HTTP: {printable(error.message)}"
+            # Without what it quotes of the answer, which may be an echo of our request.
+            said = _QUOTED.split(error.message, maxsplit=1)[0]
+            what = f"the answer is not HTTP: {printable(said)}"
             hint = "Is this the right port, and does a proxy garble answers?"
             return PayloadError(what, phase="read", retryable=True, hint=hint)
         case OSError():

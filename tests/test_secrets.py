@@ -100,6 +100,42 @@ async def test_no_error_shows_a_secret(answer: object, where: str) -> None:
                 canary.assert_absent(caught.value, result)
 
 
+async def _echo(connection: Connection) -> None:
+    await connection.send(bytes(connection.data))
+
+
+async def _echo_as_headers(connection: Connection) -> None:
+    await connection.send(b"HTTP/1.1 200 OK\r\n" + bytes(connection.data).replace(b"\r\n", b"\x00\r\n"))
+
+
+async def _echo_behind_a_status(connection: Connection) -> None:
+    # What has no end of line is quoted from its beginning.
+    line = bytes(connection.data).partition(b"\r\n")[2].replace(b"\r\n", b" ")
+    await connection.send(b"HTTP/1.1 200 OK\r\n" + line * 50)
+
+
+async def _echo_as_chunks(connection: Connection) -> None:
+    secrets = bytes(connection.data).rpartition(b"Bearer ")[2]
+    await connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + secrets)
+
+
+@pytest.mark.parametrize("echo", [_echo, _echo_as_headers, _echo_behind_a_status, _echo_as_chunks])
+@pytest.mark.parametrize("where", ["sessions", "token"])
+async def test_what_echoes_the_request_is_not_quoted(
+    echo: Callable[[Connection], Awaitable[None]], where: str
+) -> None:
+    """As another service on that port may do: the HTTP library quotes what is no HTTP, and we do not."""
+    canary = Canary()
+    password, token = canary.watch("password-0123456789"), canary.watch("token-0123456789abcdef")
+    with canary.listening():
+        async with RawServer(vbo_routes(access_token=token, **{where: echo})) as raw:  # type: ignore[arg-type]  # scripts
+            server = Server(raw.url, Password("u", password), allow_http=True, api_version="v4", name="echo")
+            async with beside_a_healthy_server(server) as fleet:
+                error = (await fleet["echo"].restore_sessions().answer()).error
+            assert error is not None
+            canary.assert_absent(error, str(error), repr(error))
+
+
 @pytest.mark.parametrize("written", [str, quote, quote_plus])
 async def test_a_server_that_quotes_what_it_was_sent_is_not_quoted(written: Callable[[str], str]) -> None:
     """Neither the password in the refusal of a logon or a listing, nor the token in that of a listing."""
