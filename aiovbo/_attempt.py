@@ -41,6 +41,7 @@ class Attempt:
         "due",
         "fresh",
         "phase",
+        "sent",
     )
 
     def __init__(self, all_of_them: "Attempts", left: float, behind: Callable[[], "Attempt | None"]) -> None:
@@ -48,6 +49,8 @@ class Attempt:
         """How far it has come."""
         self.fresh = False
         """Whether its connection was made for it, not kept from an earlier request."""
+        self.sent = 0
+        """How often its request was given a connection: twice where a kept one proved dead, to aiohttp."""
         self._all = all_of_them
         self._left = left
         self._behind = behind

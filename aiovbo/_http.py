@@ -74,6 +74,7 @@ class _Connector(aiohttp.TCPConnector):
         connection = await super().connect(req, traces, timeout)
         attempt = _current.get()
         if attempt is not None:
+            attempt.sent += 1
             attempt.enter("read")
         return connection
 

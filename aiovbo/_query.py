@@ -99,7 +99,7 @@ class Answer(Generic[T]):
     complete: bool
     """Whether this is shown to be everything that was asked for."""
     attempts: int
-    """Requests sent, logon included."""
+    """Requests sent for it, repeated ones included; not the logon, which many questions share."""
     elapsed: float
     """Seconds from the first request to the end."""
     fetched_at: datetime

@@ -140,9 +140,9 @@ class Requester:
         self._credit = min(_CREDIT, self._credit + _EARNED)
         attempts, retries, renewed = 0, 0, False
         while True:
-            attempts += 1
-            operation.attempts += 1
-            outcome, token = await self._try(request, operation)
+            outcome, token, sent = await self._try(request, operation)
+            attempts += sent
+            operation.attempts += sent
             operation.left = min(operation.left, left - (clock.monotonic() - started))
             if isinstance(outcome, Reply) and token is not None and _refuses_token(request, outcome):
                 if not renewed:
@@ -189,7 +189,10 @@ class Requester:
         except (ServerError, ClosedError) as error:
             log.debug("%s: not logged out: %s", self._server.name, error)
 
-    async def _try(self, request: Request, operation: Operation) -> tuple[Reply | ServerError, Token | None]:
+    async def _try(
+        self, request: Request, operation: Operation
+    ) -> tuple[Reply | ServerError, Token | None, int]:
+        """The answer or the error, the token that went with it, and how often it was sent."""
         token: Token | None = None
         attempt = self._pool.attempt(operation.left, self._first_in_line)
         try:
@@ -221,11 +224,11 @@ class Requester:
             date = reply.headers.get("Date")
             if date is not None:
                 self._skew = partial(seconds_ahead, date, self._clock.now())
-            return without_echo(reply, headers, self._logon.spoken), token
-        self.is_out_of_reach = isinstance(failure, UnreachableError)
+            return without_echo(reply, headers, self._logon.spoken), token, max(1, attempt.sent)
         if request.logged_on and token is None:
             self.at(self._token_url(), failure, "POST")
-        return failure, token
+        self.is_out_of_reach = isinstance(failure, UnreachableError)
+        return failure, token, max(1, attempt.sent)
 
     def _count(self, attempt: Attempt, method: str, url: URL, outcome: int | ServerError) -> None:
         if attempt.seconds is not None:
