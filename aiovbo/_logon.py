@@ -12,7 +12,7 @@ from aiovbo._config import Assertion, Bearer, Options, Password, Secret, Server
 from aiovbo._guard import LockoutGuard
 from aiovbo._tasks import SharedCalls
 from aiovbo._wire import VERDICTS, Grant, Reply, Sealed, checked_token, read_grant, refusal
-from aiovbo.errors import AuthenticationError, ConfigError
+from aiovbo.errors import AuthenticationError, ConfigError, ServerTimeoutError
 
 log = logging.getLogger("aiovbo.logon")
 
@@ -63,6 +63,7 @@ class Logon:
         self._refused_at = 0.0
         self.spoken: Sealed[dict[str, str]] = Sealed({})
         """The secrets that the server was told last, by which it may be caught repeating them."""
+        self._asks_for: str | None = None
 
     async def token(self) -> Token:
         """A token that is good now.
@@ -79,13 +80,19 @@ class Logon:
         """The token that this logon obtained, if there is one; not one that somebody else did."""
         return None if isinstance(self._credentials, Bearer) else self._token
 
+    def overdue(self, timeout: ServerTimeoutError) -> ServerTimeoutError | AuthenticationError:
+        """Whose trouble it is that no token came in time: a provider's, or the server's as it seemed."""
+        if self._asks_for is None:
+            return timeout
+        return _provider_failed(self._asks_for, "it had given nothing when the deadline passed")
+
     def reject(self, token: Token) -> None:
         """Note that the server refused `token`; a newer one is not touched by a late answer to an older."""
         if self._token is token:
             self._token = self._renewal = None
 
     async def _obtain(self) -> Token:
-        self._token = None
+        self._token = self._asks_for = None
         token = await (
             self._ready_token(self._credentials)
             if isinstance(self._credentials, Bearer)
@@ -95,7 +102,7 @@ class Logon:
         return token
 
     async def _ready_token(self, credentials: Bearer) -> Token:
-        return Token(checked_token(await _reveal(credentials.token, "token")), float("inf"))
+        return Token(checked_token(await self._reveal(credentials.token, "token")), float("inf"))
 
     async def _log_on(self, credentials: Password | Assertion) -> Token:
         self._raise_if_refused_lately()
@@ -107,14 +114,14 @@ class Logon:
             if reply.status not in VERDICTS:
                 return self._take(reply)
             log.info("the refresh token was refused, logging on anew")
-        form = self.spoken = await _form(credentials)
+        form = self.spoken = await self._form(credentials)
         reply = await self._guard.logon(
             self._server, credentials, lambda: self._post(form), self._sign_of_life
         )
         if reply.status in VERDICTS:
             # A provider may have given what was true a moment ago; the same secret is not tried twice.
             try:
-                newer = await _form(credentials)
+                newer = await self._form(credentials)
             except AuthenticationError:
                 newer = form
             if newer == form:
@@ -152,51 +159,54 @@ class Logon:
             return
         raise copy(self._refusal)
 
+    async def _reveal(self, secret: Secret, kind: str) -> str:
+        """The secret's text, from its provider where it has one.
 
-async def _reveal(secret: Secret, kind: str) -> str:
-    """The secret's text, from its provider where it has one.
+        Raises: AuthenticationError where that fails; without its words, which may hold the secret.
+        """
+        self._asks_for = kind
+        try:
+            text: object = await secret.reveal()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            problem = "what it waited for was cancelled"
+        except ConfigError as error:
+            # An inventory's: it names the place of the secret, and was made to be shown.
+            problem = str(error)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is this server's trouble and no other's
+            problem = f"it raised {type(error).__name__}"
+        else:
+            if isinstance(text, str):
+                self._asks_for = None
+                return text
+            problem = f"it gave {type(text).__name__} instead of str"
+        self._asks_for = None
+        raise _provider_failed(kind, problem)
 
-    Raises: AuthenticationError where that fails; without its words, which may hold the secret.
-    """
-    try:
-        text: object = await secret.reveal()
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        problem = "what it waited for was cancelled"
-    except ConfigError as error:
-        # An inventory's: it names the place of the secret, and was made to be shown.
-        problem = str(error)
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is this server's trouble and no other's
-        problem = f"it raised {type(error).__name__}"
-    else:
-        if isinstance(text, str):
-            return text
-        problem = f"it gave {type(text).__name__} instead of str"
-    message = f"the provider of its {kind} failed ({problem})"
-    raise AuthenticationError(
-        message, hint="Nothing was sent to the server. Mend the provider, or give the secret itself."
-    )
+    async def _form(self, credentials: Password | Assertion) -> Sealed[dict[str, str]]:
+        """What is sent to log on.
 
-
-async def _form(credentials: Password | Assertion) -> Sealed[dict[str, str]]:
-    """What is sent to log on.
-
-    Source: operation token, v6 to v8, read 2026-11-23.
-    """
-    if isinstance(credentials, Password):
+        Source: operation token, v6 to v8, read 2026-11-23.
+        """
+        if isinstance(credentials, Password):
+            return Sealed(
+                {
+                    "grant_type": "password",
+                    "username": credentials.username,
+                    "password": await self._reveal(credentials.password, "password"),
+                }
+            )
         return Sealed(
             {
-                "grant_type": "password",
-                "username": credentials.username,
-                "password": await _reveal(credentials.password, "password"),
+                "grant_type": "operator" if credentials.operator else _JWT_BEARER,
+                "client_id": credentials.client_id,
+                "assertion": await self._reveal(credentials.assertion, "assertion"),
             }
         )
-    return Sealed(
-        {
-            "grant_type": "operator" if credentials.operator else _JWT_BEARER,
-            "client_id": credentials.client_id,
-            "assertion": await _reveal(credentials.assertion, "assertion"),
-        }
-    )
+
+
+def _provider_failed(kind: str, problem: str) -> AuthenticationError:
+    hint = "Nothing was sent to the server. Mend the provider, or give the secret itself."
+    return AuthenticationError(f"the provider of its {kind} failed ({problem})", hint=hint)

@@ -226,6 +226,8 @@ class Requester:
                 self._skew = partial(seconds_ahead, date, self._clock.now())
             return without_echo(reply, headers, self._logon.spoken), token, max(1, attempt.sent)
         if request.logged_on and token is None:
+            if isinstance(failure, ServerTimeoutError):
+                failure = self._logon.overdue(failure)
             self.at(self._token_url(), failure, "POST")
         self.is_out_of_reach = isinstance(failure, UnreachableError)
         return failure, token, max(1, attempt.sent)
