@@ -142,6 +142,8 @@ class Attempt:
         hint = "The server is slow or stuck: try again, or allow more time."
         if phase in ("dns", "connect"):
             hint = IS_IT_UP
+        elif phase == "queue":
+            hint = "Ask less of this server at once, or allow more time (deadline=...)."
         elif phase == "tls":
             hint = "Is this the right port, does it speak https, and is the server alive?"
         return ServerTimeoutError(what, phase=phase, hint=hint)

@@ -50,6 +50,7 @@ SPARED_DESCRIPTORS = 32
 _LONG = 1_000_000
 """Bytes of an answer from which on it is handled in turns."""
 
+_WHOSE_PROXY = "It is the proxy of the session that was lent (http=...): look there."
 _QUOTED = re.compile(r"""[\s:(]+b?['"]""")
 
 _current: ContextVar[Attempt | None] = ContextVar("aiovbo_attempt", default=None)
@@ -302,6 +303,12 @@ def translate(  # noqa: C901, PLR0911, PLR0912  # a table, one line of thought p
             return tls_error(error.os_error)
         case aiohttp.ConnectionTimeoutError():
             return ServerTimeoutError("no connection in time", phase="connect", hint=IS_IT_UP)
+        case aiohttp.ClientHttpProxyError():
+            what = f"the proxy does not let us through: HTTP {error.status}"
+            may_pass = error.status >= 500  # noqa: PLR2004  # the class of server faults
+            return UnreachableError(what, phase="connect", retryable=may_pass, hint=_WHOSE_PROXY)
+        case aiohttp.ClientProxyConnectionError():
+            return UnreachableError("the proxy cannot be reached", phase="connect", hint=_WHOSE_PROXY)
         case aiohttp.ClientConnectorDNSError():
             hint = "Is the name right, and does this machine's name server know it?"
             what = f"the name {printable(error.host)} cannot be resolved"
