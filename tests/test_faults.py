@@ -2,19 +2,36 @@
 
 import asyncio
 import gzip
+import tracemalloc
 import zlib
 
 import pytest
+from attrs import evolve
 from backups import beside_a_healthy_server, server_of
 from documents import V4_EXAMPLE
-from harness import FaultProxy, black_hole, closed_port
+from harness import FaultProxy, VirtualClock, black_hole, closed_port
 from harness import proxy as toxics
-from harness.raw import RawServer, Script, fin, http, repeat, rst, send, sleep, stall, vbo_routes
+from harness.raw import (
+    Connection,
+    RawServer,
+    Script,
+    fin,
+    http,
+    json_answer,
+    repeat,
+    rst,
+    send,
+    sleep,
+    stall,
+    token_answer,
+    vbo_routes,
+)
 
 from aiovbo import (
     AuthenticationError,
     Bearer,
     Client,
+    Clock,
     ConfigError,
     Password,
     PayloadError,
@@ -25,7 +42,7 @@ from aiovbo import (
     ServerTimeoutError,
     UnreachableError,
 )
-from aiovbo.testing import BackupServer
+from aiovbo.testing import BackupServer, Fault, World
 
 LOGIN = Password("u", "p")
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -63,6 +80,7 @@ async def test_a_name_that_does_not_resolve() -> None:
     assert isinstance(error, UnreachableError)
     assert error.phase == "dns"
     assert "nobody.invalid" in error.what
+    assert error.retryable
 
 
 async def test_a_refused_connection() -> None:
@@ -116,6 +134,7 @@ async def test_silence_ends_in_time_with_its_phase(case: str) -> None:
 
 GARBLED: dict[str, Script] = {
     "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+    "an alert of TLS": [send(b"\x15\x03\x03\x00\x02\x02\x28"), fin()],
     "no status": b"HTTP/1.1 abc\r\n\r\n",
     "a bad chunk size": [send(HEAD + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n[]\r\n"), fin()],
     "two lengths": HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n[]",
@@ -124,10 +143,12 @@ GARBLED: dict[str, Script] = {
     "too many headers": http(body=b"[]", headers=[(f"X-{n}", "y") for n in range(10_000)]),
     "no answer but the end": [fin()],
     "a reset": [rst()],
+    "a reset in the headers": [send(b"HTTP/1.1 200 OK\r\nContent-"), sleep(0.05), rst()],
     "a short body": [send(HEAD + b"Content-Length: 99\r\n\r\n["), fin()],
     "a reset body": [send(HEAD + b"Content-Length: 99\r\n\r\n["), sleep(0.05), rst()],
     "a short chunked body": [send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n["), fin()],
     "a body without length, cut": [send(HEAD + b"\r\n" + V4_EXAMPLE[:300]), fin()],
+    "brotli that nobody asked for": http(body=b"\x0b\x02\x80[]\x03", headers=[("Content-Encoding", "br")]),
     "gzip that is none": http(body=b"no gzip at all", headers=[("Content-Encoding", "gzip")]),
     "gzip cut short": http(body=gzip.compress(V4_EXAMPLE)[:80], headers=[("Content-Encoding", "gzip")]),
 }
@@ -162,10 +183,13 @@ async def test_no_redirect_is_followed_wherever_it_leads(status: int, where: str
     async with RawServer(vbo_routes()) as other:
         there = place.format(other=other.url, other_host=f"127.0.0.1:{other.port}")
         script = http(status, headers=[("Location", there)])
-        async with RawServer(vbo_routes(**{where: script})) as raw, Client(at(raw.url), retries=0) as client:
-            answer = await client.restore_sessions().answer()
+        async with (
+            RawServer(vbo_routes(**{where: script})) as raw,
+            beside_a_healthy_server(at(raw.url)) as fleet,
+        ):
+            answer = await fleet["bad"].restore_sessions().answer()
             asked = len(raw.requests)
-        assert isinstance(answer.error, PayloadError | ServerError)
+        assert isinstance(answer.error, PayloadError)
         assert "redirect" in str(answer.error)
         assert other.received == 0
         assert asked <= 2
@@ -196,6 +220,30 @@ async def test_an_unheard_of_status_is_told_with_its_number(status: int) -> None
     assert str(status) in str(error)
 
 
+async def test_a_proxys_page_is_not_shown_as_the_servers_words() -> None:
+    """Of its HTML nothing is in the error; how long it asks to wait is."""
+    page = b"<html><script>alert(1)</script>" + b"<p>gateway</p>" * 10_000
+    away = http(503, page, content_type="text/html", headers=[("Retry-After", "90")])
+    error = await error_behind(away)
+    assert isinstance(error, ServerFaultError)
+    assert (error.retry_after, error.message) == (90, "")
+    assert "<" not in str(error)
+    assert len(str(error)) < 300
+    login_page = await error_behind(http(body=page, content_type="text/html"))
+    assert "proxy, a login page" in login_page.hint
+
+
+async def test_an_answer_after_interim_ones_and_of_a_strange_charset_is_taken() -> None:
+    """JSON is UTF-8, whatever a header says."""
+    final = http(body=b"[]", content_type="application/json; charset=klingon")
+    interim = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    async with (
+        RawServer(vbo_routes(sessions=[interim * 3, final])) as raw,
+        beside_a_healthy_server(at(raw.url)) as fleet,
+    ):
+        assert (await fleet["bad"].restore_sessions().answer()).complete
+
+
 BOMBS = {
     "an honest length": http(body=b"", headers=[("Content-Length", str(10**12))]),
     "endless chunks": [
@@ -204,23 +252,41 @@ BOMBS = {
     ],
     "a gzip bomb": http(body=gzip.compress(b" " * 50_000_000), headers=[("Content-Encoding", "gzip")]),
     "a deflate bomb": http(body=zlib.compress(b" " * 50_000_000), headers=[("Content-Encoding", "deflate")]),
+    "a text without end": [
+        send(HEAD + b'Transfer-Encoding: chunked\r\n\r\n8\r\n[{"id":"\r\n'),
+        repeat(b"10000\r\n" + b"x" * 65536 + b"\r\n"),
+    ],
 }
 
 
 @pytest.mark.parametrize("case", BOMBS)
 async def test_a_body_that_is_too_large_is_not_read_to_its_end(case: str) -> None:
-    """The cap counts what comes out of the decompression."""
-    error = await error_behind(BOMBS[case], max_body=1_000_000)
+    """The cap counts what comes out of the decompression, and memory stays within a few times of it."""
+    tracemalloc.start()
+    try:
+        error = await error_behind(BOMBS[case], max_body=4_000_000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * 4_000_000
     assert isinstance(error, PayloadError)
-    assert "larger than 1,000,000 bytes" in str(error)
+    assert "larger than 4,000,000 bytes" in str(error)
     assert not error.retryable
 
 
-async def test_a_connection_that_was_cut_off_in_the_midst_is_not_used_again() -> None:
+SMUGGLED = {
+    "two answers": HEAD + b"Content-Length: 2\r\n\r\n[]" + HEAD + b"Content-Length: 5\r\n\r\nevil!",
+    "two lengths": HEAD + b"Content-Length: 2\r\nContent-Length: 7\r\n\r\n[]evil!",
+    "chunks too": HEAD + b"Content-Length: 7\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n0\r\n\r\nevil!",
+    "more than the length": HEAD + b"Content-Length: 2\r\n\r\n[]evil!",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SMUGGLED)
+async def test_a_connection_with_something_left_over_is_not_used_again(case: str) -> None:
     """What is left of one answer can never be taken for another."""
-    mixed = HEAD + b"Content-Length: 2\r\n\r\n[]" + HEAD + b"Content-Length: 5\r\n\r\nevil!"
     async with (
-        RawServer(vbo_routes(sessions=mixed)) as raw,
+        RawServer(vbo_routes(sessions=SMUGGLED[case])) as raw,
         beside_a_healthy_server(at(raw.url)) as fleet,
     ):
         for _ in range(3):
@@ -228,29 +294,87 @@ async def test_a_connection_that_was_cut_off_in_the_midst_is_not_used_again() ->
             assert answer.items == ()
             assert answer.error is None or isinstance(answer.error, PayloadError)
             assert "evil" not in str(answer.error)
+        listings = [request.connection for request in raw.asked("GET", "*")]
+        assert len(listings) == len(set(listings)) == 3
 
 
-async def test_latency_spikes_cost_few_requests() -> None:
-    """Some of them are tried again, none of them floods."""
-    async with BackupServer() as backup, FaultProxy(backup.port) as proxy:
-        proxy.add(toxics.Latency(0.02, 0.02))
-        server = server_of(backup, name="bad")
-        server = Server(f"https://127.0.0.1:{proxy.port}", server.credentials, tls=server.tls, name="bad")
-        async with beside_a_healthy_server(server, read_timeout=5, deadline=10, retries=2) as fleet:
-            for _ in range(10):
-                assert len(await fleet["bad"].restore_sessions()) == 40
-        assert len(backup.requests) <= 15
+async def test_a_kept_connection_that_the_server_has_closed_costs_a_repetition_and_no_error() -> None:
+    """Even without retries, since nothing was answered; the answer shows that it was sent twice."""
+
+    async def hang_up_at_the_second(connection: Connection) -> None:
+        while (request := await connection.read_request()) is not None:
+            if request.method == "GET" and len(raw.asked("GET", "*")) == 2:
+                return await connection.fin()
+            await connection.send(token_answer() if request.method == "POST" else json_answer([]))
+        return None
+
+    async with (
+        RawServer(hang_up_at_the_second) as raw,
+        beside_a_healthy_server(at(raw.url)) as fleet,
+    ):
+        for attempts in (1, 2, 1):
+            answer = await fleet["bad"].restore_sessions().answer()
+            assert answer.error is None
+            assert answer.attempts == attempts
+        assert len(raw.asked("GET", "*")) == 4
+
+
+async def test_latency_spikes_are_not_answered_by_a_storm() -> None:
+    """Half of the answers come too late: some requests are repeated, few beyond the server's budget."""
+    virtual = VirtualClock()
+    clock = Clock(virtual.monotonic, virtual.now, virtual.sleep, virtual.random)
+    async with RawServer(vbo_routes()) as raw, FaultProxy(raw.port) as proxy:
+        server = at(f"http://127.0.0.1:{proxy.port}")
+        async with beside_a_healthy_server(server, read_timeout=0.04, retries=2, clock=clock) as fleet:
+            await fleet["bad"].restore_sessions()
+            proxy.add(toxics.Latency(0.04, 0.04))
+            outcomes = [(await fleet["bad"].restore_sessions().answer()).error for _ in range(50)]
+        sent = len(raw.asked("GET", "*")) - 1
+    assert {type(error) for error in outcomes} == {type(None), ServerTimeoutError}
+    assert 50 < sent <= 50 + 10 + 50 * 0.1
+
+
+async def test_a_narrow_line_ends_with_the_deadline_and_keeps_what_had_come() -> None:
+    """A kilobyte per second: the first page is there, the second would take minutes."""
+    async with BackupServer(World(sessions=40, speed=0)) as backup, FaultProxy(backup.port) as proxy:
+        whole = server_of(backup)
+        server = Server(f"https://127.0.0.1:{proxy.port}", whole.credentials, tls=whole.tls, name="bad")
+        async with beside_a_healthy_server(server) as fleet:
+            query = fleet["bad"].restore_sessions(page_size=20)
+            assert (await query.answer()).complete
+            backup.fail(Fault.delay(0.1), on="RestoreSessions", when=lambda r: "offset=20" in r.query)
+            asyncio.get_running_loop().call_later(0.05, proxy.add, toxics.Bandwidth(1000))
+            answer = await query.answer()
+    assert isinstance(answer.error, ServerTimeoutError)
+    assert answer.error.phase in ("read", "body")
+    assert len(answer.items) == 20
+    assert not answer.complete
 
 
 async def test_an_outage_is_not_answered_by_a_flood() -> None:
-    """A hundred calls to a server at 503 cost hardly more than a hundred requests."""
-    async with RawServer(vbo_routes(sessions=http(503))) as raw:
-        async with beside_a_healthy_server(at(raw.url), retries=2, deadline=30) as fleet:
-            for _ in range(100):
-                answer = await fleet["bad"].restore_sessions().answer()
+    """Twenty servers at 503, each asked every second of a minute: at most 1.1 requests a call, once warm."""
+    virtual = VirtualClock()
+
+    async def sleep_without_others(_: float) -> None:
+        await asyncio.sleep(0)
+
+    clock = Clock(virtual.monotonic, virtual.now, sleep_without_others, virtual.random)
+    async with (
+        RawServer(vbo_routes(sessions=http(503))) as raw,
+        beside_a_healthy_server(at(raw.url), retries=2, clock=clock) as fleet,
+    ):
+        for number in range(19):
+            fleet.add(evolve(at(raw.url), name=f"bad{number}"))
+        sick = [name for name in fleet if name != "healthy"]
+        sent = [0]
+        for _ in range(60):
+            for name in sick:
+                answer = await fleet[name].restore_sessions().answer()
                 assert isinstance(answer.error, ServerFaultError)
-        sent = len(raw.asked("GET", "/v4/RestoreSessions"))
-    assert sent <= 100 + 10 + 100 * 0.1 + 1
+            virtual.advance(1)
+            sent.append(len(raw.asked("GET", "*")))
+    assert sent[60] <= 20 * (60 + 10 + 60 * 0.1 + 1)
+    assert sent[60] - sent[10] <= 20 * 50 * 1.1
 
 
 async def test_a_link_that_flaps_recovers_by_itself() -> None:
