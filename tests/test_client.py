@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import aiohttp
 import pytest
 from backups import asked, server_of
+from harness.raw import RawServer, vbo_routes
 
 from aiovbo import (
     TLS,
@@ -195,6 +196,44 @@ async def test_links_lead_to_the_configured_address(version: str) -> None:
         again = await session.links["self"].fetch()
         assert isinstance(again, RestoreSession)
         assert again == await session.refresh() == await client.fetch_restore_session(session.id)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(404, NotFoundError), (403, ForbiddenError), (500, ServerFaultError)]
+)
+async def test_a_link_that_fails_does_so_when_it_is_awaited(status: int, kind: type[ServerError]) -> None:
+    """As where the organization was removed; the listing is as ever, and so is the next try."""
+    async with BackupServer() as backup, Client(server_of(backup), retries=0) as client:
+        backup.fail(Fault.status(status), when=lambda request: "rganization" in request.path)
+        answer = await client.restore_sessions().answer()
+        assert answer.complete
+        with pytest.raises(kind):
+            await answer.items[0].fetch_organization()
+        assert (await answer.items[0].fetch_organization()).name
+
+
+@pytest.mark.parametrize("end", ["expire_tokens", "revoke_tokens"])
+async def test_a_token_that_ends_between_two_pages_costs_no_row(end: str) -> None:
+    """The same page is asked for again: nothing is missing, nothing comes twice."""
+    async with BackupServer(World(sessions=40, speed=0)) as backup, Client(server_of(backup)) as client:
+        found: list[RestoreSession] = []
+        async for page in client.restore_sessions(page_size=10).pages():
+            found += page
+            getattr(backup, end)()
+        assert [one.id for one in found] == [one.id for one in await client.restore_sessions()]
+        assert len(set(found)) == 40
+        assert backup.logons > 1
+
+
+async def test_paths_and_queries_are_sent_byte_for_byte() -> None:
+    """Nothing is decoded, encoded or put in order on the way."""
+    target = "/v8/a%20b+c/%7e/ABC?x=%3A:&y=a+b%2B&&x=;'"
+    async with RawServer(vbo_routes(version="v8")) as raw:
+        server = Server(raw.url, Bearer("access-1"), allow_http=True, api_version="v8")
+        async with Client(server) as client:
+            with pytest.raises(NotFoundError):
+                await client.fetch(target)
+        assert raw.requests[-1].target == target
 
 
 async def test_links_work_behind_a_reverse_proxy_with_a_prefix() -> None:

@@ -183,6 +183,7 @@ def test_a_wrong_type_is_never_coerced(changes: dict[str, object], path: str, re
         ("2020-05-12T15:55:20.1Z", datetime(2020, 5, 12, 15, 55, 20, 100000, UTC)),
         ("2020-05-12T15:55:20", datetime(2020, 5, 12, 15, 55, 20, 0, UTC)),
         ("2020-05-12T15:55:20+05:30", datetime(2020, 5, 12, 10, 25, 20, 0, UTC)),
+        ("2020-05-12T15:55:20.8557419+00:00", datetime(2020, 5, 12, 15, 55, 20, 855741, UTC)),
         ("0001-01-01T00:00:00", None),
         ("9999-12-31T23:59:59.9999999-01:00", None),
     ],
@@ -194,7 +195,9 @@ def test_times_are_aware_utc_and_cut_not_rounded(text: str, expected: datetime |
     assert expected is None or items[0].end_time.utcoffset() == expected.utcoffset()  # type: ignore[union-attr]  # not None, as just seen
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "/Date(1530258141191)/", "2020-13-01T00:00:00Z"])
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "/Date(1530258141191)/", "2020-13-01T00:00:00Z", "2016-12-31T23:59:60Z"]
+)
 def test_what_is_no_time_is_set_aside(text: str) -> None:
     """A time that cannot be read is no reason to guess one."""
     _, rejected = read(array(session(1, endTime=text)))

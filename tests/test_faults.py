@@ -173,6 +173,46 @@ async def test_an_odd_success_is_an_error_and_never_no_sessions(answer: bytes) -
     assert isinstance(await error_behind(answer), PayloadError)
 
 
+ITEM = b'{"id": "0800471b-d0e2-422b-9d7c-35d15661c3fb", "creationTime": "2026-01-01T00:00:00Z"'
+JSON = {
+    "a depth bomb": b"[" * 100_000,
+    "a depth bomb of objects": b'{"a":' * 100_000,
+    "a depth bomb inside an item": b"[" + ITEM + b', "name": ' + b"[" * 100_000 + b"]" * 100_000 + b"}]",
+    "a number of 5,000 digits": b"[" + ITEM + b', "eTag": ' + b"9" * 5000 + b"}]",
+    "no number": b"[" + ITEM + b', "eTag": NaN}]',
+    "an infinite number": b"[" + ITEM + b', "eTag": 1e400}]',
+    "half a surrogate pair": b"[" + ITEM + rb', "name": "\ud800"}]',
+    "what steers a terminal": b"[" + ITEM + rb', "name": "\u001b[2J\u0000\u202e\r\n"}]',
+    "a byte order mark": b"\xef\xbb\xbf[" + ITEM + b"}]",
+    "another encoding": ("[" + ITEM.decode() + "}]").encode("utf-16"),
+    "bytes that are no text": b"[" + ITEM + b', "name": "\xff\xfe"}]',
+    "a number where a list belongs": b"5",
+    "null where a list belongs": b'{"results": null}',
+    "an object where a list belongs": b'{"results": {}}',
+    "items of every kind but the right one": b'[null, 5, "x", [], {}, true]',
+    "the same name a thousand times": b"[" + ITEM + b', "name": "x"' * 1000 + b"}]",
+    "ten thousand items": b"[" + b",".join([ITEM + b"}"] * 10_000) + b"]",
+    "ten thousand items that make no sense": b"[" + b",".join([b'{"id": 5}'] * 10_000) + b"]",
+    "an item of ten megabytes": b"[" + ITEM + b', "name": "' + b"x" * 10_000_000 + b'"}]',
+}
+
+
+@pytest.mark.parametrize("case", JSON)
+async def test_json_at_its_worst_is_the_trouble_of_one_server(case: str) -> None:
+    """A listing, with what made no sense set aside, or a PayloadError; a healthy one goes on answering."""
+    script = http(body=JSON[case])
+    async with RawServer(vbo_routes(sessions=script)) as raw, beside_a_healthy_server(at(raw.url)) as fleet:
+        answer = await fleet["bad"].restore_sessions().answer()
+    if answer.error is not None:
+        assert isinstance(answer.error, PayloadError)
+        assert str(answer.error).isprintable()
+        assert len(str(answer.error)) < 800
+    for session in answer.items:
+        assert str(session.name).encode()
+    assert answer.complete is (answer.error is None and not answer.rejected)
+    assert answer.error or answer.rejected or len(answer.items) == 1
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("where", ["sessions", "token"])
 @pytest.mark.parametrize(

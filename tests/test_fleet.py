@@ -1,14 +1,19 @@
 """Many servers at once: the merge rules, isolation, and that nothing is left behind."""
 
 import asyncio
+import itertools
 import os
 import pickle
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from itertools import zip_longest
 
 import pytest
 from backups import asked, server_of
+from documents import session
+from harness.raw import Connection, RawServer, json_answer, stall, vbo_routes
 
 from aiovbo import (
     TLS,
@@ -84,6 +89,75 @@ async def test_items_come_before_the_slowest_server_has_answered() -> None:
             first = [await asyncio.wait_for(anext(stream), 2) for _ in range(4)]
             assert len({s.server for s in first}) == 2
             await stream.aclose()  # type: ignore[attr-defined]  # an async generator
+
+
+async def test_healthy_servers_wait_for_none_of_the_dead() -> None:
+    """30 of 100 answer nothing from the first moment, and ten are asked at a time: 70 answers come first."""
+    async with BackupFleet(70, sessions=1) as backups, RawServer(stall()) as silent:
+        login = Password("u", "p")
+        dead = [Server(silent.url, login, allow_http=True, name=f"dead{number}") for number in range(30)]
+        servers = [one for pair in zip_longest(dead, servers_of(backups)) for one in pair if one is not None]
+        async with Fleet(servers, concurrency=10, retries=0, deadline=30) as fleet:
+            answers = fleet.restore_sessions(started_after=ALL).answers()
+            for _ in range(70):
+                answer = await anext(answers)
+                assert answer.error is None
+                assert len(answer.items) == 1
+            await answers.aclose()
+
+
+async def test_a_huge_server_keeps_no_small_one_waiting() -> None:
+    """Of 100,000 sessions a page waits at a time, and what the small ones have is given in between."""
+    huge, page_of = 100_000, 1000
+    asked_for = itertools.count()
+
+    async def page(connection: Connection) -> None:
+        offset = next(asked_for) * page_of
+        rows = [session(number, _links={}) for number in range(offset, offset + page_of)]
+        more = {"_links": {"next": {"href": f"?offset={offset + page_of}"}}}
+        await connection.send(json_answer({"results": rows, **(more if offset + page_of < huge else {})}))
+
+    routes = {**vbo_routes(version="v8"), ("GET", "/v8/RestoreSessions"): page}
+    async with RawServer(routes) as raw, BackupFleet(5, sessions=2) as backups:
+        large = Server(raw.url, Password("u", "p"), allow_http=True, api_version="v8", name="huge")
+        async with Fleet([large, *servers_of(backups)]) as fleet:
+            small, before = Counter[str](), 0
+            async with fleet.restore_sessions(started_after=ALL) as query:
+                async for one in query:
+                    if one.server == "huge":
+                        before += 1
+                    else:
+                        small[one.server or ""] += 1
+                        if small.total() == 10:
+                            break
+            assert before < huge / 2
+            assert next(asked_for) < huge / page_of / 2
+
+
+async def test_the_consumers_own_time_is_not_the_servers() -> None:
+    """Who takes longer over all pages than the deadline allows for asking still gets all of them."""
+    async with (
+        BackupServer(World(sessions=20, speed=0), version="v8") as backup,
+        Fleet([server_of(backup)], deadline=0.6) as fleet,
+    ):
+        count = 0
+        async for _ in fleet.restore_sessions(page_size=5):
+            count += 1
+            if count % 5 == 0:
+                await asyncio.sleep(0.3)
+        assert count == 20
+
+
+async def test_a_server_that_is_removed_is_finished_with_in_what_is_under_way() -> None:
+    """And not asked by what is asked later."""
+    async with BackupFleet(2, sessions=6) as backups, Fleet(servers_of(backups)) as fleet:
+        gone, kept = fleet
+        stream = aiter(fleet.restore_sessions(started_after=ALL, page_size=2))
+        seen = [await anext(stream)]
+        fleet.remove(gone)
+        seen += [one async for one in stream]
+        assert Counter(one.server for one in seen) == {gone: 6, kept: 6}
+        assert {one.server for one in (await fleet.restore_sessions(started_after=ALL)).items} == {kept}
 
 
 async def test_answers_come_one_per_server_and_never_raise() -> None:
@@ -186,7 +260,7 @@ async def test_closing_while_it_opens_leaves_no_session_behind() -> None:
 
 
 async def test_closing_while_awaited_is_an_error_for_the_one_who_waits() -> None:
-    """A result that would lack servers is no result."""
+    """A result that would lack servers is no result; a hundred wait, and two tasks close."""
     async with BackupFleet(3) as backups:
         backups[0].fail(Fault.stall(), times=None)
         fleet = Fleet(servers_of(backups))
@@ -194,12 +268,13 @@ async def test_closing_while_awaited_is_an_error_for_the_one_who_waits() -> None
         async def wait() -> None:
             await fleet.restore_sessions()
 
-        waiting = asyncio.create_task(wait())
+        waiting = [asyncio.create_task(wait()) for _ in range(100)]
         while not backups[1].requests:
             await asyncio.sleep(0.01)
         await asyncio.gather(fleet.aclose(), fleet.aclose())
-        with pytest.raises(ClosedError):
-            await waiting
+        for one in waiting:
+            with pytest.raises(ClosedError):
+                await one
 
 
 async def test_a_slow_consumer_is_not_buried() -> None:

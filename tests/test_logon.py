@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 from backups import asked, server_of
-from harness.raw import RawServer, Request, http, in_turn, json_answer, token_answer, vbo_routes
+from harness.raw import Connection, RawServer, Request, http, in_turn, json_answer, token_answer, vbo_routes
 
 from aiovbo import (
     AuthenticationError,
@@ -16,6 +16,7 @@ from aiovbo import (
     Clock,
     Fleet,
     Password,
+    PayloadError,
     RateLimitedError,
     Server,
     ServerError,
@@ -45,14 +46,22 @@ def logons(raw: RawServer) -> list[Request]:
 
 
 async def test_three_hundred_calls_at_once_cost_one_logon() -> None:
-    """And three hundred that meet an expired token cost one refresh; none of them fails."""
-    async with BackupServer() as backup, Client(server_of(backup), connections=8) as client:
+    """Those that meet an expired token cost one refresh, a revoked one another logon; none of them fails."""
+    hands = Hands()
+    async with (
+        BackupServer() as backup,
+        Client(server_of(backup), connections=8, clock=hands.clock) as client,
+    ):
         await asyncio.gather(*(client.restore_sessions() for _ in range(300)))
         assert (backup.logons, backup.refreshes) == (1, 0)
+        hands.seconds += 3600
+        found = await asyncio.gather(*(client.restore_sessions() for _ in range(300)))
+        assert all(len(sessions) == 40 for sessions in found)
+        assert (backup.logons, backup.refreshes) == (1, 1)
         backup.revoke_tokens()
         found = await asyncio.gather(*(client.restore_sessions() for _ in range(300)))
         assert all(len(sessions) == 40 for sessions in found)
-        assert backup.logons == 2
+        assert (backup.logons, backup.refreshes) == (2, 1)
 
 
 async def test_a_token_is_renewed_before_it_expires_by_the_monotonic_clock() -> None:
@@ -78,6 +87,24 @@ async def test_a_refused_refresh_token_falls_back_to_the_password_once() -> None
         hands.seconds += 4000
         assert len(await client.restore_sessions()) == 40
         assert backup.logons == 2
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+async def test_a_refresh_whose_answer_is_lost_is_not_sent_again(retries: int) -> None:
+    """The server has rotated the refresh token meanwhile; the password is what is left."""
+    hands = Hands()
+    async with (
+        BackupServer() as backup,
+        Client(server_of(backup), clock=hands.clock, retries=retries) as client,
+    ):
+        await client.restore_sessions()
+        hands.seconds += 4000
+        backup.fail(Fault.cut(after=20), on="token")
+        if not retries:
+            with pytest.raises(PayloadError):
+                await client.restore_sessions()
+        assert len(await client.restore_sessions()) == 40
+        assert (backup.logons, backup.refreshes) == (2, 1)
 
 
 @pytest.mark.parametrize("answer", ["401", "empty"])
@@ -141,18 +168,27 @@ async def test_a_fault_of_the_token_endpoint_is_no_verdict_on_the_password(
 
 
 async def test_a_late_401_for_an_old_token_does_not_drop_the_new_one() -> None:
-    """Its answer belongs to a token that is gone already."""
-    async with BackupServer() as backup, Client(server_of(backup)) as client:
-        await client.restore_sessions()
-        old = client._requester._logon._token  # a late answer can only be shown from inside
-        assert old is not None
-        client._requester._logon.reject(old)
-        await client.restore_sessions()
-        new = client._requester._logon._token
-        client._requester._logon.reject(old)
-        await client.restore_sessions()
-        assert client._requester._logon._token is new
-        assert backup.logons == 2
+    """Its answer belongs to a token that is gone already: it is asked again with the new one."""
+    late = asyncio.Event()
+
+    async def refuse_the_first_token(connection: Connection) -> None:
+        asked = connection.requests[-1]
+        if asked.headers["Authorization"] == "Bearer new":
+            return await connection.send(json_answer([]))
+        if len(raw.asked("GET", "*")) == 1:
+            await late.wait()
+        return await connection.send(http(401))
+
+    tokens = in_turn(token_answer("old"), token_answer("new"), token_answer("needless"))
+    routes = {("POST", "/v4/token"): tokens, ("GET", "/v4/RestoreSessions"): refuse_the_first_token}
+    async with RawServer(routes) as raw, Client(raw_server(raw)) as client:
+        slow = asyncio.create_task(client.restore_sessions().answer())
+        await raw.until(lambda: len(raw.asked("GET", "*")) == 1)
+        assert await client.restore_sessions() == []
+        late.set()
+        assert (await slow).error is None
+        assert await client.restore_sessions() == []
+        assert len(logons(raw)) == 2
 
 
 async def test_a_waiter_that_is_cancelled_takes_nobody_with_it() -> None:
@@ -207,6 +243,13 @@ async def test_the_logon_is_sent_again_where_the_kept_connection_is_dead() -> No
         assert len(raw.asked("POST", "/v8/token")) == 2
 
 
+async def test_a_server_for_operators_only_says_what_to_check() -> None:
+    """It refuses every password, so the account is not to blame alone."""
+    async with BackupServer(version="v8", operators_only=True) as backup, Client(server_of(backup)) as client:
+        with pytest.raises(AuthenticationError, match="may use the REST API"):
+            await client.restore_sessions()
+
+
 async def test_a_hanging_logon_is_bounded_by_the_deadline_and_says_what_hung() -> None:
     """All that wait fail once, with the phase that the logon was in."""
     async with BackupServer() as backup, Client(server_of(backup), deadline=0.4) as client:
@@ -231,6 +274,25 @@ async def test_one_wrong_password_is_refused_three_times_by_a_fleet_and_not_two_
                 assert kinds == {AuthenticationError: 3, SkippedError: 197}
                 assert "3 other servers refused" in str(result.failed[-1].error)
                 hands.seconds += 200
+
+
+async def test_a_fleet_starts_with_as_many_logons_as_may_fail() -> None:
+    """The other 97 wait until the password is proven, and need a logon each then; no more are sent."""
+    proven = 0
+
+    async def log_on(connection: Connection) -> None:
+        nonlocal proven
+        if not proven:
+            await asyncio.sleep(0.05)
+            proven = proven or len(logons(raw))
+        await connection.send(token_answer())
+
+    async with RawServer(vbo_routes(token=log_on)) as raw:
+        servers = [raw_server(raw, name=f"vbo{number}") for number in range(100)]
+        async with Fleet(servers, connections=1) as fleet:
+            assert not (await fleet.restore_sessions()).failed
+        assert proven == 3
+        assert len(logons(raw)) == 100
 
 
 async def test_a_right_password_is_held_up_by_nobody() -> None:

@@ -119,6 +119,13 @@ async def test_a_server_that_ignores_our_offset_is_not_asked_for_ever() -> None:
     assert not answer.complete
 
 
+async def test_a_row_that_comes_twice_on_a_page_is_one_item() -> None:
+    """Nothing else is lost with it."""
+    answer, _ = await read(lambda _, __: {"results": [*rows(0, 3), *rows(1, 5)]})
+    assert [item.id.int for item in answer.items] == [1, 2, 3, 4, 5]
+    assert answer.complete
+
+
 @pytest.mark.parametrize(
     "pager",
     [

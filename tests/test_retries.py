@@ -5,12 +5,12 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from backups import beside_a_healthy_server
 from harness import VirtualClock
 from harness.raw import RawServer, fin, http, in_turn, json_answer, vbo_routes
 
 from aiovbo import (
     Answer,
-    Client,
     Clock,
     Password,
     RateLimitedError,
@@ -23,12 +23,14 @@ OK = json_answer([])
 
 
 async def ask(virtual: VirtualClock, *answers: Any, **limits: Any) -> tuple[Answer[RestoreSession], int]:
-    """What a client makes of these answers to its listing, and how often it asked."""
+    """What a client makes of these answers to its listing, and how often it asked; it logs on once."""
     clock = Clock(virtual.monotonic, virtual.now, virtual.sleep, virtual.random)
+    limits = {"deadline": 60, "retries": 2, **limits, "clock": clock}
     async with RawServer(vbo_routes(sessions=in_turn(*answers))) as raw:
-        server = Server(raw.url, Password("u", "p"), allow_http=True, api_version="v4")
-        async with Client(server, clock=clock, **limits) as client:
-            answer = await client.restore_sessions().answer()
+        server = Server(raw.url, Password("u", "p"), allow_http=True, api_version="v4", name="bad")
+        async with beside_a_healthy_server(server, **limits) as fleet:
+            answer = await fleet["bad"].restore_sessions().answer()
+        assert len(raw.asked("POST", "*")) == 1
         return answer, len(raw.asked("GET", "*"))
 
 
@@ -82,7 +84,7 @@ async def test_the_backoff_grows_and_is_jittered() -> None:
 @pytest.mark.parametrize("retries", [0, 1, 3])
 async def test_no_more_is_tried_than_was_allowed(retries: int) -> None:
     """And the error tells how often it was."""
-    answer, asked = await ask(VirtualClock(), *[http(502)] * 9, retries=retries)
+    answer, asked = await ask(VirtualClock(), *[http(502), http(504)] * 4, retries=retries)
     assert isinstance(answer.error, ServerFaultError)
     assert answer.error.attempts == asked == retries + 1
 

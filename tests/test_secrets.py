@@ -236,6 +236,30 @@ async def test_a_provider_that_fails_is_its_servers_trouble_and_keeps_its_secret
         canary.assert_absent(answer.error)
 
 
+@pytest.mark.parametrize("kind", [Bearer, lambda provide: Password("u", provide)])
+async def test_a_provider_that_hangs_is_named_when_the_deadline_has_passed(
+    kind: Callable[[Callable[[], Awaitable[str]]], Bearer | Password],
+) -> None:
+    """Whoever waits for it is told, the server is not blamed, and the next question asks it again."""
+    answering = asyncio.Event()
+
+    async def provide() -> str:
+        await answering.wait()
+        return "access-1"
+
+    async with RawServer(vbo_routes()) as raw:
+        server = Server(raw.url, kind(provide), allow_http=True, api_version="v4", name="odd")
+        async with beside_a_healthy_server(server, deadline=0.3) as fleet:
+            query = fleet["odd"].restore_sessions()
+            for answer in await asyncio.gather(*(query.answer() for _ in range(5))):
+                assert isinstance(answer.error, AuthenticationError)
+                assert "had given nothing when the deadline passed" in str(answer.error)
+            assert raw.received == 0
+            assert not fleet["odd"].is_out_of_reach
+            answering.set()
+            assert await query == []
+
+
 async def test_a_provider_that_fails_when_asked_again_leaves_the_refusal_standing() -> None:
     """Else the refused password would be tried once more at every question, until the account is locked."""
     given = iter(["wrong"])

@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 from backups import beside_a_healthy_server
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from harness import closed_port, tls
 from harness.raw import RawServer, Step, fin, rst, send, stall, vbo_routes
 
@@ -205,6 +211,29 @@ async def test_a_ca_file_that_cannot_be_used_is_named_before_anything_is_sent(
         file.write_bytes(contents)
     with pytest.raises(ConfigError, match=r"ca\.pem.*PEM"):
         async with Fleet(["vbo1"], Password("u", "p"), tls=TLS(ca_file=file)):
+            pass
+
+
+@pytest.mark.parametrize("trouble", ["no file", "no key", "another key", "a passphrase", "a folder"])
+async def test_a_certificate_of_ours_that_cannot_be_used_is_named_before_anything_is_sent(
+    trouble: str, tmp_path: Path
+) -> None:
+    """Also where its key asks for a passphrase, which nobody is there to give."""
+    ours, file, key = tls.client(), tmp_path / "we.pem", tmp_path / "we.key"
+    file.write_bytes(Path(ours.cert_file).read_bytes())
+    match trouble:
+        case "no file":
+            file.unlink()
+        case "another key":
+            key.write_bytes(Path(tls.expired_client().key_file).read_bytes())
+        case "a passphrase":
+            plain = load_pem_private_key(Path(ours.key_file).read_bytes(), None)
+            how = BestAvailableEncryption(b"secret")
+            key.write_bytes(plain.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how))
+        case "a folder":
+            key.mkdir()
+    with pytest.raises(ConfigError, match=r"client_cert=.*we\.pem"):
+        async with Fleet(["vbo1"], Password("u", "p"), tls=TLS(client_cert=file, client_key=key)):
             pass
 
 

@@ -76,6 +76,8 @@ def test_a_page_size_that_the_api_refuses_is_refused_here(size: object) -> None:
         ("/v8/RestoreSessions/1/organization", "/v8/RestoreSessions/1/organization"),
         ("//evil.example/v8/x", "/v8/x"),
         ("https://good@evil.example/v8/x", "/v8/x"),
+        ("http://2130706433/v8/x", "/v8/x"),
+        ("https://[::1]:4443/v8/x", "/v8/x"),
         ("RestoreSessions?offset=30", "/v8/RestoreSessions?offset=30"),
         ("?offset=30", "/v8/RestoreSessions?offset=30"),
         ("/V8/a%20b+c", "/V8/a%20b+c"),
@@ -96,7 +98,7 @@ def test_a_path_prefix_is_put_before_every_link(href: str) -> None:
     "href",
     ["", "/", "/v7/x", "/other", "https://abc", "https:evil", "ftp://abc/v8/x", "javascript:alert(1)",
      "file:///v8/x", "/v8/../v7/x", "/v8/%2e%2e/x", "/v8/%2E./x", "/v8//x", "/v8/a%2fb", "/v8/a%5cb", "/v8/.",
-     "\\\\evil\\v8\\x", "/v8/\tx", "/v8/\nx", " /v8/x", "/v8/x y", "/v8/ü",
+     "\\\\evil\\v8\\x", "/v8/\tx", "/v8/\nx", " /v8/x", "/v8/x y", "/v8/ü", "https://ev\u0456l/v8/x",
      "https://abc?/v8/x", "/v8/" + "x" * 9000],
 )  # fmt: skip
 def test_a_link_that_leads_elsewhere_is_not_followed(href: str) -> None:
