@@ -107,7 +107,7 @@ async def test_healthy_servers_wait_for_none_of_the_dead() -> None:
 
 
 async def test_a_huge_server_keeps_no_small_one_waiting() -> None:
-    """Of 100,000 sessions a page waits at a time, and what the small ones have is given in between."""
+    """What the small ones have is given in between its 100,000 sessions, not after them."""
     huge, page_of = 100_000, 1000
     asked_for = itertools.count()
 

@@ -105,6 +105,7 @@ async def test_a_refresh_whose_answer_is_lost_is_not_sent_again(retries: int) ->
                 await client.restore_sessions()
         assert len(await client.restore_sessions()) == 40
         assert (backup.logons, backup.refreshes) == (2, 1)
+        assert asked(backup, "token") == 3
 
 
 @pytest.mark.parametrize("answer", ["401", "empty"])
