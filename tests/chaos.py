@@ -204,7 +204,7 @@ async def run(seconds: float, seed: int) -> Findings:
             url = f"https://127.0.0.1:{proxy.port}"
             server = Server(url, Password(backup.username, password), name=backup.name, tls=trust)
             members.append(Member(backup, proxy, server, frozenset(one.id for one in world.sessions)))
-        before = len(asyncio.all_tasks())
+        tasks_before, files_before = len(asyncio.all_tasks()), footprint()[1]
         began, ends = time.monotonic(), time.monotonic() + seconds
         troubles = [asyncio.create_task(harm(members, chance(seed, 1), ends))]
         groups = [members[:30], members[20:], members[::2]]
@@ -230,12 +230,17 @@ async def run(seconds: float, seed: int) -> Findings:
             result = await fleet.restore_sessions()
             for answer in result.failed:
                 findings.check(False, f"{answer.server}: all is well again, and yet: {answer.error}")  # noqa: FBT003
-        await asyncio.sleep(0.5)
-        tasks = len(asyncio.all_tasks()) - before
-        memory, _ = footprint()
-        print(f"end: {memory} MB, {tasks:+d} tasks")
         # The servers' own connections end a moment later than ours.
-        findings.check(tasks <= SERVERS, f"{tasks} tasks are left")
+        until = time.monotonic() + 5
+        while len(asyncio.all_tasks()) > tasks_before or footprint()[1] > files_before:
+            if time.monotonic() > until:
+                break
+            await asyncio.sleep(0.05)
+        memory, files = footprint()
+        tasks, files = len(asyncio.all_tasks()) - tasks_before, files - files_before
+        print(f"end: {memory} MB, {tasks:+d} tasks, {files:+d} files")
+        findings.check(tasks <= 0, f"{tasks} tasks are left")
+        findings.check(files <= 0, f"{files} files are left open")
         flat = warm is None or memory <= warm[0] * 1.25 + 20
         findings.check(flat, f"memory grew from {warm} to {memory} MB")
     return findings
