@@ -100,11 +100,12 @@ async def client(members: list[Member], random: Random, ends: float, findings: F
                 elif way == "stream":
                     await streamed(fleet, names, findings)
                 elif way == "leave":
-                    async with fleet.restore_sessions(page_size=7) as query:
-                        async for _ in query:
-                            if random.random() < 0.01:
-                                break
-                            continue
+                    # By chance it reads to the end, where servers that failed are named.
+                    with contextlib.suppress(FleetError):
+                        async with fleet.restore_sessions(page_size=7) as query:
+                            async for _ in query:
+                                if random.random() < 0.01:
+                                    break
                 else:
                     await cut_short(fleet, random, mapped=way == "map")
 
