@@ -184,12 +184,21 @@ def footprint() -> tuple[int, int]:
     return pages * os.sysconf("SC_PAGE_SIZE") // 1_000_000, len(list(Path("/proc/self/fd").iterdir()))
 
 
+async def left_over(tasks: int, files: int) -> tuple[int, int]:
+    """How many more there are than that; the servers' own connections end a moment later than ours."""
+    until = time.monotonic() + 5
+    while time.monotonic() < until and (len(asyncio.all_tasks()) > tasks or footprint()[1] > files):
+        await asyncio.sleep(0.05)
+    return len(asyncio.all_tasks()) - tasks, footprint()[1] - files
+
+
 async def run(seconds: float, seed: int) -> Findings:
     """The whole of it."""
     findings, owners = Findings(), dict[str, str]()
 
     def complain(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        findings.broken.append(f"asyncio: {context['message']}: {context.get('exception')!r}")
+        what = context.get("future") or context.get("handle") or context.get("transport")
+        findings.broken.append(f"asyncio: {context['message']}: {context.get('exception')!r} of {what!r}")
 
     asyncio.get_running_loop().set_exception_handler(complain)
     authority = Authority("127.0.0.1")
@@ -231,14 +240,8 @@ async def run(seconds: float, seed: int) -> Findings:
             result = await fleet.restore_sessions()
             for answer in result.failed:
                 findings.check(False, f"{answer.server}: all is well again, and yet: {answer.error}")  # noqa: FBT003
-        # The servers' own connections end a moment later than ours.
-        until = time.monotonic() + 5
-        while len(asyncio.all_tasks()) > tasks_before or footprint()[1] > files_before:
-            if time.monotonic() > until:
-                break
-            await asyncio.sleep(0.05)
-        memory, files = footprint()
-        tasks, files = len(asyncio.all_tasks()) - tasks_before, files - files_before
+        tasks, files = await left_over(tasks_before, files_before)
+        memory, _ = footprint()
         print(f"end: {memory} MB, {tasks:+d} tasks, {files:+d} files")
         findings.check(tasks <= 0, f"{tasks} tasks are left")
         findings.check(files <= 0, f"{files} files are left open")

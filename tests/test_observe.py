@@ -207,6 +207,7 @@ async def test_prometheus_has_what_happened_and_passes_its_own_linter() -> None:
             subprocess.run, command, input=text, capture_output=True, text=True, check=False
         )
         assert (lint.returncode, lint.stdout + lint.stderr) == (0, "")
+    assert not [secret for secret in secrets_of(good, bad) if secret in text]
     metrics.forget("good")
     assert 'server="good"' not in client.generate_latest(registry).decode()
 
@@ -241,13 +242,24 @@ async def test_opentelemetry_has_a_span_per_request_under_the_callers() -> None:
     assert {found.attributes["aiovbo.server"] for found in ours} == {"one"}
     assert {found.context.trace_id for found in ours} == {span.get_span_context().trace_id}
     assert all(found.end_time > found.start_time for found in ours)
-    (resource,) = reader.get_metrics_data().resource_metrics
+    measured = reader.get_metrics_data()
+    reader_text = measured.to_json()
+    (resource,) = measured.resource_metrics
     names = {metric.name for scope in resource.scope_metrics for metric in scope.metrics}
     assert names == {
         "aiovbo.client.request.duration", "aiovbo.client.retries", "aiovbo.client.logons", "aiovbo.server.up",
     }  # fmt: skip
+    shown = "".join(span.to_json() for span in spans) + reader_text
+    assert not [secret for secret in secrets_of(backup) if secret in shown]
     meters.shutdown()
     tracers.shutdown()
+
+
+def secrets_of(*backups: BackupServer) -> set[str]:
+    """The passwords and tokens that servers know, or were sent."""
+    sent = {request.token for backup in backups for request in backup.requests if request.token}
+    assert sent
+    return sent | {backup.password for backup in backups}
 
 
 async def test_the_stock_instrumentation_of_aiohttp_works_on_our_session() -> None:

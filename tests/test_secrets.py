@@ -49,7 +49,8 @@ async def test_nothing_public_shows_a_secret_when_all_is_well() -> None:
     with canary.listening():
         async with BackupServer(password=password) as backup:
             server = server_of(backup)
-            async with Fleet([server]) as fleet:
+            signals: list[object] = []
+            async with Fleet([server], observer=signals.append) as fleet:
                 result = await fleet.restore_sessions()
                 canary.watch(backup.requests[-1].token)
                 client = fleet[server.name]
@@ -62,7 +63,7 @@ async def test_nothing_public_shows_a_secret_when_all_is_well() -> None:
                 canary.assert_absent(
                     server, server.credentials, fleet, client, query, fleet_query, result, result.answers,
                     session, link, session.links, organization, resource, token, attrs.asdict(server),
-                    attrs.asdict(session), server.tls,
+                    attrs.asdict(session), server.tls, signals, fleet.status(), client.status(),
                 )  # fmt: skip
             canary.assert_absent(fleet, client, session)
     assert len(canary.records) >= 5
@@ -190,6 +191,14 @@ def test_credentials_refuse_to_be_pickled_and_say_why(make: Callable[[str], obje
         pickle.dumps(make(secret))
     assert secret not in str(caught.value)
     canary.assert_absent(make(secret))
+
+
+@pytest.mark.parametrize("url", ["http://vbo1", "HTTP://vbo1:4443/x"])
+def test_a_password_is_not_sent_in_the_clear_unless_that_was_said(url: str) -> None:
+    """For that one server."""
+    with pytest.raises(ConfigError, match="allow_http=True"):
+        Fleet([Server("vbo2", Bearer("token")), url], Password("u", "p"))
+    assert Server(url, Password("u", "p"), allow_http=True).url.scheme == "http"
 
 
 @pytest.mark.parametrize("url", ["https://u:{}@vbo1", "u:{}@vbo1", "https://{}@vbo1:4443/x"])

@@ -222,6 +222,29 @@ def test_addresses_do_without_an_inventory(
     assert len(capsys.readouterr().out.splitlines()) == 11
 
 
+@pytest.mark.parametrize("command", ["check", "sessions", "sessions --output json", "sessions --output csv"])
+@pytest.mark.usefixtures("inventory")
+def test_no_command_prints_a_secret(
+    command: str, servers: list[BackupServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither the password nor a token; of three servers one refuses the password, and one fails."""
+    servers[0].password = "another"
+    silence(servers[1])
+    assert main([*command.split(), "--retries", "0"]) == 2
+    shown = "".join(capsys.readouterr())
+    tokens = {request.token for server in servers for request in server.requests if request.token}
+    assert tokens
+    assert not [secret for secret in (servers[2].password, *tokens) if secret in shown]
+
+
+@pytest.mark.parametrize("command", ["check", "sessions", "show", "watch", "stop", "timeline", "pin"])
+def test_no_command_takes_a_password(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What stands on a command line, everybody on the machine can read."""
+    assert main([command, "--help"]) == 0
+    assert "--" in (helped := capsys.readouterr().out)
+    assert not re.search(r"--(\w+-)?(password|token|secret|assertion)", helped)
+
+
 # ------------------------------------------------------------------------------- the other commands
 
 

@@ -184,6 +184,7 @@ class _Stream:
         chunks: asyncio.Queue[tuple[bytes, float]] = asyncio.Queue(_AHEAD)
         reading = asyncio.create_task(_read(reader, chunks), name="fault proxy reading")
         reading.add_done_callback(self._cut_off)
+        reading.add_done_callback(_overlook)
         try:
             while True:
                 data, self._arrived = await chunks.get()
@@ -215,6 +216,10 @@ class _Stream:
         self.passed += len(data)
         writer.write(data)
         await writer.drain()
+
+
+def _overlook(ended: asyncio.Future[None]) -> None:
+    _ = ended.cancelled() or ended.exception()
 
 
 async def _read(reader: asyncio.StreamReader, chunks: "asyncio.Queue[tuple[bytes, float]]") -> None:
@@ -256,14 +261,14 @@ class _Link:
             writer.close()
             # A task of its own: cancelling whoever waits would cancel it for all others who wait.
             closing = asyncio.ensure_future(writer.wait_closed())
+            # A reset has been an error already; said also where whoever waits is cancelled.
+            closing.add_done_callback(_overlook)
             try:
                 # Whoever takes in no more shall not hold this up.
                 await asyncio.wait([closing], timeout=_CLOSING)
             finally:
                 writer.transport.abort()
             await asyncio.wait([closing])
-            # A reset has been an error already.
-            _ = closing.cancelled() or closing.exception()
 
     async def _carry(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         try:
