@@ -97,7 +97,10 @@ class Answer(Generic[T]):
     rejected: tuple[Rejected, ...] = ()
     """Items that made no sense."""
     complete: bool
-    """Whether this is shown to be everything that was asked for."""
+    """Whether this is shown to be everything that was asked for, as far as the server tells.
+
+    What it deletes between two pages shows only where it counts its rows: v8 does not.
+    """
     attempts: int
     """Requests sent for it, repeated ones included; not the logon, which many questions share."""
     elapsed: float

@@ -84,6 +84,37 @@ async def test_a_fleet_query_is_cancelled_at_every_await(what: str) -> None:
             assert await cancel_at_every_await(operation, usable) > 0
 
 
+async def test_a_fleet_query_is_cancelled_in_any_turn_of_the_loop() -> None:
+    """So also inside its own tasks: in a logon, while the password is to be proven, and in a page ahead."""
+    async with BackupFleet(5, sessions=4) as backups:  # noqa: SIM117  # the fleet needs its backups' URLs
+        # Verdicts that count for no time: every logon is one of few until it is answered.
+        async with Fleet([server_of(backup) for backup in backups], logon_cooldown=0) as fleet:
+
+            async def ask() -> None:
+                for backup in backups:
+                    backup.revoke_tokens()
+                assert len((await fleet.restore_sessions(started_after=ALL, page_size=2)).items) == 20
+
+            turns, cancelled, asking = 0, 0, asyncio.create_task(ask())
+            while not asking.done():
+                turns += 1
+                await asyncio.sleep(0)
+            await asking
+            for turn in range(0, turns, max(1, turns // 100)):
+                asking = asyncio.create_task(ask())
+                for _ in range(turn):
+                    await asyncio.sleep(0)
+                asking.cancel()
+                async with asyncio.timeout(0.5):
+                    await asyncio.wait([asking])
+                cancelled += asking.cancelled()
+                assert asking.cancelled() or asking.exception() is None
+                await nothing_left()
+                if turn % 5 == 0:
+                    await ask()
+            assert cancelled > 10
+
+
 async def test_opening_and_closing_are_cancelled_at_every_await() -> None:
     """And closing again afterwards finds nothing left to close."""
     async with BackupServer() as backup:
