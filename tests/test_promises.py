@@ -157,7 +157,7 @@ def test_no_cancel_scope_spans_a_yield() -> None:
         if "testing" in file.parts:
             continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.AsyncWith) and any(
+            if isinstance(node, ast.With | ast.AsyncWith) and any(
                 called(item.context_expr) in scopes for item in node.items
             ):
                 spanned += 1
