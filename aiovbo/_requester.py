@@ -267,8 +267,12 @@ class Requester:
         self._credit -= 1
         log.info("%s: %s; next try in %.2f s", self._server.name, failure.what, delay)
         self._tally.retry(request.method, request.url.raw_path, failure, delay)
-        with self._pool.attempt(operation.left):
-            await self._clock.sleep(delay)
+        try:
+            with self._pool.attempt(operation.left):
+                await self._clock.sleep(delay)
+        except ServerTimeoutError:
+            # Somebody held the event loop until the deadline: what failed before is what there is to tell.
+            return False
         return True
 
     def at(

@@ -1,5 +1,6 @@
 """Retries: how often, after how long, and when not; with a clock that costs no time."""
 
+import asyncio
 from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -106,6 +107,21 @@ async def test_retries_end_with_the_deadline() -> None:
     assert isinstance(answer.error, ServerFaultError)
     assert virtual.slept == [20, 20]
     assert asked == 3
+
+
+async def test_a_pause_that_takes_longer_than_it_should_ends_with_the_deadline() -> None:
+    """As where somebody holds the loop: what had failed is told, with its server, and nothing else."""
+
+    async def sleep_too_long(_: float) -> None:
+        await asyncio.sleep(60)
+
+    async with RawServer(vbo_routes(sessions=http(503))) as raw:
+        server = Server(raw.url, Password("u", "p"), allow_http=True, api_version="v4", name="bad")
+        clock = Clock(sleep=sleep_too_long)
+        async with beside_a_healthy_server(server, retries=2, deadline=0.4, clock=clock) as fleet:
+            answer = await fleet["bad"].restore_sessions().answer()
+    assert isinstance(answer.error, ServerFaultError)
+    assert (answer.error.server, answer.error.attempts) == ("bad", 1)
 
 
 async def test_an_answer_after_a_retry_shows_what_it_cost() -> None:
