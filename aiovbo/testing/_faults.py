@@ -182,7 +182,8 @@ def _body(answer: web.Response) -> bytes:
 async def _head(exchange: Exchange, answer: web.Response) -> web.StreamResponse:
     begun = web.StreamResponse(status=answer.status, headers=answer.headers)
     begun.content_length = len(_body(answer))
-    await begun.prepare(exchange.request)
+    with suppress(ConnectionError):  # as above
+        await begun.prepare(exchange.request)
     return begun
 
 
@@ -191,7 +192,8 @@ async def _begin(exchange: Exchange, after: int) -> web.StreamResponse:
     answer = exchange.answer()
     begun = await _head(exchange, answer)
     body = _body(answer)
-    await begun.write(body[: min(after, max(0, len(body) - 1))])
+    with suppress(ConnectionError):  # as above
+        await begun.write(body[: min(after, max(0, len(body) - 1))])
     return begun
 
 
