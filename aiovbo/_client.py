@@ -6,7 +6,6 @@ Knows resources and pages; how a request gets its answer is in `_requester`, wha
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, overload
@@ -16,7 +15,7 @@ import aiohttp
 from attrs import evolve
 from yarl import URL
 
-from aiovbo._config import API_VERSIONS, ApiVersion, Clock, Options, Server
+from aiovbo._config import API_VERSIONS, ApiVersion, Assertion, Clock, Options, Server
 from aiovbo._decode import Listing, decode_listing, decode_one
 from aiovbo._explore import Exploration
 from aiovbo._guard import LockoutGuard
@@ -38,11 +37,20 @@ from aiovbo._wire import (
     stop_request,
     url_for,
 )
-from aiovbo.errors import ConfigError, LinkError, PayloadError, ServerError, ServerTimeoutError
+from aiovbo.errors import (
+    ConfigError,
+    LinkError,
+    NotFoundError,
+    PayloadError,
+    ResponseError,
+    ServerError,
+    ServerTimeoutError,
+)
 from aiovbo.models import (
     JobSession,
     Organization,
     RestoreSession,
+    RestoreSessionState,
     RestoreSessionType,
     ServiceInstance,
 )
@@ -51,6 +59,12 @@ log = logging.getLogger("aiovbo.client")
 
 _PATIENCE = 3600.0
 """Seconds beyond a pause after which it is given up: a clock of the caller's may be slower than ours."""
+
+_EARLY = 0.01
+"""Seconds by which a timer may fire too early."""
+
+_LAST_LOOK = 1.0
+"""Seconds for a look that begins when the time to wait is over."""
 
 
 class Client:
@@ -209,7 +223,11 @@ class Client:
         async def begin(operation: Operation) -> tuple[URL, Callable[[RestoreSession], bool] | None]:
             fixed = bounds.at(self._options.clock.now())
             version = await self._requester.find_version(operation)
-            return url_for(self.server.url, fixed.target(version)), fixed.sieve(version)
+            try:
+                return url_for(self.server.url, fixed.target(version)), fixed.sieve(version)
+            except ConfigError as error:
+                message = f"{self.name}: {error}"
+                raise ConfigError(message) from None
 
         return Query(self.name, self._options, partial(self._pages, RestoreSession, begin))
 
@@ -231,14 +249,14 @@ class Client:
     async def _fetch(self, path_or_href: str, cls: type[M], operation: Operation) -> M:
         await self._requester.find_version(operation)
         url = self.url_of(path_or_href)
+        found: M = await self._fetches.join((cls, url), lambda: self._ask(Request(url), cls, operation))
+        return found
 
+    async def _ask(self, request: Request, cls: type[M], operation: Operation) -> M:
         def read(reply: Reply) -> M:
             return decode_one(reply.body, cls, self.name, self)
 
-        found: M = await self._fetches.join(
-            (cls, url), lambda: self._requester.send(Request(url), operation, read)
-        )
-        return found
+        return await self._requester.send(request, operation, read)
 
     @overload
     def query(self, path_or_href: str) -> Query[Resource]: ...
@@ -297,7 +315,7 @@ class Client:
         self,
         type: RestoreSessionType | str,  # noqa: A002  # the API's own name
         *,
-        at: datetime | None = None,
+        at: Moment | None = None,
         organization: Organization | UUID | str | None = None,
         show_deleted: bool = False,
         show_all_versions: bool = False,
@@ -305,11 +323,13 @@ class Client:
         """A new restore session over a backup: await it, or `async with` it, which stops it at the end.
 
         - `type`: what to restore: Vex, Veod, Vesp, Vet.
-        - `at`: the point in time; an aware datetime. If not given, the latest backup.
-        - `organization`: whose backup, for providers; tenants leave it out.
+        - `at`: the point in time; an aware datetime, or a timedelta for "that long ago". If not given, the
+          latest backup.
+        - `organization`: whose backup, for providers; tenants and operators leave it out.
 
         Source: schema RESTExploreOptions, v6 to v8, read 2026-11-23.
-        Raises: ValueError at once for a naive time; ServerError where the server fails.
+        Raises: ValueError at once for a naive time, or what names no organization; ServerError where the
+        server fails.
         """
         options = ExploreOptions(
             type=type,
@@ -318,21 +338,40 @@ class Client:
             show_deleted=show_deleted,
             show_all_versions=show_all_versions,
         )
+        credentials = self.server.credentials
+        is_operator = isinstance(credentials, Assertion) and credentials.operator
 
         async def start() -> RestoreSession:
-            operation = Operation(self._options)
+            self.begin_operation(may_retry=True)
+            operation = Operation.current(self._options)
             version = await self._requester.find_version(operation)
-            request = options.request(self.server.url, version)
+            fixed = options.at_now(self._options.clock.now())
+            request = fixed.request(self.server.url, version, is_operator=is_operator)
+            return await self._ask(request, RestoreSession, operation)
 
-            def read(reply: Reply) -> RestoreSession:
-                return decode_one(reply.body, RestoreSession, self.name, self)
+        return Exploration(self.name, start, self._end_exploration)
 
-            return await self._requester.send(request, operation, read)
-
-        async def stop(session: RestoreSession) -> None:
+    async def _end_exploration(self, session: RestoreSession) -> None:
+        """Stop a session, unless it has ended already."""
+        # Not within what the caller may have used up: a session that stays open costs more.
+        self.begin_operation(may_retry=True)
+        try:
             await self.stop_restore_session(session.id)
+        except NotFoundError:
+            log.debug("%s: restore session %s is gone already", self.name, session.id)
+        except ResponseError as refused:
+            # Whether it has ended already only v8 says by a status of its own, which says other things too.
+            if refused.status not in (400, 409) or not await self._has_ended(session):
+                raise
 
-        return Exploration(start, stop)
+    async def _has_ended(self, session: RestoreSession) -> bool:
+        try:
+            now = await self.fetch_restore_session(session.id)
+        except NotFoundError:
+            return True
+        except ServerError:
+            return False
+        return now.state == RestoreSessionState.STOPPED
 
     async def poll(
         self,
@@ -349,24 +388,33 @@ class Client:
         """
         clock = self._options.clock
         ends = clock.monotonic() + timeout
-        url = self.url_of(href)
+        looks = 0
         while True:
+            looks += 1
             last = "it is not what was waited for"
+            operation = Operation(self._options)
+            # Also a silent server ends with the time; whoever looks for the last time has a moment to do so.
+            limit = max(ends - clock.monotonic(), _LAST_LOOK)
+            operation.left = min(operation.left, limit)
             try:
-                found = await self._fetch(href, cls, Operation(self._options))
+                await self._requester.find_version(operation)
+                found = await self._ask(Request(self.url_of(href)), cls, operation)
                 if until(found):
                     return found
             except ServerError as error:
                 if not error.retryable:
                     raise
-                last = error.what
-            pause = every * (0.5 + clock.random())
-            if clock.monotonic() + pause >= ends:
+                is_silent = limit < self._options.deadline and isinstance(error, ServerTimeoutError)
+                last = "it had not answered" if is_silent else error.what
+            left = ends - clock.monotonic()
+            if left < _EARLY:
                 break
+            # A pause that would outlast the time ends with it, and a last look follows.
+            pause = min(every * (0.5 + clock.random()), left)
             with self._pool.attempt(pause + _PATIENCE):
                 await clock.sleep(pause)
         failure = ServerTimeoutError(f"waited for {timeout:g} s, and at last {last}", hint="Wait longer.")
-        raise self._requester.at(url, failure, elapsed=timeout)
+        raise self._requester.at(self.url_of(href), failure, attempts=looks, elapsed=timeout)
 
     def url_of(self, href: str) -> URL:
         """The URL that would be asked for a path below `/vN/` or a link's text."""

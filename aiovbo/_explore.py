@@ -5,11 +5,11 @@ Knows tasks and cancellation; how a session is started and stopped is handed in.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from aiovbo.errors import ConflictError, NotFoundError, ServerError
+from aiovbo.errors import ClosedError, PayloadError, ServerError
 from aiovbo.models import RestoreSession
 
 log = logging.getLogger("aiovbo.explore")
@@ -17,18 +17,28 @@ log = logging.getLogger("aiovbo.explore")
 GRACE = 5.0
 """Seconds for which a cancellation waits until a session that may have been started is stopped again."""
 
+T = TypeVar("T")
+Failure = ServerError | ClosedError
+
+_under_way: set[asyncio.Task[Any]] = set()
+"""Starts and stops that are not over: asyncio itself would not keep them from the garbage collector."""
+
 
 class Exploration:
     """A restore session to be started: `await` it, or enter it, which stops the session at the end.
 
-    Cancelled while it starts, it stops what may have been started already before the cancellation goes on.
+    Cancelled at any moment, it stops what was started or may have been before the cancellation goes on, for
+    five seconds at most, or until it is cancelled once more. Where that does not do, the `CancelledError` has
+    a note and the log a warning with the session's id, and the stop goes on until the client closes.
     """
 
     def __init__(
         self,
+        server: str,
         start: Callable[[], Coroutine[Any, Any, RestoreSession]],
-        stop: Callable[[RestoreSession], Awaitable[None]],
+        stop: Callable[[RestoreSession], Coroutine[Any, Any, None]],
     ) -> None:
+        self._server = server
         self._start = start
         self._stop = stop
         self._session: RestoreSession | None = None
@@ -49,46 +59,82 @@ class Exploration:
         session, self._session = self._session, None
         if session is None:
             return
-        ending = asyncio.create_task(self._end(session), name="aiovbo end of exploration")
+        ending = _in_task(self._end(session))
+        if isinstance(error, asyncio.CancelledError):
+            await self._outlast(ending, error, session)
+            return
         try:
             failure = await asyncio.shield(ending)
         except asyncio.CancelledError as cancelled:
-            await asyncio.wait([ending], timeout=GRACE)
-            failure = None if ending.cancelled() or not ending.done() else ending.result()
-            if failure is not None or not ending.done():
-                cancelled.add_note(_left_open(session))
+            await self._outlast(ending, cancelled, session)
             raise
         if failure is not None and error is None:
             raise failure
         if failure is not None and error is not None:
-            error.add_note(f"{_left_open(session)}: {failure}")
+            error.add_note(f"{self._left_open(session)}: {failure}")
 
     async def _begin(self) -> RestoreSession:
-        starting = asyncio.create_task(self._start(), name="aiovbo start of exploration")
+        starting = _in_task(self._start())
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError as cancelled:
-            # The request may have arrived: its answer alone tells which session is to be stopped.
-            await asyncio.wait([starting], timeout=GRACE)
-            if not starting.done():
-                starting.cancel()
-                cancelled.add_note("a restore session may have been started, and be open still")
-            elif not starting.cancelled() and starting.exception() is None:
-                session = starting.result()
-                if await self._end(session) is not None:
-                    cancelled.add_note(_left_open(session))
+            await self._outlast(_in_task(self._undo(starting)), cancelled, starting)
             raise
 
-    async def _end(self, session: RestoreSession) -> ServerError | None:
+    async def _undo(self, starting: asyncio.Task[RestoreSession]) -> Failure | None:
+        """Stop what is being started; what went wrong, if anything may be open."""
+        # The request may have arrived: its answer alone tells which session is to be stopped.
+        await asyncio.wait([starting])
+        if starting.cancelled():
+            return ClosedError("its start was cut off")
+        failure = starting.exception()
+        if failure is None:
+            return await self._end(starting.result())
+        return failure if isinstance(failure, Failure) and _may_have_arrived(failure) else None
+
+    async def _end(self, session: RestoreSession) -> Failure | None:
         """Stop the session; what went wrong, if anything did."""
         try:
             await self._stop(session)
-        except (ConflictError, NotFoundError):
-            log.debug("%s: restore session %s had ended already", session.server, session.id)
-        except ServerError as failure:
+        except (ServerError, ClosedError) as failure:
             return failure
         return None
 
+    async def _outlast(
+        self,
+        ending: asyncio.Task[Failure | None],
+        cancelled: asyncio.CancelledError,
+        session: RestoreSession | asyncio.Task[RestoreSession],
+    ) -> None:
+        """Wait for the end for as long as a cancellation can wait, and tell where that was too short."""
+        try:
+            await asyncio.wait([ending], timeout=GRACE)
+        except asyncio.CancelledError as again:
+            cancelled = again
+            raise
+        finally:
+            if not ending.done() or ending.cancelled() or ending.result() is not None:
+                told = self._left_open(session)
+                cancelled.add_note(told)
+                log.warning("%s", told)
 
-def _left_open(session: RestoreSession) -> str:
-    return f"restore session {session.id} on {session.server} may be open still"
+    def _left_open(self, session: RestoreSession | asyncio.Task[RestoreSession]) -> str:
+        if isinstance(session, asyncio.Task):
+            known = session.done() and not session.cancelled() and session.exception() is None
+            if not known:
+                return f"a restore session may have been started on {self._server}, and be open still"
+            session = session.result()
+        return f"restore session {session.id} on {self._server} may be open still"
+
+
+def _may_have_arrived(failure: Failure) -> bool:
+    if isinstance(failure, ServerError) and not isinstance(failure, PayloadError):
+        return failure.retryable and failure.phase not in ("queue", "dns", "connect", "tls")
+    return True
+
+
+def _in_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    task = asyncio.create_task(coroutine, name="aiovbo exploration")
+    _under_way.add(task)
+    task.add_done_callback(_under_way.discard)
+    return task

@@ -13,7 +13,7 @@ from uuid import UUID
 from yarl import URL
 
 from aiovbo._query import Query
-from aiovbo.errors import ConfigError, LinkError
+from aiovbo.errors import LinkError
 
 M = TypeVar("M")
 
@@ -139,15 +139,8 @@ class Link(_Attached):
         """
         return self._attached().query(self.href, cls)
 
-    def below(self, name: str, *, since: str = "v4") -> "Link":
-        """The link to what the API keeps under this resource, by its documented name.
-
-        Raises: ConfigError where the server's API version is older than `since`.
-        """
-        spoken = self._attached().api_version or since
-        if spoken < since:
-            message = f"{name} needs API {since}, and this server is asked by {spoken}"
-            raise ConfigError(message)
+    def below(self, name: str) -> "Link":
+        """The link to what the API keeps under this resource, by its documented name."""
         path, question, query = self.href.partition("?")
         return Link(name, f"{path.rstrip('/')}/{name}{question}{query}", self._fetcher, Resource)
 

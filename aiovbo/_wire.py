@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from itertools import product
-from typing import Generic, Literal, NoReturn, TypeVar, cast
+from typing import Generic, Literal, NoReturn, TypeVar
 from urllib.parse import quote, quote_plus, urlencode
 from uuid import UUID
 
@@ -111,18 +111,24 @@ def _moment(value: Moment | None) -> Moment | None:
     return value
 
 
-def _point(value: datetime | None) -> datetime | None:
-    return None if value is None else cast("datetime", _moment(value))
-
-
 def _organization_id(value: "Organization | UUID | str | None") -> UUID | None:
     match value:
         case Organization():
             return value.id
         case str():
             return UUID(value)
-        case _:
+        case UUID() | None:
             return value
+        case _:
+            message = f"an organization is one of client.organizations() or its id, not {value!r}"
+            raise ValueError(message)
+
+
+def _order(value: OrderBy | None) -> OrderBy | None:
+    if value not in (None, "CreationTime", "EndTime"):
+        message = f"order_by is 'CreationTime' or 'EndTime', not {value!r}"
+        raise ConfigError(message)
+    return value
 
 
 def _page_size(value: int | None) -> int | None:
@@ -140,7 +146,7 @@ class SessionFilter:
     started_before: Moment | None = field(default=None, converter=_moment)
     ended_after: Moment | None = field(default=None, converter=_moment)
     ended_before: Moment | None = field(default=None, converter=_moment)
-    order_by: OrderBy | None = None
+    order_by: OrderBy | None = field(default=None, converter=_order)
     ascending: bool = False
     page_size: int | None = field(default=None, converter=_page_size)
 
@@ -216,17 +222,21 @@ def stop_request(base: URL, version: ApiVersion, session_id: UUID) -> Request:
 class ExploreOptions:
     """Which backup a new restore session opens, and how."""
 
-    at: datetime | None = field(default=None, converter=_point)
+    at: Moment | None = field(default=None, converter=_moment)
     type: RestoreSessionType = field(converter=RestoreSessionType)
     organization: UUID | None = field(default=None, converter=_organization_id)
     show_deleted: bool = False
     show_all_versions: bool = False
 
-    def request(self, base: URL, version: ApiVersion) -> Request:
-        """What starts the session: for a provider where an organization is named, else for the tenant.
+    def at_now(self, now: datetime) -> "ExploreOptions":
+        """The same with an "ago" counted back from `now`."""
+        return evolve(self, at=resolve(self.at, now))
 
-        Source: operations Organization_Explore and LoggedInOrganization_Explore, v6 to v8; help center, v4;
-        read 2026-11-23.
+    def request(self, base: URL, version: ApiVersion, *, is_operator: bool) -> Request:
+        """What starts the session, for the organization named, else the caller's own; `at_now` comes first.
+
+        Source: operations Organization_Explore, RestoreSession_ExploreAction and
+        RestoreSession_OperatorExploreAction, v6 to v8; help center, v4; read 2026-11-23.
         """
         old = version in ("v4", "v5")
         options: dict[str, object] = {
@@ -234,17 +244,18 @@ class ExploreOptions:
             "showDeleted": self.show_deleted,
             "showAllVersions": self.show_all_versions,
         }
-        if self.at is not None and old:
+        if isinstance(self.at, datetime) and old:
             options["datetime"] = (
                 f"{self.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}.{self.at.microsecond // 1000:03}"
             )
-        elif self.at is not None:
+        elif isinstance(self.at, datetime):
             options["dateTime"] = format_time(self.at)
         whose = "Organization" if self.organization is None else f"Organizations/{self.organization}"
         if old:
             return _action(base, f"/{version}/{whose}/action", {"explore": options})
-        verb = "Explore" if self.organization is None else "explore"
-        return _action(base, f"/{version}/{whose}/{verb}", options)
+        if self.organization is not None:
+            return _action(base, f"/{version}/{whose}/explore", options)
+        return _action(base, f"/{version}/{whose}/{'OperatorExplore' if is_operator else 'Explore'}", options)
 
 
 _DONE = (200, 201, 204)
@@ -401,7 +412,7 @@ def _kind_of(  # noqa: PLR0911  # a table
         case 404:
             return NotFoundError, "Is it gone, or was it never there?"
         case 409:
-            return ConflictError, "The server is busy with something that forbids it: try again later."
+            return ConflictError, "Its present state forbids it: look at it again before you repeat it."
         case 429:
             return RateLimitedError, "Ask this server less often."
         case _ if status >= 500:  # noqa: PLR2004  # the class of server faults

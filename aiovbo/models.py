@@ -14,6 +14,7 @@ from attrs import field, fields, frozen
 
 from aiovbo._links import NOTHING_MORE, JsonObject, KeptLinks, Links, Origin
 from aiovbo._query import Query
+from aiovbo.errors import ConfigError
 
 
 class OpenEnum(StrEnum):
@@ -414,19 +415,20 @@ class RestoreSession(Model):
 
     async def wait(
         self,
-        until: "RestoreSessionState | Callable[[RestoreSession], bool]" = RestoreSessionState.STOPPED,
+        until: "RestoreSessionState | str | Callable[[RestoreSession], bool]" = RestoreSessionState.STOPPED,
         *,
         timeout: float = 3600.0,  # noqa: ASYNC109  # over many requests, by the clock that was handed in
         every: float = 10.0,
     ) -> "RestoreSession":
         """The session once it has reached a state, or whatever `until` says of it; a new value.
 
-        Units: `timeout` and `every` in seconds; it is looked at again after `every`, more or less.
+        Units: `timeout` and `every` in seconds; it is looked at again after `every`, more or less, and for
+        the last time when `timeout` is over.
         Raises: ServerTimeoutError after `timeout`; NotFoundError where the session has vanished. What may
         pass, such as a server that restarts, is waited out.
         """
-        if isinstance(until, RestoreSessionState):
-            wanted = until
+        if isinstance(until, str):
+            wanted = RestoreSessionState(until)
             return await self.wait(lambda now: now.state == wanted, timeout=timeout, every=every)
         href = self.links["self"].href
         return await self.links.fetcher.poll(href, RestoreSession, until, timeout=timeout, every=every)
@@ -440,7 +442,14 @@ class RestoreSession(Model):
 
         Raises: ConfigError on servers older than v8, which have no statistics.
         """
-        return await self.links["self"].below("Statistics", since="v8").fetch(RestoreSessionStatistics)
+        spoken = self.links.fetcher.api_version or "v8"
+        if spoken < "v8":
+            message = (
+                f"{self.server}: fetch_statistics() needs API v8, and this server is asked by {spoken}: "
+                "count what the session's events() say instead"
+            )
+            raise ConfigError(message)
+        return await self.links["self"].below("Statistics").fetch(RestoreSessionStatistics)
 
 
 @frozen(kw_only=True)

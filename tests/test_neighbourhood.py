@@ -4,11 +4,11 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from backups import server_of
-from harness.cancel import cancel_at_every_await
+from backups import asked, server_of
 
 from aiovbo import (
     Client,
+    ClosedError,
     ConfigError,
     ConflictError,
     NotFoundError,
@@ -75,8 +75,10 @@ async def test_statistics_need_v8(version: str) -> None:
             figures = await session.fetch_statistics()
             assert figures.total_items_count == len(await session.events())
         else:
-            with pytest.raises(ConfigError, match="needs API v8"):
+            before = len(backup.requests)
+            with pytest.raises(ConfigError, match=f"^{client.name}: .*needs API v8, .*{version}"):
                 await session.fetch_statistics()
+            assert len(backup.requests) == before
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -104,38 +106,67 @@ async def test_a_session_is_started_waited_for_and_stopped(version: str) -> None
             await session.wait(lambda now: now.result == "never", timeout=5, every=0.02)
 
 
-async def test_wait_follows_a_session_of_a_world_that_goes_on_over_a_restart() -> None:
-    """The server is gone for a while; what is waited for comes all the same."""
-    world = World(sessions=0, speed=60)
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_wait_follows_a_session_of_a_world_that_goes_on_over_a_restart(version: str) -> None:
+    """The server is gone for a while, and knows no token any more; what is waited for comes all the same."""
+    world = World(sessions=0, speed=0)
     going = world.add(end_time=world.now + timedelta(seconds=30))
-    async with BackupServer(world) as backup, Client(server_of(backup), retries=0) as client:
+    async with (
+        BackupServer(world, version=version, tls=False) as backup,  # type: ignore[arg-type]  # parametrised
+        Client(server_of(backup), retries=0) as client,
+    ):
         session = await client.fetch_restore_session(going.id)
-        waiting = asyncio.create_task(session.wait(timeout=10, every=0.05))
-        await asyncio.sleep(0.1)
-        backup.fail(Fault.drop(), times=3)
+        waiting = asyncio.create_task(session.wait(timeout=20, every=0.02))
+        looks = asked(backup, f"RestoreSessions/{going.id}")
+        while asked(backup, f"RestoreSessions/{going.id}") < looks + 2:
+            await asyncio.sleep(0.01)
+        await backup.stop()
+        while not client.is_out_of_reach:
+            await asyncio.sleep(0.01)
+        backup.revoke_tokens()
+        await backup.start()
+        while client.is_out_of_reach:
+            await asyncio.sleep(0.01)
+        assert not waiting.done()
+        world.advance(timedelta(seconds=31))
         ended = await waiting
         assert ended.state is RestoreSessionState.STOPPED
+        assert ended.end_time is not None
         assert session.state is RestoreSessionState.WORKING
 
 
-@pytest.mark.parametrize("version", ["v4", "v8"])
-async def test_an_exploration_leaves_no_session_open_however_it_ends(version: str) -> None:
-    """By the end of the block, by an exception, or cancelled at any await: the server says so."""
-    async with (
-        BackupServer(World(sessions=0), version=version) as backup,  # type: ignore[arg-type]  # parametrised
-        Client(server_of(backup)) as client,
-    ):
-        with pytest.raises(KeyError):
-            async with client.explore("Vex"):
-                assert open_sessions(backup) == 1
-                raise KeyError
-        assert open_sessions(backup) == 0
+async def test_wait_ends_by_its_timeout_also_where_the_server_is_silent() -> None:
+    """Whatever a single answer may take otherwise; the error says what was seen last."""
+    async with BackupServer(World(sessions=0)) as backup, Client(server_of(backup)) as client:
+        session = await client.explore("Vex")
+        backup.fail(Fault.stall(), times=None, after=1)
+        async with asyncio.timeout(5):
+            with pytest.raises(
+                ServerTimeoutError, match=r"waited for 0\.3 s, and at last it had not answered"
+            ):
+                await session.wait(timeout=0.3, every=0.02)
 
-        async def operation() -> None:
-            async with client.explore("Vet") as session:
-                await session.refresh()
 
-        async def closed() -> None:
-            assert open_sessions(backup) == 0
+async def test_wait_looks_once_more_at_the_end_however_long_its_pauses_are() -> None:
+    """A pause that would outlast the time ends with it."""
+    async with BackupServer(World(sessions=0)) as backup, Client(server_of(backup)) as client:
+        session = await client.explore("Vex")
+        waiting = asyncio.create_task(session.wait("stopped", timeout=0.3, every=60))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        await session.stop()
+        assert (await waiting).state is RestoreSessionState.STOPPED
+        again = await client.explore("Vex")
+        with pytest.raises(ServerTimeoutError, match=r"not what was waited for \(tried 2 times, 0.2 s\)"):
+            await again.wait(timeout=0.2, every=60)
 
-        assert await cancel_at_every_await(operation, closed) >= 3
+
+async def test_wait_ends_where_its_client_closes() -> None:
+    """Nobody can look any more."""
+    async with BackupServer(World(sessions=0)) as backup, Client(server_of(backup)) as client:
+        session = await client.explore("Vex")
+        waiting = asyncio.create_task(session.wait(every=60))
+        await asyncio.sleep(0.05)
+        await client.aclose()
+        with pytest.raises(ClosedError):
+            await waiting

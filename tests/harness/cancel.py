@@ -1,8 +1,8 @@
-"""Cancelling an operation at every point where it can be cancelled.
+"""Cancelling an operation at every point where it can be cancelled, and at every turn of the loop.
 
-Knows how coroutines are driven. What it cannot see: the points inside tasks that the operation starts (to the
-operation they are the one point where it waits for them), and a cancellation that arrives some turns of the
-loop after the suspension.
+Knows how coroutines are driven. What cancelling at every await cannot see: the points inside tasks that the
+operation starts (to the operation they are the one point where it waits for them), and a cancellation that
+arrives some turns of the loop after the suspension. Those are what cancelling after every turn is for.
 """
 
 import asyncio
@@ -45,6 +45,49 @@ async def cancel_at_every_await(
         if not run.reached.done() and point > whole.steps:
             return point - 1
         assert point <= limit, f"there are more than {limit} points to cancel at"
+
+
+async def cancel_after_every_turn(
+    operation: Operation,
+    check: Callable[[], Awaitable[object]] = _nothing,
+    *,
+    again_after: int | None = None,
+    limit: int = 2000,
+    within: float = 2.0,
+) -> int:
+    """Run `operation` again and again, cancelled after 0, 1, 2, … turns of the loop, wherever it is by then.
+
+    With `again_after` it is cancelled once more so many turns later. Fails where no `CancelledError` comes
+    out within `within` seconds, or something else does. After every run `check` is awaited. Returns after how
+    many turns it had ended by itself; more than `limit` are a failure.
+    """
+    for turns in range(limit):
+        task = asyncio.create_task(operation(), name=f"cancelled after {turns} turns")
+        await _turn(turns, task)
+        if task.done():
+            await task
+            await check()
+            return turns
+        task.cancel()
+        if again_after is not None:
+            await _turn(again_after, task)
+            task.cancel()
+        await asyncio.wait([task], timeout=within)
+        assert task.done(), f"{task.get_name()} and still running {within} s later"
+        error = None if task.cancelled() else task.exception()
+        assert error is None, f"{task.get_name()} and failed instead: {error!r}"
+        assert task.cancelled(), f"{task.get_name()} and swallowed it"
+        await check()
+    message = f"it has not ended after {limit} turns"
+    raise AssertionError(message)
+
+
+async def _turn(turns: int, task: "asyncio.Task[Any]") -> None:
+    """Let the loop turn so often, or until the task is done."""
+    for _ in range(turns):
+        if task.done():
+            return
+        await asyncio.sleep(0)
 
 
 async def _run_cancelled(run: "_Stepped", within: float) -> None:
