@@ -6,6 +6,7 @@ and does no I/O until a coroutine of a link is awaited.
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from types import MemberDescriptorType
 from typing import Any, Protocol, TypeVar, cast, overload
 from uuid import UUID
@@ -71,6 +72,10 @@ class JsonObject(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._members)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A copy of plain JSON types, as `json.dumps` takes it."""
+        return deepcopy(dict(self._members))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({dict(self._members)!r})"
@@ -177,9 +182,15 @@ class Links(_Attached, Mapping[str, Link]):
         self._fetcher = fetcher
         self._model: type[Any] = model or Resource
 
-    def _hrefs(self) -> dict[str, str]:
+    @property
+    def raw(self) -> Any:  # noqa: ANN401  # whatever the server takes for links
+        """A copy of what the server sent as links, whatever it says of each; empty where it sent none."""
         # Parsed at each look: sessions by the thousand are kept, their links are looked at now and then.
-        document = json.loads(self._raw) if isinstance(self._raw, bytes) else self._raw
+        document = json.loads(self._raw) if isinstance(self._raw, bytes) else deepcopy(self._raw)
+        return {} if document is None else document
+
+    def _hrefs(self) -> dict[str, str]:
+        document = self.raw
         if not isinstance(document, Mapping):
             return {}
         found: dict[str, str] = {}

@@ -198,7 +198,7 @@ def _structure(document: Mapping[str, Any], cls: type[M], server: str, fetcher: 
     for key, value in document.items():
         # Older property tables write `Id` where the examples have `id`.
         name = shape.names.get(key.casefold())
-        if name is None:
+        if name is None or (name != key and name in document):
             if key != "_links":
                 extra[key] = value
         elif value is not None or name in shape.required:

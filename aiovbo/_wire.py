@@ -98,7 +98,7 @@ def resolve(moment: Moment | None, now: datetime) -> datetime | None:
 
 def format_time(time: datetime) -> str:
     """The time as the API takes it, in UTC with a `Z`: a `+` would arrive as a blank."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def _moment(value: Moment | None) -> Moment | None:

@@ -5,14 +5,14 @@ and never parses.
 """
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Self, cast
 from uuid import UUID
 
 from attrs import field, fields, frozen
 
-from aiovbo._links import NOTHING_MORE, JsonObject, KeptLinks, Links, Origin
+from aiovbo._links import NOTHING_MORE, JsonObject, KeptLinks, Link, Links, Origin
 from aiovbo._query import Query
 from aiovbo.errors import ConfigError
 
@@ -137,11 +137,7 @@ class Model(_FromAnswer):
             value = getattr(self, attribute.name)
             if attribute.name not in OURS and value is not None:
                 found[api_name(attribute.name)] = _plain(value)
-        return {
-            **found,
-            **self.extra,
-            "_links": {rel: {"href": link.href} for rel, link in self.links.items()},
-        }
+        return {**found, **self.extra.to_dict(), "_links": self.links.raw}
 
     @property
     def raw(self) -> JsonObject:
@@ -169,13 +165,13 @@ def _plain(value: object) -> Any:  # noqa: ANN401, PLR0911  # a table from what 
         case UUID():
             return str(value)
         case datetime():
-            return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
         case timedelta():
             return timespan(value)
         case OpenEnum():
             return value.value
         case JsonObject():
-            return dict(value)
+            return value.to_dict()
         case tuple():
             return [_plain(item) for item in cast("tuple[object, ...]", value)]
         case _:
@@ -206,6 +202,10 @@ class Mailbox(Model):
     """Whose it is."""
     email: str | None = None
     """Its address."""
+    is_archive: bool | None = None
+    """Whether it is an archive mailbox."""
+    is_public: bool | None = None
+    """Whether it is a public mailbox."""
 
 
 @frozen(kw_only=True)
@@ -251,6 +251,19 @@ class TeamsTeam(Model):
     """Its name."""
     description: str | None = None
     """What it is for."""
+    group_email: str | None = None
+    """The address of its group."""
+    alias: str | None = None
+    """Its short name."""
+    privacy: str | None = None
+    """Public, Private or HiddenMembership."""
+    is_archived: bool | None = None
+    """Whether it is archived."""
+
+    @property
+    def name(self) -> str | None:
+        """Its name, called as mailboxes, OneDrives and sites call theirs."""
+        return self.display_name
 
 
 @frozen(kw_only=True)
@@ -404,7 +417,7 @@ class RestoreSession(Model):
 
     async def refresh(self) -> "RestoreSession":
         """The session as it is now, a new value; one request."""
-        return await self.links["self"].fetch(RestoreSession)
+        return await self._here().fetch(RestoreSession)
 
     async def stop(self) -> None:
         """Stop the session; one request, never repeated once it may have arrived.
@@ -430,12 +443,12 @@ class RestoreSession(Model):
         if isinstance(until, str):
             wanted = RestoreSessionState(until)
             return await self.wait(lambda now: now.state == wanted, timeout=timeout, every=every)
-        href = self.links["self"].href
+        href = self._here().href
         return await self.links.fetcher.poll(href, RestoreSession, until, timeout=timeout, every=every)
 
     def events(self) -> Query[RestoreSessionEvent]:
         """What was done in this session, in the server's order."""
-        return self.links["self"].below("Events").query(RestoreSessionEvent)
+        return self._here().below("Events").query(RestoreSessionEvent)
 
     async def fetch_statistics(self) -> RestoreSessionStatistics:
         """What came of this session, in figures; one request.
@@ -449,7 +462,13 @@ class RestoreSession(Model):
                 "count what the session's events() say instead"
             )
             raise ConfigError(message)
-        return await self.links["self"].below("Statistics").fetch(RestoreSessionStatistics)
+        return await self._here().below("Statistics").fetch(RestoreSessionStatistics)
+
+    def _here(self) -> Link:
+        """The link to the session itself, by its id where the server sent none."""
+        fetcher = self.links.fetcher
+        found: Link | None = self.links.get("self")
+        return found or Link("self", f"RestoreSessions/{self.id}", fetcher, RestoreSession)
 
 
 @frozen(kw_only=True)
@@ -471,6 +490,10 @@ class Organization(Model):
     """The region of Microsoft 365 that it is in."""
     is_backedup: bool | None = None
     """Whether there is a backup of it."""
+    first_backuptime: datetime | None = None
+    """When its first backup was made; aware, UTC."""
+    last_backuptime: datetime | None = None
+    """When its latest backup was made; aware, UTC."""
 
 
 @frozen(kw_only=True)

@@ -2,11 +2,16 @@
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from types import UnionType
+from typing import Any, get_args
 from uuid import UUID
 
+import attrs
 from hypothesis import strategies as st
+
+from aiovbo import JsonObject
+from aiovbo.models import OURS, Model, OpenEnum, api_name
 
 V4_EXAMPLE = b"""[{"id": "0800471b-d0e2-422b-9d7c-35d15661c3fb", "type": "Vex", "creationTime": "2018-06-29T07:42:21.191694Z",
   "endTime": "2018-06-29T08:14:58.3532833Z", "state": "Stopped", "result": "Success", "_links": {
@@ -49,42 +54,121 @@ def page(*documents: object, **members: object) -> bytes:
 
 
 def _time(text: Callable[[datetime], str]) -> st.SearchStrategy[str]:
-    moments = st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+    # Not the first year and the last, which mean never, also after the shift of a time zone.
+    moments = st.datetimes(datetime(2, 1, 2), datetime(9998, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001
     return moments.map(text)
 
 
-TIMES = st.one_of(
-    _time(lambda t: t.strftime("%Y-%m-%dT%H:%M:%S.%f7Z")),
-    _time(lambda t: t.strftime("%Y-%m-%dT%H:%M:%SZ")),
-    _time(lambda t: t.strftime("%Y-%m-%dT%H:%M:%S.%f9")),
-    _time(lambda t: t.strftime("%Y-%m-%dT%H:%M:%S+05:30")),
-    st.sampled_from(["0001-01-01T00:00:00", "9999-12-31T23:59:59.9999999Z"]),
+def _naive(time: datetime, timespec: str) -> str:
+    return time.replace(tzinfo=None).isoformat(timespec=timespec)
+
+
+NEVER = ["0001-01-01T00:00:00", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.9999999Z"]
+MOMENTS = st.one_of(
+    _time(lambda t: _naive(t, "microseconds") + "7Z"),
+    _time(lambda t: _naive(t, "milliseconds") + "Z"),
+    _time(lambda t: _naive(t, "seconds") + "Z"),
+    _time(lambda t: _naive(t, "microseconds") + "9"),
+    _time(lambda t: _naive(t, "seconds") + "+05:30"),
 )
+"""Times as servers write them: seven digits, none, naive, with an offset."""
+TIMES = st.one_of(MOMENTS, st.sampled_from(NEVER))
 TEXTS = st.one_of(st.none(), st.text(max_size=20))
-SESSIONS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
-    {"id": st.uuids().map(str), "creationTime": TIMES},
-    optional={
-        "type": st.sampled_from(["Vex", "Veod", "vesp", "Vet", "Vxx", None]),
-        "endTime": st.one_of(st.none(), TIMES),
-        "state": st.sampled_from(["Working", "stopped", "Paused", None]),
-        "result": st.sampled_from(["Success", "FAILED", "Cancelled", None]),
-        "name": TEXTS,
-        "organization": TEXTS,
-        "initiatedBy": TEXTS,
-        "details": TEXTS,
-        "scopeName": TEXTS,
-        "clientHost": TEXTS,
-        "reason": TEXTS,
-        "eTag": st.one_of(st.none(), st.integers(-(2**70), 2**70)),
-        "_links": st.one_of(
-            st.none(),
-            st.just([]),
-            st.dictionaries(
-                st.text(max_size=5),
-                st.one_of(st.none(), st.fixed_dictionaries({"href": TEXTS})),
-                max_size=3,
-            ),
-        ),
-    },
+LINKS = st.dictionaries(
+    st.text(max_size=5),
+    st.one_of(st.none(), st.fixed_dictionaries({"href": TEXTS}, optional={"templated": st.booleans()})),
+    max_size=3,
 )
-"""Sessions of every version, with every oddity that a session survives, and some that it does not."""
+NUMBERS = st.one_of(st.integers(-(2**70), 2**70), st.integers(2**53, 2**63).map(str))
+MEMBERS: dict[str, st.SearchStrategy[Any]] = {
+    "type": st.sampled_from(["Vex", "Veod", "vesp", "Vet", "Vxx", None]),
+    "endTime": st.one_of(st.none(), TIMES),
+    "state": st.sampled_from(["Working", "stopped", "Paused", None]),
+    "result": st.sampled_from(["Success", "FAILED", "Cancelled", None]),
+    "_links": st.one_of(st.none(), st.just([]), LINKS),
+    "name": TEXTS,
+    "organization": TEXTS,
+    "initiatedBy": TEXTS,
+    "details": TEXTS,
+    "scopeName": TEXTS,
+    "clientHost": TEXTS,
+    "reason": TEXTS,
+    "eTag": st.one_of(st.none(), NUMBERS),
+}
+_MEMBERS_UP_TO = {"v4": 5, "v5": 8, "v6": 12, "v7": 12, "v8": 13}
+
+
+def sessions(version: str = "v8") -> st.SearchStrategy[dict[str, Any]]:
+    """Sessions of a version, with every oddity that a session survives, and some that it does not."""
+    known = dict(list(MEMBERS.items())[: _MEMBERS_UP_TO[version]])
+    return st.fixed_dictionaries({"id": st.uuids().map(str), "creationTime": TIMES}, optional=known)
+
+
+SESSIONS = sessions()
+JSON = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**70), 2**70),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text(max_size=5),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+MORE = st.dictionaries(st.text(max_size=8), JSON, max_size=3)
+"""Members that nobody has heard of yet."""
+
+
+@st.composite
+def in_odd_case(draw: st.DrawFn, documents: st.SearchStrategy[dict[str, Any]]) -> dict[str, Any]:
+    """The same with some members' names in another case, as older property tables write them."""
+    change = draw(st.sampled_from([str, str, str.upper, str.lower, lambda name: name[:1].upper() + name[1:]]))
+    return {
+        change(name) if name != "_links" and draw(st.booleans()) else name: value
+        for name, value in draw(documents).items()
+    }
+
+
+def timespan(ticks: int) -> str:
+    """A duration of so many ticks, 100 ns each, as .NET writes it."""
+    days, rest = divmod(abs(ticks), 864_000_000_000)
+    seconds, fraction = divmod(rest, 10_000_000)
+    hours, minutes = divmod(seconds // 60, 60)
+    text = f"{hours:02}:{minutes:02}:{seconds % 60:02}" + (f".{fraction:07}" if fraction else "")
+    return ("-" if ticks < 0 else "") + (f"{days}." if days else "") + text
+
+
+BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
+    UUID: st.uuids().map(str),
+    str: st.text(max_size=20),
+    int: NUMBERS,
+    bool: st.booleans(),
+    datetime: MOMENTS,
+    timedelta: st.integers(-(10**15), 10**15).map(timespan),
+    tuple[str, ...]: st.lists(st.text(max_size=5), max_size=3),
+    tuple[JsonObject, ...]: st.lists(MORE, max_size=3),
+}
+
+
+def documents_of(model: type[Model]) -> st.SearchStrategy[dict[str, Any]]:
+    """Documents of a model, by the types of its fields: all values, nulls, an odd case, unknown members."""
+    always: dict[str, st.SearchStrategy[Any]] = {}
+    perhaps: dict[str, st.SearchStrategy[Any]] = {"_links": st.one_of(st.none(), LINKS)}
+    for field in attrs.fields(model):
+        if field.name in OURS:
+            continue
+        kinds = [kind for kind in get_args(field.type) if kind is not type(None)]
+        kind = kinds[0] if isinstance(field.type, UnionType) else field.type
+        if isinstance(kind, type) and issubclass(kind, OpenEnum):
+            values = st.sampled_from([*kind, *(member.value.upper() for member in kind), "Sideways"]).map(str)
+        else:
+            values = BY_TYPE[kind]
+        if field.default is attrs.NOTHING:
+            always[api_name(field.name)] = values
+        else:
+            perhaps[api_name(field.name)] = st.one_of(st.none(), values)
+    documented = in_odd_case(st.fixed_dictionaries(always, optional=perhaps))
+    return st.builds(lambda more, known: {**more, **known}, MORE, documented)

@@ -77,17 +77,6 @@ def test_of_a_thousand_items_only_the_senseless_one_is_set_aside() -> None:
     assert dict(items[39].extra) == {"shade": "mauve", "nested": {"a": [1]}}
 
 
-@given(SESSIONS)
-def test_the_fast_and_the_tolerant_path_give_equal_objects(document: dict[str, object]) -> None:
-    """Whatever a session looks like, both paths read it alike, or both set it aside."""
-    raw = json.dumps(document).encode()
-    tolerant = read_tolerant(raw, RestoreSession, "vbo1", None)
-    items, rejected = read(b"[" + raw + b"]")
-    assert (items or rejected) == [tolerant]
-    large = read(b"[" + b" " * 500_000 + raw + b"]")
-    assert large == (items, rejected)
-
-
 MANY = b",".join(json.dumps(session(n, organization=f"org{n % 9}")).encode() for n in range(1_500))
 OF_ANOTHER_PATTERN = st.sampled_from(
     [
@@ -110,23 +99,9 @@ def test_long_listings_lose_nothing_by_keeping_little(documents: list[dict[str, 
     alone = [read_tolerant(json.dumps(one).encode(), RestoreSession, "vbo1", None) for one in documents]
     kept = [one for one in alone if isinstance(one, RestoreSession)]
     assert items[1_500:] == kept
-    assert [one.links for one in items[1_500:]] == [one.links for one in kept]
+    assert [one.to_dict() for one in items[1_500:]] == [one.to_dict() for one in kept]
     assert len(rejected) == len(alone) - len(kept)
     assert items[3].links["self"].href == session(3)["_links"]["self"]["href"]
-
-
-@given(SESSIONS, st.dictionaries(st.text(max_size=8), st.one_of(st.none(), st.integers(), st.just([1]))))
-def test_members_beyond_the_documented_are_kept_alike_on_both_paths(
-    document: dict[str, object], more: dict[str, object]
-) -> None:
-    """As a newer server sends them with every session."""
-    raw = json.dumps({**more, **document}).encode()
-    tolerant = read_tolerant(raw, RestoreSession, "vbo1", None)
-    items, rejected = read(b"[" + raw + b"]")
-    assert (items or rejected) == [tolerant]
-    if isinstance(tolerant, RestoreSession):
-        assert items[0].extra == tolerant.extra
-        assert items[0].links == tolerant.links
 
 
 def test_what_the_fast_path_makes_is_a_session_as_any_other() -> None:

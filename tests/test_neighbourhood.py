@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 
+import attrs
 import pytest
 from backups import asked, server_of
 
@@ -11,8 +12,11 @@ from aiovbo import (
     ClosedError,
     ConfigError,
     ConflictError,
+    LinkError,
+    Links,
     NotFoundError,
     ResponseError,
+    RestoreSession,
     RestoreSessionState,
     ServerTimeoutError,
 )
@@ -170,3 +174,16 @@ async def test_wait_ends_where_its_client_closes() -> None:
         await client.aclose()
         with pytest.raises(ClosedError):
             await waiting
+
+
+async def test_a_session_without_a_link_to_itself_is_found_by_its_id() -> None:
+    """A server that leaves out `_links` is asked at the documented path."""
+    async with BackupServer(World(sessions=1, speed=0)) as backup, Client(server_of(backup)) as client:
+        (whole,) = await client.restore_sessions()
+        bare = attrs.evolve(whole, links=Links(None, client, RestoreSession))
+        assert await bare.refresh() == whole
+        assert len(await bare.events()) == len(await whole.events())
+        assert await bare.fetch_statistics() == await whole.fetch_statistics()
+        assert await bare.wait(lambda _: True) == whole
+        with pytest.raises(LinkError, match="lost its client"):
+            await RestoreSession(id=whole.id, creation_time=whole.creation_time).refresh()

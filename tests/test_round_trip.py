@@ -1,0 +1,174 @@
+"""What a server sends and what a model has: both paths agree, and nothing gets out of reach."""
+
+import json
+import pickle
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+import pytest
+from documents import MORE, array, documents_of, in_odd_case, page, sessions, timespan
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from aiovbo import RestoreSession, RestoreSessionEvent, RestoreSessionStatistics
+from aiovbo import _decode as decode
+from aiovbo._query import Rejected
+from aiovbo._structure import parse_time, read_tolerant
+from aiovbo.models import OURS, Model, api_name
+
+VERSIONS = ["v4", "v5", "v6", "v7", "v8"]
+MODELS = Model.__subclasses__()
+
+
+def read(body: bytes) -> list[RestoreSession | Rejected]:
+    """What a listing's answer holds, by the path that it takes of itself."""
+    listing = decode.decode_listing(body, RestoreSession, "vbo1", None)
+    return [one for items, rejected in listing.slices() for one in (*items, *rejected)]
+
+
+def assert_the_same(fast: object, tolerant: object) -> None:
+    """Equal, and so is everything that equality does not look at."""
+    assert fast == tolerant
+    assert type(fast) is type(tolerant)
+    if not isinstance(fast, RestoreSession) or not isinstance(tolerant, RestoreSession):
+        return
+    assert hash(fast) == hash(tolerant)
+    assert repr(fast) == repr(tolerant)
+    assert fast.extra == tolerant.extra
+    assert fast.links == tolerant.links
+    assert fast.to_dict() == tolerant.to_dict()
+    for field in attrs.fields(RestoreSession):
+        ours, theirs = getattr(fast, field.name), getattr(tolerant, field.name)
+        assert type(ours) is type(theirs)
+        if isinstance(ours, datetime):
+            assert ours.tzinfo is theirs.tzinfo is UTC
+    assert pickle.loads(pickle.dumps(fast)) == pickle.loads(pickle.dumps(tolerant))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@given(data=st.data())
+def test_the_fast_and_the_tolerant_path_give_equal_objects(version: str, data: st.DataObject) -> None:
+    """Nulls, unknown members, odd case, seven digits, naive times, years 1 and 9999; or both refuse it."""
+    known = sessions(version)
+    document = data.draw(st.one_of(known, in_odd_case(known)))
+    document = {**data.draw(st.one_of(st.just({}), MORE)), **document}
+    tolerant = read_tolerant(json.dumps(document).encode(), RestoreSession, "vbo1", None)
+    for body in (array(document), page(document), b" " * 500_000 + array(document)):
+        (fast,) = read(body)
+        if isinstance(fast, Rejected):
+            assert isinstance(tolerant, Rejected)
+            assert (fast.path, fast.reason) == (tolerant.path, tolerant.reason)
+        else:
+            assert_the_same(fast, tolerant)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@given(data=st.data())
+def test_a_session_exactly_as_documented_takes_the_fast_path(version: str, data: st.DataObject) -> None:
+    """Otherwise the two would agree because there is only one of them."""
+    document = data.draw(sessions(version))
+    assume(
+        isinstance(read_tolerant(json.dumps(document).encode(), RestoreSession, "vbo1", None), RestoreSession)
+    )
+    assume(not isinstance(document.get("eTag"), str))
+    assume(abs(document.get("eTag") or 0) < 2**63)
+    for body in (array(document), page(document)):
+        listing = decode.decode_listing(body, RestoreSession, "vbo1", None)
+        assert listing._structured is not None
+
+
+def kinds_of(model: type[Model]) -> dict[str, str]:
+    """What a model's fields hold, by the API's names."""
+    return {api_name(f.name): str(f.type) for f in attrs.fields(model) if f.name not in OURS}
+
+
+def as_it_is_kept(kind: str, value: Any) -> object:
+    """A member's value, as far as a model keeps it."""
+    if not isinstance(value, str):
+        return value
+    if "timedelta" in kind:
+        # Of seven digits the last is cut, and a fraction that is none is not written.
+        whole, point, fraction = re.fullmatch(r"(.*:\d\d)(\.?)(\d*)", value).groups()  # type: ignore[union-attr]  # it is a duration
+        return whole.lstrip("-"), (fraction[:6] if point else "").rstrip("0")
+    if "datetime.datetime" in kind:
+        return parse_time(value)
+    if "int" in kind:
+        return int(value)
+    return value.casefold() if "RestoreSession" in kind else value
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+@given(data=st.data())
+def test_nothing_that_a_server_sends_is_out_of_reach(model: type[Model], data: st.DataObject) -> None:
+    """Every member is in `to_dict`, by the API's own name, as plain JSON; read again it is the same value."""
+    sent = data.draw(documents_of(model))
+    found = decode.decode_one(json.dumps(sent).encode(), model, "vbo1", None)
+    kept = json.loads(json.dumps(found.to_dict()))
+    again = decode.decode_one(json.dumps(kept).encode(), model, "vbo1", None)
+    assert again == found
+    assert again.to_dict() == kept == found.raw.to_dict()
+    kinds = kinds_of(model)
+    documented = {name.casefold(): name for name in kinds}
+    for key, value in sent.items():
+        name = documented.get(key.casefold(), key)
+        if key != name and name in sent:
+            name = key
+        kind = kinds.get(name, "")
+        if value is None and (kind or name == "_links"):
+            assert not kept.get(name)
+        else:
+            assert as_it_is_kept(kind, kept[name]) == as_it_is_kept(kind, value)
+
+
+@given(st.integers(-(10**15), 10**15))
+def test_a_duration_is_kept_to_the_microsecond(ticks: int) -> None:
+    """As .NET writes it, in ticks of which there are ten to the microsecond; the last digit is cut."""
+    sent = {"id": "0800471b-d0e2-422b-9d7c-35d15661c3fb", "duration": timespan(ticks)}
+    event = decode.decode_one(json.dumps(sent).encode(), RestoreSessionEvent, "vbo1", None)
+    micros = abs(ticks) // 10
+    assert event.duration == timedelta(microseconds=-micros if ticks < 0 else micros)
+
+
+@given(st.integers(2**53, 2**70))
+def test_an_items_size_is_exact_however_large(size: int) -> None:
+    """Beyond 2^53 a number that was a float on its way would have lost its last digits."""
+    for written in (size, str(size)):
+        sent = {"id": "0800471b-d0e2-422b-9d7c-35d15661c3fb", "itemSizeBytes": written}
+        event = decode.decode_one(json.dumps(sent).encode(), RestoreSessionEvent, "vbo1", None)
+        assert event.item_size_bytes == size
+        assert json.loads(json.dumps(event.to_dict()))["itemSizeBytes"] == size
+
+
+def test_a_copy_that_is_changed_changes_nothing_else() -> None:
+    """What `to_dict` gives is the caller's own, down to the last list."""
+    sent = {
+        "id": "0800471b-d0e2-422b-9d7c-35d15661c3fb",
+        "creationTime": "2026-01-01T00:00:00.000000Z",
+        "novelty": [{"a": [1]}],
+        "_links": {"self": {"href": "/v8/x", "templated": True}},
+    }
+    found = decode.decode_one(json.dumps(sent).encode(), RestoreSession, "vbo1", None)
+    copy = found.to_dict()
+    copy["novelty"][0]["a"].append(2)
+    copy["_links"]["self"]["href"] = "/v8/y"
+    assert found.to_dict() == sent
+
+
+def test_a_copy_of_statistics_is_the_callers_own_too() -> None:
+    """Their items are mappings as the server sent them."""
+    sent = {"items": [{"status": "Success", "path": ["a"]}], "warnings": [], "errors": []}
+    figures = decode.decode_one(json.dumps(sent).encode(), RestoreSessionStatistics, "vbo1", None)
+    figures.to_dict()["items"][0]["path"].append("b")
+    assert figures.to_dict() == {**sent, "_links": {}}
+
+
+def test_of_a_name_that_comes_in_two_cases_neither_is_lost() -> None:
+    """The documented one is the field, the other is kept beside it."""
+    sent = {"id": "0800471b-d0e2-422b-9d7c-35d15661c3fb", "creationTime": "2026-01-01T00:00:00.000000Z"}
+    for document in ({"Name": "a", "name": "b", **sent}, {"name": "b", "Name": "a", **sent}):
+        (found,) = read(array(document))
+        assert isinstance(found, RestoreSession)
+        assert found.name == "b"
+        assert dict(found.extra) == {"Name": "a"}
