@@ -95,6 +95,9 @@ def _open_enum(value: object, cls: type[E]) -> E:
 
 
 def _truth(value: object, _: object = None) -> bool:
+    # As with numbers: the vendor's own examples write them as texts.
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
     if not isinstance(value, bool):
         message = f"expected true or false, got {kind_of(value)}"
         raise TypeError(message)

@@ -282,19 +282,24 @@ class BackupOrganization(Model):
 
     def mailboxes(self) -> Query[Mailbox]:
         """The mailboxes in the backup."""
-        return self.links["mailboxes"].query(Mailbox)
+        return self._contents("mailboxes").query(Mailbox)
 
     def one_drives(self) -> Query[OneDrive]:
         """The OneDrives in the backup."""
-        return self.links["oneDrives"].query(OneDrive)
+        return self._contents("oneDrives").query(OneDrive)
 
     def sites(self) -> Query[SharePointSite]:
         """The SharePoint sites in the backup."""
-        return self.links["sites"].query(SharePointSite)
+        return self._contents("sites").query(SharePointSite)
 
     def teams(self) -> Query[TeamsTeam]:
-        """The teams in the backup."""
-        return self.links["teams"].query(TeamsTeam)
+        """The teams in the backup; since v5."""
+        return self._contents("teams").query(TeamsTeam)
+
+    def _contents(self, rel: str) -> Link:
+        # The vendor's own example has no link but the one to itself; the paths are documented all the same.
+        is_bare = set(self.links) == {"self"}
+        return self.links["self"].below(rel) if is_bare else self.links[rel]
 
 
 @frozen(kw_only=True)

@@ -145,7 +145,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     UUID: st.uuids().map(str),
     str: st.text(max_size=20),
     int: NUMBERS,
-    bool: st.booleans(),
+    bool: st.sampled_from([True, False, "true", "False"]),
     datetime: MOMENTS,
     timedelta: st.integers(-(10**15), 10**15).map(timespan),
     tuple[str, ...]: st.lists(st.text(max_size=5), max_size=3),

@@ -8,6 +8,7 @@ import pytest
 from backups import asked, server_of
 
 from aiovbo import (
+    BackupOrganization,
     Client,
     ClosedError,
     ConfigError,
@@ -176,7 +177,7 @@ async def test_wait_ends_where_its_client_closes() -> None:
             await waiting
 
 
-async def test_a_session_without_a_link_to_itself_is_found_by_its_id() -> None:
+async def test_a_session_without_links_is_found_by_its_id() -> None:
     """A server that leaves out `_links` is asked at the documented path."""
     async with BackupServer(World(sessions=1, speed=0)) as backup, Client(server_of(backup)) as client:
         (whole,) = await client.restore_sessions()
@@ -187,3 +188,26 @@ async def test_a_session_without_a_link_to_itself_is_found_by_its_id() -> None:
         assert await bare.wait(lambda _: True) == whole
         with pytest.raises(LinkError, match="lost its client"):
             await RestoreSession(id=whole.id, creation_time=whole.creation_time).refresh()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_an_organization_with_no_link_but_to_itself_leads_on_all_the_same(version: str) -> None:
+    """As the vendor's own example has it: the paths of its contents are documented."""
+    async with (
+        BackupServer(World(sessions=1, speed=0), version=version) as backup,  # type: ignore[arg-type]  # parametrised
+        Client(server_of(backup)) as client,
+    ):
+        organization = await (await client.restore_sessions())[0].fetch_organization()
+        links = Links({"self": {"href": organization.links["self"].href}}, client, BackupOrganization)
+        bare = attrs.evolve(organization, links=links)
+        assert await bare.mailboxes() == await organization.mailboxes()
+        assert await bare.one_drives() == await organization.one_drives()
+        assert await bare.sites() == await organization.sites()
+        if version == "v4":
+            with pytest.raises(LinkError, match="no link 'teams' here"):
+                organization.teams()
+        else:
+            assert await bare.teams() == await organization.teams()
+            assert {team.name for team in await bare.teams()} == {
+                team.display_name for team in await bare.teams()
+            }

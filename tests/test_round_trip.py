@@ -94,6 +94,8 @@ def as_it_is_kept(kind: str, value: Any) -> object:
         return whole.lstrip("-"), (fraction[:6] if point else "").rstrip("0")
     if "datetime.datetime" in kind:
         return parse_time(value)
+    if "bool" in kind:
+        return value.lower() == "true"
     if "int" in kind:
         return int(value)
     return value.casefold() if "RestoreSession" in kind else value
