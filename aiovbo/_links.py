@@ -137,12 +137,16 @@ class Link(_Attached):
         """
         return await self._attached().fetch(self.href, cls or self._model)
 
-    def query(self, cls: type[M]) -> Query[M]:
+    @overload
+    def query(self) -> "Query[Resource]": ...
+    @overload
+    def query(self, cls: type[M]) -> Query[M]: ...
+    def query(self, cls: type[Any] | None = None) -> Query[Any]:
         """The collection that the link leads to; nothing is sent before the query is used.
 
         Raises: LinkError as for `url`.
         """
-        return self._attached().query(self.href, cls)
+        return self._attached().query(self.href, cls or Resource)
 
     def below(self, name: str) -> "Link":
         """The link to what the API keeps under this resource, by its documented name."""

@@ -82,6 +82,8 @@ async def values(session: RestoreSession) -> None:
     assert_type(link.url, URL)
     assert_type(await link.fetch(), Any)
     assert_type(await link.fetch(BackupOrganization), BackupOrganization)
+    assert_type(link.query(), Query[Resource])
+    assert_type(link.query(BackupOrganization), Query[BackupOrganization])
     session.name = "other"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]  # frozen
 
 
