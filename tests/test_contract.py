@@ -3,6 +3,7 @@
 The contract is hand-written and small; where the vendor's documents are at hand, against those too.
 """
 
+import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator
@@ -11,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 import aiohttp
 import attrs
 import pytest
+from backups import asked as asked_for
 from backups import server_of
 from contract import VERSIONS, Contract, our_document, vendors_document
 
-from aiovbo import Assertion, Client, Clock
+from aiovbo import Assertion, Client, Clock, Fleet
 from aiovbo.testing import BackupServer, World
 from aiovbo.testing._requests import ReceivedRequest
 
@@ -97,6 +99,25 @@ async def test_every_request_is_as_documented(version: str) -> None:
             "password", "refresh_token", "urn:ietf:params:oauth:grant-type:jwt-bearer"
         }  # fmt: skip
         assert operators <= grants
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_what_finds_out_a_version_and_what_watches_asks_as_documented(version: str) -> None:
+    """The probes of its own version, the lists of a watch, and from v8 on its long poll."""
+    world = World(sessions=3, speed=0)
+    async with BackupServer(world, version=version) as backup:  # type: ignore[arg-type]  # parametrised
+        async with Fleet([server_of(backup)]) as fleet:
+            often = timedelta(seconds=0.05)
+            async with fleet.watch(since=timedelta(days=400), every=often) as changes:
+                for _ in range(3):
+                    await anext(changes)
+                while version == "v8" and asked_for(backup, "Events") < 2:
+                    await asyncio.sleep(0.01)
+        requests = [one for one in backup.requests if one.path.startswith(f"/{version}/")]
+    assert asked_for(backup, "RestoreSessions") >= 1
+    for contract in contracts(version):
+        for one in requests:
+            contract.check_request(one.method, one.path, one.query, one.document, one.form)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
