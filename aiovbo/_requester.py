@@ -247,7 +247,7 @@ class Requester:
                 # Every version has this collection.
                 self._doubt_version(reply)
             raise refusal(reply, self._clock.now(), self._given_version)
-        if request.only_reads and reply.status == 200 and not reply.body.strip():  # noqa: PLR2004
+        if not request.answer_may_be_empty and reply.status == 200 and not reply.body.strip():  # noqa: PLR2004
             hint = "Rejected tokens are answered like that too: check the account's rights."
             raise PayloadError("the answer is empty", hint=hint)
         return read(reply)
@@ -352,7 +352,7 @@ class Requester:
 def _refuses_token(request: Request, reply: Reply) -> bool:
     if reply.status == 200:  # noqa: PLR2004  # success
         # An empty one is how VB365 was seen to answer a token that it no longer accepts.
-        return request.only_reads and not reply.body.strip()
+        return not request.answer_may_be_empty and not reply.body.strip()
     return reply.status == 401  # noqa: PLR2004  # unauthorized
 
 

@@ -71,10 +71,12 @@ class Request:
     """Statuses that are answers, and no errors."""
     logged_on: bool = field(default=True, kw_only=True)
     """Whether a token goes with it."""
+    answer_may_be_empty: bool = field(default=False, kw_only=True)
+    """Whether an empty success is one, and not a rejected token, which servers were seen to answer so."""
 
     @property
     def only_reads(self) -> bool:
-        """Whether it changes nothing, so that it may be repeated, and must be answered with something."""
+        """Whether it changes nothing, so that it may be repeated."""
         return self.method == "GET"
 
 
@@ -214,8 +216,9 @@ def stop_request(base: URL, version: ApiVersion, session_id: UUID) -> Request:
     """
     path = f"/{version}/RestoreSessions/{session_id}"
     if version in ("v4", "v5"):
-        return _action(base, f"{path}/action", {"stop": None})
-    return Request(url_for(base, f"{path}/Stop"), method="POST", expected=_DONE)
+        return evolve(_action(base, f"{path}/action", {"stop": None}), answer_may_be_empty=True)
+    url = url_for(base, f"{path}/Stop")
+    return Request(url, method="POST", expected=_DONE, answer_may_be_empty=True)
 
 
 @frozen(kw_only=True)

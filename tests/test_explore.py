@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import pytest
@@ -224,6 +224,25 @@ async def test_neither_start_nor_stop_is_sent_twice_once_it_may_have_arrived(ver
                 with pytest.raises(Exception, match="may have been done all the same"):
                     await (session.stop() if on == STOPS[version] else client.explore("Vex")._begin())
                 assert sum(request.method == "POST" for request in backup.requests) == 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("answer", ["401", "empty"])
+async def test_a_start_with_a_token_that_is_rejected_is_sent_again_with_another(
+    version: str, answer: Literal["401", "empty"]
+) -> None:
+    """A session that was started is always told of, so that an empty answer means that there is none."""
+    world = World(sessions=0)
+    async with (
+        BackupServer(world, version=version, rejected_token_answer=answer) as backup,  # type: ignore[arg-type]  # parametrised
+        Client(server_of(backup)) as client,
+    ):
+        await client.restore_sessions()
+        backup.revoke_tokens()
+        async with client.explore("Vex") as session:
+            assert open_sessions(backup) == {session.id}
+        assert len(backup.world.sessions) == 1
+        assert backup.logons == 2
 
 
 async def test_the_callers_exception_comes_out_whatever_happens_to_the_stop() -> None:

@@ -10,6 +10,7 @@ from backups import asked, server_of
 from harness.raw import Connection, RawServer, Request, http, in_turn, json_answer, token_answer, vbo_routes
 
 from aiovbo import (
+    Assertion,
     AuthenticationError,
     Bearer,
     Client,
@@ -369,6 +370,72 @@ async def test_a_bearer_token_needs_no_logon(made: Callable[[], str | Callable[[
             with pytest.raises(AuthenticationError):
                 await client.restore_sessions()
         assert logons(raw) == []
+
+
+@pytest.mark.parametrize("version", ["v4", "v8"])
+async def test_a_provider_is_asked_once_more_after_a_refusal(version: str) -> None:
+    """A password or token that was changed meanwhile; the call succeeds, and the server refuses but once."""
+    asked_for: list[str] = []
+
+    def providing(*secrets: str) -> Callable[[], Awaitable[str]]:
+        left = list(secrets)
+
+        async def provide() -> str:
+            asked_for.append(left[0])
+            return left.pop(0) if len(left) > 1 else left[0]
+
+        return provide
+
+    async with BackupServer(version=version, lockout_after=2) as backup:  # type: ignore[arg-type]  # parametrised
+        login = Password(backup.username, providing("old", backup.password))
+        async with Client(server_of(backup, credentials=login)) as client:
+            assert len(await client.restore_sessions()) == 40
+        assert asked_for == ["old", backup.password]
+        assert (backup.refused_logons, backup.logons) == (1, 1)
+        asked_for.clear()
+        async with Client(server_of(backup)) as other:
+            await other.restore_sessions()
+            fresh = other._requester._logon._token
+            assert fresh is not None
+            good = fresh.headers(json=False).content["Authorization"].removeprefix("Bearer ")
+            logons = backup.logons
+            async with Client(server_of(backup, credentials=Bearer(providing("stale", good)))) as client:
+                assert len(await client.restore_sessions()) == 40
+                assert len(await client.restore_sessions()) == 40
+            assert asked_for == ["stale", good]
+            assert backup.logons == logons
+            # The token is somebody else's: closing does not end it.
+            assert len(await other.restore_sessions()) == 40
+
+
+@pytest.mark.parametrize("kind", [Password, Assertion])
+async def test_a_provider_that_is_refused_twice_is_not_asked_a_third_time(
+    kind: type[Password | Assertion],
+) -> None:
+    """Nor is the same secret sent twice: accounts lock."""
+    for given, sent in ((["wrong", "wrong"], 1), (["wrong", "also wrong"], 2)):
+        left = list(given)
+
+        async def provide(left: list[str] = left) -> str:
+            return left.pop(0)
+
+        async with BackupServer(assertions={"u": "right"}) as backup:
+            async with Client(server_of(backup, credentials=kind("u", provide))) as client:
+                for _ in range(3):
+                    with pytest.raises(AuthenticationError):
+                        await client.restore_sessions()
+            assert backup.refused_logons == sent
+            assert left == []
+
+
+async def test_a_bearer_that_stays_refused_is_sent_twice_at_most() -> None:
+    """Once more with what its provider gives by then, and no more for this call."""
+    async with BackupServer() as backup:
+        provide = _provided("stale")
+        async with Client(server_of(backup, credentials=Bearer(provide), api_version="v8")) as client:
+            with pytest.raises(AuthenticationError):
+                await client.restore_sessions()
+        assert asked(backup) == 2
 
 
 def _provided(secret: str) -> Callable[[], Awaitable[str]]:
