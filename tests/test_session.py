@@ -181,6 +181,9 @@ async def test_wait_looks_again_until_the_state_is_reached() -> None:
         # aiohttp itself resends a GET whose kept connection was closed: the 503 is the second answer seen.
         assert len(virtual.slept) == 2
         assert all(5 <= pause <= 15 for pause in virtual.slept)
+        # So that many who wait do not look all at once.
+        assert 10 not in virtual.slept
+        assert len(set(virtual.slept)) == 2
 
 
 async def test_wait_ends_by_its_timeout_and_notices_what_has_vanished() -> None:
