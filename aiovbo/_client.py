@@ -393,8 +393,9 @@ class Client:
             looks += 1
             last = "it is not what was waited for"
             operation = Operation(self._options)
+            left = ends - clock.monotonic()
             # Also a silent server ends with the time; whoever looks for the last time has a moment to do so.
-            limit = max(ends - clock.monotonic(), _LAST_LOOK)
+            limit = left if left > _EARLY else _LAST_LOOK
             operation.left = min(operation.left, limit)
             try:
                 await self._requester.find_version(operation)
@@ -409,8 +410,10 @@ class Client:
             left = ends - clock.monotonic()
             if left < _EARLY:
                 break
-            # A pause that would outlast the time ends with it, and a last look follows.
-            pause = min(every * (0.5 + clock.random()), left)
+            pause = every * (0.5 + clock.random())
+            if pause > left - min(every / 2, _LAST_LOOK):
+                # The time would end in it, or soon after: a last look follows then.
+                pause = left
             with self._pool.attempt(pause + _PATIENCE):
                 await clock.sleep(pause)
         failure = ServerTimeoutError(f"waited for {timeout:g} s, and at last {last}", hint="Wait longer.")
