@@ -26,6 +26,10 @@ _NAMES = {
     "_checkpoint": "Checkpoint CheckpointStore MemoryCheckpoint",
     "_client": "Client",
     "_config": "TLS Assertion Bearer Clock Password Server",
+    "_enums": (
+        "RestoreSessionEventStatus RestoreSessionEventType RestoreSessionResult RestoreSessionState "
+        "RestoreSessionType"
+    ),
     "_explore": "Exploration",
     "_fleet": "Fleet",
     "_links": "JsonObject Link Links Resource",
@@ -43,8 +47,7 @@ _NAMES = {
     ),
     "models": (
         "BackupOrganization JobSession Mailbox OneDrive Organization RestoreSession RestoreSessionEvent "
-        "RestoreSessionEventStatus RestoreSessionEventType RestoreSessionResult RestoreSessionState "
-        "RestoreSessionStatistics RestoreSessionType ServiceInstance SharePointSite TeamsTeam"
+        "RestoreSessionStatistics ServiceInstance SharePointSite TeamsTeam"
     ),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}

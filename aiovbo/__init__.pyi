@@ -19,6 +19,13 @@ from aiovbo._changes import (
 from aiovbo._checkpoint import Checkpoint, CheckpointStore, MemoryCheckpoint
 from aiovbo._client import Client
 from aiovbo._config import TLS, Assertion, Bearer, Clock, Password, Server
+from aiovbo._enums import (
+    RestoreSessionEventStatus,
+    RestoreSessionEventType,
+    RestoreSessionResult,
+    RestoreSessionState,
+    RestoreSessionType,
+)
 from aiovbo._explore import Exploration
 from aiovbo._fleet import Fleet
 from aiovbo._links import JsonObject, Link, Links, Resource
@@ -64,12 +71,7 @@ from aiovbo.models import (
     Organization,
     RestoreSession,
     RestoreSessionEvent,
-    RestoreSessionEventStatus,
-    RestoreSessionEventType,
-    RestoreSessionResult,
-    RestoreSessionState,
     RestoreSessionStatistics,
-    RestoreSessionType,
     ServiceInstance,
     SharePointSite,
     TeamsTeam,

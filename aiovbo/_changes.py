@@ -12,8 +12,9 @@ from uuid import UUID
 
 from attrs import evolve, field, frozen
 
+from aiovbo._enums import RestoreSessionState
 from aiovbo.errors import ServerError
-from aiovbo.models import RestoreSession, RestoreSessionState
+from aiovbo.models import RestoreSession
 
 _MARK_BYTES = 7
 _UNHEARD_OF = 0

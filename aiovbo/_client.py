@@ -17,6 +17,7 @@ from yarl import URL
 
 from aiovbo._config import API_VERSIONS, ApiVersion, Assertion, Clock, Options, Server
 from aiovbo._decode import Listing, decode_listing, decode_one
+from aiovbo._enums import RestoreSessionState, RestoreSessionType
 from aiovbo._explore import Exploration
 from aiovbo._guard import LockoutGuard
 from aiovbo._http import HttpPool
@@ -50,8 +51,6 @@ from aiovbo.models import (
     JobSession,
     Organization,
     RestoreSession,
-    RestoreSessionState,
-    RestoreSessionType,
     ServiceInstance,
 )
 

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 
 from aiovbo._config import Clock, Credentials, Server
-from aiovbo._wire import VERDICTS, Reply
+from aiovbo._grant import VERDICTS
+from aiovbo._wire import Reply
 from aiovbo.errors import SkippedError
 
 PATIENCE = 1.0

@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable
 from copy import copy
 
 from aiovbo._config import Assertion, Bearer, Options, Password, Secret, Server
+from aiovbo._grant import VERDICTS, Grant, checked_token, read_grant
 from aiovbo._guard import LockoutGuard
 from aiovbo._tasks import SharedCalls
-from aiovbo._wire import VERDICTS, Grant, Reply, Sealed, checked_token, read_grant, refusal
+from aiovbo._wire import Reply, Sealed, refusal
 from aiovbo.errors import AuthenticationError, ConfigError, ServerTimeoutError
 
 log = logging.getLogger("aiovbo.logon")

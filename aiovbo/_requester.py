@@ -16,6 +16,7 @@ from yarl import URL
 from aiovbo._attempt import Attempt
 from aiovbo._config import API_VERSIONS, ApiVersion, Options, Server
 from aiovbo._decode import holds_json
+from aiovbo._grant import VERDICTS, token_form, token_target
 from aiovbo._guard import LockoutGuard
 from aiovbo._http import HttpPool
 from aiovbo._logon import Logon, Token
@@ -23,15 +24,12 @@ from aiovbo._observe import ServerStatus, Tally
 from aiovbo._query import Operation
 from aiovbo._tasks import SharedCalls
 from aiovbo._wire import (
-    VERDICTS,
     Reply,
     Request,
     Sealed,
     probe_target,
     refusal,
     seconds_ahead,
-    token_form,
-    token_target,
     url_for,
     without_echo,
 )

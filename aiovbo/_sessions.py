@@ -10,14 +10,12 @@ from uuid import UUID
 
 import msgspec
 
+from aiovbo._enums import RestoreSessionResult, RestoreSessionState, RestoreSessionType
 from aiovbo._links import NOTHING_MORE, Fetcher, JsonObject, Origin
 from aiovbo._structure import DOCUMENT, LAST_YEAR, in_utc
 from aiovbo.models import (
     Model,
     RestoreSession,
-    RestoreSessionResult,
-    RestoreSessionState,
-    RestoreSessionType,
     api_name,
 )
 

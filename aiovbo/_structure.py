@@ -14,10 +14,11 @@ import cattrs
 import msgspec
 from cattrs.gen import make_dict_structure_fn, override
 
+from aiovbo._enums import OpenEnum
 from aiovbo._links import Fetcher, JsonObject, Links, M, Resource
 from aiovbo._query import Rejected
 from aiovbo.errors import printable
-from aiovbo.models import OURS, Model, OpenEnum, api_name
+from aiovbo.models import OURS, Model, api_name
 
 LAST_YEAR = 9999
 """Of .NET, where it stands for "never"; as year 1 does."""

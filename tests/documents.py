@@ -11,7 +11,8 @@ import attrs
 from hypothesis import strategies as st
 
 from aiovbo import JsonObject
-from aiovbo.models import OURS, Model, OpenEnum, api_name
+from aiovbo._enums import OpenEnum
+from aiovbo.models import OURS, Model, api_name
 
 V4_EXAMPLE = b"""[{"id": "0800471b-d0e2-422b-9d7c-35d15661c3fb", "type": "Vex", "creationTime": "2018-06-29T07:42:21.191694Z",
   "endTime": "2018-06-29T08:14:58.3532833Z", "state": "Stopped", "result": "Success", "_links": {

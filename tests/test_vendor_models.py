@@ -26,7 +26,8 @@ from aiovbo import (
     TeamsTeam,
 )
 from aiovbo._decode import decode_listing, decode_one
-from aiovbo.models import OURS, Model, OpenEnum, api_name
+from aiovbo._enums import OpenEnum
+from aiovbo.models import OURS, Model, api_name
 
 DOCUMENTS = Path(__file__).parents[2] / "shared" / "openapi"
 

@@ -23,6 +23,7 @@ from aiovbo import (
     ServerError,
     ServerFaultError,
 )
+from aiovbo import _grant as grant_of
 from aiovbo import _wire as wire
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -191,7 +192,7 @@ def test_retry_after_is_read_in_seconds_or_as_a_date(header: str | None, seconds
 def test_a_tokens_lifetime_is_kept_within_reason(expires_in: object, lifetime: float) -> None:
     """A server that says 0 must not make us log on with every request."""
     body = b'{"access_token": "abc", "token_type": "Bearer", "expires_in": %s}'
-    grant = wire.read_grant(wire.Reply(200, {}, body % json.dumps(expires_in).encode()))
+    grant = grant_of.read_grant(wire.Reply(200, {}, body % json.dumps(expires_in).encode()))
     assert grant.lifetime == lifetime
 
 
@@ -205,7 +206,7 @@ def test_a_tokens_lifetime_is_kept_within_reason(expires_in: object, lifetime: f
 def test_a_logon_answered_without_a_usable_token_is_an_authentication_error(body: bytes) -> None:
     """No header is ever built from what a server makes up."""
     with pytest.raises(AuthenticationError):
-        wire.read_grant(wire.Reply(200, {}, body))
+        grant_of.read_grant(wire.Reply(200, {}, body))
 
 
 def test_the_logon_form_survives_every_character() -> None:
@@ -213,7 +214,7 @@ def test_the_logon_form_survives_every_character() -> None:
     secret = "& + % \\ ü \U0001f511 =;"
     fields = wire.Sealed({"grant_type": "password", "password": secret})
     assert secret not in repr(fields)
-    assert parse_qs(wire.token_form(fields, "v8").content.decode()) == {
+    assert parse_qs(grant_of.token_form(fields, "v8").content.decode()) == {
         "grant_type": ["password"],
         "password": [secret],
         "disable_antiforgery_token": ["true"],

@@ -14,8 +14,9 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
+from aiovbo._enums import RestoreSessionResult, RestoreSessionState, RestoreSessionType
 from aiovbo.errors import printable
-from aiovbo.models import RestoreSession, RestoreSessionResult, RestoreSessionState, RestoreSessionType
+from aiovbo.models import RestoreSession
 
 _TEXT_LIMIT = 60
 _KINDS = {
