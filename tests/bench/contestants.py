@@ -12,7 +12,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -25,6 +25,18 @@ KEPT = 600.0
 """Seconds for which connections are kept: rounds of others lie between two of one's own."""
 
 _THREADS = 64
+
+BACK = timedelta(days=1)
+"""How far back everybody asks: for the restore sessions of the last day."""
+
+
+def bounds() -> dict[str, str]:
+    """The parameters of that question, now."""
+    now = datetime.now(UTC)
+    return {
+        "startTimeFrom": f"{now - BACK:%Y-%m-%dT%H:%M:%S.%fZ}",
+        "startTimeTo": f"{now:%Y-%m-%dT%H:%M:%S.%fZ}",
+    }
 
 
 @frozen
@@ -83,7 +95,8 @@ class Aiovbo(Contestant):
 
     async def ask(self) -> list[Share]:
         """One query."""
-        result = await self.fleet.restore_sessions()
+        now = datetime.now(UTC)
+        result = await self.fleet.restore_sessions(started_after=now - BACK, started_before=now)
         result.raise_for_failures()
         return [Share(answer.elapsed, answer.items) for answer in result.answers.values()]
 
@@ -103,6 +116,7 @@ class Gathered(Contestant):
 
     async def ask(self) -> list[Share]:
         """Gather."""
+        self.bounds = bounds()
         return await asyncio.gather(*map(self._share, range(len(self.aims.urls))))
 
     async def _share(self, number: int) -> Share:
@@ -151,10 +165,15 @@ class Aiohttp(Gathered):
 
     async def fetch(self, number: int) -> Sequence[Any]:
         """Dictionaries."""
-        async with self.session.get(self.lists[number], headers=self.bearer(number)) as response:
+        url, query = self.lists[number], self.query()
+        async with self.session.get(url, params=query, headers=self.bearer(number)) as response:
             response.raise_for_status()
             found: list[Any] = self.loads(await response.read())
             return found
+
+    def query(self) -> dict[str, str] | None:
+        """Parameters beside the URL."""
+        return self.bounds
 
     async def close(self) -> None:
         """The session."""
@@ -181,6 +200,9 @@ class AiohttpLean(Aiohttp):
 
         super().prepare()
         self.lists: list[Any] = [URL(url, encoded=True) for url in self.lists]
+
+    def query(self) -> None:
+        """None: the URL is asked as it was prepared."""
 
     def make_session(self, connector: Any) -> Any:  # aiohttp is not imported up here
         """No cookies, no timeouts."""
@@ -222,7 +244,7 @@ class HttpxEach(Gathered):
     async def fetch(self, number: int) -> Sequence[Any]:
         """Dictionaries."""
         client = self.clients[number % len(self.clients)]
-        response = await client.get(self.lists[number], headers=self.bearer(number))
+        response = await client.get(self.lists[number], params=self.bounds, headers=self.bearer(number))
         found: list[Any] = response.raise_for_status().json()
         return found
 
@@ -275,7 +297,8 @@ class Veeam365(Gathered):
 
     async def fetch(self, number: int) -> Sequence[Any]:
         """Its generated models."""
-        page = await self.peers[number].call(self.operation)
+        query = {"start_time_from": self.bounds["startTimeFrom"], "start_time_to": self.bounds["startTimeTo"]}
+        page = await self.peers[number].call(self.operation, **query)
         found: list[Any] = page.results
         return found
 
@@ -305,7 +328,8 @@ class Niquests(Gathered):
 
     async def fetch(self, number: int) -> Sequence[Any]:
         """Dictionaries."""
-        response = await self.session.get(self.lists[number], headers=self.bearer(number))
+        url, query = self.lists[number], self.bounds
+        response = await self.session.get(url, params=query, headers=self.bearer(number))
         found: list[Any] = response.raise_for_status().json()
         return found
 
@@ -336,7 +360,8 @@ class Pyreqwest(Gathered):
 
     async def fetch(self, number: int) -> Sequence[Any]:
         """Dictionaries."""
-        response = await self.client.get(self.lists[number]).headers(self.bearer(number)).build().send()
+        request = self.client.get(self.lists[number]).query(self.bounds).headers(self.bearer(number))
+        response = await request.build().send()
         found: list[Any] = self.loads(memoryview(await response.bytes()))
         return found
 
@@ -364,6 +389,7 @@ class RequestsThreads(Gathered):
 
     async def ask(self) -> list[Share]:
         """Map."""
+        self.bounds = bounds()
         return list(self.threads.map(self._blocking, range(len(self.aims.urls))))
 
     def _blocking(self, number: int) -> Share:
@@ -371,7 +397,8 @@ class RequestsThreads(Gathered):
         if self.tokens[number] is None:
             answer = self.session.post(self.logons[number], data=FORM)
             self.tokens[number] = str(answer.json()["access_token"])
-        response = self.session.get(self.lists[number], headers=self.bearer(number))
+        url, query = self.lists[number], self.bounds
+        response = self.session.get(url, params=query, headers=self.bearer(number))
         response.raise_for_status()
         return Share(perf_counter() - began, response.json())
 
