@@ -172,4 +172,7 @@ def documents_of(model: type[Model]) -> st.SearchStrategy[dict[str, Any]]:
         else:
             perhaps[api_name(field.name)] = st.one_of(st.none(), values)
     documented = in_odd_case(st.fixed_dictionaries(always, optional=perhaps))
-    return st.builds(lambda more, known: {**more, **known}, MORE, documented)
+    names = {name.casefold() for name in (*always, *perhaps)}
+    # A documented name in any case is no unknown member.
+    unknown = MORE.map(lambda more: {name: it for name, it in more.items() if name.casefold() not in names})
+    return st.builds(lambda more, known: {**more, **known}, unknown, documented)
