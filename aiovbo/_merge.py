@@ -26,8 +26,11 @@ from aiovbo.errors import ClosedError, FleetError
 
 T = TypeVar("T")
 
-PARKED_AFTER = 0.1
+PARKED_AFTER = 0.05
 """Seconds after which a server that has not finished no longer keeps others from being asked."""
+
+_PARKED_AT_LAST = 0.1
+"""The same where the event loop is busy, with handshakes most of all: that is no sign of a slow server."""
 
 
 class Slots:
@@ -69,19 +72,21 @@ class Slots:
         if self._held.pop(holder, None) is not None:
             self._free.release()
 
-    def _park(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give back what was held for `PARKED_AFTER`, as long as anybody waits."""
+    def _park(self, loop: asyncio.AbstractEventLoop, patience: float = PARKED_AFTER) -> None:
+        """Give back what was held for so long, as long as anybody waits."""
         if not self._waiting or self._parking is not None:
             return
         for holder, since in list(self._held.items()):
-            if since + PARKED_AFTER > loop.time():
-                self._parking = loop.call_at(since + PARKED_AFTER, self._park_again, loop)
+            due = since + patience
+            if due > loop.time():
+                self._parking = loop.call_at(due, self._park_again, loop, due)
                 return
             self._give_back(holder)
 
-    def _park_again(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _park_again(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         self._parking = None
-        self._park(loop)
+        is_busy = loop.time() - due > PARKED_AFTER / 5
+        self._park(loop, _PARKED_AT_LAST if is_busy else PARKED_AFTER)
 
 
 @frozen
