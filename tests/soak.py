@@ -5,11 +5,13 @@ and what was lost, and ends with status 1 if anything was. Knows the SDK and its
 """
 
 import argparse
+import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -67,6 +69,8 @@ class History:
     backups: BackupFleet
     number: int = 0
     removed: set[UUID] = attrs.field(factory=set)
+    forgotten: dict[UUID, int] = attrs.field(factory=dict)
+    """Sessions that were told so often when a process died that had not saved that it knew them."""
 
     def go_on(self) -> None:
         """One thing or other happens on one of the servers."""
@@ -134,18 +138,28 @@ class Told:
     def missing(self, history: History) -> list[str]:
         """What the servers went through, and nobody was told."""
         there = history.sessions()
-        lost = [f"{key} is {self.now[key]}, and not there" for key in self.now.keys() - there.keys()]
+        # What was told and not acknowledged counts as not told: where it is gone, nobody can tell it again.
+        known = {key for key, kinds in self.kinds.items() if history.forgotten.get(key) != len(kinds)}
+        lost = [f"{key} is {self.now[key]}, and not there" for key in self.now.keys() & known - there.keys()]
         for key, one in there.items():
             wanted = {"Added"} | ({"Finished"} if one.state == "Stopped" else set())
             lost += [f"{kind} {key}" for kind in wanted - set(self.kinds.get(key, ()))]
             if self.now.get(key) != (one.state, one.result):
                 lost.append(f"{key} is {one.state} {one.result}, and not {self.now.get(key)}")
-        lost += [
-            f"Removed {key}"
-            for key in history.removed
-            if key in self.kinds and self.kinds[key][-1] != "Removed"
-        ]
+        lost += [f"Removed {key}" for key in history.removed & known if self.kinds[key][-1] != "Removed"]
         return lost
+
+
+def saved(place: Path) -> set[UUID]:
+    """The sessions that a checkpoint knows, read from a copy: what is left of it is for the next process."""
+    with TemporaryDirectory() as directory:
+        for file in place.parent.glob(f"{place.name}*"):
+            shutil.copy(file, directory)
+        copy = Path(directory, place.name)
+        if not copy.exists():
+            return set()
+        with closing(sqlite3.connect(copy)) as database:
+            return {UUID(bytes=key) for (key,) in database.execute("SELECT id FROM sessions")}
 
 
 def live(command: list[str], history: History, seconds: float) -> str | None:
@@ -178,6 +192,8 @@ def run(kills: int, seed: int, directory: Path) -> list[str]:
             before = Told.read(out)
             died = live([*begin, ack, *login], history, seconds)
             told = Told.read(out)
+            unsaved = told.now.keys() - saved(directory / "place.db")
+            history.forgotten |= {key: len(told.kinds[key]) for key in unsaved}
             news, again = len(told.ids) - len(before.ids), told.lines - before.lines
             print(
                 f"{number + 1:3d}  killed after {seconds:.2f} s, {again:3d} told, {again - news} again",
