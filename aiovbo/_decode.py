@@ -74,7 +74,8 @@ class Listing(Generic[M]):
         self._structured = structured
         self._origin = origin
         cls, server, fetcher = origin
-        self._reader = SessionReader(server, fetcher) if cls is RestoreSession else None
+        is_raw = cls is RestoreSession and structured is None
+        self._reader = SessionReader(server, fetcher) if is_raw else None
         self.is_array = page is None
         """Whether the server sent a bare array, without a word on pages."""
         self.limit: int | None = None
