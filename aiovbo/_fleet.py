@@ -21,8 +21,9 @@ from aiovbo._config import TLS, Clock, Credentials, FleetOptions, Options, Serve
 from aiovbo._guard import LockoutGuard
 from aiovbo._http import HttpPool
 from aiovbo._lookout import WatchOptions
-from aiovbo._merge import FleetQuery, Run, Slots
+from aiovbo._merge import FleetQuery, Question, Run, Slots
 from aiovbo._observe import Observer, ServerStatus
+from aiovbo._query import Query
 from aiovbo._watch import Watch
 from aiovbo._wire import Moment, OrderBy, SessionFilter, resolve
 from aiovbo.errors import ClosedError, ConfigError
@@ -296,7 +297,12 @@ class Fleet:
             ascending=ascending,
             page_size=page_size,
         )
-        return self.map(lambda client: client.filtered_sessions(bounds))
+
+        def at_this_use() -> Callable[[Client], Query[RestoreSession]]:
+            fixed = bounds.at(self._options.clock.now())
+            return lambda client: client.filtered_sessions(fixed)
+
+        return self._ask(at_this_use)
 
     @overload
     def map(self, func: Callable[[Client], AsyncIterable[T]]) -> FleetQuery[T]: ...
@@ -304,9 +310,12 @@ class Fleet:
     def map(self, func: Callable[[Client], Awaitable[T]]) -> FleetQuery[T]: ...
     def map(self, func: Callable[[Client], Any]) -> FleetQuery[Any]:
         """What `func(client)` gives for each server, at once: something to await, or to iterate."""
+        return self._ask(lambda: func)
+
+    def _ask(self, at_each_use: Callable[[], Question[T]]) -> FleetQuery[T]:
         self._raise_if_closed()
         clients = list(self._clients.values())
-        return FleetQuery(clients, func, self._options, self._slots, self._running)
+        return FleetQuery(clients, at_each_use, self._options, self._slots, self._running)
 
     def status(self) -> dict[str, ServerStatus]:
         """How each server has been doing, by name; nothing is asked for it."""

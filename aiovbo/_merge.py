@@ -26,6 +26,9 @@ from aiovbo.errors import ClosedError, FleetError
 
 T = TypeVar("T")
 
+Question = Callable[[Client], Awaitable[T] | AsyncIterable[T]]
+"""What to ask each server."""
+
 PARKED_AFTER = 0.05
 """Seconds after which a server that has not finished no longer keeps others from being asked."""
 
@@ -127,13 +130,13 @@ class FleetQuery(Generic[T]):
     def __init__(
         self,
         clients: Sequence[Client],
-        question: Callable[[Client], Awaitable[T] | AsyncIterable[T]],
+        at_each_use: Callable[[], Question[T]],
         options: Options,
         slots: Slots,
         running: "set[Run[Any]]",
     ) -> None:
         self._clients = clients
-        self._question = question
+        self._at_each_use = at_each_use
         self._options = options
         self._slots = slots
         self._running = running
@@ -169,7 +172,7 @@ class FleetQuery(Generic[T]):
 
     @asynccontextmanager
     async def _run(self, *, stream: bool) -> "AsyncGenerator[Run[T]]":
-        run = Run(self._clients, self._question, self._options, self._slots, stream=stream)
+        run = Run(self._clients, self._at_each_use(), self._options, self._slots, stream=stream)
         self._running.add(run)
         self._mine.add(run)
         try:
@@ -202,7 +205,7 @@ class Run(Generic[T]):
     def __init__(
         self,
         clients: Sequence[Client],
-        question: Callable[[Client], Awaitable[T] | AsyncIterable[T]],
+        question: Question[T],
         options: Options,
         slots: Slots,
         *,

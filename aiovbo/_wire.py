@@ -151,11 +151,17 @@ class SessionFilter:
     order_by: OrderBy | None = field(default=None, converter=_order)
     ascending: bool = False
     page_size: int | None = field(default=None, converter=_page_size)
+    _has_ago: bool = field(init=False, eq=False, repr=False)
+    _targets: dict[ApiVersion, str] = field(init=False, eq=False, repr=False, factory=dict)
+
+    @_has_ago.default
+    def _look_for_ago(self) -> bool:
+        bounds = (self.started_after, self.started_before, self.ended_after, self.ended_before)
+        return any(isinstance(bound, timedelta) for bound in bounds)
 
     def at(self, now: datetime) -> "SessionFilter":
         """The same with every "ago" counted back from `now`."""
-        bounds = (self.started_after, self.started_before, self.ended_after, self.ended_before)
-        if not any(isinstance(bound, timedelta) for bound in bounds):
+        if not self._has_ago:
             return self
         return SessionFilter(
             started_after=resolve(self.started_after, now),
@@ -172,6 +178,13 @@ class SessionFilter:
 
         Source: operation RestoreSession_GetPage, v6 to v8, read 2026-11-23.
         """
+        # Made once: a fleet asks all its servers the same.
+        target = self._targets.get(version)
+        if target is None:
+            target = self._targets[version] = self._make_target(version)
+        return target
+
+    def _make_target(self, version: ApiVersion) -> str:
         bounds = {"startTimeFrom": self.started_after, "startTimeTo": self.started_before}
         if version == "v8":
             bounds |= {"endTimeFrom": self.ended_after, "endTimeTo": self.ended_before}
@@ -308,7 +321,14 @@ def anchor(base: URL, version: str, href: str, asked: str) -> URL:
 
 def url_for(base: URL, target: str) -> URL:
     """The URL of `target` (path and query, encoded) on a server, byte for byte."""
-    return URL(f"{base.scheme}://{base.raw_authority}{base.raw_path.rstrip('/')}{target}", encoded=True)
+    path, _, query = target.partition("?")
+    return URL.build(
+        scheme=base.scheme,
+        authority=base.raw_authority,
+        path=base.raw_path.rstrip("/") + path,
+        query_string=query,
+        encoded=True,
+    )
 
 
 def _path_and_query(href: str, asked: str) -> str:
