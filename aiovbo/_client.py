@@ -3,28 +3,26 @@
 Knows resources and pages; how a request gets its answer is in `_requester`, what it looks like in `_wire`.
 """
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, overload
 from uuid import UUID
 
 import aiohttp
-from attrs import evolve
 from yarl import URL
 
 from aiovbo._config import API_VERSIONS, ApiVersion, Assertion, Clock, Options, Server
-from aiovbo._decode import Listing, decode_listing, decode_one
+from aiovbo._decode import decode_one
 from aiovbo._enums import RestoreSessionState, RestoreSessionType
 from aiovbo._explore import Exploration
 from aiovbo._guard import LockoutGuard
 from aiovbo._http import HttpPool
 from aiovbo._links import M, Resource
 from aiovbo._observe import Observer, ServerStatus
-from aiovbo._paging import Paging
-from aiovbo._query import Operation, Page, Query, Rejected
+from aiovbo._paging import Pages, Place
+from aiovbo._query import Operation, Query
 from aiovbo._requester import Requester
 from aiovbo._tasks import SharedCalls
 from aiovbo._wire import (
@@ -40,9 +38,7 @@ from aiovbo._wire import (
 )
 from aiovbo.errors import (
     ConfigError,
-    LinkError,
     NotFoundError,
-    PayloadError,
     ResponseError,
     ServerError,
     ServerTimeoutError,
@@ -218,17 +214,19 @@ class Client:
 
     def filtered_sessions(self, bounds: SessionFilter) -> Query[RestoreSession]:
         """The restore sessions within `bounds`."""
+        return self._collection(RestoreSession, partial(self._place_of_sessions, bounds))
 
-        async def begin(operation: Operation) -> tuple[URL, Callable[[RestoreSession], bool] | None]:
-            fixed = bounds.at(self._options.clock.now())
-            version = await self._requester.find_version(operation)
-            try:
-                return url_for(self.server.url, fixed.target(version)), fixed.sieve(version)
-            except ConfigError as error:
-                message = f"{self.name}: {error}"
-                raise ConfigError(message) from None
+    async def _place_of_sessions(self, bounds: SessionFilter, operation: Operation) -> Place[RestoreSession]:
+        fixed = bounds.at(self._options.clock.now())
+        version = self._requester.version or await self._requester.find_version(operation)
+        try:
+            return url_for(self.server.url, fixed.target(version)), fixed.sieve(version)
+        except ConfigError as error:
+            message = f"{self.name}: {error}"
+            raise ConfigError(message) from None
 
-        return Query(self.name, self._options, partial(self._pages, RestoreSession, begin))
+    def _collection(self, cls: type[M], find: Callable[[Operation], Awaitable[Place[M]]]) -> Query[M]:
+        return Query(self.name, self._options, partial(Pages, self._requester, self, cls, find))
 
     async def fetch_restore_session(self, session_id: UUID | str) -> RestoreSession:
         """The restore session with this id, as it is now; one request."""
@@ -263,12 +261,11 @@ class Client:
     def query(self, path_or_href: str, cls: type[M]) -> Query[M]: ...
     def query(self, path_or_href: str, cls: type[Any] = Resource) -> Query[Any]:
         """The collection at a path below `/vN/`, or behind a link's text, page after page."""
+        return self._collection(cls, partial(self._place_of, path_or_href))
 
-        async def begin(operation: Operation) -> tuple[URL, None]:
-            await self._requester.find_version(operation)
-            return self.url_of(path_or_href), None
-
-        return Query(self.name, self._options, partial(self._pages, cls, begin))
+    async def _place_of(self, path_or_href: str, operation: Operation) -> Place[Any]:
+        await self._requester.find_version(operation)
+        return self.url_of(path_or_href), None
 
     async def fetch_api_version(self) -> ApiVersion:
         """The API version spoken; one request or a few, unless it is known already."""
@@ -422,81 +419,6 @@ class Client:
         """The URL that would be asked for a path below `/vN/` or a link's text."""
         version = self._requester.version or API_VERSIONS[-1]
         return anchor(self.server.url, version, href, f"/{version}/")
-
-    # ---------------------------------------------------------------------------------- paging
-
-    async def _pages(
-        self,
-        cls: type[M],
-        begin: Callable[[Operation], Awaitable[tuple[URL, Callable[[M], bool] | None]]],
-        operation: Operation,
-    ) -> AsyncGenerator[Page[M]]:
-        url, sieve = await begin(operation)
-        paging: Paging[M] = Paging(self._follow)
-        ahead: asyncio.Task[tuple[Page[M], URL | PayloadError | None]] | None = None
-        try:
-            page, following = await self._page(url, cls, operation, sieve, paging)
-            while isinstance(following, URL):
-                ahead = asyncio.create_task(self._page(following, cls, operation, sieve, paging))
-                if page.items or page.rejected:
-                    yield page
-                page, following = await ahead
-                ahead = None
-            # The last one also when it is empty: it says whether the listing is complete.
-            yield page
-            if following is not None:
-                # Only now, so that what had come is not lost with what cannot be had.
-                raise following
-        finally:
-            if ahead is not None:
-                ahead.cancel()
-                await asyncio.wait([ahead])
-                # Nobody else will ask for its outcome, which asyncio would complain about.
-                _ = ahead.cancelled() or ahead.exception()
-
-    async def _page(
-        self,
-        url: URL,
-        cls: type[M],
-        operation: Operation,
-        sieve: Callable[[M], bool] | None,
-        paging: Paging[M],
-    ) -> tuple[Page[M], URL | PayloadError | None]:
-        def read(reply: Reply) -> Listing[M]:
-            return decode_listing(reply.body, cls, self.name, self)
-
-        listing = await self._requester.send(Request(url), operation, read)
-        items: list[M] = []
-        rejected: list[Rejected] = []
-        news = False
-        for number, (some, others) in enumerate(listing.slices()):
-            if number:
-                # A long answer must not hold the event loop.
-                await asyncio.sleep(0)
-            fresh = paging.new(some)
-            news |= bool(fresh)
-            items += fresh if sieve is None else filter(sieve, fresh)
-            rejected += [evolve(r, index=paging.received + r.index) for r in others]
-        problems = [f"item {r.index}: {r.reason} @ {r.path}" for r in rejected]
-        if problems and self._options.strict:
-            error = PayloadError("it has items that make no sense", problems=problems)
-            raise self._requester.at(url, error)
-        for problem in problems:
-            log.warning("%s: %s: set aside %s", self.name, url.raw_path, problem)
-        following: URL | PayloadError | None
-        try:
-            following = paging.next_url(url, listing, news=news)
-        except (PayloadError, LinkError) as error:
-            failure = PayloadError(f"paging: {error}", phase="paging", retryable=False)
-            following = self._requester.at(url, failure)
-            paging.complete = False
-        paging.complete &= not rejected
-        return Page(items, tuple(rejected), paging.complete), following
-
-    def _follow(self, href: str, asked: URL) -> URL:
-        prefix = self.server.url.raw_path.rstrip("/")
-        path = asked.raw_path.removeprefix(prefix)
-        return anchor(self.server.url, self._requester.version or "", href, path)
 
 
 def _nothing(_: Reply) -> None:

@@ -165,8 +165,11 @@ class FleetQuery(Generic[T]):
         return self._result().__await__()
 
     async def _result(self) -> FleetResult[T]:
-        async with aclosing(self.answers()) as answers:
-            found = {answer.server: answer async for answer in answers}
+        found: dict[str, Answer[T]] = {}
+        async with self._run(stream=False) as run:
+            while (event := await run.next_event()) is not None:
+                if isinstance(event, Answer):
+                    found[event.server] = event
         # In the fleet's order, whoever came first.
         return FleetResult({client.name: found[client.name] for client in self._clients})
 
@@ -291,9 +294,7 @@ class Run(Generic[T]):
         async with self._slots:
             Operation(self._options).adopt()
             query = _as_query(client, self._question(client), self._options)
-            if self._stream:
-                return await query.run(self._deliver)
-            return await query.answer()
+            return await query.run(self._deliver if self._stream else None)
 
     async def _deliver(self, page: Page[T]) -> None:
         """Hand a page over, and wait until the consumer is through with it: a slow one is not buried."""

@@ -1,27 +1,136 @@
-"""Where the next page of a listing is, and whether anything may be missing.
+"""The pages of a collection, in turn, the next one read ahead; and whether anything may be missing.
 
-Knows what pages say of each other; sends nothing.
+Knows what pages say of each other; how a request gets its answer is in `_requester`. Knows no HTTP.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from operator import attrgetter
-from typing import Generic
+from typing import Generic, Self
 from uuid import UUID
 
+from attrs import evolve
 from yarl import URL
 
-from aiovbo._decode import Listing
-from aiovbo._links import M, Resource
-from aiovbo._wire import with_offset
-from aiovbo.errors import PayloadError
+from aiovbo._decode import Listing, decode_listing
+from aiovbo._links import Fetcher, M, Resource
+from aiovbo._query import Operation, Page, Rejected
+from aiovbo._requester import Requester
+from aiovbo._wire import Reply, Request, anchor, with_offset
+from aiovbo.errors import LinkError, PayloadError
+
+log = logging.getLogger("aiovbo.client")
 
 _number_of = attrgetter("id.int")
 
 PATIENCE = 3
 """Pages in a row that bring nothing new before a listing is taken for endless."""
 
+Place = tuple[URL, Callable[[M], bool] | None]
+"""Where a listing begins, and which of its items to keep; None for all."""
 
-class Paging(Generic[M]):
+
+class Pages(Generic[M]):
+    """The pages of one collection, as an async iterator; `aclose` ends what is read ahead."""
+
+    def __init__(
+        self,
+        requester: Requester,
+        fetcher: Fetcher,
+        cls: type[M],
+        find: Callable[[Operation], Awaitable[Place[M]]],
+        operation: Operation,
+    ) -> None:
+        self._requester = requester
+        self._fetcher = fetcher
+        self._cls = cls
+        self._find: Callable[[Operation], Awaitable[Place[M]]] | None = find
+        self._operation = operation
+        self._sieve: Callable[[M], bool] | None = None
+        self._walk: Walk[M] = Walk(self._follow)
+        self._ahead: asyncio.Task[tuple[Page[M], URL | PayloadError | None]] | None = None
+        self._trouble: PayloadError | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Page[M]:
+        while True:
+            if self._find is not None:
+                find, self._find = self._find, None
+                url, self._sieve = await find(self._operation)
+                page, following = await self._page(url)
+            elif self._ahead is not None:
+                page, following = await self._ahead
+                self._ahead = None
+            elif self._trouble is not None:
+                # Only now, so that what had come is not lost with what cannot be had.
+                trouble, self._trouble = self._trouble, None
+                raise trouble
+            else:
+                raise StopAsyncIteration
+            if not isinstance(following, URL):
+                # The last one also when it is empty: it says whether the listing is complete.
+                self._trouble = following
+                return page
+            self._ahead = asyncio.create_task(self._page(following))
+            if page.items or page.rejected:
+                return page
+
+    async def aclose(self) -> None:
+        """End what is under way."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.cancel()
+            await asyncio.wait([ahead])
+            # Nobody else will ask for its outcome, which asyncio would complain about.
+            _ = ahead.cancelled() or ahead.exception()
+
+    async def _page(self, url: URL) -> tuple[Page[M], URL | PayloadError | None]:
+        listing = await self._requester.send(Request(url), self._operation, self._read)
+        walk, sieve = self._walk, self._sieve
+        items: list[M] = []
+        rejected: list[Rejected] = []
+        news = False
+        for number, (some, others) in enumerate(listing.slices()):
+            if number:
+                # A long answer must not hold the event loop.
+                await asyncio.sleep(0)
+            fresh = walk.new(some)
+            news |= bool(fresh)
+            items += fresh if sieve is None else filter(sieve, fresh)
+            rejected += [evolve(r, index=walk.received + r.index) for r in others]
+        if rejected:
+            self._report(url, rejected)
+        following: URL | PayloadError | None
+        try:
+            following = walk.next_url(url, listing, news=news)
+        except (PayloadError, LinkError) as error:
+            failure = PayloadError(f"paging: {error}", phase="paging", retryable=False)
+            following = self._requester.at(url, failure)
+            walk.complete = False
+        walk.complete &= not rejected
+        return Page(items, tuple(rejected), walk.complete), following
+
+    def _read(self, reply: Reply) -> Listing[M]:
+        return decode_listing(reply.body, self._cls, self._requester.server.name, self._fetcher)
+
+    def _report(self, url: URL, rejected: list[Rejected]) -> None:
+        problems = [f"item {r.index}: {r.reason} @ {r.path}" for r in rejected]
+        if self._requester.options.strict:
+            error = PayloadError("it has items that make no sense", problems=problems)
+            raise self._requester.at(url, error)
+        for problem in problems:
+            log.warning("%s: %s: set aside %s", self._requester.server.name, url.raw_path, problem)
+
+    def _follow(self, href: str, asked: URL) -> URL:
+        base = self._requester.server.url
+        path = asked.raw_path.removeprefix(base.raw_path.rstrip("/"))
+        return anchor(base, self._requester.version or "", href, path)
+
+
+class Walk(Generic[M]):
     """One walk through a listing: takes its pages in turn, says what is new and where to go on."""
 
     def __init__(self, follow: Callable[[str, URL], URL]) -> None:

@@ -3,12 +3,20 @@
 Knows pages and answers; how a page is fetched is handed in. Knows no HTTP.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterator,
+    Sequence,
+)
 from contextlib import aclosing
 from contextvars import ContextVar
 from copy import copy
 from datetime import datetime
-from typing import Generic, TypeVar, overload
+from typing import Generic, Protocol, TypeVar, overload
 
 from attrs import field, frozen
 
@@ -109,6 +117,18 @@ class Answer(Generic[T]):
     """When it was complete; aware, UTC."""
 
 
+class PageSource(Protocol[T]):
+    """Where pages come from, one by one; closed by whoever has enough of them."""
+
+    def __aiter__(self) -> AsyncIterator[Page[T]]:
+        """Itself."""
+        ...
+
+    async def aclose(self) -> None:
+        """End what is under way."""
+        ...
+
+
 class Query(Generic[T]):
     """A question to one server; nothing is sent before it is used, and each use asks again.
 
@@ -120,7 +140,7 @@ class Query(Generic[T]):
         self,
         server: str,
         options: Options,
-        ask: Callable[[Operation], AsyncGenerator[Page[T]]],
+        ask: Callable[[Operation], PageSource[T]],
     ) -> None:
         self._server = server
         self._options = options

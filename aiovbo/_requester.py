@@ -70,8 +70,10 @@ class Requester:
     """Sends one server's requests, whatever they ask for."""
 
     def __init__(self, server: Server, options: Options, pool: HttpPool, guard: LockoutGuard) -> None:
-        self._server = server
-        self._options = options
+        self.server = server
+        """Whom it asks."""
+        self.options = options
+        """Its limits."""
         self._clock = options.clock
         self._pool = pool
         self.version: ApiVersion | None = None
@@ -97,7 +99,7 @@ class Requester:
     @property
     def _given_version(self) -> ApiVersion | None:
         """The version that somebody chose, and may have to choose again."""
-        return None if self._server.api_version == "auto" else self._server.api_version
+        return None if self.server.api_version == "auto" else self.server.api_version
 
     @property
     def clock_skew(self) -> float | None:
@@ -116,15 +118,15 @@ class Requester:
 
     async def _probe(self, operation: Operation) -> ApiVersion:
         for version in reversed(API_VERSIONS):
-            url = url_for(self._server.url, probe_target(version))
+            url = url_for(self.server.url, probe_target(version))
             probe = Request(url, expected=(200, 401, 403, 404), logged_on=False)
             status = await self.send(probe, operation, _status_of_probe)
             if status != 404:  # noqa: PLR2004  # how a version that is not offered is answered
-                log.debug("%s offers %s", self._server.name, version)
+                log.debug("%s offers %s", self.server.name, version)
                 return version
         hint = "Is this the REST API of Veeam Backup for Microsoft 365?"
         error = NotFoundError("it offers none of the API versions v4 to v8", status=404, hint=hint)
-        raise self.at(self._server.url, error)
+        raise self.at(self.server.url, error)
 
     async def send(self, request: Request, operation: Operation, read: Callable[[Reply], R]) -> R:
         """What `read` makes of the answer, whatever it takes within the operation's limits.
@@ -179,13 +181,13 @@ class Requester:
         if token is None or self.version not in ("v7", "v8") or self._pool.closed:
             return
         self._logon.reject(token)
-        url = url_for(self._server.url, f"{token_target(self.version)}/logout")
+        url = url_for(self.server.url, f"{token_target(self.version)}/logout")
         try:
             with self._pool.attempt(LOGOUT) as attempt:
                 headers = token.headers(json=False)
-                await self._pool.exchange(attempt, "POST", url, tls=self._server.tls, headers=headers)
+                await self._pool.exchange(attempt, "POST", url, tls=self.server.tls, headers=headers)
         except (ServerError, ClosedError) as error:
-            log.debug("%s: not logged out: %s", self._server.name, error)
+            log.debug("%s: not logged out: %s", self.server.name, error)
 
     async def _try(
         self, request: Request, operation: Operation
@@ -205,7 +207,7 @@ class Requester:
                         attempt,
                         request.method,
                         request.url,
-                        tls=self._server.tls,
+                        tls=self.server.tls,
                         headers=headers,
                         body=request.body,
                     )
@@ -216,7 +218,7 @@ class Requester:
         else:
             self._count(attempt, request.method, request.url, reply.status)
             log.debug(
-                "%s: %s %s: HTTP %d", self._server.name, request.method, request.url.raw_path, reply.status
+                "%s: %s %s: HTTP %d", self.server.name, request.method, request.url.raw_path, reply.status
             )
             self._has_answered, self.is_out_of_reach = True, False
             date = reply.headers.get("Date")
@@ -254,7 +256,7 @@ class Requester:
         self, request: Request, failure: ServerError, retries: int, operation: Operation
     ) -> bool:
         """Wait as long as is decent, if another try is allowed and may help."""
-        may_retry = operation.may_retry and retries < self._options.retries and self._credit >= 1
+        may_retry = operation.may_retry and retries < self.options.retries and self._credit >= 1
         if not failure.retryable or not may_retry:
             return False
         delay = min(_LONGEST_BACKOFF, _BACKOFF * 2**retries) * self._clock.random()
@@ -263,7 +265,7 @@ class Requester:
         if delay >= operation.left:
             return False
         self._credit -= 1
-        log.info("%s: %s; next try in %.2f s", self._server.name, failure.what, delay)
+        log.info("%s: %s; next try in %.2f s", self.server.name, failure.what, delay)
         self._tally.retry(request.method, request.url.raw_path, failure, delay)
         try:
             with self._pool.attempt(operation.left):
@@ -282,7 +284,7 @@ class Requester:
         elapsed: float = 0.0,
     ) -> E:
         """The failure, with what only we know: whom we asked for what, and how often."""
-        failure.server = self._server.name
+        failure.server = self.server.name
         failure.operation = failure.operation or f"{method} {url.raw_path}"
         failure.attempts = 0 if isinstance(failure, SkippedError) else attempts
         failure.elapsed = elapsed
@@ -291,7 +293,7 @@ class Requester:
     # ----------------------------------------------------------------------------------- logon
 
     def _token_url(self) -> URL:
-        return url_for(self._server.url, token_target(self.version or API_VERSIONS[-1]))
+        return url_for(self.server.url, token_target(self.version or API_VERSIONS[-1]))
 
     def _first_in_line(self) -> Attempt | None:
         return self._logging_on
@@ -302,17 +304,17 @@ class Requester:
         Raises: ServerError where it does not.
         """
         if not self._has_answered:
-            url = url_for(self._server.url, probe_target(self.version or API_VERSIONS[-1]))
+            url = url_for(self.server.url, probe_target(self.version or API_VERSIONS[-1]))
             with self._first_attempt() as attempt:
-                reply = await self._pool.exchange(attempt, "GET", url, tls=self._server.tls, headers=_ACCEPT)
+                reply = await self._pool.exchange(attempt, "GET", url, tls=self.server.tls, headers=_ACCEPT)
             self._count(attempt, "GET", url, reply.status)
             self._logging_on = None
             self._has_answered = True
 
     def _first_attempt(self) -> Attempt:
         """The try that all wait for who want to be logged on."""
-        limit = self._options.connect_timeout + self._options.read_timeout
-        self._logging_on = self._pool.attempt(min(limit, self._options.deadline))
+        limit = self.options.connect_timeout + self.options.read_timeout
+        self._logging_on = self._pool.attempt(min(limit, self.options.deadline))
         return self._logging_on
 
     async def _post_logon(self, fields: Sealed[dict[str, str]]) -> Reply:
@@ -325,7 +327,7 @@ class Requester:
                         attempt,
                         "POST",
                         self._token_url(),
-                        tls=self._server.tls,
+                        tls=self.server.tls,
                         headers=_FORM,
                         body=token_form(fields, self.version or API_VERSIONS[-1]),
                     )

@@ -14,7 +14,7 @@ from yarl import URL
 
 from aiovbo import Answer, Client, Password, PayloadError, RestoreSession, Server, VboError
 from aiovbo._decode import decode_listing
-from aiovbo._paging import Paging
+from aiovbo._paging import Walk
 from aiovbo._wire import anchor
 
 PATH = "/v8/RestoreSessions"
@@ -180,7 +180,7 @@ def test_rows_inserted_while_paging_lose_nothing_and_double_nothing(
     """Whatever is put in front between two pages, every row of the beginning comes exactly once."""
     table = list(range(initial))
     following_numbers = iter(range(1000, 2000))
-    paging: Paging[RestoreSession] = Paging(
+    paging: Walk[RestoreSession] = Walk(
         lambda href, url: anchor(URL("http://h:1"), "v8", href, url.raw_path_qs)
     )
     url: URL | None = URL(f"http://h:1{PATH}?limit={size}")
