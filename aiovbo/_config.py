@@ -134,7 +134,7 @@ def _pin(text: str) -> str:
     raise ConfigError(message)
 
 
-@frozen
+@frozen(cache_hash=True)
 class TLS:
     """Whom to trust. Without arguments: the certificates that the operating system trusts.
 

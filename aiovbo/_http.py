@@ -231,7 +231,9 @@ class HttpPool:
 
         Raises: ServerError, without its server and operation; ClosedError.
         """
-        await self.open()
+        if self._loop is None:
+            await self.open()
+        self._check()
         context = self._contexts.get(tls) or await self._context(tls)
         session = self._session
         assert session is not None  # noqa: S101  # open() made it
@@ -249,7 +251,6 @@ class HttpPool:
                     timeout=self._timeout,
                     ssl=context,
                 ) as response:
-                    attempt.enter("body")
                     content = await self._read(response, attempt)
                     return Reply(response.status, response.headers, content)
         except (aiohttp.ClientError, OSError, RuntimeError, _TooLargeError) as error:
@@ -265,8 +266,10 @@ class HttpPool:
             raise _TooLargeError(most)
         chunks: list[bytes] = []
         size = 0
-        while chunk := await response.content.readany():
+        content = response.content
+        while not content.at_eof():
             attempt.enter("body")
+            chunk = await content.readany()
             chunks.append(chunk)
             size += len(chunk)
             if size > most:

@@ -5,6 +5,7 @@ Knows what pages say of each other; how a request gets its answer is in `_reques
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from operator import attrgetter
 from typing import Generic, Self
@@ -23,6 +24,8 @@ from aiovbo.errors import LinkError, PayloadError
 log = logging.getLogger("aiovbo.client")
 
 _number_of = attrgetter("id.int")
+
+_LIMIT = re.compile(r"(?:^|&)limit=([0-9]+)(?:&|$)")
 
 PATIENCE = 3
 """Pages in a row that bring nothing new before a listing is taken for endless."""
@@ -100,7 +103,8 @@ class Pages(Generic[M]):
             fresh = walk.new(some)
             news |= bool(fresh)
             items += fresh if sieve is None else filter(sieve, fresh)
-            rejected += [evolve(r, index=walk.received + r.index) for r in others]
+            if others:
+                rejected += [evolve(r, index=walk.received + r.index) for r in others]
         if rejected:
             self._report(url, rejected)
         following: URL | PayloadError | None
@@ -195,8 +199,8 @@ class Walk(Generic[M]):
         self._guessed = False
         if listing.next_href is not None:
             return self._follow(listing.next_href, url)
-        asked = url.query.get("limit", "")
-        limit = listing.limit or (int(asked) if asked.isdigit() else None)
+        asked = _LIMIT.search(url.raw_query_string)
+        limit = listing.limit or (int(asked[1]) if asked else None)
         if listing.total is not None:
             more = self.received < listing.total and len(listing) > 0
             self.complete &= more or self.received >= listing.total

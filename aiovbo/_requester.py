@@ -233,13 +233,15 @@ class Requester:
         return failure, token, max(1, attempt.sent)
 
     def _count(self, attempt: Attempt, method: str, url: URL, outcome: int | ServerError) -> None:
-        if attempt.seconds is not None:
-            self._tally.request(method, url.raw_path, outcome, attempt.seconds)
+        seconds = attempt.seconds
+        if seconds is not None:
+            self._tally.request(method, url.raw_path, outcome, seconds)
 
     def _count_logon(self, attempt: Attempt, outcome: int | ServerError) -> None:
         self._count(attempt, "POST", self._token_url(), outcome)
-        if attempt.seconds is not None:
-            self._tally.logon(outcome, attempt.seconds)
+        seconds = attempt.seconds
+        if seconds is not None:
+            self._tally.logon(outcome, seconds)
 
     def _judged(self, request: Request, reply: Reply, read: Callable[[Reply], R]) -> R:
         if reply.status not in request.expected:

@@ -4,7 +4,7 @@ Whatever is not exactly as documented is refused here, and left to the tolerant 
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
@@ -12,7 +12,7 @@ import msgspec
 
 from aiovbo._enums import RestoreSessionResult, RestoreSessionState, RestoreSessionType
 from aiovbo._links import NOTHING_MORE, Fetcher, JsonObject, Origin
-from aiovbo._structure import DOCUMENT, LAST_YEAR, in_utc
+from aiovbo._structure import DOCUMENT, in_utc
 from aiovbo.models import (
     Model,
     RestoreSession,
@@ -114,23 +114,26 @@ class SessionReader:
         """
         # Any: to a type checker, what is frozen stays frozen.
         new: Any = _Draft
-        at, first, last = datetime.fromisoformat, 1, LAST_YEAR
+        at = datetime.fromisoformat
         server, plain, packed = self._server, self._plain, self._packed
         sessions: list[RestoreSession] = []
         for wire in wires:
             draft = new()
-            ended: Any = wire.end_time
-            began: Any = at(wire.creation_time)
-            if began.tzinfo is not UTC or not first < began.year < last:
+            # The text tells sooner than the time that it is in UTC, and of this millennium: nearly all are.
+            text = wire.creation_time
+            began: Any = at(text)
+            if text[-1] != "Z" or text[0] != "2":
                 began = in_utc(began)
                 if began is None:
                     raise ValueError("a time that stands for 'never'")
+            ended: Any = wire.end_time
             if ended is not None:
-                ended = at(ended)
-                if ended.tzinfo is not UTC or not first < ended.year < last:
+                text = ended
+                ended = at(text)
+                if text[-1] != "Z" or text[0] != "2":
                     ended = in_utc(ended)
             # A copy of the links' bytes: what msgspec hands out would keep the whole answer in memory.
-            draft.links = bytes(wire.links)
+            draft.links = b"" + wire.links
             draft.origin = plain
             draft.server = server
             draft.extra = NOTHING_MORE
