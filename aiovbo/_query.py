@@ -124,7 +124,7 @@ class PageSource(Protocol[T]):
         """Itself."""
         ...
 
-    async def aclose(self) -> None:
+    def aclose(self) -> Awaitable[None]:
         """End what is under way."""
         ...
 

@@ -151,17 +151,12 @@ class SessionFilter:
     order_by: OrderBy | None = field(default=None, converter=_order)
     ascending: bool = False
     page_size: int | None = field(default=None, converter=_page_size)
-    _has_ago: bool = field(init=False, eq=False, repr=False)
-    _targets: dict[ApiVersion, str] = field(init=False, eq=False, repr=False, factory=dict)
-
-    @_has_ago.default
-    def _look_for_ago(self) -> bool:
-        bounds = (self.started_after, self.started_before, self.ended_after, self.ended_before)
-        return any(isinstance(bound, timedelta) for bound in bounds)
+    _targets: dict[ApiVersion, str] = field(factory=dict[ApiVersion, str], init=False, eq=False, repr=False)
 
     def at(self, now: datetime) -> "SessionFilter":
         """The same with every "ago" counted back from `now`."""
-        if not self._has_ago:
+        bounds = (self.started_after, self.started_before, self.ended_after, self.ended_before)
+        if not any(isinstance(bound, timedelta) for bound in bounds):
             return self
         return SessionFilter(
             started_after=resolve(self.started_after, now),
