@@ -7,6 +7,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Generic, Self
 from uuid import UUID
@@ -21,6 +22,7 @@ from aiovbo._requester import Requester
 from aiovbo._wire import Reply, Request, anchor, with_offset
 from aiovbo.errors import LinkError, PayloadError
 
+# A client's, to those who set levels: that the pages are read here is nobody's business.
 log = logging.getLogger("aiovbo.client")
 
 _number_of = attrgetter("id.int")
@@ -51,7 +53,8 @@ class Pages(Generic[M]):
         self._find: Callable[[Operation], Awaitable[Place[M]]] | None = find
         self._operation = operation
         self._sieve: Callable[[M], bool] | None = None
-        self._walk: Walk[M] = Walk(self._follow)
+        # Not a method of ours: nothing that a query made may wait for the garbage collector.
+        self._walk: Walk[M] = Walk(partial(_follow, requester))
         self._ahead: asyncio.Task[tuple[Page[M], URL | PayloadError | None]] | None = None
         self._trouble: PayloadError | None = None
 
@@ -127,11 +130,6 @@ class Pages(Generic[M]):
             raise self._requester.at(url, error)
         for problem in problems:
             log.warning("%s: %s: set aside %s", self._requester.server.name, url.raw_path, problem)
-
-    def _follow(self, href: str, asked: URL) -> URL:
-        base = self._requester.server.url
-        path = asked.raw_path.removeprefix(base.raw_path.rstrip("/"))
-        return anchor(base, self._requester.version or "", href, path)
 
 
 class Walk(Generic[M]):
@@ -213,6 +211,12 @@ class Walk(Generic[M]):
         self._guessed = True
         target = with_offset(url.raw_path_qs, self.received)
         return url.join(URL(target, encoded=True))
+
+
+def _follow(requester: Requester, href: str, asked: URL) -> URL:
+    base = requester.server.url
+    path = asked.raw_path.removeprefix(base.raw_path.rstrip("/"))
+    return anchor(base, requester.version or "", href, path)
 
 
 def _keys(items: Sequence[object]) -> list[object]:

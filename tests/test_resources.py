@@ -88,7 +88,17 @@ async def test_what_a_query_brought_is_let_go_of_with_it() -> None:
                     await asyncio.sleep(0)
                     assert len(found) >= 10
                     assert [ref() for ref in found if ref() is not None] == []
+                    gc.set_debug(gc.DEBUG_SAVEALL)
+                    gc.collect()
+                    left = [
+                        type(thing) for thing in gc.garbage if type(thing).__module__.startswith("aiovbo.")
+                    ]
+                    assert left == []
+                    gc.set_debug(0)
+                    gc.garbage.clear()
             finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
                 gc.enable()
 
 
