@@ -97,9 +97,8 @@ class Attempt:
         now = self._loop.time()
         if self._began is None:
             self._began = now
-        self.due = due = min(self._ends, now + limit)
-        if due < self._all.fires:
-            self._all.watch(due)
+        self.due = min(self._ends, now + limit)
+        self._all.watch(self.due)
 
     def abort(self) -> None:
         """End it now, as its session closes."""
@@ -159,8 +158,7 @@ class Attempts:
         self._under_way: set[Attempt] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.fires = _NEVER
-        """When the timer fires, by the loop's clock."""
+        self._fires = _NEVER
         # Its own: what was asked first must not be kept for as long as the timer.
         self._context = Context()
 
@@ -178,9 +176,9 @@ class Attempts:
 
     def watch(self, due: float) -> None:
         """See to it that somebody looks at that time."""
-        if due < self.fires and self._loop is not None:
+        if due < self._fires and self._loop is not None:
             self._forget_the_timer()
-            self.fires = due
+            self._fires = due
             self._timer = self._loop.call_at(due, self._look_at_the_time, self._loop, context=self._context)
 
     def abort(self) -> None:
@@ -203,4 +201,4 @@ class Attempts:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.fires = _NEVER
+        self._fires = _NEVER

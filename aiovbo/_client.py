@@ -1,6 +1,7 @@
-"""One backup server: the questions it can be asked, and the pages of their answers.
+"""One backup server: the questions it can be asked.
 
-Knows resources and pages; how a request gets its answer is in `_requester`, what it looks like in `_wire`.
+Knows resources; how their pages come is in `_paging`, how a request gets its answer in `_requester`, what it
+looks like in `_wire`.
 """
 
 import logging
@@ -218,7 +219,7 @@ class Client:
 
     async def _place_of_sessions(self, bounds: SessionFilter, operation: Operation) -> Place[RestoreSession]:
         fixed = bounds.at(self._options.clock.now())
-        version = self._requester.version or await self._requester.find_version(operation)
+        version = await self._requester.find_version(operation)
         try:
             return url_for(self.server.url, fixed.target(version)), fixed.sieve(version)
         except ConfigError as error:

@@ -231,9 +231,7 @@ class HttpPool:
 
         Raises: ServerError, without its server and operation; ClosedError.
         """
-        if self._loop is None:
-            await self.open()
-        self._check()
+        await self.open()
         context = self._contexts.get(tls) or await self._context(tls)
         session = self._session
         assert session is not None  # noqa: S101  # open() made it

@@ -165,11 +165,8 @@ class FleetQuery(Generic[T]):
         return self._result().__await__()
 
     async def _result(self) -> FleetResult[T]:
-        found: dict[str, Answer[T]] = {}
-        async with self._run(stream=False) as run:
-            while (event := await run.next_event()) is not None:
-                if isinstance(event, Answer):
-                    found[event.server] = event
+        async with aclosing(self.answers()) as answers:
+            found = {answer.server: answer async for answer in answers}
         # In the fleet's order, whoever came first.
         return FleetResult({client.name: found[client.name] for client in self._clients})
 

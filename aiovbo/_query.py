@@ -180,19 +180,17 @@ class Query(Generic[T]):
         items: list[T] = []
         rejected: list[Rejected] = []
         complete, error = True, None
-        pages = self._ask(operation)
         try:
-            async for page in pages:
-                rejected.extend(page.rejected)
-                complete = page.complete
-                if deliver is None:
-                    items.extend(page.items)
-                else:
-                    await deliver(page)
+            async with aclosing(self._ask(operation)) as pages:
+                async for page in pages:
+                    rejected.extend(page.rejected)
+                    complete = page.complete
+                    if deliver is None:
+                        items.extend(page.items)
+                    else:
+                        await deliver(page)
         except ServerError as failure:
             error = copy(failure)
-        finally:
-            await pages.aclose()
         return Answer(
             server=self._server,
             items=tuple(items),

@@ -50,6 +50,21 @@ def refusing_port() -> int:
         return port
 
 
+async def test_all_servers_are_asked_for_the_same_span_of_time_at_each_use_another() -> None:
+    """An "ago" counts back from when the query is used, also for whoever has to wait for a turn."""
+    async with BackupFleet(3, sessions=1) as backups, Fleet(servers_of(backups), concurrency=1) as fleet:
+        query = fleet.restore_sessions(started_after=timedelta(days=400))
+        for _ in range(2):
+            await query
+        spans = [
+            [request.query for request in backup.requests if request.query.startswith("startTimeFrom=")]
+            for backup in backups
+        ]
+        first, second = zip(*spans, strict=True)
+        assert len(set(first)) == len(set(second)) == 1
+        assert first < second
+
+
 async def test_two_hundred_servers_three_of_them_dead() -> None:
     """Every healthy server's sessions come, then an error that names the three; awaiting never raises."""
     async with BackupFleet(200, sessions=3) as backups:
