@@ -4,16 +4,21 @@ Knows tasks and queues; knows nothing of requests. One server's trouble is a val
 """
 
 import asyncio
+from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     Awaitable,
     Callable,
     Generator,
+    Iterable,
     Mapping,
     Sequence,
 )
 from contextlib import aclosing, asynccontextmanager
+from contextvars import copy_context
+from functools import partial
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
@@ -37,54 +42,56 @@ _PARKED_AT_LAST = 0.1
 
 
 class Slots:
-    """How many servers are asked at once, each by a task that says `async with` it.
+    """How many servers are asked at once: the others begin one by one, as those before them end.
 
-    A task that takes long while others wait gives its slot back, and goes on outside.
+    A server that takes long while others wait is parked: it goes on outside, and no longer counts.
     """
 
     def __init__(self, count: int) -> None:
-        self._free = asyncio.Semaphore(count)
-        self._waiting = 0
-        # Whoever has held one longest comes first.
-        self._held: dict[asyncio.Task[Any] | None, float] = {}
+        self._free = count
+        self._waiting: deque[tuple[Run[Any], Client]] = deque()
+        # Since when: whoever has held one longest comes first.
+        self._held: dict[tuple[Run[Any], Client], float] = {}
         self._parking: asyncio.TimerHandle | None = None
 
-    async def __aenter__(self) -> None:
+    def queue(self, run: "Run[Any]", clients: Iterable[Client]) -> None:
+        """Have each of them asked by the run, as soon as there is a slot for it."""
+        self._waiting.extend((run, client) for client in clients)
         loop = asyncio.get_running_loop()
-        if self._free.locked():
-            self._waiting += 1
-            self._park(loop)
-            try:
-                await self._free.acquire()
-            finally:
-                self._waiting -= 1
-        else:
-            await self._free.acquire()
-        self._held[asyncio.current_task()] = loop.time()
-        self._park(loop)
+        while self._waiting and self._free:
+            self._free -= 1
+            self._begin_next(loop)
+        self._park(loop, PARKED_AFTER)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._give_back(asyncio.current_task())
+    def withdraw(self, run: "Run[Any]") -> None:
+        """Begin none of the run's servers any more."""
+        self._waiting = deque(waiting for waiting in self._waiting if waiting[0] is not run)
 
-    def _give_back(self, holder: asyncio.Task[Any] | None) -> None:
-        if self._held.pop(holder, None) is not None:
-            self._free.release()
-
-    def _park(self, loop: asyncio.AbstractEventLoop, patience: float = PARKED_AFTER) -> None:
-        """Give back what was held for so long, as long as anybody waits."""
-        if not self._waiting or self._parking is not None:
+    def give_back(self, run: "Run[Any]", client: Client) -> None:
+        """Let the next one have the slot of a server that the run is through with, unless it was parked."""
+        if self._held.pop((run, client), None) is None:
             return
-        for holder, since in list(self._held.items()):
+        if self._waiting:
+            self._begin_next(asyncio.get_running_loop())
+        else:
+            self._free += 1
+
+    def _begin_next(self, loop: asyncio.AbstractEventLoop) -> None:
+        run, client = asked = self._waiting.popleft()
+        self._held[asked] = loop.time()
+        run.ask(client)
+
+    def _park(self, loop: asyncio.AbstractEventLoop, patience: float) -> None:
+        """Let those that wait have the slots that were held for so long; look again while any wait."""
+        while self._waiting:
+            # While anybody waits, every slot is held.
+            asked, since = next(iter(self._held.items()))
             due = since + patience
             if due > loop.time():
-                self._parking = loop.call_at(due, self._park_again, loop, due)
+                self._parking = self._parking or loop.call_at(due, self._park_again, loop, due)
                 return
-            self._give_back(holder)
+            del self._held[asked]
+            self._begin_next(loop)
 
     def _park_again(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         self._parking = None
@@ -221,19 +228,28 @@ class Run(Generic[T]):
         self._queue: asyncio.Queue[tuple[Page[T], asyncio.Event] | asyncio.Task[Answer[T]] | None]
         self._queue = asyncio.Queue()
         self._taken: asyncio.Event | None = None
-        self._open = 0
+        self._open = len(clients)
+        self._context = copy_context()
         self._bugs: list[BaseException] = []
         self._stopped = False
 
     def start(self) -> None:
-        """Begin to ask, each server in a task of its own."""
+        """Begin to ask, as the slots allow."""
         # Who was out of reach the last time is asked last, and keeps nobody's slot.
-        for client in sorted(self._clients, key=lambda client: client.is_out_of_reach):
-            task = asyncio.create_task(self._ask(client), name=f"aiovbo {client.name}")
-            # However a task ends, even cancelled before its first step, the consumer hears of it.
-            task.add_done_callback(self._queue.put_nowait)
-            self._tasks.add(task)
-        self._open = len(self._tasks)
+        self._slots.queue(self, sorted(self._clients, key=attrgetter("is_out_of_reach")))
+
+    def ask(self, client: Client) -> None:
+        """Begin to ask a server, in a task of its own, of which the consumer hears however it ends."""
+        # Not the context of whoever leaves the slot: the consumer's own.
+        task = asyncio.get_running_loop().create_task(
+            self._answer(client), name=f"aiovbo {client.name}", context=self._context.copy()
+        )
+        task.add_done_callback(partial(self._ended, client))
+        self._tasks.add(task)
+
+    def _ended(self, client: Client, task: asyncio.Task[Answer[T]]) -> None:
+        self._slots.give_back(self, client)
+        self._queue.put_nowait(task)
 
     def check(self) -> None:
         """Nothing while it runs.
@@ -277,6 +293,7 @@ class Run(Generic[T]):
     async def stop(self) -> None:
         """Cancel what is still under way, and wait until it is gone."""
         self._stopped = True
+        self._slots.withdraw(self)
         self._queue.put_nowait(None)
         tasks = [task for task in self._tasks if not task.done()]
         for task in tasks:
@@ -287,11 +304,10 @@ class Run(Generic[T]):
             # Nobody else will ask for its outcome, which asyncio would complain about.
             _ = task.cancelled() or task.exception()
 
-    async def _ask(self, client: Client) -> Answer[T]:
-        async with self._slots:
-            Operation(self._options).adopt()
-            query = _as_query(client, self._question(client), self._options)
-            return await query.run(self._deliver if self._stream else None)
+    async def _answer(self, client: Client) -> Answer[T]:
+        Operation(self._options).adopt()
+        query = _as_query(client, self._question(client), self._options)
+        return await query.run(self._deliver if self._stream else None)
 
     async def _deliver(self, page: Page[T]) -> None:
         """Hand a page over, and wait until the consumer is through with it: a slow one is not buried."""

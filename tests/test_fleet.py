@@ -7,6 +7,7 @@ import pickle
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from datetime import timedelta
 from itertools import zip_longest
 
@@ -32,9 +33,11 @@ from aiovbo import (
     UnreachableError,
 )
 from aiovbo._http import SPARED_DESCRIPTORS
+from aiovbo._merge import PARKED_AFTER
 from aiovbo.testing import BackupFleet, BackupServer, Fault, World
 
 ALL = timedelta(days=400)
+LOGIN = Password("portal", "secret")
 
 
 def servers_of(backups: BackupFleet) -> list[Server]:
@@ -63,6 +66,65 @@ async def test_all_servers_are_asked_for_the_same_span_of_time_at_each_use_anoth
         first, second = zip(*spans, strict=True)
         assert len(set(first)) == len(set(second)) == 1
         assert first < second
+
+
+async def test_no_more_servers_are_asked_at_once_than_allowed_unless_they_take_long() -> None:
+    """While all are quick, the others wait for their turn; all get one."""
+    async with Fleet([f"https://vbo{n}.example" for n in range(20)], LOGIN, concurrency=3) as fleet:
+        at_once: list[int] = []
+        asked = 0
+
+        async def ask(client: Client) -> str:
+            nonlocal asked
+            asked += 1
+            at_once.append(asked)
+            await asyncio.sleep(0)
+            asked -= 1
+            return client.name
+
+        quick = False
+        while not quick:
+            # Where the machine stops for a while, they do take long.
+            at_once.clear()
+            began = asyncio.get_running_loop().time()
+            assert (await fleet.map(ask)).items == tuple(fleet)
+            quick = asyncio.get_running_loop().time() - began < PARKED_AFTER
+        assert max(at_once) == 3
+
+
+async def test_servers_are_asked_in_the_context_of_whoever_asks() -> None:
+    """What the application notes for itself is there, also where the turn came from another query's end."""
+    whose: ContextVar[str] = ContextVar("whose")
+    async with Fleet([f"https://vbo{n}.example" for n in range(9)], LOGIN, concurrency=1) as fleet:
+
+        async def note(client: Client) -> tuple[str, str]:
+            await asyncio.sleep(0)
+            return client.name, whose.get()
+
+        async def ask(name: str) -> None:
+            whose.set(name)
+            assert (await fleet.map(note)).items == tuple((server, name) for server in fleet)
+
+        await asyncio.gather(*map(ask, ("portal", "audit", "monitoring")))
+
+
+@pytest.mark.parametrize("eager", [False, True])
+async def test_a_question_may_ask_the_fleet_itself(eager: bool) -> None:  # noqa: FBT001  # a parameter
+    """Whoever holds the only turn and waits for another one gets it, as anybody who takes long."""
+    factory = getattr(asyncio, "eager_task_factory", None) if eager else None
+    if eager and factory is None:
+        pytest.skip("needs Python 3.12")
+    async with BackupFleet(3, sessions=2) as backups, Fleet(servers_of(backups), concurrency=1) as fleet:
+
+        async def total(_: Client) -> int:
+            return len((await fleet.restore_sessions()).items)
+
+        asyncio.get_running_loop().set_task_factory(factory)
+        try:
+            async with asyncio.timeout(20):
+                assert (await fleet.map(total)).items == (6, 6, 6)
+        finally:
+            asyncio.get_running_loop().set_task_factory(None)
 
 
 async def test_two_hundred_servers_three_of_them_dead() -> None:
