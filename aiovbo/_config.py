@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from os import PathLike, fspath
 from typing import Literal, NoReturn, TypedDict
 
@@ -292,7 +293,7 @@ class Clock:
 
     monotonic: Callable[[], float] = time.monotonic
     """Seconds that only ever go forward: deadlines, expiry, backoff."""
-    now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+    now: Callable[[], datetime] = field(default=partial(datetime.now, UTC))
     """The wall clock, aware UTC: "a day ago", and the date of an answer."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     """Waits for that many seconds."""

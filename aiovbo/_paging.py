@@ -5,7 +5,6 @@ Knows what pages say of each other; how a request gets its answer is in `_reques
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from operator import attrgetter
@@ -26,8 +25,6 @@ from aiovbo.errors import LinkError, PayloadError
 log = logging.getLogger("aiovbo.client")
 
 _number_of = attrgetter("id.int")
-
-_LIMIT = re.compile(r"(?:^|&)limit=([0-9]+)(?:&|$)")
 
 PATIENCE = 3
 """Pages in a row that bring nothing new before a listing is taken for endless."""
@@ -169,7 +166,6 @@ class Walk(Generic[M]):
 
         Raises: PayloadError where the server leads in circles.
         """
-        self._asked.add(url)
         self.received += len(listing)
         if listing.total is not None:
             if self._total is not None and listing.total < self._total:
@@ -184,7 +180,10 @@ class Walk(Generic[M]):
             return None
         self._idle = 0 if news else self._idle + 1
         following = self._following(url, listing)
-        if following is not None and (repeated or following in self._asked or self._idle > PATIENCE):
+        if following is None:
+            return None
+        self._asked.add(url)
+        if repeated or following in self._asked or self._idle > PATIENCE:
             raise PayloadError(
                 "its pages lead in circles",
                 phase="paging",
@@ -197,8 +196,7 @@ class Walk(Generic[M]):
         self._guessed = False
         if listing.next_href is not None:
             return self._follow(listing.next_href, url)
-        asked = _LIMIT.search(url.raw_query_string)
-        limit = listing.limit or (int(asked[1]) if asked else None)
+        limit = listing.limit or _asked_limit(url)
         if listing.total is not None:
             more = self.received < listing.total and len(listing) > 0
             self.complete &= more or self.received >= listing.total
@@ -217,6 +215,16 @@ def _follow(requester: Requester, href: str, asked: URL) -> URL:
     base = requester.server.url
     path = asked.raw_path.removeprefix(base.raw_path.rstrip("/"))
     return anchor(base, requester.version or "", href, path)
+
+
+def _asked_limit(url: URL) -> int | None:
+    """How many items were asked for."""
+    _, _, limit = f"&{url.raw_query_string}".partition("&limit=")
+    try:
+        return int(limit.partition("&")[0])
+    except ValueError:
+        # Also for thousands of digits, where a server leads to them.
+        return None
 
 
 def _keys(items: Sequence[object]) -> list[object]:

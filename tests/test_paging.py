@@ -169,6 +169,16 @@ async def test_a_bare_array_is_the_whole_answer() -> None:
     assert queries == ["limit=10", "limit=10&offset=10", "limit=10&offset=20"]
 
 
+@pytest.mark.parametrize("limit", ["", "many", "9" * 5000, "-1", "0"])
+def test_a_limit_that_makes_no_sense_is_none(limit: str) -> None:
+    """Where a server's own link brings it, and the page says nothing of a limit, the page is the last."""
+    listing = decode_listing(json.dumps({"results": rows(0, 5)}).encode(), RestoreSession, "vbo1", None)
+    walk: Walk[RestoreSession] = Walk(lambda _, url: url)
+    url = URL(f"https://vbo1{PATH}?setId=1&limit={limit}", encoded=True)
+    assert walk.next_url(url, listing, news=True) is None
+    assert walk.complete
+
+
 @given(
     st.lists(st.integers(0, 5), max_size=12),
     st.integers(1, 7),
