@@ -75,6 +75,13 @@ def _secret(value: SecretSource | Secret) -> Secret:
     return value if isinstance(value, Secret) else Secret(value)
 
 
+def _sent_secret(value: SecretSource | Secret) -> Secret:
+    if value == "":
+        message = "an empty secret would be sent, and refused: is the variable set that it comes from?"
+        raise ConfigError(message)
+    return _secret(value)
+
+
 def _username(value: str) -> str:
     if not value:
         message = "Password needs a user name such as 'DOMAIN\\user' or 'user@domain'"
@@ -88,7 +95,7 @@ class Password:
 
     username: str = field(converter=_username)
     """`DOMAIN\\user` or `user@domain`."""
-    password: Secret = field(converter=_secret)
+    password: Secret = field(converter=_sent_secret)
     """A `str`, or an async callable that provides it."""
 
 
@@ -106,7 +113,7 @@ class Assertion:
 
     client_id: str
     """The application's ID; for operators, user ID and tenant ID as `userId.tenantId`."""
-    assertion: Secret = field(converter=_secret)
+    assertion: Secret = field(converter=_sent_secret)
     """A `str`, or an async callable that provides it; assertions do not live long."""
     operator: bool = field(default=False, kw_only=True)
     """True for the grant of restore operators; since v6."""

@@ -12,16 +12,14 @@ from aiovbo._grant import VERDICTS
 from aiovbo._wire import Reply
 from aiovbo.errors import SkippedError
 
-PATIENCE = 1.0
-"""Seconds after which a server that owes its verdict no longer keeps others from being tried."""
-
 
 class LockoutGuard:
-    """Lets the same credentials be tried on a few servers at once, until one of them accepts them.
+    """Lets the same credentials be tried on a few servers only, until one of them accepts them.
 
-    Once `limit` servers have refused them and none has accepted, the others are not asked, for as long as a
-    verdict counts. Domain accounts lock after a few wrong passwords, on whichever server. Credentials that no
-    more than `limit` servers share are none of its business.
+    Whoever has refused them counts, and whoever still owes its verdict: with `limit` of these, and none that
+    has accepted, no other server is asked, for as long as a verdict counts. Domain accounts lock after a few
+    wrong passwords, on whichever server. Credentials that no more than `limit` servers share are none of its
+    business.
     """
 
     def __init__(
@@ -50,26 +48,36 @@ class LockoutGuard:
         """
         if self._shared[credentials] <= self._limit:
             return await post()
-        trial = self._trials.setdefault(credentials, _Trial(self._limit))
-        turn = _Turn(trial.turns)
+        trial = self._trials.setdefault(credentials, _Trial())
         if not self._lately(trial.accepted):
-            # A server that does not answer would keep its turn, and all others waiting for theirs.
+            # A server that does not answer at all would keep the others waiting for its verdict.
             await sign_of_life()
-            await turn.take()
+        await self._leave(trial)
+        trial.undecided += 1
         try:
-            if self._lately(trial.accepted):
-                turn.give_back()
-            elif len(self._lately(trial.refused)) >= self._limit:
+            reply = await post()
+            self._note(trial, server, reply)
+            return reply
+        finally:
+            trial.undecided -= 1
+            trial.tell()
+
+    async def _leave(self, trial: "_Trial") -> None:
+        """Wait until one more server may be tried.
+
+        Raises: SkippedError once enough have refused.
+        """
+        while not self._lately(trial.accepted):
+            refused = len(self._lately(trial.refused))
+            if refused >= self._limit:
                 what = (
                     f"not asked: {self._limit} other servers refused the same credentials, none accepted them"
                 )
                 hint = "Check the credentials before the account is locked."
                 raise SkippedError(what, reason="lockout_guard", hint=hint)
-            reply = await post()
-            self._note(trial, server, reply)
-            return reply
-        finally:
-            turn.give_back()
+            if refused + trial.undecided < self._limit:
+                return
+            await trial.news.wait()
 
     def _note(self, trial: "_Trial", server: str, reply: Reply) -> None:
         trial.accepted.pop(server, None)
@@ -87,29 +95,15 @@ class LockoutGuard:
 
 
 class _Trial:
-    """What servers said of the same credentials, and when; and whose turn it is to be asked."""
+    """What servers said of the same credentials, and when; and how many still owe their verdict."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self) -> None:
         self.accepted: dict[str, float] = {}
         self.refused: dict[str, float] = {}
-        self.turns = asyncio.Semaphore(limit)
+        self.undecided = 0
+        self.news = asyncio.Event()
 
-
-class _Turn:
-    """One server's turn; given back once, by itself after a while."""
-
-    def __init__(self, turns: asyncio.Semaphore) -> None:
-        self._turns = turns
-        self._parked: asyncio.TimerHandle | None = None
-
-    async def take(self) -> None:
-        """Wait for it."""
-        await self._turns.acquire()
-        self._parked = asyncio.get_running_loop().call_later(PATIENCE, self.give_back)
-
-    def give_back(self) -> None:
-        """Let the next one have it."""
-        if self._parked is not None:
-            self._parked.cancel()
-            self._parked = None
-            self._turns.release()
+    def tell(self) -> None:
+        """Have all that wait look again."""
+        self.news.set()
+        self.news = asyncio.Event()

@@ -61,6 +61,7 @@ class Logon:
         self._token: Token | None = None
         self._renewal: Grant | None = None
         self._refusal: AuthenticationError | None = None
+        self._refused_form: Sealed[dict[str, str]] | None = None
         self._refused_at = 0.0
         self.spoken: Sealed[dict[str, str]] = Sealed({})
         """The secrets that the server was told last, by which it may be caught repeating them."""
@@ -106,7 +107,6 @@ class Logon:
         return Token(checked_token(await self._reveal(credentials.token, "token")), float("inf"))
 
     async def _log_on(self, credentials: Password | Assertion) -> Token:
-        self._raise_if_refused_lately()
         renewal, self._renewal = self._renewal, None
         if renewal is not None and renewal.refresh_token is not None:
             reply = await self._post(
@@ -115,7 +115,9 @@ class Logon:
             if reply.status not in VERDICTS:
                 return self._take(reply)
             log.info("the refresh token was refused, logging on anew")
-        form = self.spoken = await self._form(credentials)
+        form = await self._form(credentials)
+        self._raise_if_refused_lately(form)
+        self.spoken = form
         reply = await self._guard.logon(
             self._server, credentials, lambda: self._post(form), self._sign_of_life
         )
@@ -126,11 +128,11 @@ class Logon:
             except AuthenticationError:
                 newer = form
             if newer == form:
-                self._refuse(reply)
+                self._refuse(reply, form)
             self.spoken = newer
             reply = await self._post(newer)
             if reply.status in VERDICTS:
-                self._refuse(reply)
+                self._refuse(reply, newer)
         return self._take(reply)
 
     def _take(self, reply: Reply) -> Token:
@@ -139,26 +141,27 @@ class Logon:
         margin = min(_MARGIN, grant.lifetime / 10)
         return Token(grant.access_token, self._clock.monotonic() + grant.lifetime - margin)
 
-    def _refuse(self, reply: Reply) -> None:
+    def _refuse(self, reply: Reply, form: Sealed[dict[str, str]]) -> None:
         said = refusal(reply, self._clock.now())
         self._refusal = AuthenticationError(
             f"the logon was refused ({said.what})",
             hint=(
                 "Check the credentials, and that the account may use the REST API. "
-                f"It is not tried again for {self._options.logon_cooldown:g} s, since domain accounts lock."
+                f"It is not tried again for {self._options.logon_cooldown:g} s by this process, "
+                "since domain accounts lock."
             ),
         )
-        self._refused_at = self._clock.monotonic()
+        self._refused_form, self._refused_at = form, self._clock.monotonic()
         raise copy(self._refusal)
 
-    def _raise_if_refused_lately(self) -> None:
-        if self._refusal is None:
-            return
+    def _raise_if_refused_lately(self, form: Sealed[dict[str, str]]) -> None:
         ago = self._clock.monotonic() - self._refused_at
-        if ago >= self._options.logon_cooldown:
+        if self._refusal is None or form != self._refused_form or ago >= self._options.logon_cooldown:
             self._refusal = None
             return
-        raise copy(self._refusal)
+        refusal = copy(self._refusal)
+        refusal.phase = "queue"
+        raise refusal
 
     async def _reveal(self, secret: Secret, kind: str) -> str:
         """The secret's text, from its provider where it has one.
@@ -179,10 +182,10 @@ class Logon:
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this server's trouble and no other's
             problem = f"it raised {type(error).__name__}"
         else:
-            if isinstance(text, str):
+            if isinstance(text, str) and text:
                 self._asks_for = None
                 return text
-            problem = f"it gave {type(text).__name__} instead of str"
+            problem = f"it gave {'an empty text' if text == '' else type(text).__name__}"
         self._asks_for = None
         raise _provider_failed(kind, problem)
 
@@ -210,4 +213,4 @@ class Logon:
 
 def _provider_failed(kind: str, problem: str) -> AuthenticationError:
     hint = "Nothing was sent to the server. Mend the provider, or give the secret itself."
-    return AuthenticationError(f"the provider of its {kind} failed ({problem})", hint=hint)
+    return AuthenticationError(f"the provider of its {kind} failed ({problem})", phase="queue", hint=hint)

@@ -43,7 +43,6 @@ from aiovbo.errors import (
     ServerError,
     ServerFaultError,
     ServerTimeoutError,
-    SkippedError,
     UnreachableError,
 )
 
@@ -230,7 +229,7 @@ class Requester:
                 failure = self._logon.overdue(failure)
             self.at(self._token_url(), failure, "POST")
         self.is_out_of_reach = isinstance(failure, UnreachableError)
-        return failure, token, max(1, attempt.sent)
+        return failure, token, 0 if failure.phase == "queue" else max(1, attempt.sent)
 
     def _count(self, attempt: Attempt, method: str, url: URL, outcome: int | ServerError) -> None:
         seconds = attempt.seconds
@@ -288,7 +287,7 @@ class Requester:
         """The failure, with what only we know: whom we asked for what, and how often."""
         failure.server = self.server.name
         failure.operation = failure.operation or f"{method} {url.raw_path}"
-        failure.attempts = 0 if isinstance(failure, SkippedError) else attempts
+        failure.attempts = attempts
         failure.elapsed = elapsed
         return failure
 

@@ -15,6 +15,7 @@ from aiovbo import (
     Bearer,
     Client,
     Clock,
+    ConfigError,
     Fleet,
     Password,
     PayloadError,
@@ -138,10 +139,12 @@ async def test_a_refused_password_is_tried_once_however_many_ask(version: str) -
             assert {type(error) for error in errors} == {AuthenticationError}
             assert "not tried again for 300 s" in str(errors[0])
             assert "POST /" in str(errors[0])
+            assert "tried once" in str(errors[0])
             hands.seconds += 299
             for _ in range(10):
-                with pytest.raises(AuthenticationError):
+                with pytest.raises(AuthenticationError) as refused:
                     await client.restore_sessions()
+                assert (refused.value.attempts, "tried once" in str(refused.value)) == (0, False)
             assert backup.refused_logons == 1
             hands.seconds += 2
             with pytest.raises(AuthenticationError):
@@ -278,6 +281,21 @@ async def test_one_wrong_password_is_refused_three_times_by_a_fleet_and_not_two_
                 hands.seconds += 200
 
 
+@pytest.mark.parametrize("slowness", [lambda n: 0.02 * (n % 4), lambda _: 1.5], ids=["uneven", "slow"])
+async def test_however_long_the_refusals_take_no_more_servers_are_asked(
+    slowness: Callable[[int], float],
+) -> None:
+    """Whoever still owes its verdict counts like one that has refused: a domain controller may be slow."""
+    async with BackupFleet(20, sessions=1) as backups:
+        for number, backup in enumerate(backups):
+            backup.fail(Fault.delay(slowness(number)), on="token", times=None)
+        servers = [server_of(b, credentials=Password("TECH\\monitor", "wrong")) for b in backups]
+        async with Fleet(servers, retries=0) as fleet:
+            result = await fleet.restore_sessions()
+        assert len(result.failed) == 20
+        assert sum(backup.refused_logons for backup in backups) == 3
+
+
 async def test_a_fleet_starts_with_as_many_logons_as_may_fail() -> None:
     """The other 97 wait until the password is proven, and need a logon each then; no more are sent."""
     proven = 0
@@ -358,6 +376,42 @@ async def test_a_secret_may_be_provided_when_it_is_needed() -> None:
             await client.restore_sessions()
             await client.restore_sessions()
             assert calls == 1
+
+
+async def test_a_password_that_was_changed_is_noticed_at_once_where_it_is_provided() -> None:
+    """The cool-down is for what was refused, and for nothing else."""
+    current = "old"
+
+    async def provide() -> str:
+        return current
+
+    async with BackupServer() as backup:
+        login = Password(backup.username, provide)
+        async with Client(server_of(backup, credentials=login)) as client:
+            for _ in range(2):
+                with pytest.raises(AuthenticationError, match="was refused"):
+                    await client.restore_sessions()
+            assert backup.refused_logons == 1
+            current = backup.password
+            assert len(await client.restore_sessions()) == 40
+
+
+@pytest.mark.parametrize("made", [Password, Assertion])
+async def test_an_empty_secret_is_never_sent(made: type[Password] | type[Assertion]) -> None:
+    """It would only be refused: mostly, a variable is not set. A provider that gives one has failed."""
+    with pytest.raises(ConfigError, match="is the variable set"):
+        made("somebody", "")
+
+    async def provide() -> str:
+        return ""
+
+    async with BackupServer() as backup:
+        async with Client(server_of(backup, credentials=made("somebody", provide))) as client:
+            with pytest.raises(AuthenticationError, match="it gave an empty text") as failed:
+                await client.restore_sessions()
+        assert (failed.value.attempts, failed.value.phase) == (0, "queue")
+        assert not asked(backup)
+        assert backup.refused_logons == 0
 
 
 @pytest.mark.parametrize("made", [lambda: "access-1", lambda: _provided("access-1")])
