@@ -7,6 +7,7 @@ nearly every one of them ends long before its time.
 import asyncio
 from collections.abc import Callable
 from contextvars import Context
+from copy import copy
 from types import TracebackType
 from typing import Self
 
@@ -87,7 +88,7 @@ class Attempt:
         if self._failure is not None and task is not None:
             ours_alone = task.uncancel() <= self._cancelling
             if ours_alone and kind is not None and issubclass(kind, asyncio.CancelledError):
-                raise self._failure from None
+                raise copy(self._failure) from None
 
     def enter(self, phase: Phase) -> None:
         """Begin a phase: connecting and reading have limits of their own within the deadline."""

@@ -107,7 +107,14 @@ class Checkpoint:
 
     async def open(self) -> None:
         """Open the file, make it where there is none, and keep others out of it."""
-        await self._away(self._open)
+        was_open = self._file is not None
+        try:
+            await self._away(self._open)
+        except asyncio.CancelledError:
+            # It was opened all the same, and whoever gave up will not close it.
+            if not was_open:
+                await self._away(self._close)
+            raise
 
     async def load(self, server: str) -> Place | None:
         """How far a server has been told of."""
@@ -248,7 +255,7 @@ class Checkpoint:
 
 
 _CLOSED = "it cannot be opened; the directory must exist, and this user must be able to write both"
-_DAMAGED = "it is damaged; restore it, or delete it to begin anew"
+_DAMAGED = "it is damaged, or was never a checkpoint; restore it, or begin anew with another file"
 _SMALLEST = 512
 """Bytes of the smallest SQLite file; ours are there whole or not at all, so an empty one is damaged."""
 

@@ -413,8 +413,13 @@ class Client:
                 pause = left
             with self._pool.attempt(pause + _PATIENCE):
                 await clock.sleep(pause)
-        failure = ServerTimeoutError(f"waited for {timeout:g} s, and at last {last}", hint="Wait longer.")
-        raise self._requester.at(self.url_of(href), failure, attempts=looks, elapsed=timeout)
+        what = f"waited for {timeout:g} s, and at last {last}"
+        raise self._requester.at(
+            self.url_of(href),
+            ServerTimeoutError(what, hint="Wait longer."),
+            attempts=looks,
+            elapsed=timeout,
+        )
 
     def url_of(self, href: str) -> URL:
         """The URL that would be asked for a path below `/vN/` or a link's text."""

@@ -160,8 +160,9 @@ def decode_listing(body: bytes, cls: type[M], server: str, fetcher: Fetcher | No
     try:
         return _listing(_repaired(body), origin)
     except BROKEN as error:
-        failure = _not_the_promised(body, "a list of items", error)
-    raise failure
+        # A body that ends too early is JSON cut short: the next attempt may bring all of it.
+        said, cut_short = str(error), type(error) is msgspec.DecodeError
+    raise _not_the_promised(body, "a list of items", said, retryable=cut_short)
 
 
 def _listing(body: bytes, origin: _Origin[M]) -> Listing[M]:
@@ -211,16 +212,15 @@ def holds_json(body: bytes) -> bool:
         return False
 
 
-def _not_the_promised(body: bytes, promised: str, error: object) -> PayloadError:
+def _not_the_promised(body: bytes, promised: str, said: str, *, retryable: bool = False) -> PayloadError:
     if body[:1] == b"<":
         hint = "Is there a proxy, a login page or another product at this address?"
         return PayloadError("the answer is a web page, not JSON", hint=hint)
     return PayloadError(
         f"the answer is not {promised}",
-        problems=(printable(str(error)),),
-        # A body that ends too early is JSON cut short: the next attempt may bring all of it.
-        retryable=type(error) is msgspec.DecodeError,
-        hint=f"It says: {printable(str(error))}.",
+        problems=(printable(said),),
+        retryable=retryable,
+        hint=f"It says: {printable(said)}.",
     )
 
 

@@ -5,6 +5,7 @@ Knows the life of the session and who is in the fleet; how answers are merged is
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from hashlib import blake2b
 from os import PathLike
@@ -118,6 +119,7 @@ class Fleet:
         for server in members:
             self._join(server)
         self._slots = Slots(concurrency)
+        self._closing = False
         self._running: set[Run[Any]] = set()
         self._watches: set[Watch] = set()
         self._limits: dict[str, Any] = {
@@ -259,14 +261,18 @@ class Fleet:
 
         Safe to repeat, from any task. Streams that are still being read raise `ClosedError`.
         """
-        try:
-            for watch in list(self._watches):
-                await watch.aclose()
-            for run in list(self._running):
-                await run.stop()
-            await asyncio.gather(*(client.log_out() for client in self._clients.values()))
-        finally:
-            await self._pool.close()
+        self._closing = True
+        # From the last to the first, and all of them, whatever one of them raises.
+        async with AsyncExitStack() as steps:
+            steps.push_async_callback(self._pool.close)
+            steps.push_async_callback(self._log_out)
+            for run in self._running:
+                steps.push_async_callback(run.stop)
+            for watch in self._watches:
+                steps.push_async_callback(watch.aclose)
+
+    async def _log_out(self) -> None:
+        await asyncio.gather(*(client.log_out() for client in self._clients.values()))
 
     def restore_sessions(  # noqa: PLR0913  # the API's own filters
         self,
@@ -315,14 +321,19 @@ class Fleet:
     def _ask(self, at_each_use: Callable[[], Question[T]]) -> FleetQuery[T]:
         self._raise_if_closed()
         clients = list(self._clients.values())
-        return FleetQuery(clients, at_each_use, self._options, self._slots, self._running)
+
+        def question() -> Question[T]:
+            self._raise_if_closed()
+            return at_each_use()
+
+        return FleetQuery(clients, question, self._options, self._slots, self._running)
 
     def status(self) -> dict[str, ServerStatus]:
         """How each server has been doing, by name; nothing is asked for it."""
         return {name: client.status() for name, client in self._clients.items()}
 
     def _raise_if_closed(self) -> None:
-        if self._pool.closed:
+        if self._closing:
             message = "the fleet is closed"
             raise ClosedError(message)
 

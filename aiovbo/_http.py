@@ -256,7 +256,11 @@ class HttpPool:
             failure = ClosedError("closed while in use") if closed else translate(error, attempt.phase)
         finally:
             _current.reset(mark)
-        raise failure
+        try:
+            raise failure
+        finally:
+            # What is raised keeps this frame, which must not keep it in turn.
+            del failure
 
     async def _read(self, response: aiohttp.ClientResponse, attempt: Attempt) -> bytes:
         most = self._options.max_body

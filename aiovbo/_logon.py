@@ -6,7 +6,8 @@ Knows grants and clocks; how a logon is sent is handed in. Knows no aiohttp.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from copy import copy
+
+from attrs import frozen
 
 from aiovbo._config import Assertion, Bearer, Options, Password, Secret, Server
 from aiovbo._grant import VERDICTS, Grant, checked_token, read_grant
@@ -39,6 +40,16 @@ class Token:
         return "Token(***)"
 
 
+@frozen
+class _Refusal:
+    """What was refused, when by the monotonic clock, and what there is to say of it."""
+
+    form: Sealed[dict[str, str]]
+    what: str
+    hint: str
+    at: float
+
+
 class Logon:
     """One server's logon; many callers may want its token at once, and cost one request."""
 
@@ -60,9 +71,7 @@ class Logon:
         self._calls: SharedCalls[Token] = SharedCalls()
         self._token: Token | None = None
         self._renewal: Grant | None = None
-        self._refusal: AuthenticationError | None = None
-        self._refused_form: Sealed[dict[str, str]] | None = None
-        self._refused_at = 0.0
+        self._refusal: _Refusal | None = None
         self.spoken: Sealed[dict[str, str]] = Sealed({})
         """The secrets that the server was told last, by which it may be caught repeating them."""
         self._asks_for: str | None = None
@@ -115,24 +124,19 @@ class Logon:
             if reply.status not in VERDICTS:
                 return self._take(reply)
             log.info("the refresh token was refused, logging on anew")
-        form = await self._form(credentials)
-        self._raise_if_refused_lately(form)
-        self.spoken = form
+        form = self.spoken = await self._promising_form(credentials)
         reply = await self._guard.logon(
             self._server, credentials, lambda: self._post(form), self._sign_of_life
         )
         if reply.status in VERDICTS:
             # A provider may have given what was true a moment ago; the same secret is not tried twice.
-            try:
-                newer = await self._form(credentials)
-            except AuthenticationError:
-                newer = form
+            newer = await self._newer_form(credentials, form)
             if newer == form:
-                self._refuse(reply, form)
+                raise self._refused(reply, form)
             self.spoken = newer
             reply = await self._post(newer)
             if reply.status in VERDICTS:
-                self._refuse(reply, newer)
+                raise self._refused(reply, newer)
         return self._take(reply)
 
     def _take(self, reply: Reply) -> Token:
@@ -141,27 +145,36 @@ class Logon:
         margin = min(_MARGIN, grant.lifetime / 10)
         return Token(grant.access_token, self._clock.monotonic() + grant.lifetime - margin)
 
-    def _refuse(self, reply: Reply, form: Sealed[dict[str, str]]) -> None:
-        said = refusal(reply, self._clock.now())
-        self._refusal = AuthenticationError(
-            f"the logon was refused ({said.what})",
-            hint=(
-                "Check the credentials, and that the account may use the REST API. "
-                f"It is not tried again for {self._options.logon_cooldown:g} s by this process, "
-                "since domain accounts lock."
-            ),
+    def _refused(self, reply: Reply, form: Sealed[dict[str, str]]) -> AuthenticationError:
+        what = f"the logon was refused ({refusal(reply, self._clock.now()).what})"
+        hint = (
+            "Check the credentials, and that the account may use the REST API. It is not tried again for "
+            f"{self._options.logon_cooldown:g} s by this process, since domain accounts lock."
         )
-        self._refused_form, self._refused_at = form, self._clock.monotonic()
-        raise copy(self._refusal)
+        self._refusal = _Refusal(form, what, hint, self._clock.monotonic())
+        return AuthenticationError(what, hint=hint)
 
-    def _raise_if_refused_lately(self, form: Sealed[dict[str, str]]) -> None:
-        ago = self._clock.monotonic() - self._refused_at
-        if self._refusal is None or form != self._refused_form or ago >= self._options.logon_cooldown:
-            self._refusal = None
-            return
-        refusal = copy(self._refusal)
-        refusal.phase = "queue"
-        raise refusal
+    async def _promising_form(self, credentials: Password | Assertion) -> Sealed[dict[str, str]]:
+        """What to log on with.
+
+        Raises: AuthenticationError where it was refused lately, or cannot be had.
+        """
+        lately = self._refusal
+        if lately is None or self._clock.monotonic() - lately.at >= self._options.logon_cooldown:
+            return await self._form(credentials)
+        form = await self._newer_form(credentials, lately.form)
+        if form == lately.form:
+            raise AuthenticationError(lately.what, phase="queue", hint=lately.hint)
+        return form
+
+    async def _newer_form(
+        self, credentials: Password | Assertion, refused: Sealed[dict[str, str]]
+    ) -> Sealed[dict[str, str]]:
+        """What the provider gives now; what was refused, where it fails or there is none."""
+        try:
+            return await self._form(credentials)
+        except AuthenticationError:
+            return refused
 
     async def _reveal(self, secret: Secret, kind: str) -> str:
         """The secret's text, from its provider where it has one.

@@ -15,14 +15,14 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing
 from contextvars import copy_context
 from functools import partial
 from operator import attrgetter
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from aiovbo._client import Client
 from aiovbo._config import Options
@@ -63,9 +63,11 @@ class Slots:
             self._begin_next(loop)
         self._park(loop, PARKED_AFTER)
 
-    def withdraw(self, run: "Run[Any]") -> None:
-        """Begin none of the run's servers any more."""
+    def withdraw(self, run: "Run[Any]") -> int:
+        """Begin none of the run's servers any more; how many still waited."""
+        before = len(self._waiting)
         self._waiting = deque(waiting for waiting in self._waiting if waiting[0] is not run)
+        return before - len(self._waiting)
 
     def give_back(self, run: "Run[Any]", client: Client) -> None:
         """Let the next one have the slot of a server that the run is through with, unless it was parked."""
@@ -151,7 +153,7 @@ class FleetQuery(Generic[T]):
 
     async def __aiter__(self) -> AsyncGenerator[T]:
         answers: dict[str, Answer[T]] = {}
-        async with self._run(stream=True) as run:
+        async with self._use(stream=True) as run:
             while (event := await run.next_event()) is not None:
                 if isinstance(event, Answer):
                     answers[event.server] = event
@@ -163,7 +165,7 @@ class FleetQuery(Generic[T]):
 
     async def answers(self) -> AsyncGenerator[Answer[T]]:
         """One `Answer` per server, as each finishes; never raises for a server."""
-        async with self._run(stream=False) as run:
+        async with self._use(stream=False) as run:
             while (event := await run.next_event()) is not None:
                 if isinstance(event, Answer):
                     yield event
@@ -177,18 +179,9 @@ class FleetQuery(Generic[T]):
         # In the fleet's order, whoever came first.
         return FleetResult({client.name: found[client.name] for client in self._clients})
 
-    @asynccontextmanager
-    async def _run(self, *, stream: bool) -> "AsyncGenerator[Run[T]]":
-        run = Run(self._clients, self._at_each_use(), self._options, self._slots, stream=stream)
-        self._running.add(run)
-        self._mine.add(run)
-        try:
-            run.start()
-            yield run
-        finally:
-            self._running.discard(run)
-            self._mine.discard(run)
-            await run.stop()
+    def _use(self, *, stream: bool) -> "Run[T]":
+        registers = (self._running, self._mine)
+        return Run(self._clients, self._at_each_use(), self._options, self._slots, registers, stream=stream)
 
     async def __aenter__(self) -> Self:
         return self
@@ -207,21 +200,24 @@ class FleetQuery(Generic[T]):
 
 
 class Run(Generic[T]):
-    """One use of a fleet query: a task per server, and one queue to the consumer."""
+    """One use of a fleet query: a task per server, one queue to the consumer, and nothing after the block."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what a query hands on, and how it is used
         self,
         clients: Sequence[Client],
         question: Question[T],
         options: Options,
         slots: Slots,
+        registers: "Sequence[set[Run[Any]]]",
         *,
         stream: bool,
     ) -> None:
+        """A run that is in all `registers` for as long as anything of it is under way."""
         self._clients = clients
         self._question = question
         self._options = options
         self._slots = slots
+        self._registers = registers
         self._stream = stream
         self._tasks: set[asyncio.Task[Answer[T]]] = set()
         # Bounded by what is put in: one page a server, and one end.
@@ -233,23 +229,47 @@ class Run(Generic[T]):
         self._bugs: list[BaseException] = []
         self._stopped = False
 
-    def start(self) -> None:
-        """Begin to ask, as the slots allow."""
+    async def __aenter__(self) -> Self:
+        for register in self._registers:
+            register.add(self)
         # Who was out of reach the last time is asked last, and keeps nobody's slot.
         self._slots.queue(self, sorted(self._clients, key=attrgetter("is_out_of_reach")))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
 
     def ask(self, client: Client) -> None:
         """Begin to ask a server, in a task of its own, of which the consumer hears however it ends."""
-        # Not the context of whoever leaves the slot: the consumer's own.
-        task = asyncio.get_running_loop().create_task(
-            self._answer(client), name=f"aiovbo {client.name}", context=self._context.copy()
-        )
+        # Not in the context of whoever leaves the slot: in the consumer's own.
+        create = self._context.copy().run
+        task = create(asyncio.create_task, self._answer(client), name=f"aiovbo {client.name}")
         task.add_done_callback(partial(self._ended, client))
         self._tasks.add(task)
 
     def _ended(self, client: Client, task: asyncio.Task[Answer[T]]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            if not self._stopped:
+                # By nobody of ours: perhaps the event loop ends, and nothing may begin that nobody cancels.
+                self._open -= self._slots.withdraw(self)
+        else:
+            # Also where nobody asks for its outcome any more, asyncio has nothing to complain about.
+            task.exception()
         self._slots.give_back(self, client)
-        self._queue.put_nowait(task)
+        if not self._stopped:
+            self._queue.put_nowait(task)
+        self._leave_registers()
+
+    def _leave_registers(self) -> None:
+        if self._stopped and not self._tasks:
+            for register in self._registers:
+                register.discard(self)
 
     def check(self) -> None:
         """Nothing while it runs.
@@ -272,7 +292,7 @@ class Run(Generic[T]):
             self.check()
             if not self._open:
                 if self._bugs:
-                    raise self._bugs[0]
+                    raise self._bugs.pop()
                 return None
             event = await self._queue.get()
             if isinstance(event, tuple):
@@ -281,33 +301,38 @@ class Run(Generic[T]):
             if event is None or self._stopped:
                 continue
             self._open -= 1
-            self._tasks.discard(event)
             if event.cancelled():
-                self._bugs.append(ClosedError("a server's task was cancelled from outside"))
-                continue
-            bug = event.exception()
+                bug: BaseException | None = ClosedError("a server's task was cancelled from outside")
+            else:
+                bug = event.exception()
             if bug is None:
                 return event.result()
-            self._bugs.append(bug)
+            if not self._bugs:
+                self._bugs.append(bug)
+            # It is raised from here at the end, and keeps this frame, which must not keep it in turn.
+            del bug, event
 
     async def stop(self) -> None:
-        """Cancel what is still under way, and wait until it is gone."""
-        self._stopped = True
-        self._slots.withdraw(self)
-        self._queue.put_nowait(None)
-        tasks = [task for task in self._tasks if not task.done()]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        for task in self._tasks:
-            # Nobody else will ask for its outcome, which asyncio would complain about.
-            _ = task.cancelled() or task.exception()
+        """Cancel what is still under way, and wait until it is gone; whoever is part of it does not wait."""
+        if not self._stopped:
+            # Once: what is told a second time would be hurried out of its own clean-up.
+            self._stopped = True
+            self._slots.withdraw(self)
+            while not self._queue.empty():
+                self._queue.get_nowait()
+            self._queue.put_nowait(None)
+            for task in self._tasks:
+                task.cancel()
+            self._leave_registers()
+        if self._tasks and asyncio.current_task() not in self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _answer(self, client: Client) -> Answer[T]:
         Operation(self._options).adopt()
         query = _as_query(client, self._question(client), self._options)
-        return await query.run(self._deliver if self._stream else None)
+        answer = await query.run(self._deliver if self._stream else None)
+        # A question may also have been put to somebody else.
+        return answer if answer.server == client.name else evolve(answer, server=client.name)
 
     async def _deliver(self, page: Page[T]) -> None:
         """Hand a page over, and wait until the consumer is through with it: a slow one is not buried."""
@@ -321,15 +346,15 @@ def _as_query(client: Client, asked: Awaitable[T] | AsyncIterable[T], options: O
         return asked  # pyright: ignore[reportUnknownVariableType]  # isinstance cannot keep the T
 
     async def pages(_: Operation) -> AsyncGenerator[Page[T]]:
-        if isinstance(asked, AsyncGenerator):
-            # Its own `finally` is to run when we leave, not when the garbage collector finds it.
-            async with aclosing(cast("AsyncGenerator[T]", asked)) as items:
-                async for item in items:
-                    yield Page((item,))
-        elif isinstance(asked, AsyncIterable):
-            async for item in asked:
-                yield Page((item,))
-        else:
+        if not isinstance(asked, AsyncIterable):
             yield Page((await asked,))
+            return
+        items = aiter(asked)
+        async with AsyncExitStack() as stack:
+            if isinstance(items, AsyncGenerator):
+                # Its own `finally` is to run when we leave, not when the garbage collector finds it.
+                await stack.enter_async_context(aclosing(cast("AsyncGenerator[T]", items)))
+            async for item in items:
+                yield Page((item,))
 
     return Query(client.name, options, pages)

@@ -6,6 +6,7 @@ Knows what pages say of each other; how a request gets its answer is in `_reques
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
 from functools import partial
 from operator import attrgetter
 from typing import Generic, Self
@@ -70,7 +71,7 @@ class Pages(Generic[M]):
             elif self._trouble is not None:
                 # Only now, so that what had come is not lost with what cannot be had.
                 trouble, self._trouble = self._trouble, None
-                raise trouble
+                raise copy(trouble)
             else:
                 raise StopAsyncIteration
             if not isinstance(following, URL):
@@ -123,8 +124,7 @@ class Pages(Generic[M]):
     def _report(self, url: URL, rejected: list[Rejected]) -> None:
         problems = [f"item {r.index}: {r.reason} @ {r.path}" for r in rejected]
         if self._requester.options.strict:
-            error = PayloadError("it has items that make no sense", problems=problems)
-            raise self._requester.at(url, error)
+            raise self._requester.at(url, PayloadError("it has items that make no sense", problems=problems))
         for problem in problems:
             log.warning("%s: %s: set aside %s", self._requester.server.name, url.raw_path, problem)
 

@@ -124,8 +124,8 @@ class Requester:
                 log.debug("%s offers %s", self.server.name, version)
                 return version
         hint = "Is this the REST API of Veeam Backup for Microsoft 365?"
-        error = NotFoundError("it offers none of the API versions v4 to v8", status=404, hint=hint)
-        raise self.at(self.server.url, error)
+        what = "it offers none of the API versions v4 to v8"
+        raise self.at(self.server.url, NotFoundError(what, status=404, hint=hint))
 
     async def send(self, request: Request, operation: Operation, read: Callable[[Reply], R]) -> R:
         """What `read` makes of the answer, whatever it takes within the operation's limits.
@@ -170,9 +170,9 @@ class Requester:
             retries += 1
             operation.left = min(operation.left, left - (clock.monotonic() - started))
         failure = self.at(request.url, outcome, request.method, attempts, clock.monotonic() - started)
-        # A copy, since what is raised gets a traceback that would keep its frames alive.
-        self._tally.failure(copy(failure))
-        raise failure
+        self._tally.failure(failure)
+        # A copy, since what is raised gets a traceback: whoever kept it would keep all its frames.
+        raise copy(failure)
 
     async def log_out(self) -> None:
         """Give the token back where the API takes it (since v7); whatever happens, nothing is raised."""
@@ -199,7 +199,8 @@ class Requester:
                 token = await self._logon.token() if request.logged_on else None
                 if self._turns is None:
                     await self._pool.open()
-                    self._turns = asyncio.Semaphore(self._pool.connections)
+                # Not in the branch above: while it opened, another request may have come this far.
+                self._turns = self._turns or asyncio.Semaphore(self._pool.connections)
                 async with self._turns:
                     headers = token.headers(json=request.body is not None) if token else _ACCEPT
                     reply = await self._pool.exchange(

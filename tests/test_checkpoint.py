@@ -88,10 +88,10 @@ def directory(path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
-        (truncated, "delete it to begin anew"),
-        (emptied, "delete it to begin anew"),
-        (garbled, "delete it to begin anew"),
-        (no_database, "delete it to begin anew"),
+        (truncated, "never a checkpoint"),
+        (emptied, "never a checkpoint"),
+        (garbled, "never a checkpoint"),
+        (no_database, "never a checkpoint"),
         (foreign, "another program's file"),
         (newer, "upgrade aiovbo"),
         (directory, "the directory must exist"),
@@ -110,6 +110,23 @@ async def test_a_file_that_cannot_be_trusted_is_an_error(
     assert "place.db" in str(caught.value)
     await store.close()
     assert path.exists()
+
+
+async def test_an_opening_that_is_given_up_leaves_the_place_to_others(tmp_path: Path) -> None:
+    """Wherever it is cancelled: nobody else would close what it had opened."""
+    path = tmp_path / "place.db"
+    given_up = Checkpoint(path)
+    for turns in range(40):
+        opening = asyncio.create_task(given_up.open())
+        for _ in range(turns):
+            await asyncio.sleep(0.0002)
+        opening.cancel()
+        await asyncio.wait([opening])
+        if not opening.cancelled():
+            await given_up.close()
+        other = Checkpoint(path)
+        await other.open()
+        await other.close()
 
 
 async def test_a_second_watch_of_the_same_place_is_refused(tmp_path: Path) -> None:
@@ -259,7 +276,7 @@ async def test_a_file_that_was_cut_anywhere_is_an_error(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for length in range(0, len(whole), 512):
         path.write_bytes(whole[:length])
-        with pytest.raises(CheckpointError, match="delete it to begin anew"):
+        with pytest.raises(CheckpointError, match="never a checkpoint"):
             await Checkpoint(path).open()
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import aiohttp
 import pytest
 from backups import asked, server_of
-from harness.raw import RawServer, vbo_routes
+from harness.raw import ANY, Connection, RawServer, json_answer, vbo_routes
 
 from aiovbo import (
     TLS,
@@ -252,6 +252,28 @@ async def test_a_thousand_waiting_for_one_organization_cost_one_request() -> Non
         found = await asyncio.gather(*(session.fetch_organization() for _ in range(1000)))
         assert len(backup.requests) == sent + 1
         assert len(set(map(id, found))) == 1
+
+
+@pytest.mark.parametrize("opened", [True, False])
+async def test_no_more_requests_at_once_than_connections(opened: bool) -> None:  # noqa: FBT001  # a parameter
+    """Also where the first of them has to open the client, and all the others come meanwhile."""
+    now, most = 0, 0
+
+    async def slow(connection: Connection) -> None:
+        nonlocal now, most
+        now, most = now + 1, max(most, now + 1)
+        await asyncio.sleep(0.01)
+        now -= 1
+        await connection.send(json_answer({"id": "x"}))
+
+    async with RawServer({("GET", ANY): [slow]}) as raw:
+        server = Server(raw.url, Bearer("token"), api_version="v7", allow_http=True)
+        client = Client(server, connections=2)
+        if opened:
+            await client.__aenter__()
+        await asyncio.gather(*(client.fetch(f"Things/{number}") for number in range(10)))
+        await client.aclose()
+    assert most == 2
 
 
 async def test_any_other_resource_is_a_mapping_with_links() -> None:

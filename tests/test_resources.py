@@ -8,7 +8,9 @@ import sys
 import time
 import tracemalloc
 import weakref
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -64,38 +66,87 @@ async def test_a_loop_that_somebody_held_is_no_timeout() -> None:
             assert (await asking).error is None
 
 
-async def test_what_a_query_brought_is_let_go_of_with_it() -> None:
+Refs = list[weakref.ref[RestoreSession]]
+
+
+def refs(sessions: Iterable[RestoreSession]) -> Refs:
+    """The sessions, without keeping them."""
+    return [weakref.ref(session) for session in sessions]
+
+
+async def streamed(fleet: Fleet, _: BackupFleet) -> Refs:
+    """Item by item."""
+    return [weakref.ref(session) async for session in fleet.restore_sessions()]
+
+
+async def awaited(fleet: Fleet, _: BackupFleet) -> Refs:
+    """All at once."""
+    return refs((await fleet.restore_sessions()).items)
+
+
+async def by_one_client(fleet: Fleet, _: BackupFleet) -> Refs:
+    """Of one server."""
+    return refs(await fleet[next(iter(fleet))].restore_sessions())
+
+
+async def left_early(fleet: Fleet, _: BackupFleet) -> Refs:
+    """With pages read ahead."""
+    async with fleet.restore_sessions(page_size=2) as query:
+        async for session in query:
+            return [weakref.ref(session)]
+    raise AssertionError
+
+
+async def with_a_failure(fleet: Fleet, backups: BackupFleet) -> Refs:
+    """Of a server that answers nonsense."""
+    backups[0].fail(Fault.body(b"nope"), on="RestoreSessions")
+    result = await fleet.restore_sessions()
+    assert result.failed
+    return refs(result.items)
+
+
+async def cancelled(fleet: Fleet, backups: BackupFleet) -> Refs:
+    """By the caller's own limit."""
+    backups[0].fail(Fault.stall(), on="RestoreSessions")
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await fleet.restore_sessions()
+    return await by_one_client(fleet, backups)
+
+
+async def with_a_bug(fleet: Fleet, backups: BackupFleet) -> Refs:
+    """The caller's own."""
+
+    async def ask(_: Client) -> None:
+        raise KeyError
+
+    with suppress(KeyError):
+        await fleet.map(ask)
+    return await by_one_client(fleet, backups)
+
+
+@pytest.mark.parametrize(
+    "ask", [streamed, awaited, by_one_client, left_early, with_a_failure, cancelled, with_a_bug]
+)
+async def test_what_a_query_brought_is_let_go_of_with_it(
+    ask: Callable[[Fleet, BackupFleet], Awaitable[Refs]],
+) -> None:
     """At once, by reference counts: polling must not depend on the garbage collector, nor keep it busy."""
-
-    async def streamed() -> list[weakref.ref[RestoreSession]]:
-        return [weakref.ref(session) async for session in fleet.restore_sessions()]
-
-    async def awaited() -> list[weakref.ref[RestoreSession]]:
-        return [weakref.ref(session) for session in (await fleet.restore_sessions()).items]
-
-    async def by_one_client() -> list[weakref.ref[RestoreSession]]:
-        return [weakref.ref(session) for session in await fleet[next(iter(fleet))].restore_sessions()]
-
     async with BackupFleet(2, versions=("v8", "v4")) as backups:
         login = Password(backups.username, backups.password)
-        async with Fleet(backups.urls, login, tls=TLS(ca_file=backups.ca_file)) as fleet:
+        async with Fleet(backups.urls, login, tls=TLS(ca_file=backups.ca_file), retries=0) as fleet:
             await fleet.restore_sessions()
             gc.collect()
             gc.disable()
             try:
-                for ask in (streamed, awaited, by_one_client):
-                    found = await ask()
-                    await asyncio.sleep(0)
-                    assert len(found) >= 10
-                    assert [ref() for ref in found if ref() is not None] == []
-                    gc.set_debug(gc.DEBUG_SAVEALL)
-                    gc.collect()
-                    left = [
-                        type(thing) for thing in gc.garbage if type(thing).__module__.startswith("aiovbo.")
-                    ]
-                    assert left == []
-                    gc.set_debug(0)
-                    gc.garbage.clear()
+                found = await ask(fleet, backups)
+                await asyncio.sleep(0.01)
+                assert found
+                assert [ref() for ref in found if ref() is not None] == []
+                gc.set_debug(gc.DEBUG_SAVEALL)
+                gc.collect()
+                left = [type(thing) for thing in gc.garbage if type(thing).__module__.startswith("aiovbo.")]
+                assert left == []
             finally:
                 gc.set_debug(0)
                 gc.garbage.clear()
