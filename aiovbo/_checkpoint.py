@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from os import PathLike, fspath
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 from uuid import UUID, uuid4
 
 from aiovbo._changes import Known, Place, Step
@@ -32,6 +32,7 @@ CREATE TABLE sessions (
 _MARKS = f"PRAGMA application_id={_OURS}; PRAGMA user_version={_FORMAT};"
 
 
+@runtime_checkable
 class CheckpointStore(Protocol):
     """What a watch needs of the store that keeps its place; your own may be another database."""
 

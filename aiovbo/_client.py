@@ -34,6 +34,7 @@ from aiovbo._wire import (
     Request,
     SessionFilter,
     anchor,
+    id_of,
     stop_request,
     url_for,
 )
@@ -85,7 +86,7 @@ class Client:
         observer: Observer | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """A client of its own; see `Options` for the limits, `http` lends it a session."""
+        """A client of its own; limits and all else are as for `Fleet`."""
         if not isinstance(server, Server):
             message = f"a client takes a Server('vbo1', Password(...)), not {type(server).__name__}"
             raise ConfigError(message)
@@ -198,8 +199,8 @@ class Client:
         `ended_*` is filtered by the server on v8, and here on older versions. `order_by` and `ascending` need
         v8: older servers have an order of their own.
 
-        Raises: ValueError at once for a naive time; ConfigError for a page_size outside 1 to 10,000, and when
-        used for an order that the server's version does not know.
+        Raises: ConfigError at once for a naive time or a page_size outside 1 to 10,000, and when used for an
+        order that the server's version does not know.
         """
         return self.filtered_sessions(
             SessionFilter(
@@ -231,7 +232,7 @@ class Client:
 
     async def fetch_restore_session(self, session_id: UUID | str) -> RestoreSession:
         """The restore session with this id, as it is now; one request."""
-        return await self.fetch(f"RestoreSessions/{UUID(str(session_id))}", RestoreSession)
+        return await self.fetch(f"RestoreSessions/{id_of(session_id)}", RestoreSession)
 
     @overload
     async def fetch(self, path_or_href: str) -> Resource: ...
@@ -296,16 +297,22 @@ class Client:
 
         Raises: NotFoundError on servers older than v6, which do not tell.
         """
-        return await self.fetch("ServiceInstance", ServiceInstance)
+        try:
+            return await self.fetch("ServiceInstance", ServiceInstance)
+        except NotFoundError as error:
+            if (self.api_version or "v8") < "v6":
+                error.hint = f"Servers tell since API v6, and this one is asked by {self.api_version}."
+            raise
 
     async def stop_restore_session(self, session_id: UUID | str) -> None:
         """Stop a restore session; never repeated once the request may have arrived.
 
         Raises: ConflictError or ResponseError where it has ended already; ServerError where the server fails.
         """
+        session_id = id_of(session_id)
         operation = Operation.current(self._options)
         version = await self._requester.find_version(operation)
-        request = stop_request(self.server.url, version, UUID(str(session_id)))
+        request = stop_request(self.server.url, version, session_id)
         await self._requester.send(request, operation, _nothing)
 
     def explore(  # the API's own options
@@ -325,7 +332,7 @@ class Client:
         - `organization`: whose backup, for providers; tenants and operators leave it out.
 
         Source: schema RESTExploreOptions, v6 to v8, read 2026-11-23.
-        Raises: ValueError at once for a naive time, or what names no organization; ServerError where the
+        Raises: ConfigError at once for a naive time, or what names no organization; ServerError where the
         server fails.
         """
         options = ExploreOptions(

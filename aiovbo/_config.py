@@ -334,16 +334,18 @@ class Options:
 
     def __attrs_post_init__(self) -> None:
         for name in ("deadline", "connect_timeout", "read_timeout"):
-            if not getattr(self, name) > 0:
-                message = f"{name} is a number of seconds above 0, not {getattr(self, name)!r}"
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not value > 0:
+                message = f"{name} is a number of seconds above 0, not {value!r}"
                 raise ConfigError(message)
         for name, least in (("retries", 0), ("connections", 1), ("max_body", 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 message = f"{name} is a whole number of at least {least}, not {value!r}"
                 raise ConfigError(message)
-        if self.logon_cooldown < 0:
-            message = f"logon_cooldown is a number of seconds, not {self.logon_cooldown!r}"
+        cooldown: object = self.logon_cooldown
+        if not isinstance(cooldown, int | float) or not cooldown >= 0:
+            message = f"logon_cooldown is a number of seconds, not {cooldown!r}"
             raise ConfigError(message)
 
 

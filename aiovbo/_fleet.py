@@ -85,8 +85,8 @@ class Fleet:
         - `strict`: an item that makes no sense is an error of its server, instead of being set aside.
         - `http`: a ClientSession to borrow; it is never closed, and its connector's limits apply.
         - `observer`: a plain function that is told of every request, retry and logon, and of servers that
-          go down and come up; at once and in the event loop, so it must be quick. One that fails is told
-          no more.
+          go down and come up; at once and in the event loop, so it must be quick. Where it fails, it is
+          told no more of that server.
         - `clock`: where time and chance come from, for tests.
 
         Raises: ConfigError for settings that cannot work.
@@ -189,11 +189,11 @@ class Fleet:
         Each server belongs to one worker, by its name; with one worker more, only the servers that it takes
         over move. Every worker makes the whole fleet, takes its share and opens that.
 
-        Raises: ValueError where there is no such worker.
+        Raises: ConfigError where there is no such worker.
         """
         if not 0 <= index < count:
             message = f"of {count} workers, the index is 0 to {count - 1}, not {index}"
-            raise ValueError(message)
+            raise ConfigError(message)
         servers = [
             client.server for client in self._clients.values() if worker_of(client.name, count) == index
         ]
@@ -225,19 +225,20 @@ class Fleet:
         - `heartbeat`: after how long a silence a `Heartbeat` is told; if not given, none is.
         - `ack`: whether a change counts as delivered when the next one is asked for, or by `changes.ack`.
 
-        Raises: ValueError at once for a naive time or an interval that is none; CheckpointError when entered
+        Raises: ConfigError at once for a naive time or an interval that is none; CheckpointError when entered
         or iterated, where the place cannot be read or written.
         """
         self._raise_if_closed()
-        if min(every, full_look_every) <= timedelta() or min(overlap, remember) < timedelta():
-            raise ValueError("every and full_look_every are above 0, overlap and remember not below")
+        if ack not in ("auto", "manual"):
+            message = f"ack is 'auto' or 'manual', not {ack!r}"
+            raise ConfigError(message)
         options = WatchOptions(
             every=every,
             checkpoint=MemoryCheckpoint() if checkpoint is None else checkpoint,
             since=resolve(since, self._options.clock.now()),
             overlap=overlap,
             full_look_every=full_look_every,
-            remember=max(remember, overlap),
+            remember=remember,
             heartbeat=heartbeat,
             ack_by_hand=ack == "manual",
             clock=self._options.clock,
@@ -291,8 +292,8 @@ class Fleet:
         `ended_*` is filtered by the server on v8, and here on older versions. `order_by` and `ascending`
         order each server's sessions, and need v8: older servers have an order of their own.
 
-        Raises: ValueError at once for a naive time; ConfigError for a page_size outside 1 to 10,000, and when
-        used for an order that a server's version does not know.
+        Raises: ConfigError at once for a naive time or a page_size outside 1 to 10,000, and, once all others
+        have answered, for an order that a server's version does not know.
         """
         bounds = SessionFilter(
             started_after=started_after,
@@ -315,7 +316,10 @@ class Fleet:
     @overload
     def map(self, func: Callable[[Client], Awaitable[T]]) -> FleetQuery[T]: ...
     def map(self, func: Callable[[Client], Any]) -> FleetQuery[Any]:
-        """What `func(client)` gives for each server, at once: something to await, or to iterate."""
+        """What `func(client)` gives for each server, at once: something to await, or to iterate.
+
+        A ServerError that comes of it is that server's; anything else is raised when all others have ended.
+        """
         return self._ask(lambda: func)
 
     def _ask(self, at_each_use: Callable[[], Question[T]]) -> FleetQuery[T]:

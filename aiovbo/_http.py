@@ -145,9 +145,12 @@ class HttpPool:
         async with self._opening:
             if self._loop is not None:
                 return self._check()
-            for tls in {server.tls for server in self._servers}:
-                await self._context(tls)
             for server in self._servers:
+                try:
+                    await self._context(server.tls)
+                except ConfigError as error:
+                    problem = f"{server.name}: {error}"
+                    raise ConfigError(problem) from None
                 if server.tls.insecure:
                     log.warning("%s: its certificate is not checked (insecure=True)", server.name)
             spare = await in_thread(_spare_descriptors)

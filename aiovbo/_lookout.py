@@ -17,7 +17,7 @@ from aiovbo._changes import Change, Place, Recovered, Step, Tracker, Unreachable
 from aiovbo._checkpoint import CheckpointStore
 from aiovbo._client import Client
 from aiovbo._config import Clock
-from aiovbo.errors import ForbiddenError, NotFoundError, PayloadError, ResponseError, ServerError
+from aiovbo.errors import ConfigError, ForbiddenError, NotFoundError, PayloadError, ResponseError, ServerError
 from aiovbo.models import RestoreSession
 
 log = logging.getLogger("aiovbo.watch")
@@ -31,6 +31,7 @@ _FEED_PAGE = 1000
 _FEED_PAUSE = 1.0
 """Seconds from one poll of the feed to the next, at least: a busy one is not asked for every event."""
 _LONGEST_POLL = 25.0
+_INSTANT = timedelta.resolution
 
 
 @frozen(kw_only=True)
@@ -54,6 +55,31 @@ class WatchOptions:
     ack_by_hand: bool
     """Whether changes are acknowledged by `ack`, instead of by asking for the next."""
     clock: Clock
+
+    def __attrs_post_init__(self) -> None:
+        for name, least in (
+            ("every", _INSTANT),
+            ("full_look_every", _INSTANT),
+            ("heartbeat", timedelta()),
+            ("overlap", timedelta()),
+            ("remember", timedelta()),
+        ):
+            value = getattr(self, name)
+            if value is None and name == "heartbeat":
+                continue
+            if not isinstance(value, timedelta) or value < least:
+                above = "above 0" if least else "not below 0"
+                message = f"{name} is a timedelta {above}, not {value!r}"
+                raise ConfigError(message)
+        given: object = self.checkpoint
+        if not isinstance(given, CheckpointStore):
+            message = f"checkpoint is Checkpoint(path), or another store, not {given!r}"
+            raise ConfigError(message)
+
+    @property
+    def memory(self) -> timedelta:
+        """How long sessions that have ended are remembered: no look reaches further back."""
+        return max(self.remember, self.overlap)
 
 
 @frozen(kw_only=True)
@@ -94,7 +120,7 @@ class Lookout:
         self._deliver = deliver
         self._settle = settle
         self._find_former = find_former
-        self.tracker = Tracker(client.name, None, options.since, options.remember)
+        self.tracker = Tracker(client.name, None, options.since, options.memory)
         """What is known of the server."""
         self._phase = _phase(client.name)
         self._up = False
@@ -133,7 +159,7 @@ class Lookout:
         """
         clock, every = self._options.clock, self._options.every.total_seconds()
         place = await self._options.checkpoint.load(self._client.name)
-        self.tracker = Tracker(self._client.name, place, self._options.since, self._options.remember)
+        self.tracker = Tracker(self._client.name, place, self._options.since, self._options.memory)
         await self._pause(self._phase * min(every, _SPREAD))
         while True:
             self._next_look = None
@@ -240,7 +266,7 @@ class Lookout:
         if tracker.is_first:
             place = await self._find_former(name, installation)
             if place is not None:
-                self.tracker = Tracker(name, place, self._options.since, self._options.remember)
+                self.tracker = Tracker(name, place, self._options.since, self._options.memory)
                 await self.save([Step(key, entry) for key, entry in place.known.items()])
                 return
         if installation is None or installation == known:

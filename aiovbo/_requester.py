@@ -14,7 +14,7 @@ from typing import TypeVar
 from yarl import URL
 
 from aiovbo._attempt import Attempt
-from aiovbo._config import API_VERSIONS, ApiVersion, Options, Server
+from aiovbo._config import API_VERSIONS, ApiVersion, Bearer, Options, Server
 from aiovbo._decode import holds_json
 from aiovbo._grant import VERDICTS, token_form, token_target
 from aiovbo._guard import LockoutGuard
@@ -149,10 +149,7 @@ class Requester:
                     renewed = True
                     continue
                 if outcome.status == 401:  # noqa: PLR2004  # unauthorized
-                    outcome = AuthenticationError(
-                        "it refused a token that it had just granted",
-                        hint="Does the account have the rights, and do the clocks of the servers agree?",
-                    )
+                    outcome = self._token_refused()
             if isinstance(outcome, Reply):
                 try:
                     answer = self._judged(request, outcome, read)
@@ -231,6 +228,15 @@ class Requester:
             self.at(self._token_url(), failure, "POST")
         self.is_out_of_reach = isinstance(failure, UnreachableError)
         return failure, token, 0 if failure.phase == "queue" else max(1, attempt.sent)
+
+    def _token_refused(self) -> AuthenticationError:
+        if isinstance(self.server.credentials, Bearer):
+            hint = (
+                "Is it this server's, and has it expired? A Bearer cannot be renewed here: provide a new one."
+            )
+            return AuthenticationError("it refused the token that was given", hint=hint)
+        hint = "Does the account have the rights, and do the clocks of the servers agree?"
+        return AuthenticationError("it refused a token that it had just granted", hint=hint)
 
     def _count(self, attempt: Attempt, method: str, url: URL, outcome: int | ServerError) -> None:
         seconds = attempt.seconds

@@ -89,10 +89,14 @@ class Reply:
     body: bytes = field(repr=False)
 
 
+_FURTHEST = timedelta(days=365_000)
+"""Further back, the calendar ends."""
+
+
 def resolve(moment: Moment | None, now: datetime) -> datetime | None:
     """The point in time that is meant.
 
-    Raises: ValueError for a naive time.
+    Raises: ConfigError for a naive time, or one that is too far away.
     """
     moment = _moment(moment)
     return now - moment if isinstance(moment, timedelta) else moment
@@ -106,24 +110,39 @@ def format_time(time: datetime) -> str:
 def _moment(value: Moment | None) -> Moment | None:
     if isinstance(value, datetime) and value.utcoffset() is None:
         message = f"{value!r} has no time zone: give an aware datetime, or a timedelta for 'ago'"
-        raise ValueError(message)
+        raise ConfigError(message)
     if value is not None and not isinstance(value, datetime | timedelta):
         message = f"a time is an aware datetime, or a timedelta for 'ago', not {value!r}"
-        raise ValueError(message)
+        raise ConfigError(message)
+    if isinstance(value, timedelta) and abs(value) > _FURTHEST:
+        message = f"{value} ago is before the calendar begins: leave the bound out, to ask for everything"
+        raise ConfigError(message)
     return value
+
+
+def id_of(value: UUID | str) -> UUID:
+    """The id that is meant.
+
+    Raises: ConfigError where it is none.
+    """
+    try:
+        return value if isinstance(value, UUID) else UUID(value)
+    except (ValueError, AttributeError, TypeError):
+        message = f"an id is a UUID such as {UUID(int=7)}, also as a text, not {value!r}"
+    raise ConfigError(message)
 
 
 def _organization_id(value: "Organization | UUID | str | None") -> UUID | None:
     match value:
         case Organization():
             return value.id
-        case str():
-            return UUID(value)
-        case UUID() | None:
-            return value
+        case str() | UUID():
+            return id_of(value)
+        case None:
+            return None
         case _:
             message = f"an organization is one of client.organizations() or its id, not {value!r}"
-            raise ValueError(message)
+            raise ConfigError(message)
 
 
 def _order(value: OrderBy | None) -> OrderBy | None:

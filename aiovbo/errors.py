@@ -3,7 +3,7 @@
 ::
 
     VboError
-    ├── ConfigError                    also ValueError; raised before anything is sent
+    ├── ConfigError                    also ValueError; a setting or an argument that cannot work
     ├── ServerError                    one backup server's trouble, a value as much as an exception
     │   ├── UnreachableError           name resolution, TCP, cut off
     │   │   ├── TlsError               no trust, or no TLS
@@ -26,7 +26,7 @@ Knows nothing of HTTP libraries, and never holds a secret: every error can be lo
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, cast
 
 Phase = Literal["queue", "dns", "connect", "tls", "send", "read", "body", "paging"]
 """How far a request had come: waiting for its turn, resolving the name, connecting, ..., paging."""
@@ -55,7 +55,7 @@ class VboError(Exception):
 
 
 class ConfigError(VboError, ValueError):
-    """A setting that cannot work; raised before anything is sent."""
+    """A setting or an argument that cannot work; raised before what was asked for is sent."""
 
 
 class ServerError(VboError):
@@ -209,6 +209,12 @@ class SkippedError(ServerError):
 
 class FleetError(VboError, ExceptionGroup[ServerError]):
     """Some servers failed; raised after every healthy server's items were delivered."""
+
+    @property
+    def exceptions(self) -> tuple[ServerError, ...]:
+        """The errors of the servers that failed, without groups in between."""
+        # The group keeps them; all that is new here is what a type checker knows of them.
+        return cast("tuple[ServerError, ...]", super().exceptions)
 
     @classmethod
     def of(cls, errors: Sequence[ServerError], asked: int) -> Self:

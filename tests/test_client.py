@@ -16,6 +16,7 @@ from aiovbo import (
     Bearer,
     Client,
     ClosedError,
+    ConfigError,
     ForbiddenError,
     LinkError,
     NotFoundError,
@@ -160,8 +161,26 @@ async def test_the_end_is_filtered_alike_by_every_version(version: str) -> None:
 def test_a_naive_time_is_refused_at_the_call_and_not_when_it_is_used() -> None:
     """The mistake shows where it was made."""
     client = Client(Server("vbo1", credentials=Bearer("token")))
-    with pytest.raises(ValueError, match="time zone"):
+    with pytest.raises(ConfigError, match="time zone"):
         client.restore_sessions(started_after=datetime(2026, 1, 1))  # noqa: DTZ001  # the point
+
+
+async def test_what_makes_no_sense_is_refused_in_words_before_anything_is_sent() -> None:
+    """Not by an error from deep inside, and not when a fleet has begun to ask."""
+    async with BackupServer() as backup, Client(server_of(backup)) as client:
+        with pytest.raises(ConfigError, match="before the calendar begins"):
+            client.restore_sessions(started_after=timedelta(days=9_999_999))
+        for ask in (client.fetch_restore_session, client.stop_restore_session):
+            with pytest.raises(ConfigError, match="an id is a UUID such as"):
+                await ask("nope")
+        assert not backup.requests
+
+
+async def test_a_server_that_cannot_tell_of_itself_says_since_when_others_do() -> None:
+    """Not that it is gone."""
+    async with BackupServer(version="v5") as backup, Client(server_of(backup)) as client:
+        with pytest.raises(NotFoundError, match=r"since API v6.*asked by v5"):
+            await client.fetch_service_instance()
 
 
 async def test_pages_are_read_one_ahead_and_no_further() -> None:

@@ -1,6 +1,7 @@
 """Servers and credentials as they are written: what is filled in, and what is refused at once."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -74,6 +75,15 @@ def test_one_address_is_no_list_of_addresses() -> None:
         lambda: Fleet(["vbo1"], LOGIN, concurrency=1.5),  # type: ignore[arg-type]
         lambda: Fleet(["vbo1"], LOGIN, lockout_guard=0),
         lambda: Fleet(["vbo1"], LOGIN, deadline=0),
+        lambda: Fleet(["vbo1"], LOGIN, deadline="60"),  # type: ignore[arg-type]
+        lambda: Fleet(["vbo1"], LOGIN, read_timeout=timedelta(1)),  # type: ignore[arg-type]
+        lambda: Fleet(["vbo1"], LOGIN, logon_cooldown=None),  # type: ignore[arg-type]
+        lambda: Fleet(["vbo1"], LOGIN).watch(every=30),  # type: ignore[arg-type]
+        lambda: Fleet(["vbo1"], LOGIN).watch(every=timedelta()),
+        lambda: Fleet(["vbo1"], LOGIN).watch(heartbeat=-timedelta(1)),
+        lambda: Fleet(["vbo1"], LOGIN).watch(overlap=-timedelta(1)),
+        lambda: Fleet(["vbo1"], LOGIN).watch(ack="foo"),  # type: ignore[arg-type]
+        lambda: Fleet(["vbo1"], LOGIN).watch(checkpoint="x.db"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_work_is_refused_when_it_is_written(make: Callable[[], object]) -> None:

@@ -16,6 +16,7 @@ from aiovbo import (
     Assertion,
     Client,
     Clock,
+    ConfigError,
     ConflictError,
     Fleet,
     Organization,
@@ -312,7 +313,7 @@ async def test_what_names_no_organization_is_refused_at_the_call() -> None:
         organization = (await client.organizations())[0]
         backup.requests.clear()
         for wrong in ("contoso", 5, RestoreSession(id=UUID(int=1), creation_time=backup.world.now)):
-            with pytest.raises(ValueError, match=r"badly formed|one of client\.organizations"):
+            with pytest.raises(ConfigError, match=r"an id is a UUID|one of client\.organizations"):
                 client.explore("Vex", organization=wrong)  # type: ignore[arg-type]  # the point
         assert not backup.requests
         for right in (organization, organization.id, str(organization.id)):

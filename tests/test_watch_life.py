@@ -19,6 +19,7 @@ from aiovbo import (
     Checkpoint,
     Clock,
     ClosedError,
+    ConfigError,
     Finished,
     Fleet,
     Heartbeat,
@@ -300,5 +301,5 @@ def test_workers_have_shares_of_about_a_size() -> None:
     """Of 3,000 servers each of four workers has some 750."""
     fleet = Fleet([Server(f"vbo{number}", Password("u", "p")) for number in range(3000)])
     assert all(650 < len(fleet.shard(index, 4)) < 850 for index in range(4))
-    with pytest.raises(ValueError, match="index"):
+    with pytest.raises(ConfigError, match="index"):
         fleet.shard(4, 4)

@@ -1,7 +1,7 @@
 """The command line's table of contents: its commands, their help, completion, and how a command ends.
 
-Knows names and exit statuses. What a command does is in a module of its own, which is imported when it is
-given, so that help needs no HTTP library.
+Knows names and exit statuses. What a command takes, and its help, is in `_commands`; neither needs an HTTP
+library.
 """
 
 import io
@@ -13,41 +13,43 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from aiovbo import __version__
+from aiovbo._cli import _commands
 from aiovbo.errors import VboError
 
 USAGE = 2
 """The exit status of a command that could not be understood, or was told nonsense."""
 
+_SERVERS = (
+    "Servers come from an inventory (--fleet, the variable AIOVBO_FLEET, or ./fleet.toml), or are given "
+    "by --url, --user and the variable VBO_PASSWORD. "
+)
+_STATUSES = (
+    "Exit status: 0 all well, 2 some servers failed or the command was wrong, 4 none could be asked, "
+    "130 interrupted, 143 terminated."
+)
+
 app = App(
     name="aiovbo",
     help="Ask many Veeam Backup for Microsoft 365 servers one question.",
     version=__version__,
-    help_epilogue=(
-        "Servers come from an inventory (--fleet, the variable AIOVBO_FLEET, or ./fleet.toml), or are given "
-        "by --url, --user and the variable VBO_PASSWORD. Exit status: 0 all well, 2 some servers failed or "
-        "the command was wrong, 4 none could be asked, 130 interrupted."
-    ),
+    help_epilogue=_SERVERS + _STATUSES,
     # Markdown would cost a fifth of the time in which help is there.
     help_format="plaintext",
     result_action="return_value",
 )
+# By name, with what stands below its help: not every command asks the servers of an inventory.
 _COMMANDS = {
-    "check": "How each server does: name, TCP, TLS, version, logon, clock, sessions.",
-    "sessions": "The restore sessions of all servers.",
-    "timeline": "Who restored what when, as bars over time.",
-    "watch": "Every change of every server, as it is noticed.",
-    "show": "One restore session, with its events and statistics.",
-    "stop": "Stop a restore session; asks first.",
-    "pin": "A server's certificate, and the line that makes an inventory trust it.",
-    "schema": "The JSON schema of an inventory, for editors.",
-    "demo": "Ask fifteen embedded servers, three of them broken (about 5 s).",
+    **dict.fromkeys(("check", "sessions", "timeline", "watch", "show", "stop"), _SERVERS + _STATUSES),
+    "pin": _STATUSES,
+    "schema": "",
+    "demo": "",
 }
-for _number, (_name, _help) in enumerate(_COMMANDS.items()):
-    app.command(f"aiovbo._cli._commands:{_name}", name=_name, help=_help, sort_key=_number)
+for _number, (_name, _below) in enumerate(_COMMANDS.items()):
+    app.command(getattr(_commands, _name), name=_name, help_epilogue=_below, sort_key=_number)
 
 
-@app.command(sort_key=len(_COMMANDS))
-def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="Which shell.")]) -> int:
+@app.command(help_epilogue="", sort_key=len(_COMMANDS))
+def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="Which shell.")], /) -> int:
     """The script that completes commands and options in a shell: `eval "$(aiovbo completion bash)"`."""
     sys.stdout.write(app.generate_completion(shell=shell) + "\n")  # nosec B604  # names one, runs none
     return 0
@@ -66,11 +68,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             exit_on_error=False,
             error_console=complaints,
         )
+        # Here, where it is noticed that it cannot be written, and not when the interpreter ends.
+        sys.stdout.flush()
     except CycloptsError:
         return USAGE
-    except VboError as error:
-        # What servers had to say is the command's own affair; this is about what was asked for.
-        for line in str(error).splitlines():
-            complaints.print(f"aiovbo: {line}", markup=False, soft_wrap=not complaints.is_terminal)
-        return USAGE
+    except SystemExit as end:
+        # As rich ends a process of whose help nobody reads the rest.
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        return _ended_by(end.__context__)
+    except (VboError, OSError, ValueError, ImportError) as error:
+        return _ended_by(error)
     return status if isinstance(status, int) else 0
+
+
+def _ended_by(error: Exception) -> int:
+    from aiovbo._cli._terminal import ended_by  # noqa: PLC0415  # help needs none of it
+
+    return ended_by(error)

@@ -27,10 +27,11 @@ from aiovbo._cli._options import Selection
 from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._terminal import (
     INTERRUPTED,
+    Listing,
     cell,
     collect,
     console,
-    plain_table,
+    name_cell,
     run,
     show_failures,
     status_of,
@@ -154,18 +155,20 @@ async def _ask(client: Client) -> str:
 
 
 def _print(checks: list[_Check]) -> None:
-    table = plain_table(("server", 8), *_STEPS[:3], "pin", "version", "logon", "clock", "sessions")
-    for found in checks:
-        table.add_row(
-            cell(found.server, "red" if found.error else ""),
-            *(_step(found, step) for step in _STEPS[:3]),
-            cell(f"{found.pin[:12]}…" if found.pin else None, "dim"),
-            cell(found.said.get("version"), "red" if found.said.get("version") == _FAILED else ""),
-            _step(found, "logon"),
-            _clock(found.skew),
-            _step(found, "sessions"),
-        )
-    console().print(table)
+    titles = ("server", *_STEPS[:3], "pin", "version", "logon", "clock", "sessions")
+    rows = [_cells(found) for found in checks]
+    console().print(Listing(rows=rows, layouts=[titles], names={"server"}, may_be_cut={"pin"}))
+
+
+def _cells(found: _Check) -> dict[str, Text]:
+    version = found.said.get("version")
+    return {
+        "server": name_cell(found.server, "red" if found.error else ""),
+        **{step: _step(found, step) for step in (*_STEPS[:3], "logon", "sessions")},
+        "pin": cell(f"{found.pin[:12]}…" if found.pin else None, "dim"),
+        "version": cell(version, "red" if version == _FAILED else ""),
+        "clock": _clock(found.skew),
+    }
 
 
 def _step(found: _Check, step: str) -> Text:

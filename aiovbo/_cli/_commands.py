@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from aiovbo._cli._options import Filter, Selection, ago, span
 
@@ -39,14 +40,15 @@ def sessions(
 ) -> int:
     """The restore sessions of all servers.
 
-    What a server does not say is empty. Servers that failed are told on standard error.
+    What a server does not say is empty. A session that has not ended has no result yet, neither in the table
+    nor for --result; CSV and JSON hold what the server sent. Servers that failed are told on standard error.
     """
     from aiovbo._cli._sessions import sessions
 
     return sessions(which, filters, output, ids=ids)
 
 
-def show(session_id: _Id, which: Selection = _NOBODY) -> int:
+def show(session_id: _Id, /, which: Selection = _NOBODY) -> int:
     """One restore session, with its events and, on v8, its statistics."""
     from aiovbo._cli._show import show
 
@@ -55,6 +57,7 @@ def show(session_id: _Id, which: Selection = _NOBODY) -> int:
 
 def stop(
     session_id: _Id,
+    /,
     which: Selection = _NOBODY,
     *,
     yes: Annotated[bool, Parameter(help="Do not ask first.", negative="", show_default=False)] = False,
@@ -85,7 +88,9 @@ def watch(  # noqa: PLR0913  # each an option of its own
     ] = None,
     checkpoint: Annotated[Path | None, Parameter(help="File that keeps the place over restarts.")] = None,
     output: Annotated[Literal["text", "jsonl"], Parameter(help="How to print changes.")] = "text",
-    count: Annotated[int | None, Parameter(help="End after so many changes.")] = None,
+    count: Annotated[
+        int | None, Parameter(help="End after so many changes, at least 1.", validator=Number(gte=1))
+    ] = None,
 ) -> int:
     """Every change of every server, as it is noticed; Ctrl-C ends it.
 
@@ -108,7 +113,7 @@ def timeline(
     return timeline(which, filters, svg)
 
 
-def pin(url: Annotated[str, Parameter(help="The server's address, such as vbo1.tech.local.")]) -> int:
+def pin(url: Annotated[str, Parameter(help="The server's address, such as vbo1.tech.local.")], /) -> int:
     """A server's certificate, and the line that makes an inventory trust it and no other.
 
     Whoever answers now shows what he likes: compare the fingerprint with the one on the server itself.
@@ -128,7 +133,8 @@ def schema() -> int:
 def demo(*, seed: Annotated[int, Parameter(help="Picks what was restored.")] = 1) -> int:
     """Ask fifteen embedded backup servers, three of them broken, for the restore sessions of the last day.
 
-    One refuses connections, one never answers, one refuses the password; the others do not notice.
+    One refuses connections, one never answers, one refuses the password; the others do not notice. It takes
+    about 5 s, and the exit status is 0: that three of them fail is what is shown.
     """
     from aiovbo._cli._demo import demo
 

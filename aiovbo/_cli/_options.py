@@ -6,6 +6,7 @@ what a command does.
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,25 +26,41 @@ def ago(_: type, tokens: Iterable[Any]) -> timedelta | datetime:
     """
     (token,) = tokens
     text: str = token.value
-    if found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text):
-        return timedelta(**{_UNITS[found[2]]: float(found[1])})
     try:
+        if (duration := _duration(text)) is not None:
+            return _within_the_calendar(duration)
         moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError:
+        message = f"{text!r} lies outside the years 1 to 9999"
     except ValueError:
         message = f"{text!r} is no time: give 30m, 24h, 7d, or a date such as 2026-11-23 or 2026-11-23T08:00"
-        raise ValueError(message) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    raise ValueError(message)
 
 
-def span(kind: type, tokens: Iterable[Any]) -> timedelta:
-    """A duration as it is written on a command line: `30s`, `24h`.
+def span(_: type, tokens: Iterable[Any]) -> timedelta:
+    """A duration as it is written on a command line, more than none: `30s`, `24h`.
 
     Raises: ValueError where it is none.
     """
-    found = ago(kind, tokens)
-    if not isinstance(found, timedelta):
-        raise ValueError("a duration is 30s, 5m or 24h")  # noqa: TRY004  # what cyclopts tells well
-    return found
+    (token,) = tokens
+    text: str = token.value
+    with suppress(OverflowError):
+        if found := _duration(text):
+            return _within_the_calendar(found)
+    message = f"{text!r} is no duration: give 30s, 5m or 24h"
+    raise ValueError(message)
+
+
+def _duration(text: str) -> timedelta | None:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
+    return timedelta(**{_UNITS[found[2]]: float(found[1])}) if found else None
+
+
+def _within_the_calendar(duration: timedelta) -> timedelta:
+    """The same; OverflowError where it began before all calendars do."""
+    _ = datetime.now(UTC) - duration
+    return duration
 
 
 def _server(text: str) -> Parameter:
@@ -75,6 +92,8 @@ class Selection:
     """A file."""
     insecure: Annotated[bool, _server("Trust whoever answers at --url: he learns the password.")] = False
     """Whether to check nothing."""
+    allow_http: Annotated[bool, _server("Let --url be http://: all on the way read the password.")] = False
+    """Whether to do without TLS."""
     server: Annotated[list[str], _server("Only the server of this name; repeatable.")] = field(
         factory=list[str]
     )

@@ -8,8 +8,8 @@ import sys
 
 from rich.text import Text
 
-from aiovbo import fetch_certificate
-from aiovbo._cli._terminal import OK, console, plain_table, run
+from aiovbo import ServerError, fetch_certificate
+from aiovbo._cli._terminal import OK, console, plain_table, run, show_failures, status_of
 from aiovbo.errors import printable
 
 
@@ -22,7 +22,11 @@ def pin(url: str) -> int:
 
 
 async def _pin(url: str) -> int:
-    found = await fetch_certificate(url)
+    try:
+        found = await fetch_certificate(url)
+    except ServerError as error:
+        show_failures([error], 1, console(stderr=True))
+        return status_of(1, 1)
     table = plain_table("", "")
     table.show_header = False
     for title, value in (

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from attrs import frozen
-from rich.table import Table
 from rich.text import Text
 
 from aiovbo import (
@@ -20,7 +19,7 @@ from aiovbo import (
     RestoreSessionState,
     ServerError,
 )
-from aiovbo._cli._terminal import cell, plain_table
+from aiovbo._cli._terminal import Listing, cell, name_cell
 
 _COLOURS = {
     RestoreSessionResult.SUCCESS: "green",
@@ -30,10 +29,6 @@ _COLOURS = {
 _TITLES = ("server", "organization", "type", "state", "result", "initiated by", "start", "took")
 _BESIDE_IDS = ("server", "type", "outcome", "start")
 """What there is room for beside ids where a terminal is narrow."""
-_WIDE = 110
-"""Columns from which on there is room beside ids for everything."""
-_LEAST = {"server": 6, "organization": 8, "initiated by": 8}
-"""Columns that may be cut, and down to what."""
 
 
 @frozen
@@ -80,32 +75,35 @@ def newest_first(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: row.session.creation_time, reverse=True)
 
 
-def table_of(rows: Sequence[Row], now: datetime, *, ids_within: int | None = None) -> Table:
+def table_of(rows: Sequence[Row], now: datetime, *, ids: bool = False) -> Listing:
     """The rows, as wide as they need to be, or as the terminal is.
 
-    With ids, if it is said in how many columns: an id is never cut, rather who and for whom is left out.
+    A server's name is never cut, nor is an id: rather who and for whom is left out of the table, and where
+    there is no room for that either, each row is a few lines.
     """
-    titles = _TITLES
-    if ids_within is not None:
-        titles = ("id", *(_TITLES if ids_within >= _WIDE else _BESIDE_IDS))
-    table = plain_table(*((title, _LEAST[title]) if title in _LEAST else title for title in titles))
-    if titles[-1] == "took":
-        table.columns[-1].justify = "right"
-    for row in rows:
-        cells = _cells(row, now)
-        table.add_row(*(cells[title] for title in titles))
-    return table
+    layouts = [("id", *_TITLES), ("id", *_BESIDE_IDS)] if ids else [_TITLES]
+    return Listing(
+        rows=[_cells(row, now) for row in rows],
+        layouts=layouts,
+        names={"id", "server"},
+        may_be_cut={"organization", "initiated by"},
+        right={"took"},
+    )
+
+
+def outcome_of(session: RestoreSession) -> RestoreSessionResult | None:
+    """How it came out; None where it has not ended, whatever it shows as its result by then."""
+    return session.result if session.state is RestoreSessionState.STOPPED else None
 
 
 def _cells(row: Row, now: datetime) -> dict[str, Text]:
     session = row.session
     running = session.state is not RestoreSessionState.STOPPED
-    # What a running session shows as its result is no outcome yet.
-    result = None if running else session.result
+    result = outcome_of(session)
     colour = _COLOURS.get(result, "") if result else ""
     return {
         "id": cell(session.id),
-        "server": cell(session.server),
+        "server": name_cell(session.server),
         "organization": cell(row.organization),
         "type": cell(session.type),
         "state": cell(session.state, "cyan" if running else ""),

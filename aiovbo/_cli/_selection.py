@@ -9,7 +9,7 @@ from getpass import getpass
 from pathlib import Path
 from typing import Any
 
-from aiovbo import TLS, ConfigError, Fleet, Password
+from aiovbo import TLS, ConfigError, Fleet, Password, Server
 from aiovbo._cli._options import Selection
 from aiovbo._config import FleetOptions
 
@@ -41,22 +41,37 @@ def fleet_of(which: Selection, **more: Any) -> Fleet:  # noqa: ANN401  # as Flee
 
 
 def _from_urls(which: Selection, limits: FleetOptions, more: dict[str, Any]) -> Fleet:
+    if which.fleet is not None:
+        raise ConfigError("servers come from --fleet or from --url: give one of them")
     if which.user is None:
         raise ConfigError("--url needs --user, and the password in the variable VBO_PASSWORD")
-    password = os.environ.get("VBO_PASSWORD")
-    if password is None:
-        if not sys.stdin.isatty():
-            raise ConfigError("no password: set the variable VBO_PASSWORD")
-        password = getpass(f"Password of {which.user}: ")
+    if sum((which.ca_file is not None, bool(which.pin), which.insecure)) > 1:
+        raise ConfigError("--ca-file, --pin and --insecure: give one of them, each replaces the others")
     tls = TLS(ca_file=which.ca_file, pin=which.pin, insecure=which.insecure)
-    return Fleet(which.url, Password(which.user, password), tls=tls, **limits, **more)
+    login = Password(which.user, _password_of(which.user))
+    servers = [Server(url, login, tls=tls, allow_http=which.allow_http) for url in which.url]
+    return Fleet(servers, **limits, **more)
+
+
+def _password_of(user: str) -> str:
+    password = os.environ.get("VBO_PASSWORD")
+    if not password and sys.stdin.isatty():
+        try:
+            password = getpass(f"Password of {user}: ")
+        except EOFError:
+            password = ""
+    if not password:
+        # An empty one would be sent, and count as a wrong one.
+        raise ConfigError("no password: set the variable VBO_PASSWORD")
+    return password
 
 
 def _from_inventory(which: Selection, limits: FleetOptions, more: dict[str, Any]) -> Fleet:
-    if which.user or which.pin or which.ca_file or which.insecure:
-        raise ConfigError("--user, --pin, --ca-file and --insecure go with --url")
-    path = which.fleet or Path(os.environ.get("AIOVBO_FLEET", "fleet.toml"))
-    if which.fleet is None and "AIOVBO_FLEET" not in os.environ and not path.exists():
+    if which.user is not None or which.pin or which.ca_file or which.insecure or which.allow_http:
+        raise ConfigError("--user, --pin, --ca-file, --insecure and --allow-http go with --url")
+    named = os.environ.get("AIOVBO_FLEET")
+    path = which.fleet or Path(named or "fleet.toml")
+    if which.fleet is None and not named and not path.exists():
         raise ConfigError(
             "which servers? Give an inventory (--fleet FILE, the variable AIOVBO_FLEET, or a file "
             "./fleet.toml), or addresses: --url vbo1.tech.local --user 'TECH\\monitor'. "

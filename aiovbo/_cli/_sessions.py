@@ -9,15 +9,25 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
 from rich.text import Text
 
-from aiovbo import Answer, Client, Fleet, RestoreSessionResult, RestoreSessionState, RestoreSessionType
+from aiovbo import (
+    Answer,
+    Client,
+    ConfigError,
+    Fleet,
+    RestoreSession,
+    RestoreSessionResult,
+    RestoreSessionState,
+    RestoreSessionType,
+)
 from aiovbo._cli._options import Filter, Selection
 from aiovbo._cli._picture import svg
-from aiovbo._cli._rows import Row, newest_first, rows_of, table_of
+from aiovbo._cli._rows import Row, newest_first, outcome_of, rows_of, table_of
 from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._terminal import (
     INTERRUPTED,
@@ -44,6 +54,8 @@ _KNOWN: dict[str, Iterable[RestoreSessionState | RestoreSessionResult | RestoreS
     "type": RestoreSessionType,
 }
 _PRODUCTS = {"exchange": "vex", "onedrive": "veod", "sharepoint": "vesp", "teams": "vet"}
+_NEAR = 0.7
+"""How much of a known word is in one that was to be it, from 0 to 1."""
 # Full-width ones too, which spreadsheets in East Asia take for the others.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
@@ -53,6 +65,7 @@ def sessions(which: Selection, filters: Filter, output: Form, *, ids: bool) -> i
 
     What a server does not say is empty. Servers that failed are told on standard error.
     """
+    _refuse_slips(filters)
     fleet = fleet_of(which)
     return run(_sessions(fleet, filters, output, ids=ids))
 
@@ -62,8 +75,7 @@ async def _sessions(fleet: Fleet, filters: Filter, output: Form, *, ids: bool) -
     rows = newest_first(row for answer in answers for rows in answer.items for row in rows)
     match output:
         case "table":
-            out = console()
-            out.print(table_of(rows, datetime.now(UTC), ids_within=out.width if ids else None))
+            console().print(table_of(rows, datetime.now(UTC), ids=ids))
             console(stderr=True).print(Text(f"\n{_figures(rows, answers)}", style="dim"))
         case "json":
             sys.stdout.write(json.dumps([row.to_dict() for row in rows], indent=2) + "\n")
@@ -100,15 +112,46 @@ async def _ask(
 
 def _fits(row: Row, filters: Filter) -> bool:
     return filters.organization.casefold() in row.organization.casefold() and all(
-        not texts or str(getattr(row.session, name) or "").casefold() in map(_meant, texts)
+        not texts or str(_said(row.session, name) or "").casefold() in map(_meant, texts)
         for name, texts in _wanted(filters).items()
     )
+
+
+def _said(session: RestoreSession, name: str) -> object:
+    return outcome_of(session) if name == "result" else getattr(session, name)
 
 
 def _doubts(filters: Filter) -> list[str]:
     """What is asked for that no server is known to have, a sentence each; it may be of a newer API."""
     return [
         f"no {name} is known as {text!r}: there are {', '.join(one.value for one in _KNOWN[name])}"
+        for name, text in _unknown(filters)
+    ]
+
+
+def _refuse_slips(filters: Filter) -> None:
+    """Let nothing pass for a newer API's word that looks like a slip of the pen.
+
+    Raises: ConfigError with what was meant.
+    """
+    for name, text in _unknown(filters):
+        if len(several := text.replace(",", " ").split()) > 1:
+            meant = " ".join(f"--{name} {one}" for one in several)
+            message = f"{text!r} is no {name}; several are given as {meant}"
+            raise ConfigError(message)
+        words = {one.value.casefold(): one.value for one in _KNOWN[name]}
+        if name == "type":
+            # Signs have too few letters for one that is new to look different from one that is wrong.
+            words = {product: product.capitalize() for product in _PRODUCTS}
+        if near := get_close_matches(text.casefold(), words, 1, _NEAR):
+            message = f"no {name} is known as {text!r}: did you mean {words[near[0]]}?"
+            raise ConfigError(message)
+
+
+def _unknown(filters: Filter) -> list[tuple[str, str]]:
+    """What is asked for that no server is known to have, with what it would be."""
+    return [
+        (name, text)
         for name, texts in _wanted(filters).items()
         for text in texts
         if _meant(text) not in {one.value.casefold() for one in _KNOWN[name]}
@@ -158,6 +201,7 @@ def _harmless(value: object) -> str:
 
 def timeline(which: Selection, filters: Filter, svg: Path | None) -> int:
     """Who restored what when, as bars over time, server by server."""
+    _refuse_slips(filters)
     fleet = fleet_of(which)
     return run(_timeline(fleet, filters, svg))
 

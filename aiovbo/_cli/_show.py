@@ -25,12 +25,13 @@ from aiovbo import (
     ServerError,
 )
 from aiovbo._cli._options import Selection
-from aiovbo._cli._rows import Row, duration, table_of, when
+from aiovbo._cli._rows import Row, duration, outcome_of, table_of, when
 from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._terminal import (
     INTERRUPTED,
     OK,
     SOME_FAILED,
+    Listing,
     ask,
     cell,
     collect,
@@ -112,7 +113,10 @@ def _has_it(answer: Answer[RestoreSession | None]) -> bool:
 
 async def _show(session: RestoreSession, out: Console) -> int:
     organization = session.organization or await _or_nothing(session.fetch_organization(), "name")
-    out.print(_facts({**session.to_dict(), "organization": organization}, session.server))
+    told = {**session.to_dict(), "organization": organization}
+    if outcome_of(session) is None:
+        told.pop("result", None)
+    out.print(_facts(told, session.server))
     try:
         events = await session.events()
         if events:
@@ -141,7 +145,8 @@ def _facts(document: dict[str, Any], server: str = "") -> Table:
     """What a document says, a line each; where it leads is left out."""
     table = plain_table("", "")
     table.show_header = False
-    table.columns[1].no_wrap = False
+    # The last part of an id or of a name may be the one that matters.
+    table.columns[1].no_wrap, table.columns[1].overflow = False, "fold"
     if server:
         table.add_row(Text("server", style="dim"), Text(printable(server)))
     for name, value in document.items():
@@ -151,16 +156,18 @@ def _facts(document: dict[str, Any], server: str = "") -> Table:
     return table
 
 
-def _event_table(events: list[RestoreSessionEvent]) -> Table:
+def _event_table(events: list[RestoreSessionEvent]) -> Listing:
     now = datetime.now(UTC)
-    table = plain_table("start", "took", "type", "status", ("item", 8), ("what", 12))
-    for event in sorted(events, key=lambda event: event.start_time or _UNKNOWN):
-        table.add_row(
-            cell(event.start_time and when(event.start_time, now)),
-            cell(event.duration and duration(event.duration)),
-            cell(event.type),
-            cell(event.status),
-            cell(event.item_name),
-            cell(event.message or event.title),
-        )
-    return table
+    rows = [
+        {
+            "start": cell(event.start_time and when(event.start_time, now)),
+            "took": cell(event.duration and duration(event.duration)),
+            "type": cell(event.type),
+            "status": cell(event.status),
+            "item": cell(event.item_name),
+            "what": cell(event.message or event.title),
+        }
+        for event in sorted(events, key=lambda event: event.start_time or _UNKNOWN)
+    ]
+    titles = ("start", "took", "type", "status", "item", "what")
+    return Listing(rows=rows, layouts=[titles], names={"start"}, may_be_cut={"item", "what"})

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from attrs import frozen
-from rich.cells import cell_len
+from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
@@ -18,7 +18,7 @@ from aiovbo._enums import RestoreSessionResult, RestoreSessionState, RestoreSess
 from aiovbo.errors import printable
 from aiovbo.models import RestoreSession
 
-_TEXT_LIMIT = 60
+_NAME_LIMIT = 300
 _KINDS = {
     RestoreSessionType.VEX: "Exchange",
     RestoreSessionType.VEOD: "OneDrive",
@@ -314,10 +314,7 @@ def bars(  # noqa: PLR0913  # what is drawn, and the frame
     """
     rows = rows_of(sessions, servers, begins, ends, silent)
     width = max(width, 1)
-    gutter = 0
-    if width >= _ROOMY:
-        longest = max((cell_len(printable(row.server, _TEXT_LIMIT)) for row in rows), default=0)
-        gutter = min(max(longest, len("UTC")), width // 4) + 1
+    gutter = _gutter([printable(row.server, _NAME_LIMIT) for row in rows], width)
     plot = Plot(
         width - gutter,
         1,
@@ -341,6 +338,16 @@ def bars(  # noqa: PLR0913  # what is drawn, and the frame
     return _Picture(lines, width)
 
 
+def _gutter(names: Collection[str], width: int) -> int:
+    """Columns for names beside their bars; none where names stand above, so that they can be told apart."""
+    longest = max(map(cell_len, names), default=0)
+    room = min(max(longest, len("UTC")), width // 4)
+    if width < _ROOMY:
+        return 0
+    shown = {name if cell_len(name) <= room else chop_cells(name, room - 1)[0] for name in names}
+    return room + 1 if len(shown) == len(set(names)) else 0
+
+
 @frozen
 class _Picture:
     """Lines that do without their characters where the terminal's encoding has none."""
@@ -360,12 +367,12 @@ class _Picture:
 
 
 def _row_lines(row: Row, plot: Plot, ticks: Sequence[Tick], gutter: int) -> list[Text]:
-    name = printable(row.server, _TEXT_LIMIT)
+    name = printable(row.server, _NAME_LIMIT)
     style = "red" if row.is_silent else "bold" if row.bars else "dim"
     columns = _columns(ticks, int(plot.width))
     lines: list[Text] = []
     if not gutter:
-        lines.append(Text(name, style=style))
+        lines += [Text(part, style=style) for part in chop_cells(name, int(plot.width))]
     for number, lane in enumerate(lanes_of(row.bars, plot)):
         line = Text()
         if gutter:

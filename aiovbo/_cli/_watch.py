@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -30,11 +31,15 @@ from aiovbo import (
 from aiovbo._cli._options import Selection
 from aiovbo._cli._rows import duration
 from aiovbo._cli._selection import fleet_of
-from aiovbo._cli._terminal import INTERRUPTED, OK, console, run
+from aiovbo._cli._terminal import INTERRUPTED, OK, console, in_our_words, run
 from aiovbo.errors import printable
 
 _NAME_WIDTH = 40
+"""Columns for names of servers, at most; a longer one is not cut, but moves what stands beside it."""
+_NAME_LIMIT = 300
 _VERB_WIDTH = len("started")
+_ROOM_FOR_A_TEXT = 24
+"""Columns beside the others from which on a text stands there, and not below."""
 _STYLES = {"Success": "green", "Warning": "yellow", "Failed": "red"}
 
 
@@ -84,14 +89,19 @@ async def _watch(fleet: Fleet, watching: Watch, output: str, count: int | None) 
 def _line(change: Change, width: int, out: Console) -> RenderableType:
     """When, where, what has become of what; in columns, with names of servers as wide as `width`.
 
-    In a pipe it is one line, on a terminal as many as it takes.
+    In a pipe it is one line, on a terminal as many as it takes; where that is narrow, the last column
+    stands below the others.
     """
     verb, style, about = _told(change)
     text = Text(f"{datetime.now(UTC):%H:%M:%S}  ", style="dim")
-    text.append(f"{printable(change.server, _NAME_WIDTH):<{width}}  ", style="bold")
+    text.append(f"{printable(change.server, _NAME_LIMIT):<{width}}  ", style="bold")
     text.append(f"{verb:<{_VERB_WIDTH}}  ", style=style)
     if not out.is_terminal:
         return text.append(about)
+    if out.width - text.cell_len < _ROOM_FOR_A_TEXT:
+        text.rstrip()
+        text.overflow = "fold"
+        return Group(text, Padding(Text(about, overflow="fold"), (0, 0, 0, 2), expand=False))
     columns = Table.grid()
     columns.add_column(no_wrap=True)
     columns.add_row(text, Text(about))
@@ -110,9 +120,10 @@ def _told(change: Change) -> tuple[str, str, str]:  # noqa: PLR0911  # one of ea
         case Removed(session_id=key, reset=reset):
             return "gone", "", f"{key}" + (", with many others: was the server restored?" if reset else "")
         case Unreachable(error=error):
-            return "down", "red", printable(f"does not answer: {error.what}. {error.hint}", 1000)
+            said = in_our_words(f"cannot be asked: {error.what}. {error.hint}")
+            return "down", "red", printable(said, 1000)
         case Recovered(gap=gap):
-            return "up", "green", f"answers again, after {duration(gap)}"
+            return "up", "green", f"can be asked again, after {duration(gap)}"
         case _:
             return type(change).__name__, "", ""
 
@@ -142,7 +153,7 @@ def _document(change: Change) -> dict[str, Any]:
         case Removed(session_id=key, reset=reset):
             found |= {"sessionId": str(key), "reset": reset}
         case Unreachable(error=error):
-            found["error"] = str(error)
+            found["error"] = in_our_words(str(error))
         case Recovered(gap=gap):
             found["gap"] = gap.total_seconds()
         case _:

@@ -1,11 +1,15 @@
-"""What a command leaves open once and for all, before anything is compared."""
+"""Servers and an inventory of them, and what a command leaves open before anything is compared."""
 
 import asyncio
 import os
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from aiovbo._cli._terminal import run
+from aiovbo.testing import BackupFleet, BackupServer, World
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,3 +24,38 @@ def no_width_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     # readline, which pytest imports, sets it for processes of ours, where os.environ does not see it.
     os.unsetenv("COLUMNS")
+
+
+@pytest.fixture
+def servers() -> Iterator[list[BackupServer]]:
+    """Three servers of different versions, with five sessions each of the last hours."""
+    found = [
+        BackupServer(World(f"seed{version}", sessions=0), version=version, name=f"vbo{number}")
+        for number, version in enumerate(("v4", "v6", "v8"))
+    ]
+    for server in found:
+        for hours in range(1, 6):
+            began = server.world.now - timedelta(hours=hours)
+            server.world.add(creation_time=began, end_time=began + timedelta(minutes=20))
+    with BackupFleet(found).run_in_thread():
+        yield found
+
+
+@pytest.fixture
+def inventory(servers: list[BackupServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the file that lists them is, and their password in the environment."""
+    monkeypatch.setenv("VBO_TEST_PASSWORD", servers[0].password)
+    lines = [
+        "[defaults]",
+        f"credentials = {{ username = '{servers[0].username}', password = {{ env = 'VBO_TEST_PASSWORD' }} }}",
+        f"tls = {{ ca_file = '{servers[0].ca_file}' }}",
+        "[servers]",
+        *(
+            f"{one.name} = {{ url = '{one.url}', labels = {{ site = '{'ab'[n % 2]}' }} }}"
+            for n, one in enumerate(servers)
+        ),
+    ]
+    path = tmp_path / "fleet.toml"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.setenv("AIOVBO_FLEET", str(path))
+    return path

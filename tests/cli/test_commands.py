@@ -11,8 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,45 +19,10 @@ import pytest
 from readme import ROOT, blocks
 
 from aiovbo._cli._app import main
-from aiovbo.testing import BackupFleet, BackupServer, Fault, World
+from aiovbo.testing import BackupServer, Fault, World
 
 COMMAND = [sys.executable, "-W", "error", "-m", "aiovbo"]
 EVIL = "\x1b[31m[red]=cmd()|x"
-
-
-@pytest.fixture
-def servers() -> Iterator[list[BackupServer]]:
-    """Three servers of different versions, with five sessions each of the last hours."""
-    found = [
-        BackupServer(World(f"seed{version}", sessions=0), version=version, name=f"vbo{number}")
-        for number, version in enumerate(("v4", "v6", "v8"))
-    ]
-    for server in found:
-        for hours in range(1, 6):
-            began = server.world.now - timedelta(hours=hours)
-            server.world.add(creation_time=began, end_time=began + timedelta(minutes=20))
-    with BackupFleet(found).run_in_thread():
-        yield found
-
-
-@pytest.fixture
-def inventory(servers: list[BackupServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the file that lists them is, and their password in the environment."""
-    monkeypatch.setenv("VBO_TEST_PASSWORD", servers[0].password)
-    lines = [
-        "[defaults]",
-        f"credentials = {{ username = '{servers[0].username}', password = {{ env = 'VBO_TEST_PASSWORD' }} }}",
-        f"tls = {{ ca_file = '{servers[0].ca_file}' }}",
-        "[servers]",
-        *(
-            f"{one.name} = {{ url = '{one.url}', labels = {{ site = '{'ab'[n % 2]}' }} }}"
-            for n, one in enumerate(servers)
-        ),
-    ]
-    path = tmp_path / "fleet.toml"
-    path.write_text("\n".join(lines), encoding="utf-8")
-    monkeypatch.setenv("AIOVBO_FLEET", str(path))
-    return path
 
 
 def silence(server: BackupServer) -> None:
@@ -137,20 +100,66 @@ def test_nothing_before_a_formula_makes_it_one_again(
 
 
 @pytest.mark.usefixtures("inventory")
-def test_a_type_goes_by_its_product_and_a_word_that_is_none_is_doubted(
+def test_a_type_goes_by_its_product_and_a_word_that_is_new_is_doubted(
     servers: list[BackupServer], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing found by a slip of the pen must not look like nothing restored."""
+    """Servers may know words that we do not; where none has one, that is said."""
     servers[2].world.add(type="Vet", reason="here")
     assert main(["sessions", "--output", "json", "--type", "Teams", "--server", "vbo2"]) == 0
     out, err = capsys.readouterr()
     assert {one["type"] for one in json.loads(out)} == {"Vet"}
     assert "known" not in err
-    assert main(["sessions", "--type", "Exchnage", "--result", "failed", "--result", "Fine"]) == 0
+    assert main(["sessions", "--type", "Vep", "--result", "failed", "--result", "Fine"]) == 0
     err = capsys.readouterr().err
-    assert "no type is known as 'Exchnage': there are Vex, Veod, Vesp, Vet" in err
+    assert "no type is known as 'Vep': there are Vex, Veod, Vesp, Vet" in err
     assert "no result is known as 'Fine'" in err
     assert "'failed'" not in err
+
+
+@pytest.mark.parametrize("command", ["sessions", "timeline"])
+@pytest.mark.parametrize(
+    ("filters", "said"),
+    [
+        ("--result faild", "no result is known as 'faild': did you mean Failed?"),
+        ("--result success --result sucess", "no result is known as 'sucess': did you mean Success?"),
+        ("--state stoped", "did you mean Stopped?"),
+        ("--type Exchnage", "did you mean Exchange?"),
+        ("--type Vex,Vet", "'Vex,Vet' is no type; several are given as --type Vex --type Vet"),
+    ],
+)
+def test_a_slip_of_the_pen_is_refused_before_anybody_is_asked(
+    command: str,
+    filters: str,
+    said: str,
+    *,
+    inventory: Path,
+    servers: list[BackupServer],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nothing found must not look like nothing restored."""
+    assert main([command, "--fleet", str(inventory), *filters.split()]) == 2
+    assert said in capsys.readouterr().err
+    assert not [request for server in servers for request in server.requests]
+
+
+@pytest.mark.usefixtures("inventory")
+def test_a_session_has_no_result_before_it_has_ended(
+    servers: list[BackupServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither in a table, nor by itself, nor for a filter; JSON and CSV are as the server sent it."""
+    running = servers[2].world.add(end_time=None, result="Success")
+    ours = ["--server", "vbo2"]
+    assert main(["show", str(running.id), *ours]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^state +Working", out, re.MULTILINE)
+    assert "Success" not in out
+    assert main(["sessions", "--output", "json", "--result", "success", *ours]) == 0
+    assert str(running.id) not in capsys.readouterr().out
+    for form in ("json", "csv"):
+        assert main(["sessions", "--output", form, "--state", "working", *ours]) == 0
+        out = capsys.readouterr().out
+        assert str(running.id) in out
+        assert "Success" in out
 
 
 @pytest.mark.usefixtures("inventory")
@@ -173,12 +182,24 @@ def test_servers_that_fail_cost_the_status_and_are_told_below(
     ("arguments", "said"),
     [
         (["sessions", "--since", "yesterday"], "no time: give 30m, 24h"),
+        (["sessions", "--since", "99999999d"], "'99999999d' lies outside the years 1 to 9999"),
+        (["sessions", "--since", "99999999999d"], "lies outside the years"),
+        (["timeline", "--since", "0001-01-01T00:00+14:00"], "lies outside the years"),
+        (["watch", "--every", "0s"], "'0s' is no duration: give 30s, 5m or 24h │"),
+        (["watch", "--every", "x"], "'x' is no duration: give 30s, 5m or 24h │"),
+        (["watch", "--every", "99999999999d"], "is no duration"),
+        (["watch", "--count", "0"], "--count. Must be >= 1."),
+        (["watch", "--checkpoint", "nowhere/place.db"], "nowhere/place.db"),
         (["sessions", "--server", "vbo9"], "no server is called vbo9; there are: vbo0, vbo1, vbo2"),
         (["sessions", "--label", "site"], "--label is KEY=VALUE, not 'site'"),
         (["sessions", "--label", "site=c"], "no server has these labels"),
         (["sessions", "--lable", "x"], "--label"),
         (["sessions", "--fleet", "nowhere.toml"], "nowhere.toml"),
         (["sessions", "--user", "x"], "go with --url"),
+        (["sessions", "--allow-http"], "go with --url"),
+        (["sessions", "--url", "x", "--fleet", "x.toml"], "servers come from --fleet or from --url"),
+        (["sessions", "--url", "x", "--user", "x", "--insecure", "--ca-file", "x"], "give one of them"),
+        (["pin", "http://vbo1"], "has no certificate: it is not https"),
         (["sessions", "--url", "vbo1"], "--url needs --user"),
         (["sessions", "--url", "vbo1", "--user", "x"], "VBO_PASSWORD"),
         (["sessions", "--deadline", "-1"], "deadline is a number of seconds above 0"),
@@ -198,7 +219,7 @@ def test_what_cannot_be_done_is_a_sentence(
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert said in " ".join(err.replace("│", " ").split())
+    assert said in " ".join(re.sub("│\n│", " ", err).split())
     assert "Traceback" not in err
 
 
@@ -212,6 +233,76 @@ def test_without_servers_it_says_how_to_name_them(
     assert "which servers? Give an inventory" in capsys.readouterr().err
 
 
+def test_a_variable_that_is_empty_is_one_that_is_not_set(
+    inventory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a script sets to nothing names no inventory."""
+    monkeypatch.setenv("AIOVBO_FLEET", "")
+    monkeypatch.chdir(inventory.parent)
+    assert main(["sessions"]) == 0
+    inventory.unlink()
+    capsys.readouterr()
+    assert main(["sessions"]) == 2
+    assert "which servers? Give an inventory" in capsys.readouterr().err
+
+
+def test_an_empty_password_is_sent_to_nobody(
+    servers: list[BackupServer], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would count as a wrong one, of which an account has but a few."""
+    monkeypatch.setenv("VBO_PASSWORD", "")
+    trust = ["--user", servers[1].username, "--ca-file", servers[1].ca_file]
+    assert main(["sessions", "--url", servers[1].url, *trust]) == 2
+    assert "no password: set the variable VBO_PASSWORD" in capsys.readouterr().err
+    assert not servers[1].requests
+
+
+@pytest.mark.parametrize("typed", [b"\n", b"\x04"], ids=["nothing", "Ctrl-D"])
+def test_who_is_asked_for_a_password_and_types_none_is_told_so(
+    typed: bytes, servers: list[BackupServer]
+) -> None:
+    """No traceback, and no logon."""
+    ours, theirs = pty.openpty()
+    kept = {key: value for key, value in os.environ.items() if key != "VBO_PASSWORD"}
+    with subprocess.Popen(
+        [*COMMAND, "check", "--url", servers[0].url, "--user", "x", "--insecure"],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=kept,
+        # Without a terminal of its own, it asks where its input comes from.
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        assert process.stderr is not None
+        said = b""
+        while b"Password of x: " not in said:
+            chunk = os.read(process.stderr.fileno(), 4096)
+            assert chunk, said
+            said += chunk
+        os.write(ours, typed)
+        said += process.communicate(timeout=20)[1]
+    os.close(ours)
+    assert process.returncode == 2
+    assert b"aiovbo: no password: set the variable VBO_PASSWORD" in said
+    assert b"Traceback" not in said
+    assert not servers[0].requests
+
+
+def test_without_tls_a_server_is_asked_if_that_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By an option of its own: the password is there for all on the way to read."""
+    with BackupServer(World(sessions=3), tls=False).run_in_thread() as plain:
+        monkeypatch.setenv("VBO_PASSWORD", plain.password)
+        command = ["sessions", "--since", "1000d", "--url", plain.url, "--user", plain.username]
+        assert main(command) == 2
+        assert "say --allow-http" in capsys.readouterr().err
+        assert not plain.requests
+        assert main([*command, "--allow-http"]) == 0
+        assert main(["check", *command[3:], "--allow-http"]) == 0
+
+
 def test_addresses_do_without_an_inventory(
     servers: list[BackupServer], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,25 +314,32 @@ def test_addresses_do_without_an_inventory(
 
 
 @pytest.mark.parametrize("command", ["check", "sessions", "sessions --output json", "sessions --output csv"])
-@pytest.mark.usefixtures("inventory")
 def test_no_command_prints_a_secret(
-    command: str, servers: list[BackupServer], capsys: pytest.CaptureFixture[str]
+    command: str,
+    inventory: Path,
+    servers: list[BackupServer],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Neither the password nor a token; of three servers one refuses the password, and one fails."""
-    servers[0].password = "another"
+    """Neither a password nor a token; one server refuses the password, and another fails."""
+    monkeypatch.setenv("WRONG", "last year's")
+    wrong = f"{{ username = '{servers[0].username}', password = {{ env = 'WRONG' }} }}"
+    with inventory.open("a", encoding="utf-8") as file:
+        file.write(f"\nrefused = {{ url = '{servers[0].url}', credentials = {wrong} }}\n")
     silence(servers[1])
     assert main([*command.split(), "--retries", "0"]) == 2
     shown = "".join(capsys.readouterr())
     tokens = {request.token for server in servers for request in server.requests if request.token}
     assert tokens
-    assert not [secret for secret in (servers[2].password, *tokens) if secret in shown]
+    assert servers[0].refused_logons == 1
+    assert not [secret for secret in ("last year's", servers[2].password, *tokens) if secret in shown]
 
 
 @pytest.mark.parametrize("command", ["check", "sessions", "show", "watch", "stop", "timeline", "pin"])
 def test_no_command_takes_a_password(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What stands on a command line, everybody on the machine can read."""
     assert main([command, "--help"]) == 0
-    assert "--" in (helped := capsys.readouterr().out)
+    assert f"Usage: aiovbo {command}" in (helped := capsys.readouterr().out)
     assert not re.search(r"--(\w+-)?(password|token|secret|assertion)", helped)
 
 
@@ -264,6 +362,38 @@ def test_check_shows_every_step(servers: list[BackupServer], capsys: pytest.Capt
         assert rows[name][8].startswith("5 (")
     assert rows["vbo1"][5:] == ["failed", "-", "ok", "-"]
     assert "HTTP 503" in err
+
+
+@pytest.mark.parametrize("columns", [40, 50, 60, 80])
+def test_check_and_show_name_what_they_show_in_a_narrow_terminal(
+    columns: int,
+    inventory: Path,
+    servers: list[BackupServer],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In whole: a server's name, what came of each step, and a session's id."""
+    name = "backup-athens-03.internal.example.com"
+    text = inventory.read_text(encoding="utf-8")
+    inventory.write_text(text.replace("vbo2 = ", f'"{name}" = '), encoding="utf-8")
+    silence(servers[1])
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["check", "--retries", "0"]) == 2
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= columns
+    column = re.match("server +", lines[0])
+    shown = "".join(line[: column.end()].strip() for line in lines) if column else out
+    assert all(one in shown for one in ("vbo0", "vbo1", name))
+    assert "failed" in out
+    assert out.count("5 (") == 2
+    session = servers[2].world.sessions[0]
+    assert main(["show", str(session.id), "--server", name]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    values = "".join(line[14:].strip() for line in lines)
+    assert name in values
+    assert str(session.id) in values
 
 
 def test_check_blames_the_step_that_failed(
@@ -357,6 +487,17 @@ def test_watch_tells_changes_and_goes_on_where_it_ended(
 
 
 @pytest.mark.usefixtures("inventory")
+def test_watch_says_of_a_server_that_refuses_the_password_what_is_true(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It did answer, so nobody says that it does not."""
+    monkeypatch.setenv("VBO_TEST_PASSWORD", "last year's")
+    assert main(["watch", "--every", "0.1s", "--count", "1", "--server", "vbo1"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "vbo1  down     cannot be asked: the logon was refused (HTTP 4" in line
+
+
+@pytest.mark.usefixtures("inventory")
 def test_timeline_draws_bars_or_a_picture(
     tmp_path: Path, servers: list[BackupServer], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -387,6 +528,19 @@ def test_pin_gives_the_line_that_an_inventory_needs(
     monkeypatch.setenv("VBO_PASSWORD", servers[0].password)
     trusted = ["--url", servers[0].url, "--user", servers[0].username, "--pin", found[1]]
     assert main(["sessions", *trusted]) == 0
+
+
+def test_a_server_that_cannot_be_reached_costs_the_same_status_everywhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether it was to be asked or only to show its certificate."""
+    monkeypatch.setenv("VBO_PASSWORD", "x")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"127.0.0.1:{closed.getsockname()[1]}"
+        for command in (["pin", url], ["check", "--retries", "0", "--url", url, "--user", "x"]):
+            assert main(command) == 4
+            assert "the connection was refused" in capsys.readouterr().err
 
 
 def test_the_schema_is_one_and_accepts_an_inventory(
@@ -492,24 +646,6 @@ def test_whoever_is_asked_may_say_yes_or_no_or_go_away(
     assert said in out.decode()
     asked = [one for one in servers[2].requests if one.method == "POST" and one.path.endswith("Stop")]
     assert bool(asked) is stopped
-
-
-@pytest.mark.usefixtures("servers")
-def test_a_reader_that_has_read_enough_is_no_error(inventory: Path) -> None:
-    """As with `head`: no traceback, and no complaint of a broken pipe."""
-    with subprocess.Popen(
-        [*COMMAND, "sessions", "--fleet", inventory, "--output", "csv"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        said = process.stderr.read()
-        process.wait(20)
-    assert "Traceback" not in said
-    assert "Broken" not in said
 
 
 def test_completion_works_in_bash(tmp_path: Path) -> None:

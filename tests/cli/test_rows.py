@@ -44,7 +44,7 @@ def console(width: int = 120) -> Console:
 
 def shown(*rows: Row, width: int = 120, ids: bool = False) -> list[str]:
     out = console(width)
-    out.print(table_of(rows, NOW, ids_within=width if ids else None))
+    out.print(table_of(rows, NOW, ids=ids))
     assert isinstance(out.file, io.StringIO)
     return [line.rstrip() for line in out.file.getvalue().splitlines()]
 
@@ -95,6 +95,32 @@ def test_an_id_is_never_cut(width: int, *, running: bool) -> None:
     assert max(map(len, lines)) <= width
 
 
+ALIKE = ["backup-athens-01.internal.example.com", "backup-athens-02.internal.example.com"]
+
+
+@pytest.mark.parametrize("width", [40, 41, 50, 60, 70, 80, 90, 100, 120])
+@pytest.mark.parametrize("ids", [False, True])
+def test_what_a_row_is_known_by_is_there_however_narrow_the_terminal(width: int, *, ids: bool) -> None:
+    """Folded, or on a line of its own; and nothing that may not be cut is cut, or left out unsaid."""
+    long = [Row(session(name, initiated_by="TECH\\anna.berg"), "contoso.onmicrosoft.com") for name in ALIKE]
+    for rows, names in ((long, ALIKE), ([Row(session(), "contoso")], ["vbo-01"])):
+        lines = shown(*rows, width=width, ids=ids)
+        text = "".join(lines)
+        assert max(map(cell_len, lines)) <= width
+        assert "Mon 11:00" in text
+        assert "Success" in text
+        assert not ids or text.count(str(UUID(int=1))) == len(rows)
+        assert all(name in servers_in(lines) for name in names), lines
+
+
+def servers_in(lines: list[str]) -> str:
+    """What stands in the column of servers from top to bottom; where there is no table, everything."""
+    column = re.search(r"server +", lines[0])
+    if column is None:
+        return "".join(lines)
+    return "".join(line[slice(*column.span())].strip() for line in lines)
+
+
 def test_a_running_session_has_no_result_yet() -> None:
     """The API already shows one; how long it has been running is counted up to now."""
     running = session(state=RestoreSessionState.WORKING, end_time=None, ago=1.5)
@@ -107,6 +133,20 @@ def test_what_is_not_known_is_a_dash() -> None:
     """A v4 server says neither who began a session nor for whom."""
     bare = RestoreSession(id=UUID(int=2), creation_time=NOW, server="vbo-01")
     assert shown(Row(bare, ""))[1].split() == ["vbo-01", "-", "-", "-", "-", "-", "Mon", "12:00", "0s"]
+
+
+def test_a_name_stands_above_where_a_change_has_no_room_beside_it() -> None:
+    """Neither of the two is cut."""
+    change = Added(server=ALIKE[0], id="1", session=session(end_time=None, reason=20 * "because "))
+    for width in (40, 60, 80):
+        out = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+        out.print(_line(change, len(ALIKE[0]), out))
+        assert isinstance(out.file, io.StringIO)
+        lines = out.file.getvalue().splitlines()
+        assert max(map(cell_len, lines)) <= width
+        assert ALIKE[0] in "".join(line.strip() for line in lines)
+        assert "".join(lines).count("because") == 21
+        assert str(UUID(int=1)) in "".join(line.strip() for line in lines)
 
 
 def test_changes_stand_in_columns_on_a_terminal_and_in_one_line_elsewhere() -> None:

@@ -251,6 +251,17 @@ def test_sessions_that_overlap_stand_in_lanes() -> None:
     assert 3 <= len(tops) <= 4
 
 
+@pytest.mark.parametrize("width", [24, 40, 50, 60, 100, 160])
+def test_servers_can_be_told_apart_by_their_names(width: int) -> None:
+    """Names that are alike where they would be cut stand above their bars, on as many lines as it takes."""
+    names = [f"backup-athens-0{number}.internal.example.com" for number in (1, 2, 3)]
+    lines = shown([session(server=names[0])], width, servers=names)
+    assert max(map(cell_len, lines)) <= width
+    beside = [line for line in lines if re.match(r"backup-athens-0\d[^ ]*… ", line)]
+    assert len({line.split()[0] for line in beside}) == 3 or not beside
+    assert beside or all(name in "".join(line.strip() for line in lines) for name in names)
+
+
 def test_servers_stand_in_the_order_given_and_none_is_left_out() -> None:
     """Those without sessions too, and those that only a session names."""
     lines = shown([session(server="stray"), session(server="b")], 80, servers=["b", "a", "b"])

@@ -127,7 +127,7 @@ async def errors(fleet: Fleet) -> None:
     try:
         _ = [session async for session in fleet.restore_sessions()]
     except FleetError as error:
-        assert_type(error.exceptions, tuple[ServerError | ExceptionGroup[ServerError], ...])
+        assert_type(error.exceptions, tuple[ServerError, ...])
     except TlsError as error:
         assert_type(error.server, str)
     except ServerTimeoutError as error:
