@@ -23,19 +23,10 @@ from aiovbo import (
     TlsError,
     fetch_certificate,
 )
+from aiovbo._cli._columns import Listing, cell, name_cell
 from aiovbo._cli._options import Selection
 from aiovbo._cli._selection import fleet_of
-from aiovbo._cli._terminal import (
-    INTERRUPTED,
-    Listing,
-    cell,
-    collect,
-    console,
-    name_cell,
-    run,
-    show_failures,
-    status_of,
-)
+from aiovbo._cli._terminal import INTERRUPTED, collect, console, run, show_failures, status_of
 
 _STEPS = ("name", "TCP", "TLS", "version", "logon", "sessions")
 _DAY = timedelta(days=1)

@@ -9,7 +9,8 @@ import sys
 from rich.text import Text
 
 from aiovbo import ServerError, fetch_certificate
-from aiovbo._cli._terminal import OK, console, plain_table, run, show_failures, status_of
+from aiovbo._cli._columns import plain_table
+from aiovbo._cli._terminal import OK, console, run, show_failures, status_of
 from aiovbo.errors import printable
 
 

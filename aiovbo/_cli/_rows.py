@@ -19,7 +19,7 @@ from aiovbo import (
     RestoreSessionState,
     ServerError,
 )
-from aiovbo._cli._terminal import Listing, cell, name_cell
+from aiovbo._cli._columns import Listing, cell, name_cell
 
 _COLOURS = {
     RestoreSessionResult.SUCCESS: "green",

@@ -24,6 +24,7 @@ from aiovbo import (
     RestoreSessionState,
     ServerError,
 )
+from aiovbo._cli._columns import Listing, cell, plain_table
 from aiovbo._cli._options import Selection
 from aiovbo._cli._rows import Row, duration, outcome_of, table_of, when
 from aiovbo._cli._selection import fleet_of
@@ -31,14 +32,11 @@ from aiovbo._cli._terminal import (
     INTERRUPTED,
     OK,
     SOME_FAILED,
-    Listing,
     ask,
-    cell,
     collect,
     complain,
     console,
     counted,
-    plain_table,
     run,
     show_failures,
     status_of,

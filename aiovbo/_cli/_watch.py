@@ -31,7 +31,8 @@ from aiovbo import (
 from aiovbo._cli._options import Selection
 from aiovbo._cli._rows import duration
 from aiovbo._cli._selection import fleet_of
-from aiovbo._cli._terminal import INTERRUPTED, OK, console, in_our_words, run
+from aiovbo._cli._terminal import INTERRUPTED, OK, console, run
+from aiovbo._cli._words import in_our_words
 from aiovbo.errors import printable
 
 _NAME_WIDTH = 40

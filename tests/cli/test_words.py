@@ -13,7 +13,7 @@ from harness.raw import RawServer, vbo_routes
 
 import aiovbo
 from aiovbo._cli._app import main
-from aiovbo._cli._terminal import _OUR_WORDS, in_our_words
+from aiovbo._cli._words import _OUR_WORDS, in_our_words
 from aiovbo.testing import BackupServer
 
 PYTHON = re.compile(r"\b(TLS|Server|Password|Fleet|Client)\(|\w=(\.\.\.|True|False|'auto')|\bopenssl ")

@@ -1,0 +1,118 @@
+"""Values as cells, and rows of them as a table, or as a few lines where a terminal is too narrow for one.
+
+Knows widths; must not know whose rows they are.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from attrs import frozen
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from aiovbo.errors import printable
+
+CELL_LIMIT = 60
+"""Letters of a text for a table; more is cut."""
+
+_NAME_LIMIT = 300
+"""Letters of a name by which something is known: as many as the name of a host has, and a few more."""
+_LEAST = 8
+"""Columns down to which a text is cut that may be."""
+_LEAST_OF_A_NAME = 12
+"""Columns down to which a name is folded; below that, it rather has a line of its own."""
+_APART = 2
+
+
+def cell(text: object, style: str = "") -> Text:
+    """A text for a table, whatever a server has put into it."""
+    shown = printable(str(text) if text not in (None, "") else "-", CELL_LIMIT)
+    return Text(shown, style=style, no_wrap=True, overflow="ellipsis")
+
+
+def name_cell(name: object, style: str = "") -> Text:
+    """A name for a table by which a row is known: on several lines rather than cut."""
+    return Text(printable(str(name), _NAME_LIMIT), style=style, overflow="fold")
+
+
+def plain_table(*titles: str) -> Table:
+    """A table without lines, whose columns are as wide as they need to be."""
+    table = Table(box=None, header_style="", pad_edge=False, padding=(0, _APART, 0, 0))
+    for title in titles:
+        table.add_column(cell(title, "dim"), no_wrap=True)
+    return table
+
+
+@frozen(kw_only=True)
+class Listing:
+    """Rows as a table; where a terminal is too narrow for one, each as a few lines.
+
+    The name of a row is never cut, nor is anything that may not be.
+    """
+
+    rows: Sequence[Mapping[str, Text]]
+    """Cells by title."""
+    layouts: Sequence[Sequence[str]]
+    """Titles of tables, from the one with the most; the first that fits is drawn."""
+    names: Collection[str]
+    """Titles of what a row is known by."""
+    may_be_cut: Collection[str] = ()
+    """Titles of what is still of use when cut."""
+    right: Collection[str] = ()
+    """Titles of what stands at the right."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for layout in self.layouts:
+            widths = self._widths(layout, options.max_width)
+            if widths:
+                yield self._table(widths)
+                return
+        for row in self.rows:
+            yield from self._lines(row, options.max_width)
+
+    def _widths(self, layout: Sequence[str], room: int) -> dict[str, int]:
+        """How wide each column is; nothing where there is not room enough."""
+        natural = {t: max([len(t), *(row[t].cell_len for row in self.rows)]) for t in layout}
+        widths = {title: min(natural[title], self._least(title, natural[title])) for title in layout}
+        spare = room - sum(widths.values()) - _APART * (len(layout) - 1)
+        if spare < 0:
+            return {}
+        # Names first: what may be cut may be cut.
+        for wanted in (self.names, self.may_be_cut):
+            while spare and (hungry := [t for t in layout if t in wanted and widths[t] < natural[t]]):
+                for title in hungry[:spare]:
+                    widths[title] += 1
+                    spare -= 1
+        return widths
+
+    def _least(self, title: str, natural: int) -> int:
+        if title in self.may_be_cut:
+            return _LEAST
+        # An id is a name too, but one to be copied: its cells are not folded.
+        is_folded = title in self.names and not any(row[title].no_wrap for row in self.rows)
+        return _LEAST_OF_A_NAME if is_folded else natural
+
+    def _table(self, widths: Mapping[str, int]) -> Table:
+        table = plain_table(*widths)
+        for (title, width), column in zip(widths.items(), table.columns, strict=True):
+            column.width = width
+            column.no_wrap = title not in self.names
+            column.justify = "right" if title in self.right else "left"
+        for row in self.rows:
+            table.add_row(*(row[title] for title in widths))
+        return table
+
+    def _lines(self, row: Mapping[str, Text], room: int) -> RenderResult:
+        for title in self.layouts[0]:
+            if title in self.names:
+                yield Text(row[title].plain, style=row[title].style or "bold", overflow="fold")
+        lines = [Text(overflow="fold")]
+        for title in self.layouts[0]:
+            if title not in self.names:
+                item = Text.assemble((f"{title} ", "dim"), row[title], overflow="fold")
+                if lines[-1] and lines[-1].cell_len + _APART + item.cell_len > room - _APART:
+                    lines.append(Text(overflow="fold"))
+                lines[-1].append(" " * _APART if lines[-1] else "").append_text(item)
+        for line in lines:
+            yield Padding(line, (0, 0, 0, _APART), expand=False)

@@ -1,0 +1,38 @@
+"""What the SDK says to programmers, said to whoever types commands and writes inventories.
+
+Knows what errors say; must not know where it is shown.
+"""
+
+import re
+
+_OUR_WORDS = {
+    r"TLS\(ca_file=\.\.\.\)": "--ca-file (in an inventory, tls.ca_file)",
+    r"TLS\(pin='sha256:\.\.\.'\)": "--pin (in an inventory, tls.pin)",
+    r"TLS\(client_cert=\.\.\., client_key=\.\.\.\)": "tls.client_cert and tls.client_key of an inventory",
+    r"TLS\(strict_x509=False\)": "tls.strict_x509 = false in an inventory",
+    r"TLS\(ca_file=('.*')\) cannot": r"the authorities in \1 cannot",
+    r"TLS\(client_cert=('.*')\) cannot": r"the certificate in \1 cannot",
+    r"TLS\(client_key=\.\.\.\) needs": "client_key needs",
+    r"To see it: openssl .*": "`aiovbo pin URL` shows it.",
+    r"\(deadline=\.\.\.\)": "(--deadline)",
+    r"\(concurrency=\.\.\.\)": "(concurrency, in [fleet] of an inventory)",
+    r"Ask for fewer items \(page_size=\.\.\.\), or raise max_body": (
+        "Raise max_body, in [fleet] of an inventory"
+    ),
+    r"api_version='auto' finds": "In an inventory, api_version = 'auto' finds",
+    r"and give it as api_version if need be": "or give it as api_version in an inventory",
+    r"say Server\(\.\.\., allow_http=True\)": "say --allow-http",
+    r"give one a name=\.\.\. of its own": "give each --url once, or names of their own in an inventory",
+    r"give them as Password\(\.\.\.\)": (
+        "give --user, and the variable VBO_PASSWORD (in an inventory, credentials)"
+    ),
+    r"Password needs a user name such": "the user name is missing, such",
+}
+"""What the SDK says to programmers, and how it is said to whoever types commands and writes inventories."""
+
+
+def in_our_words(text: str) -> str:
+    """What the SDK says, with options and keys in place of Python's arguments."""
+    for said, ours in _OUR_WORDS.items():
+        text = re.sub(said, ours, text)
+    return text
