@@ -132,7 +132,8 @@ def test_how_a_test_of_an_application_starts_servers_passes_as_printed(tmp_path:
     import subprocess  # noqa: PLC0415  # here only
     import sys  # noqa: PLC0415
 
-    (block,) = [one for one in blocks("python", PAGES["testing"]) if "def test_" in one]
+    found = [one for one in blocks("python", PAGES["testing"]) if "def test_" in one]
+    block = "\n".join(found)
     source = f"from aiovbo.testing import BackupFleet, BackupServer, World\n\n\n{block}"
     (tmp_path / "test_it.py").write_text(source, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", "-p", "no:cacheprovider", tmp_path]

@@ -396,6 +396,21 @@ async def test_a_password_that_was_changed_is_noticed_at_once_where_it_is_provid
             assert len(await client.restore_sessions()) == 40
 
 
+async def test_a_servers_new_password_counts_from_the_next_logon() -> None:
+    """As in life, tokens that were granted stay good."""
+    async with BackupServer() as backup:
+        old = server_of(backup)
+        async with Client(old) as client:
+            await client.restore_sessions()
+            backup.password = "another one"
+            await client.restore_sessions()
+            backup.revoke_tokens()
+            with pytest.raises(AuthenticationError):
+                await client.restore_sessions()
+        async with Client(server_of(backup)) as client:
+            assert len(await client.restore_sessions()) == 40
+
+
 @pytest.mark.parametrize("made", [Password, Assertion])
 async def test_an_empty_secret_is_never_sent(made: type[Password] | type[Assertion]) -> None:
     """It would only be refused: mostly, a variable is not set. A provider that gives one has failed."""

@@ -67,7 +67,8 @@ class LogonDesk:
         operators_only: bool,
     ) -> None:
         self._username = username
-        self._password = password
+        self.password = password
+        """What is accepted; a new one counts from the next logon."""
         self._token_lifetime = token_lifetime
         self._lockout_after = lockout_after
         self._assertions = assertions
@@ -121,7 +122,7 @@ class LogonDesk:
         locked = self._lockout_after is not None and self._wrong_in_a_row >= self._lockout_after
         # Windows accounts do not distinguish case.
         same_name = form.get("username", "").casefold() == self._username.casefold()
-        if locked or not same_name or form.get("password") != self._password:
+        if locked or not same_name or form.get("password") != self.password:
             self.refused_logons += 1
             self._wrong_in_a_row += 1
             why = "The account is locked out." if locked else "Incorrect user name or password."

@@ -102,7 +102,6 @@ class BackupServer:
         self.version: ApiVersion = version
         self.versions = _served(version, versions)
         self.username = username
-        self.password = password
         self.name = name
         self.authority = authority
         """Who issues its certificate; None for plain HTTP, and before it has made its own."""
@@ -206,6 +205,15 @@ class BackupServer:
     def forget_events(self) -> None:
         """Let every change token that was given so far be outdated now."""
         self._feed.forget()
+
+    @property
+    def password(self) -> str:
+        """The user's password; a new one counts from the next logon, tokens stay good."""
+        return self._desk.password
+
+    @password.setter
+    def password(self, password: str) -> None:
+        self._desk.password = password
 
     def fail(
         self,
