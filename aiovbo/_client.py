@@ -248,7 +248,9 @@ class Client:
     async def _fetch(self, path_or_href: str, cls: type[M], operation: Operation) -> M:
         await self._requester.find_version(operation)
         url = self.url_of(path_or_href)
-        found: M = await self._fetches.join((cls, url), lambda: self._ask(Request(url), cls, operation))
+        # With nobody who has less to spend, or more.
+        key = (cls, url, operation.company)
+        found: M = await self._fetches.join(key, lambda: self._ask(Request(url), cls, operation))
         return found
 
     async def _ask(self, request: Request, cls: type[M], operation: Operation) -> M:

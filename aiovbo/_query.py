@@ -40,6 +40,12 @@ class Operation:
         self.may_retry = True
         """Whether a request may be sent again that failed."""
 
+    @property
+    def company(self) -> "Operation | None":
+        """Whose requests it may join: None stands for all operations that have everything to spend yet."""
+        is_fresh = self.may_retry and self.left == self.options.deadline
+        return None if is_fresh else self
+
     @classmethod
     def current(cls, options: Options) -> "Operation":
         """The operation that the current task is part of, or a new one."""

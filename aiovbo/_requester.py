@@ -112,7 +112,7 @@ class Requester:
     async def find_version(self, operation: Operation) -> ApiVersion:
         """The API version spoken: what was given, or the newest that the server offers, asked for once."""
         if self.version is None:
-            self.version = await self._versions.join("version", lambda: self._probe(operation))
+            self.version = await self._versions.join(operation.company, lambda: self._probe(operation))
         return self.version
 
     async def _probe(self, operation: Operation) -> ApiVersion:

@@ -17,6 +17,7 @@ from aiovbo import (
     Client,
     ClosedError,
     ConfigError,
+    Fleet,
     ForbiddenError,
     LinkError,
     NotFoundError,
@@ -271,6 +272,28 @@ async def test_a_thousand_waiting_for_one_organization_cost_one_request() -> Non
         found = await asyncio.gather(*(session.fetch_organization() for _ in range(1000)))
         assert len(backup.requests) == sent + 1
         assert len(set(map(id, found))) == 1
+
+
+async def test_requests_are_shared_by_those_only_who_have_as_much_to_spend() -> None:
+    """Who is nearly out of time takes nobody along, and waits for nobody beyond it."""
+    async with BackupServer() as backup, Fleet([server_of(backup)], deadline=0.5, retries=0) as fleet:
+        client = fleet[next(iter(fleet))]
+        one, other, *_ = await client.restore_sessions()
+        backup.fail(Fault.delay(0.3), on="RestoreSessions/*", times=None)
+
+        async def both(client: Client) -> None:
+            await client.fetch_restore_session(other.id)
+            await client.fetch_restore_session(one.id)
+
+        async def in_a_hurry() -> ServerError | None:
+            (answer,) = (await fleet.map(both)).answers.values()
+            assert answer.elapsed < 0.6
+            return answer.error
+
+        hurry = asyncio.create_task(in_a_hurry())
+        await asyncio.sleep(0.35)
+        assert (await client.fetch_restore_session(one.id)).id == one.id
+        assert isinstance(await hurry, ServerTimeoutError)
 
 
 @pytest.mark.parametrize("opened", [True, False])
