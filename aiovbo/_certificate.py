@@ -121,6 +121,6 @@ def _read(der: bytes) -> Certificate:
             pin=f"sha256:{hashlib.sha256(der).hexdigest()}",
             thumbprint=hashlib.sha1(der, usedforsecurity=False).hexdigest(),
         )
-    except ValueError as error:
+    except Exception as error:  # noqa: BLE001  # whatever the library makes of a stranger's bytes
         what = f"its certificate cannot be read: {printable(str(error))}"
         raise PayloadError(what, phase="tls", retryable=False) from None

@@ -166,7 +166,7 @@ class Client:
 
         A fleet's client is closed by its fleet, and by nobody else.
         """
-        if not self._closes_pool:
+        if not self._closes_pool or self._pool.closed or not self._pool.is_ours():
             return
         try:
             await self.log_out()

@@ -32,6 +32,15 @@ SecretSource = str | Callable[[], Awaitable[str]]
 _FINGERPRINT = "openssl s_client -connect HOST:4443 </dev/null | openssl x509 -noout -fingerprint -sha256"
 
 
+def can_be_sent(text: str) -> bool:
+    """Whether a text can be written as UTF-8: what is read from the environment cannot always."""
+    # Not by trying: the exception would quote the text.
+    return not _SURROGATE.search(text)
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 class Secret:
     """A secret that is shown to nobody: not by repr, not by pickle, only to the one who reveals it."""
 
@@ -40,6 +49,9 @@ class Secret:
     def __init__(self, source: SecretSource) -> None:
         if not isinstance(source, str) and not callable(source):
             message = "a secret is a str, or an async callable that returns one"
+            raise ConfigError(message)
+        if isinstance(source, str) and not can_be_sent(source):
+            message = "a secret is not UTF-8: is the variable that it comes from in another encoding?"
             raise ConfigError(message)
         self._source = source
 
@@ -86,6 +98,13 @@ def _username(value: str) -> str:
     if not value:
         message = "Password needs a user name such as 'DOMAIN\\user' or 'user@domain'"
         raise ConfigError(message)
+    return _utf8(value)
+
+
+def _utf8(value: str) -> str:
+    if not can_be_sent(value):
+        message = f"{value!r} is not UTF-8: is the variable that it comes from in another encoding?"
+        raise ConfigError(message)
     return value
 
 
@@ -111,7 +130,7 @@ class Bearer:
 class Assertion:
     """A signed assertion (JWT) of an application or an operator, exchanged for a token."""
 
-    client_id: str
+    client_id: str = field(converter=_utf8)
     """The application's ID; for operators, user ID and tenant ID as `userId.tenantId`."""
     assertion: Secret = field(converter=_sent_secret)
     """A `str`, or an async callable that provides it; assertions do not live long."""
@@ -182,7 +201,7 @@ def server_url(value: str | URL) -> URL:
         message = f"a server's URL is a str or a yarl.URL, not {type(given).__name__}"
         raise ConfigError(message)
     text = str(value)
-    if "@" in text.split("//", 1)[-1].split("/", 1)[0]:
+    if "@" in text or "%40" in text:
         message = "a server's URL holds no user name or password: give them as Password(...)"
         raise ConfigError(message)
     if text != text.strip() or not text.isprintable() or " " in text or "\\" in text:
@@ -195,12 +214,14 @@ def server_url(value: str | URL) -> URL:
     try:
         url = URL(text)
         # The text of a URL leaves out the port that its scheme has anyway, such as 443.
-        port = (value if isinstance(value, URL) else url).explicit_port or DEFAULT_PORT
+        port = (value if isinstance(value, URL) else url).explicit_port
         host = url.host
+        # As a name server will be asked for it: an empty part, or one of over 63 letters, is none.
+        _ = host and host.encode("idna")
     except ValueError as error:
         message = f"{text!r} is no server URL: {error}"
         raise ConfigError(message) from None
-    if url.scheme not in ("https", "http") or not host:
+    if url.scheme not in ("https", "http") or not host or port == 0:
         message = f"{text!r} is no server URL: expected https://host or https://host:port"
         raise ConfigError(message)
     if url.query_string or url.fragment:
@@ -209,7 +230,7 @@ def server_url(value: str | URL) -> URL:
     if re.search(r"(?i)/v\d+/?$", url.path):
         message = f"{text!r}: leave out the API version, and give it as api_version if need be"
         raise ConfigError(message)
-    return url.with_port(port).with_path(url.raw_path.rstrip("/"), encoded=True)
+    return url.with_port(port or DEFAULT_PORT).with_path(url.raw_path.rstrip("/"), encoded=True)
 
 
 def _api_version(value: Literal["auto"] | ApiVersion) -> Literal["auto"] | ApiVersion:

@@ -10,12 +10,13 @@ from typing import Any, Generic, cast
 
 import msgspec
 
-from aiovbo._links import Fetcher, Links, M
+from aiovbo._links import Fetcher, Link, Links, M
 from aiovbo._query import Rejected
 from aiovbo._sessions import (
     NO_LINKS,
     SessionReader,
     WireSession,
+    check_text,
 )
 from aiovbo._structure import BROKEN, DOCUMENT, read_tolerant, whole_number
 from aiovbo.errors import PayloadError, printable
@@ -40,8 +41,8 @@ class _TypedPage(msgspec.Struct, gc=False):
     """A page whose items are exactly as documented."""
 
     results: list[WireSession]
-    limit: int | str | None = None
-    total: int | str | None = msgspec.field(name="totalCount", default=None)
+    limit: object = None
+    total: object = msgspec.field(name="totalCount", default=None)
     links: msgspec.Raw = msgspec.field(name="_links", default=NO_LINKS)
 
 
@@ -49,8 +50,8 @@ class _RawPage(msgspec.Struct, gc=False):
     """A page whose items are still bytes."""
 
     results: list[msgspec.Raw]
-    limit: int | str | None = None
-    total: int | str | None = msgspec.field(name="totalCount", default=None)
+    limit: object = None
+    total: object = msgspec.field(name="totalCount", default=None)
     links: msgspec.Raw = msgspec.field(name="_links", default=NO_LINKS)
 
 
@@ -84,11 +85,27 @@ class Listing(Generic[M]):
         """How many items there are on all pages, where it says so."""
         self.next_href: str | None = None
         """The link to the next page."""
+        self.is_doubtful = False
+        """Whether what it says of further pages makes no sense."""
         if page is not None:
-            self.limit = None if page.limit is None else whole_number(page.limit)
-            self.total = None if page.total is None else whole_number(page.total)
-            further = Links(bytes(page.links)).get("next")
-            self.next_href = further and further.href
+            self.limit = self._number(page.limit)
+            self.total = self._number(page.total)
+            self.next_href = self._next_href(bytes(page.links))
+
+    def _number(self, value: object) -> int | None:
+        try:
+            return None if value is None else whole_number(value)
+        except TypeError:
+            self.is_doubtful = True
+            return None
+
+    def _next_href(self, raw: bytes) -> str | None:
+        try:
+            DOCUMENT.decode(raw)
+        except BROKEN:
+            self.is_doubtful = True
+        further: Link | None = Links(raw).get("next")
+        return None if further is None else further.href
 
     def __len__(self) -> int:
         return len(self._raws if self._structured is None else self._structured)
@@ -126,7 +143,9 @@ class Listing(Generic[M]):
         if self._reader is None:
             return None
         try:
-            return cast("list[M]", self._reader.read_many(b"[%b]" % b",".join(raws), pack=True))
+            document = b"[%b]" % b",".join(raws)
+            check_text(document)
+            return cast("list[M]", self._reader.read_many(document, pack=True))
         except BROKEN:
             return None
 
@@ -135,6 +154,7 @@ class Listing(Generic[M]):
         cls, server, fetcher = self._origin
         if self._reader is not None:
             try:
+                check_text(bytes(raw))
                 return cast("M", self._reader.read(raw)), 1
             except BROKEN:
                 pass
@@ -170,6 +190,7 @@ def _listing(body: bytes, origin: _Origin[M]) -> Listing[M]:
     is_array = body[:1] == b"["
     if cls is RestoreSession and len(body) <= _WHOLE:
         try:
+            check_text(body)
             reader = SessionReader(server, fetcher)
             typed = None if is_array else _SESSION_PAGE.decode(body)
             sessions = reader.read_many(body) if typed is None else reader.models(typed.results)

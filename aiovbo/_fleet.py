@@ -262,6 +262,8 @@ class Fleet:
 
         Safe to repeat, from any task. Streams that are still being read raise `ClosedError`.
         """
+        if self._pool.closed or not self._pool.is_ours():
+            return
         self._closing = True
         # From the last to the first, and all of them, whatever one of them raises.
         async with AsyncExitStack() as steps:
@@ -337,7 +339,7 @@ class Fleet:
         return {name: client.status() for name, client in self._clients.items()}
 
     def _raise_if_closed(self) -> None:
-        if self._closing:
+        if self._closing or self._pool.closed:
             message = "the fleet is closed"
             raise ClosedError(message)
 

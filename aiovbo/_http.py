@@ -118,6 +118,9 @@ class HttpPool:
     """The one aiohttp session of a fleet, made or borrowed, with its TLS contexts."""
 
     def __init__(self, options: Options, servers: list[Server], http: aiohttp.ClientSession | None) -> None:
+        if http is not None and http.auth is not None:
+            message = "the session that is lent (http=...) has auth=..., and would send it to every server"
+            raise ConfigError(message)
         self._options = options
         self._servers = servers
         self._session = http
@@ -209,12 +212,25 @@ class HttpPool:
 
     async def close(self) -> None:
         """End what is under way, and close the session unless it was borrowed; safe to repeat."""
-        if self.closed:
+        if self.closed or not self.is_ours():
             return
         self.closed = True
         self._attempts.abort()
         if self._session is not None and not self._borrowed:
             await self._session.close()
+
+    def is_ours(self) -> bool:
+        """Whether this process may close it: to a fork, the connections are its parent's, which uses them.
+
+        Raises: ClosedError in another event loop than the one it was opened in, while that one lives.
+        """
+        if self._loop is None or self._loop.is_closed():
+            return True
+        if os.getpid() != self._process:
+            self.closed = True
+            return False
+        self._check()
+        return True
 
     def attempt(self, left: float, behind: Callable[[], Attempt | None] = lambda: None) -> Attempt:
         """A try that has `left` seconds; `behind` tells what it waits for while it is queued."""

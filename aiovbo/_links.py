@@ -4,13 +4,13 @@ Knows how a value leads on to related ones, by way of whoever fetched it (`Fetch
 and does no I/O until a coroutine of a link is awaited.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from types import MemberDescriptorType
 from typing import Any, Protocol, TypeVar, cast, overload
 from uuid import UUID
 
+import msgspec
 from yarl import URL
 
 from aiovbo._query import Query
@@ -188,9 +188,15 @@ class Links(_Attached, Mapping[str, Link]):
 
     @property
     def raw(self) -> Any:  # noqa: ANN401  # whatever the server takes for links
-        """A copy of what the server sent as links, whatever it says of each; empty where it sent none."""
+        """A copy of what the server sent as links, whatever it says of each; empty where that is nonsense."""
         # Parsed at each look: sessions by the thousand are kept, their links are looked at now and then.
-        document = json.loads(self._raw) if isinstance(self._raw, bytes) else deepcopy(self._raw)
+        if not isinstance(self._raw, bytes):
+            return {} if self._raw is None else deepcopy(self._raw)
+        try:
+            document: object = msgspec.json.decode(self._raw)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            # Well-formed, or the answer would not have been read, but with a number that is beyond all.
+            return {}
         return {} if document is None else document
 
     def _hrefs(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from attrs import frozen
 
-from aiovbo._config import Assertion, Bearer, Options, Password, Secret, Server
+from aiovbo._config import Assertion, Bearer, Options, Password, Secret, Server, can_be_sent
 from aiovbo._grant import VERDICTS, Grant, checked_token, read_grant
 from aiovbo._guard import LockoutGuard
 from aiovbo._tasks import SharedCalls
@@ -195,10 +195,11 @@ class Logon:
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this server's trouble and no other's
             problem = f"it raised {type(error).__name__}"
         else:
-            if isinstance(text, str) and text:
+            if isinstance(text, str) and text and can_be_sent(text):
                 self._asks_for = None
                 return text
-            problem = f"it gave {'an empty text' if text == '' else type(text).__name__}"
+            what = "a text that is not UTF-8" if text else "an empty text"
+            problem = f"it gave {what if isinstance(text, str) else type(text).__name__}"
         self._asks_for = None
         raise _provider_failed(kind, problem)
 

@@ -149,7 +149,8 @@ class Walk(Generic[M]):
     def new(self, items: list[M]) -> list[M]:
         """The current page's items that were not seen before: rows that move while one pages come twice."""
         keys = _keys(items)
-        self._page += keys
+        # What has no id is known by all that it says.
+        self._page += [item if key is None else key for item, key in zip(items, keys, strict=True)]
         known, distinct = self._known, set(keys)
         if len(distinct) == len(keys) and None not in distinct and known.isdisjoint(distinct):
             known |= distinct
@@ -167,6 +168,7 @@ class Walk(Generic[M]):
         Raises: PayloadError where the server leads in circles.
         """
         self.received += len(listing)
+        self.complete &= not listing.is_doubtful
         if listing.total is not None:
             if self._total is not None and listing.total < self._total:
                 # Rows went away while we paged: those behind them moved up, perhaps past us.
@@ -234,5 +236,16 @@ def _keys(items: Sequence[object]) -> list[object]:
         return list(map(_number_of, items))
     except AttributeError:
         pass
-    ids = (item.get("id") if isinstance(item, Resource) else getattr(item, "id", None) for item in items)
-    return [key.int if isinstance(key, UUID) else key for key in ids]
+    return [_key(item) for item in items]
+
+
+def _key(item: object) -> object:
+    if isinstance(item, Resource):
+        # Older property tables write `Id`.
+        found = next((value for name, value in item.items() if name.casefold() == "id"), None)
+    else:
+        found = getattr(item, "id", None)
+    if isinstance(found, UUID):
+        return found.int
+    # Of one kind, or 1 and True were the same.
+    return (type(found), found) if isinstance(found, str | int) else None

@@ -66,6 +66,16 @@ class _Draft(RestoreSession):
     links = vars(Model)["links"].slot
 
 
+def check_text(document: bytes) -> None:
+    """Nothing where all of it is UTF-8, also the links, which are not looked into.
+
+    Raises: ValueError where it is not.
+    """
+    # Of ASCII, which most answers are, that is said in no time.
+    if not document.isascii():
+        document.decode()
+
+
 class SessionReader:
     """Reads the sessions of one answer; what their links have in common is kept once."""
 

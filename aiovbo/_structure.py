@@ -6,12 +6,14 @@ Knows how the API writes values and where it strays from its documents; knows no
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_origin
 from uuid import UUID
 
 import attrs
 import cattrs
 import msgspec
+from cattrs.cols import homogenous_tuple_structure_factory
+from cattrs.dispatch import StructureHook
 from cattrs.gen import make_dict_structure_fn, override
 
 from aiovbo._enums import OpenEnum
@@ -146,6 +148,23 @@ def kind_of(value: object) -> str:
 # ------------------------------------------------------------------------------ the tolerant path
 
 
+def _is_tuple(kind: Any) -> bool:  # noqa: ANN401  # an annotation
+    return get_origin(kind) is tuple
+
+
+def _tuple_hook(kind: Any, within: cattrs.Converter) -> StructureHook:  # noqa: ANN401  # as above
+    """Several values, of a list only: a text and an object can be iterated too."""
+    structure = homogenous_tuple_structure_factory(kind, within)
+
+    def several(value: object, cls: Any) -> Any:  # noqa: ANN401  # as cattrs has it
+        if not isinstance(value, list | tuple):
+            message = f"expected a list, got {kind_of(value)}"
+            raise TypeError(message)
+        return structure(value, cls)
+
+    return several
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True)
     converter.register_structure_hook(str, _text)
@@ -157,6 +176,7 @@ def _make_converter() -> cattrs.Converter:
     converter.register_structure_hook(datetime | None, _time_or_none)
     converter.register_structure_hook(JsonObject, _json_object)
     converter.register_structure_hook(Links, lambda links, _: links)
+    converter.register_structure_hook_factory(_is_tuple, _tuple_hook)
     for enum in OpenEnum.__subclasses__():
         # Each by itself: a hook for a class serves its subclasses too, and these are texts.
         converter.register_structure_hook(enum, _open_enum)
@@ -202,7 +222,7 @@ def _structure(document: Mapping[str, Any], cls: type[M], server: str, fetcher: 
     for key, value in document.items():
         # Older property tables write `Id` where the examples have `id`.
         name = shape.names.get(key.casefold())
-        if name is None or (name != key and name in document):
+        if name is None or (name != key and (name in document or name in members)):
             if key != "_links":
                 extra[key] = value
         elif value is not None or name in shape.required:

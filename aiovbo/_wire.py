@@ -5,11 +5,11 @@ Knows the paths and parameters of every API version; knows no aiohttp, no asynci
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from itertools import product
-from typing import Generic, Literal, NoReturn, TypeVar
+from typing import Generic, Literal, NoReturn, TypeVar, cast
 from urllib.parse import quote, quote_plus
 from uuid import UUID
 
@@ -114,10 +114,20 @@ def _moment(value: Moment | None) -> Moment | None:
     if value is not None and not isinstance(value, datetime | timedelta):
         message = f"a time is an aware datetime, or a timedelta for 'ago', not {value!r}"
         raise ConfigError(message)
-    if isinstance(value, timedelta) and abs(value) > _FURTHEST:
-        message = f"{value} ago is before the calendar begins: leave the bound out, to ask for everything"
+    if not _is_in_the_calendar(value):
+        message = f"{value} is beyond the calendar: leave the bound out, to ask for everything"
         raise ConfigError(message)
     return value
+
+
+def _is_in_the_calendar(value: Moment | None) -> bool:
+    if isinstance(value, timedelta):
+        return abs(value) <= _FURTHEST
+    try:
+        _ = value and value.astimezone(UTC)
+    except OverflowError:
+        return False
+    return True
 
 
 def id_of(value: UUID | str) -> UUID:
@@ -153,7 +163,7 @@ def _order(value: OrderBy | None) -> OrderBy | None:
 
 
 def _page_size(value: int | None) -> int | None:
-    if value is not None and value not in range(1, 10_001):  # the API's own most
+    if value is not None and (type(value) is not int or value not in range(1, 10_001)):  # the API's own most
         message = f"page_size is 1 to 10,000, not {value!r}"
         raise ConfigError(message)
     return value
@@ -393,7 +403,39 @@ def without_echo(reply: Reply, *sent: Sealed[dict[str, str]]) -> Reply:
             in_json = json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
             for written in (secret, *in_json, quote(secret, safe=""), quote_plus(secret)):
                 body = body.replace(written.encode(), b"***")
+            # Also where a server escapes more than we do, as .NET does with a plus.
+            document = decode_object(body)
+            if document is not None and secret in "\n".join(_texts(document)):
+                body = json.dumps(_rewritten(document, secret)).encode()
     return evolve(reply, body=body)
+
+
+def _texts(value: object) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case Mapping():
+            for name, member in cast("Mapping[str, object]", value).items():
+                yield name
+                yield from _texts(member)
+        case list():
+            for item in cast("list[object]", value):
+                yield from _texts(item)
+        case _:
+            return
+
+
+def _rewritten(value: object, secret: str) -> object:
+    match value:
+        case str():
+            return value.replace(secret, "***")
+        case Mapping():
+            members = cast("Mapping[str, object]", value).items()
+            return {name.replace(secret, "***"): _rewritten(member, secret) for name, member in members}
+        case list():
+            return [_rewritten(item, secret) for item in cast("list[object]", value)]
+        case _:
+            return value
 
 
 def refusal(reply: Reply, now: datetime, version: str | None = None) -> ServerError:
@@ -462,7 +504,7 @@ def seconds_ahead(date: str, now: datetime) -> float | None:
     """By how many seconds an HTTP date is later than `now`; None where it is no date."""
     try:
         then = parsedate_to_datetime(date)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if then.tzinfo is None:
         then = then.replace(tzinfo=UTC)

@@ -288,7 +288,7 @@ class RestoreSessionStatistics(Model):
     """Warnings, in the server's words."""
     errors: tuple[str, ...] = ()
     """Errors, in the server's words."""
-    items: tuple[JsonObject, ...] = ()
+    items: tuple[JsonObject, ...] = field(default=(), hash=False)
     """What came of each item, as the server describes it."""
 
 

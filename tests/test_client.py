@@ -169,7 +169,7 @@ def test_a_naive_time_is_refused_at_the_call_and_not_when_it_is_used() -> None:
 async def test_what_makes_no_sense_is_refused_in_words_before_anything_is_sent() -> None:
     """Not by an error from deep inside, and not when a fleet has begun to ask."""
     async with BackupServer() as backup, Client(server_of(backup)) as client:
-        with pytest.raises(ConfigError, match="before the calendar begins"):
+        with pytest.raises(ConfigError, match="beyond the calendar"):
             client.restore_sessions(started_after=timedelta(days=9_999_999))
         for ask in (client.fetch_restore_session, client.stop_restore_session):
             with pytest.raises(ConfigError, match="an id is a UUID such as"):

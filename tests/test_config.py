@@ -70,6 +70,14 @@ def test_one_address_is_no_list_of_addresses() -> None:
         lambda: Client("u:secret@vbo1"),  # type: ignore[arg-type]  # the point
         lambda: Server("vbo1", "secret"),  # type: ignore[arg-type]
         lambda: Server("vbo1", LOGIN, tls=None),  # type: ignore[arg-type]
+        lambda: Server("vbo1..tech.local", LOGIN),
+        lambda: Server(f"{'v' * 64}.tech.local", LOGIN),
+        lambda: Server("vbo1:0", LOGIN),
+        lambda: Server("https://u:12/secret@vbo1", LOGIN),
+        lambda: Server("https:///u:secret@vbo1", LOGIN),
+        lambda: Server("https://u:secret%40vbo1", LOGIN),
+        lambda: Password("u", "\udcff"),
+        lambda: Password("u\udcff", "secret"),
         lambda: Server("vbo1", LOGIN, name=5),  # type: ignore[arg-type]
         lambda: Server("vbo1", LOGIN, api_version="v9"),  # type: ignore[arg-type]
         lambda: Fleet(["vbo1"], LOGIN, concurrency=1.5),  # type: ignore[arg-type]

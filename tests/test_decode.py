@@ -237,6 +237,18 @@ def test_a_text_that_is_not_utf_8_is_set_aside_with_its_item() -> None:
     assert (len(items), [r.index for r in rejected]) == (1, [0])
 
 
+def test_links_that_no_decoder_can_read_are_found_out_at_once_or_are_none() -> None:
+    """Not when somebody looks at them, compares the session, or writes it down."""
+    rows = [session(1, _links={"self": {"href": "/v4/\xe9"}}), session(2)]
+    items, rejected = read(json.dumps(rows, ensure_ascii=False).encode("latin-1"))
+    assert (len(items), [r.index for r in rejected]) == (1, [0])
+    body = json.dumps([session(1, _links={"self": {"href": 7}})]).encode().replace(b"7", b"1e400", 1)
+    for item in read(body)[0]:
+        assert list(item.links) == []
+        assert pickle.loads(pickle.dumps(item)) == item  # noqa: S301  # our own
+        json.dumps(item.to_dict(), allow_nan=False)
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
 def test_an_answer_in_another_encoding_is_refused(encoding: str) -> None:
     """JSON is UTF-8."""

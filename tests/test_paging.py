@@ -169,6 +169,39 @@ async def test_a_bare_array_is_the_whole_answer() -> None:
     assert queries == ["limit=10", "limit=10&offset=10", "limit=10&offset=20"]
 
 
+@pytest.mark.parametrize("linked", [True, False])
+async def test_rows_without_ids_are_no_circle(linked: bool) -> None:  # noqa: FBT001  # a parameter
+    """Nor is one whose id is written `Id`, or is no id at all; only pages that say the same are."""
+    table = [{"name": f"row {n}"} for n in range(4)] + [{"Id": f"i{n}"} for n in range(3)]
+    table += [{"id": odd} for odd in ({}, [1], 1, True, "1")]
+
+    async def page(connection: Connection) -> None:
+        query = parse_qs(urlsplit(connection.requests[-1].target).query)
+        offset = int(query.get("offset", ["0"])[0])
+        members: dict[str, Any] = {"limit": 2, "results": table[offset : offset + 2]}
+        if linked and offset + 2 < len(table):
+            members |= {"_links": {"next": {"href": f"/v8/Things?offset={offset + 2}"}}}
+        await connection.send(json_answer(members))
+
+    async with RawServer({**vbo_routes(version="v8"), ("GET", "/v8/Things"): page}) as raw:
+        server = Server(raw.url, Password("u", "p"), allow_http=True, api_version="v8")
+        async with Client(server, retries=0) as client:
+            answer = await client.query("Things").answer()
+    assert answer.error is None
+    assert [dict(item) for item in answer.items] == table
+
+
+@pytest.mark.parametrize("odd", [{"limit": 30.5}, {"limit": "many"}, {"totalCount": ""}, {"totalCount": {}}])
+def test_a_page_that_counts_nonsense_keeps_its_items_and_is_not_called_complete(odd: dict[str, Any]) -> None:
+    """What it says of further pages is not believed, what it holds is."""
+    body = json.dumps({"results": rows(0, 5), **odd}).encode()
+    listing = decode_listing(body, RestoreSession, "vbo1", None)
+    walk: Walk[RestoreSession] = Walk(lambda _, url: url)
+    assert len(listing) == 5
+    assert walk.next_url(URL(f"https://vbo1{PATH}"), listing, news=True) is None
+    assert not walk.complete
+
+
 @pytest.mark.parametrize("limit", ["", "many", "9" * 5000, "-1", "0"])
 def test_a_limit_that_makes_no_sense_is_none(limit: str) -> None:
     """Where a server's own link brings it, and the page says nothing of a limit, the page is the last."""

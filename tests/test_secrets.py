@@ -269,6 +269,21 @@ async def test_a_provider_that_hangs_is_named_when_the_deadline_has_passed(
             assert await query == []
 
 
+@pytest.mark.parametrize("escape", [lambda c: f"\\u{ord(c):04X}", lambda c: "\\/" if c == "/" else c])
+async def test_an_echo_is_recognised_however_it_is_escaped(escape: Callable[[str], str]) -> None:
+    """As .NET escapes a plus, and others a slash: a password and a token that were refused."""
+    secret = "pass+word/<&'>=="
+    said = "".join(map(escape, secret))
+    echo = http(400, body=f'{{"error": "no", "error_description": "no {said}"}}'.encode())
+    async with RawServer(vbo_routes(token=echo)) as raw:
+        server = Server(raw.url, Password("u", secret), allow_http=True, api_version="v4")
+        async with Client(server, retries=0) as client:
+            with pytest.raises(AuthenticationError) as refused:
+                await client.restore_sessions()
+    assert "no ***" in str(refused.value)
+    assert secret not in repr(refused.value.__dict__)
+
+
 async def test_a_provider_that_fails_when_asked_again_leaves_the_refusal_standing() -> None:
     """Else the refused password would be tried once more at every question, until the account is locked."""
     given = iter(["wrong"])
