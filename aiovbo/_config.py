@@ -51,7 +51,7 @@ class Secret:
             message = "a secret is a str, or an async callable that returns one"
             raise ConfigError(message)
         if isinstance(source, str) and not can_be_sent(source):
-            message = "a secret is not UTF-8: is the variable that it comes from in another encoding?"
+            message = "a password or token is not UTF-8: is its variable in another encoding?"
             raise ConfigError(message)
         self._source = source
 
