@@ -109,6 +109,9 @@ class Checkpoint:
     async def open(self) -> None:
         """Open the file, make it where there is none, and keep others out of it."""
         was_open = self._file is not None
+        if not was_open:
+            # Each event loop has locks of its own.
+            self._turn = asyncio.Lock()
         try:
             await self._away(self._open)
         except asyncio.CancelledError:

@@ -42,11 +42,16 @@ class Exploration:
         self._start = start
         self._stop = stop
         self._session: RestoreSession | None = None
+        self._is_entered = False
 
     def __await__(self) -> Generator[Any, None, RestoreSession]:
         return self._begin().__await__()
 
     async def __aenter__(self) -> RestoreSession:
+        if self._is_entered:
+            message = "an exploration is one session: call explore(...) again for another"
+            raise ClosedError(message)
+        self._is_entered = True
         self._session = await self._begin()
         return self._session
 

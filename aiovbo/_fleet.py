@@ -176,6 +176,8 @@ class Fleet:
     def remove(self, name: str) -> None:
         """One server less; what is under way with it goes on to its end, watches let go of it at once.
 
+        Its token is not given back, and ends by itself.
+
         Raises: KeyError where no server is called so.
         """
         client = self[name]

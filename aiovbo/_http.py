@@ -35,6 +35,8 @@ from aiovbo.errors import (
     Phase,
     ServerError,
     ServerTimeoutError,
+    TlsError,
+    TlsReason,
     UnreachableError,
     printable,
 )
@@ -169,6 +171,15 @@ class HttpPool:
             self._contexts[tls] = await in_thread(partial(make_context, tls, partial(_mark, "tls")))
         return self._contexts[tls]
 
+    async def _late_context(self, tls: TLS) -> ssl.SSLContext:
+        """The context of a server that joined after the opening, whose trouble is its own."""
+        try:
+            return await self._context(tls)
+        except ConfigError as error:
+            problem = str(error)
+        reason: TlsReason = "client_cert" if tls.client_cert else "untrusted"
+        raise TlsError(problem, reason=reason, hint="Mend its TLS(...), and add the server anew.")
+
     def _make_session(self, spare: int | None) -> aiohttp.ClientSession:
         servers = len(self._servers)
         if spare is not None:
@@ -251,7 +262,7 @@ class HttpPool:
         Raises: ServerError, without its server and operation; ClosedError.
         """
         await self.open()
-        context = self._contexts.get(tls) or await self._context(tls)
+        context = self._contexts.get(tls) or await self._late_context(tls)
         session = self._session
         assert session is not None  # noqa: S101  # open() made it
         mark = _current.set(attempt)

@@ -17,6 +17,7 @@ from aiovbo._changes import Change, Place, Recovered, Step, Tracker, Unreachable
 from aiovbo._checkpoint import CheckpointStore
 from aiovbo._client import Client
 from aiovbo._config import Clock
+from aiovbo._links import Resource
 from aiovbo.errors import ConfigError, ForbiddenError, NotFoundError, PayloadError, ResponseError, ServerError
 from aiovbo.models import RestoreSession
 
@@ -31,7 +32,8 @@ _FEED_PAGE = 1000
 _FEED_PAUSE = 1.0
 """Seconds from one poll of the feed to the next, at least: a busy one is not asked for every event."""
 _LONGEST_POLL = 25.0
-_INSTANT = timedelta.resolution
+_INSTANT, _LIFETIME = timedelta.resolution, timedelta(days=36_525)
+_LONGEST_TOKEN = 2000
 
 
 @frozen(kw_only=True)
@@ -67,9 +69,9 @@ class WatchOptions:
             value = getattr(self, name)
             if value is None and name == "heartbeat":
                 continue
-            if not isinstance(value, timedelta) or value < least:
+            if not isinstance(value, timedelta) or not least <= value <= _LIFETIME:
                 above = "above 0" if least else "not below 0"
-                message = f"{name} is a timedelta {above}, not {value!r}"
+                message = f"{name} is a timedelta {above}, and of a hundred years at most, not {value!r}"
                 raise ConfigError(message)
         given: object = self.checkpoint
         if not isinstance(given, CheckpointStore):
@@ -132,6 +134,7 @@ class Lookout:
         self._full_look_at = float("-inf")
         self._token: str | None = None
         self._is_identified = False
+        self._list_was_complete = True
 
     def status(self, backlog: int) -> WatchStatus:
         """How it goes, with so many changes that were found and not yet delivered."""
@@ -256,8 +259,19 @@ class Lookout:
         gone = tracker.missing([one.id for one in sessions], tracker.horizon)
         await self._confirm_removed(gone)
         if tracker.horizon is not None:
-            await self._fetch_each(tracker.open_before(tracker.horizon))
+            await self._look_at_old(tracker.open_before(tracker.horizon))
         tracker.has_seen_all(self._options.clock.now())
+
+    async def _look_at_old(self, unfinished: list[UUID]) -> None:
+        """Sessions that go on although they are older than all that is remembered."""
+        if len(unfinished) > _ONE_BY_ONE:
+            known = self.tracker.known
+            sessions = await self._list(min(known[key].created for key in unfinished))
+            await self._observe([session for session in sessions if session.id in known])
+            there = {session.id for session in sessions}
+            unfinished = [key for key in unfinished if key not in there]
+        # Who is gone costs a request; of many, the others are asked for at the next such look.
+        await self._fetch_each(unfinished[:_ONE_BY_ONE])
 
     async def _identify(self) -> None:
         """Which installation this is: one that had another name before goes on where it was."""
@@ -318,6 +332,7 @@ class Lookout:
         if answer.error is not None:
             raise answer.error
         await self._heard()
+        self._list_was_complete = answer.complete
         return sorted(answer.items, key=lambda one: one.creation_time)
 
     async def _observe(self, sessions: Iterable[RestoreSession]) -> None:
@@ -335,6 +350,9 @@ class Lookout:
                 session = await self._client.fetch_restore_session(key)
             except NotFoundError:
                 gone.append(key)
+            except PayloadError as error:
+                # There it is, whatever it says of itself; the others are looked at all the same.
+                log.warning("%s: session %s makes no sense: %s", self._client.name, key, error.what)
             else:
                 await self._observe([session])
         await self._tell(self.tracker.remove(gone, self._options.clock.now()))
@@ -347,6 +365,9 @@ class Lookout:
         sessions = await self._list(self.tracker.horizon)
         there = {one.id for one in sessions}
         await self._observe(sessions)
+        if not self._list_was_complete:
+            # Some were set aside, or moved: who they are, nobody knows. The next such look asks again.
+            return
         gone = [key for key in ids if key not in there]
         await self._tell(self.tracker.remove(gone, self._options.clock.now()))
 
@@ -364,8 +385,16 @@ class Lookout:
         except (NotFoundError, ForbiddenError) as error:
             log.info("%s: no change feed, lists are polled: %s", self._client.name, error.what)
             return None
-        token = page.get("nextChangeToken")
-        return token if isinstance(token, str) and token.isprintable() else None
+        return _token_of(page)
+
+    def _events_of(self, page: Resource) -> list[object]:
+        events: object = page.get("results") or []
+        if isinstance(events, list):
+            return cast("list[object]", events)
+        hint = "It is looked at again, and by lists first."
+        failure = PayloadError("its change feed holds no list of events", hint=hint)
+        failure.server = self._client.name
+        raise failure
 
     async def _look_at_feed(self) -> float | None:
         clock, every = self._options.clock, self._options.every.total_seconds()
@@ -383,14 +412,14 @@ class Lookout:
         await self._heard()
         updated: dict[UUID, None] = {}
         deleted: list[UUID] = []
-        for event in cast("list[object]", page.get("results") or []):
+        for event in self._events_of(page):
             kind, key = _of_a_session(event)
             if key is not None and kind == "RestoreSessionUpdate":
                 updated[key] = None
             elif key is not None and kind == "RestoreSessionDelete":
                 deleted.append(key)
         await self._look_at_some(dict.fromkeys([*updated, *deleted]))
-        self._token = str(page.get("nextChangeToken") or "") or None
+        self._token = _token_of(page)
         if self._token is None:
             self._full_look_at = float("-inf")
         passed = clock.monotonic() - began
@@ -438,3 +467,11 @@ def _of_a_session(event: object) -> tuple[str, UUID | None]:
 def _phase(name: str) -> float:
     """A server's own steady place in every interval, from 0 to 1, the same in every process."""
     return int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "big") / 2**32
+
+
+def _token_of(page: Resource) -> str | None:
+    """Where the feed goes on; None where that makes no sense."""
+    token = page.get("nextChangeToken")
+    if isinstance(token, str) and token.isprintable() and 0 < len(token) <= _LONGEST_TOKEN:
+        return token
+    return None

@@ -14,7 +14,7 @@ from uuid import UUID
 from aiovbo._changes import Change, Heartbeat, Place, Step
 from aiovbo._client import Client
 from aiovbo._lookout import Lookout, WatchOptions, WatchStatus
-from aiovbo.errors import ClosedError
+from aiovbo.errors import CheckpointError, ClosedError
 
 log = logging.getLogger("aiovbo.watch")
 
@@ -42,17 +42,25 @@ class Watch:
         self._unacked: dict[str, OrderedDict[str, Step]] = {}
         self._to_save: dict[str, list[Step]] = {}
         self._news = asyncio.Event()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._saver: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._is_entered = False
         self._failure: BaseException | None = None
         self._closed = False
 
     # ------------------------------------------------------------------------------- the consumer
 
     async def __aenter__(self) -> Self:
-        if self._closed or self._saver is not None:
+        if self._closed or self._is_entered:
             message = "a watch is used once: call fleet.watch(...) again"
             raise ClosedError(message)
-        await self._checkpoint.open()
+        self._is_entered = True
+        try:
+            await self._checkpoint.open()
+        except BaseException:
+            self._is_entered = False
+            raise
         self._running.add(self)
         self._saver = asyncio.create_task(self._save_forever(), name="aiovbo watch saves")
         for client in self._clients:
@@ -65,7 +73,13 @@ class Watch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.aclose()
+        try:
+            await self.aclose()
+        except CheckpointError as failure:
+            if error is None:
+                raise
+            # What ended the block comes first.
+            error.add_note(f"While the watch was closed: {failure}")
 
     def __aiter__(self) -> Self:
         return self
@@ -83,6 +97,8 @@ class Watch:
                 return self._heartbeat()
             if found is not None:
                 break
+            # For whoever else waits for a change.
+            self._queue.put_nowait(None)
         change, step = found
         if step is not None:
             self._backlog[change.server] -= 1
@@ -117,11 +133,23 @@ class Watch:
 
     async def aclose(self) -> None:
         """Stop looking, save what was acknowledged, let go of the checkpoint; safe to repeat."""
-        if self._closed:
-            return
-        self._closed = True
-        self._running.discard(self)
-        tasks = [task for _, task in self._lookouts.values()]
+        if self._ending is None:
+            self._closed = True
+            self._ending = asyncio.create_task(self._end(), name="aiovbo watch ends")
+            self._ending.add_done_callback(_retrieve)
+        try:
+            await asyncio.shield(self._ending)
+        except asyncio.CancelledError:
+            # Half closed, the checkpoint would be of use to nobody.
+            await asyncio.wait([self._ending])
+            raise
+
+    async def _end(self) -> None:
+        # Whoever still waits for a change hears that there will be none.
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self._queue.put_nowait(None)
+        tasks = [task for _, task in self._lookouts.values()] + list(self._leaving)
         if self._saver is not None:
             tasks.append(self._saver)
         for task in tasks:
@@ -132,11 +160,9 @@ class Watch:
             if self._failure is None:
                 await self._save()
         finally:
-            await self._checkpoint.close()
-            # Whoever still waits for a change hears that there will be none.
-            while not self._queue.empty():
-                self._queue.get_nowait()
-            self._queue.put_nowait(None)
+            self._running.discard(self)
+            if self._is_entered:
+                await self._checkpoint.close()
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -158,6 +184,8 @@ class Watch:
                 await self._news.wait()
                 await self._save()
         except asyncio.CancelledError:
+            if not self._closed:
+                self._fail(_given_up())
             raise
         except BaseException as error:  # noqa: BLE001  # it is the consumer's to hear
             self._fail(error)
@@ -198,6 +226,10 @@ class Watch:
         """Watch a server no more; what waits of it is still delivered, its place stays saved."""
         if name in self._lookouts:
             self._removed[name], task = self._lookouts.pop(name)
+            task.remove_done_callback(self._hear_of_its_end)
+            task.add_done_callback(_retrieve)
+            task.add_done_callback(self._leaving.discard)
+            self._leaving.add(task)
             task.cancel()
 
     async def _find_former(self, server: str, installation: UUID | None) -> Place | None:
@@ -236,6 +268,19 @@ class Watch:
             self._news.set()
 
     def _hear_of_its_end(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
+        if self._closed:
+            _retrieve(task)
+        elif task.cancelled():
+            self._fail(_given_up())
+        else:
             # It never ends by itself: a bug, or a checkpoint that fails, and the consumer's to hear.
             self._fail(task.exception() or AssertionError(task.get_name()))
+
+
+def _given_up() -> CheckpointError:
+    return CheckpointError("the checkpoint's store was cancelled, by nobody here: nothing more is saved")
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Ask for an outcome that nobody else may ask for, which asyncio would complain about."""
+    _ = task.cancelled() or task.exception()

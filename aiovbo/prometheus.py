@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from aiovbo._enums import OpenEnum
 from aiovbo._merge import FleetResult
 from aiovbo._observe import (
     OK,
@@ -104,7 +105,7 @@ class FleetMetrics:
         for name, answer in result.answers.items():
             self._sessions.remove_by_labels({"server": name})
             if answer.error is None:
-                counts = Count((str(s.state or _NEVER), str(s.result or _NEVER)) for s in answer.items)
+                counts = Count((_label(s.state), _label(s.result)) for s in answer.items)
                 for (state, outcome), count in counts.items():
                     self._sessions.labels(name, state, outcome).set(count)
 
@@ -120,3 +121,10 @@ class FleetMetrics:
             self._sessions,
         ):
             metric.remove_by_labels({"server": server})
+
+
+def _label(value: OpenEnum | None) -> str:
+    """A value of which there are a few: what a server makes up would make a series each."""
+    if value is None:
+        return _NEVER
+    return str(value) if value.is_known else "other"

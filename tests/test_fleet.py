@@ -31,6 +31,7 @@ from aiovbo import (
     Server,
     ServerError,
     ServerTimeoutError,
+    TlsError,
     UnreachableError,
 )
 from aiovbo._http import SPARED_DESCRIPTORS
@@ -599,6 +600,22 @@ async def test_a_url_needs_the_fleets_credentials() -> None:
     """Said before anything is sent."""
     with pytest.raises(ConfigError, match="credentials"):
         Fleet(["vbo1"])
+
+
+async def test_trust_that_cannot_be_set_up_is_told_by_server() -> None:
+    """At the opening it stops everything, before anything is sent; of one that joins later it is its own."""
+    async with BackupServer() as backup:
+        broken = Server("vbo9", LOGIN, tls=TLS(ca_file="nobody.pem"))
+        with pytest.raises(ConfigError, match=r"^vbo9: TLS\(ca_file='nobody.pem'\) cannot be used"):
+            await Fleet([server_of(backup), broken]).restore_sessions()
+        async with Fleet([server_of(backup)]) as fleet:
+            await fleet.restore_sessions()
+            fleet.add(broken)
+            result = await fleet.restore_sessions()
+        (failed,) = result.failed
+        assert isinstance(failed.error, TlsError)
+        assert "nobody.pem" in str(failed.error)
+        assert len(result.items) == 40
 
 
 async def test_an_empty_fleet_answers_with_nothing() -> None:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -17,6 +18,7 @@ from watches import FAST, NOW, silent, take, told, until, watching
 from aiovbo import (
     Added,
     Checkpoint,
+    CheckpointError,
     Clock,
     ClosedError,
     ConfigError,
@@ -28,6 +30,7 @@ from aiovbo import (
     Recovered,
     Server,
     Unreachable,
+    Watch,
 )
 from aiovbo.testing import BackupFleet, BackupServer, Fault, World
 
@@ -295,6 +298,100 @@ def test_a_new_worker_moves_only_its_share(names: list[str], count: int) -> None
 
     before, after = owners(count), owners(count + 1)
     assert all(after[name] == count for name in names if after[name] != before[name])
+
+
+async def test_whoever_waits_hears_of_the_end_also_several() -> None:
+    """Three tasks that share a watch: each of them is told that there will be no more changes."""
+    async with BackupServer() as backup, Fleet([server_of(backup)]) as fleet:
+        changes = fleet.watch(ack="manual")
+        await changes.__aenter__()
+        waiting = [asyncio.ensure_future(anext(changes)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        await changes.aclose()
+        heard = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(one) for one in heard] == [ClosedError] * 3
+
+
+async def test_a_watch_is_entered_once_and_closed_once() -> None:
+    """Also by two tasks at the same time, whose store takes a while; nobody is through before the end."""
+    done: list[str] = []
+
+    class Slow(MemoryCheckpoint):
+        async def open(self) -> None:
+            await asyncio.sleep(0.01)
+
+        async def close(self) -> None:
+            await asyncio.sleep(0.01)
+            done.append("closed")
+
+    async with BackupServer() as backup, Fleet([server_of(backup)]) as fleet:
+        changes = fleet.watch(checkpoint=Slow())
+        entered = await asyncio.gather(changes.__aenter__(), changes.__aenter__(), return_exceptions=True)
+        assert [type(one) for one in entered] == [Watch, ClosedError]
+
+        async def close() -> list[str]:
+            await changes.aclose()
+            return list(done)
+
+        assert await asyncio.gather(close(), close()) == [["closed"], ["closed"]]
+
+
+async def test_a_store_that_is_cancelled_by_others_ends_the_watch_in_words() -> None:
+    """And not in silence, with changes that go on being told and are saved by nobody."""
+
+    class Cancelled(MemoryCheckpoint):
+        async def save(self, *_: object) -> None:
+            raise asyncio.CancelledError
+
+    async with BackupServer() as backup, Fleet([server_of(backup)]) as fleet:
+        with pytest.raises(CheckpointError, match="cancelled, by nobody here"):
+            async with asyncio.timeout(10), fleet.watch(checkpoint=Cancelled()) as changes:
+                async for _ in changes:
+                    backup.world.add(type="Vex")
+
+
+async def test_a_feed_of_nonsense_is_that_servers_trouble_and_no_others() -> None:
+    """Whatever its answer holds in place of events, or of the token that it goes on with."""
+    async with (
+        asyncio.timeout(20),
+        BackupServer(World(1)) as bad,
+        BackupServer(World(2)) as good,
+        Fleet([server_of(bad), server_of(good)], retries=0) as fleet,
+        fleet.watch(every=timedelta(seconds=0.05)) as changes,
+    ):
+        for odd in ({"results": 5}, {"results": True}, {"nextChangeToken": "x" * 100_000}):
+            bad.fail(Fault.edit(lambda page, odd=odd: {**page, **odd}), on="Events", times=2)
+            added = str(good.world.add(type="Vex").id)
+            async for change in changes:
+                if isinstance(change, Added) and str(change.session.id) == added:
+                    break
+
+
+@pytest.mark.parametrize("version", ["v4", "v6", "v8"])
+async def test_rows_that_make_no_sense_for_a_while_are_not_taken_for_gone(version: str) -> None:
+    """Twelve sessions, more than are asked for one by one, which several lists in a row set aside."""
+
+    def spoiled(document: Any) -> Any:  # JSON holds anything
+        for row in document if isinstance(document, list) else document.get("results", []):
+            row["creationTime"] = None
+        return document
+
+    every = timedelta(seconds=0.05)
+    async with (
+        asyncio.timeout(20),
+        BackupServer(World(sessions=12, speed=0), version=version) as backup,  # type: ignore[arg-type]  # parametrised
+        Fleet([server_of(backup)], retries=0) as fleet,
+        fleet.watch(every=every, full_look_every=2 * every) as changes,
+    ):
+        while asked(backup) < 2:
+            await asyncio.sleep(0.02)
+        backup.fail(Fault.edit(spoiled), on="RestoreSessions", times=6)
+        while asked(backup) < 10:
+            await asyncio.sleep(0.02)
+        added = backup.world.add(type="Vex")
+        change = await anext(changes)
+        assert isinstance(change, Added)
+        assert str(change.session.id) == str(added.id)
 
 
 def test_workers_have_shares_of_about_a_size() -> None:
