@@ -178,7 +178,7 @@ class HttpPool:
         except ConfigError as error:
             problem = str(error)
         reason: TlsReason = "client_cert" if tls.client_cert else "untrusted"
-        raise TlsError(problem, reason=reason, hint="Mend its TLS(...), and add the server anew.")
+        raise TlsError(problem, reason=reason, hint="Mend that, and add the server anew.")
 
     def _make_session(self, spare: int | None) -> aiohttp.ClientSession:
         servers = len(self._servers)

@@ -127,7 +127,8 @@ async def program(servers: int, concurrency: int, uses: list[Use], closed_after:
         await asyncio.sleep(0.001)
     # What is to happen at their end has its turn, too.
     await turns(2)
-    gc.collect()
+    # What is new: an outcome that nobody asked for is complained of when its task goes.
+    gc.collect(1)
     assert complaints == []
     slots = fleet._slots
     assert (slots._free, len(slots._waiting), len(slots._held)) == (concurrency, 0, 0)
@@ -147,7 +148,7 @@ USES = st.builds(
 
 
 @pytest.mark.parametrize("eager", [False, True])
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     servers=st.integers(1, 4),
     concurrency=st.sampled_from([1, 2, 100]),

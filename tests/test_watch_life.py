@@ -345,7 +345,8 @@ async def test_a_store_that_is_cancelled_by_others_ends_the_watch_in_words() -> 
 
     async with BackupServer() as backup, Fleet([server_of(backup)]) as fleet:
         with pytest.raises(CheckpointError, match="cancelled, by nobody here"):
-            async with asyncio.timeout(10), fleet.watch(checkpoint=Cancelled()) as changes:
+            watch = fleet.watch(every=timedelta(seconds=0.05), checkpoint=Cancelled())
+            async with asyncio.timeout(10), watch as changes:
                 async for _ in changes:
                     backup.world.add(type="Vex")
 
