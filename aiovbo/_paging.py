@@ -149,9 +149,12 @@ class Walk(Generic[M]):
     def new(self, items: list[M]) -> list[M]:
         """The current page's items that were not seen before: rows that move while one pages come twice."""
         keys = _keys(items)
-        # What has no id is known by all that it says.
-        self._page += [item if key is None else key for item, key in zip(items, keys, strict=True)]
         known, distinct = self._known, set(keys)
+        if None in distinct:
+            # What has no id is known by all that it says.
+            self._page += [item if key is None else key for item, key in zip(items, keys, strict=True)]
+        else:
+            self._page += keys
         if len(distinct) == len(keys) and None not in distinct and known.isdisjoint(distinct):
             known |= distinct
             return items
