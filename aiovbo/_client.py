@@ -166,7 +166,7 @@ class Client:
 
         A fleet's client is closed by its fleet, and by nobody else.
         """
-        if not self._closes_pool or self._pool.closed or not self._pool.is_ours():
+        if not self._closes_pool or not self._pool.may_be_closed():
             return
         try:
             await self.log_out()

@@ -16,7 +16,7 @@ from aiovbo._sessions import (
     NO_LINKS,
     SessionReader,
     WireSession,
-    check_text,
+    as_text,
 )
 from aiovbo._structure import BROKEN, DOCUMENT, read_tolerant, whole_number
 from aiovbo.errors import PayloadError, printable
@@ -143,9 +143,7 @@ class Listing(Generic[M]):
         if self._reader is None:
             return None
         try:
-            document = b"[%b]" % b",".join(raws)
-            check_text(document)
-            return cast("list[M]", self._reader.read_many(document, pack=True))
+            return cast("list[M]", self._reader.read_many(b"[%b]" % b",".join(raws), pack=True))
         except BROKEN:
             return None
 
@@ -154,7 +152,6 @@ class Listing(Generic[M]):
         cls, server, fetcher = self._origin
         if self._reader is not None:
             try:
-                check_text(bytes(raw))
                 return cast("M", self._reader.read(raw)), 1
             except BROKEN:
                 pass
@@ -190,9 +187,8 @@ def _listing(body: bytes, origin: _Origin[M]) -> Listing[M]:
     is_array = body[:1] == b"["
     if cls is RestoreSession and len(body) <= _WHOLE:
         try:
-            check_text(body)
             reader = SessionReader(server, fetcher)
-            typed = None if is_array else _SESSION_PAGE.decode(body)
+            typed = None if is_array else _SESSION_PAGE.decode(as_text(body))
             sessions = reader.read_many(body) if typed is None else reader.models(typed.results)
             return Listing(typed, origin, structured=cast("list[M]", sessions))
         except BROKEN:

@@ -264,7 +264,7 @@ class Fleet:
 
         Safe to repeat, from any task. Streams that are still being read raise `ClosedError`.
         """
-        if self._pool.closed or not self._pool.is_ours():
+        if not self._pool.may_be_closed():
             return
         self._closing = True
         # From the last to the first, and all of them, whatever one of them raises.

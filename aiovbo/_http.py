@@ -223,18 +223,20 @@ class HttpPool:
 
     async def close(self) -> None:
         """End what is under way, and close the session unless it was borrowed; safe to repeat."""
-        if self.closed or not self.is_ours():
+        if not self.may_be_closed():
             return
         self.closed = True
         self._attempts.abort()
         if self._session is not None and not self._borrowed:
             await self._session.close()
 
-    def is_ours(self) -> bool:
-        """Whether this process may close it: to a fork, the connections are its parent's, which uses them.
+    def may_be_closed(self) -> bool:
+        """Whether there is anything to close here: to a fork, the connections are its parent's.
 
         Raises: ClosedError in another event loop than the one it was opened in, while that one lives.
         """
+        if self.closed:
+            return False
         if self._loop is None or self._loop.is_closed():
             return True
         if os.getpid() != self._process:

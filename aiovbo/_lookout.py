@@ -18,6 +18,7 @@ from aiovbo._checkpoint import CheckpointStore
 from aiovbo._client import Client
 from aiovbo._config import Clock
 from aiovbo._links import Resource
+from aiovbo._query import Answer
 from aiovbo.errors import ConfigError, ForbiddenError, NotFoundError, PayloadError, ResponseError, ServerError
 from aiovbo.models import RestoreSession
 
@@ -134,7 +135,6 @@ class Lookout:
         self._full_look_at = float("-inf")
         self._token: str | None = None
         self._is_identified = False
-        self._list_was_complete = True
 
     def status(self, backlog: int) -> WatchStatus:
         """How it goes, with so many changes that were found and not yet delivered."""
@@ -267,7 +267,7 @@ class Lookout:
         if len(unfinished) > _ONE_BY_ONE:
             known = self.tracker.known
             sessions = await self._list(min(known[key].created for key in unfinished))
-            await self._observe([session for session in sessions if session.id in known])
+            await self._observe(sessions)
             there = {session.id for session in sessions}
             unfinished = [key for key in unfinished if key not in there]
         # Who is gone costs a request; of many, the others are asked for at the next such look.
@@ -325,15 +325,17 @@ class Lookout:
         await self._fetch_each(unfinished)
 
     async def _list(self, start: datetime | None) -> list[RestoreSession]:
-        """All sessions created at or after `start`."""
+        """All sessions created at or after `start`, the oldest first."""
+        return _oldest_first(await self._answer(start))
+
+    async def _answer(self, start: datetime | None) -> Answer[RestoreSession]:
         # The API's bound is exclusive, and knows more digits than we do.
         after = None if start is None else start - timedelta(microseconds=1)
         answer = await self._client.restore_sessions(started_after=after).answer()
         if answer.error is not None:
             raise answer.error
         await self._heard()
-        self._list_was_complete = answer.complete
-        return sorted(answer.items, key=lambda one: one.creation_time)
+        return answer
 
     async def _observe(self, sessions: Iterable[RestoreSession]) -> None:
         for session in sessions:
@@ -362,10 +364,10 @@ class Lookout:
         if len(ids) <= _ONE_BY_ONE:
             await self._fetch_each(ids)
             return
-        sessions = await self._list(self.tracker.horizon)
-        there = {one.id for one in sessions}
-        await self._observe(sessions)
-        if not self._list_was_complete:
+        answer = await self._answer(self.tracker.horizon)
+        there = {one.id for one in answer.items}
+        await self._observe(_oldest_first(answer))
+        if not answer.complete:
             # Some were set aside, or moved: who they are, nobody knows. The next such look asks again.
             return
         gone = [key for key in ids if key not in there]
@@ -450,6 +452,10 @@ class Lookout:
             await self._look_at_all()
         else:
             await self._fetch_each([key for key in ids if key in left])
+
+
+def _oldest_first(answer: Answer[RestoreSession]) -> list[RestoreSession]:
+    return sorted(answer.items, key=lambda one: one.creation_time)
 
 
 def _of_a_session(event: object) -> tuple[str, UUID | None]:

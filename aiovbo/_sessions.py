@@ -66,14 +66,15 @@ class _Draft(RestoreSession):
     links = vars(Model)["links"].slot
 
 
-def check_text(document: bytes) -> None:
-    """Nothing where all of it is UTF-8, also the links, which are not looked into.
+def as_text(document: bytes) -> bytes:
+    """The document, once it is sure that all of it is UTF-8, also the links, into which nobody looks.
 
     Raises: ValueError where it is not.
     """
     # Of ASCII, which most answers are, that is said in no time.
     if not document.isascii():
         document.decode()
+    return document
 
 
 class SessionReader:
@@ -91,7 +92,7 @@ class SessionReader:
 
         Raises: msgspec.MsgspecError or ValueError where one of them is not.
         """
-        wires = _SESSIONS.decode(document)
+        wires = _SESSIONS.decode(as_text(document))
         if pack and self._packed is None and wires:
             example = wires[0]
             self._packed = Origin(self._fetcher, bytes(example.links), str(example.id).encode())
@@ -102,7 +103,7 @@ class SessionReader:
 
         Raises: msgspec.MsgspecError or ValueError where it is not.
         """
-        return self.models((_SESSION.decode(raw),))[0]
+        return self.models((_SESSION.decode(as_text(bytes(raw))),))[0]
 
     def read_with_more(self, raw: msgspec.Raw) -> RestoreSession:
         """The session in `raw`, with members beyond the documented ones, as newer servers send them.

@@ -47,7 +47,10 @@ class Watch:
         self._ending: asyncio.Task[None] | None = None
         self._is_entered = False
         self._failure: BaseException | None = None
-        self._closed = False
+
+    @property
+    def _closed(self) -> bool:
+        return self._ending is not None
 
     # ------------------------------------------------------------------------------- the consumer
 
@@ -134,7 +137,6 @@ class Watch:
     async def aclose(self) -> None:
         """Stop looking, save what was acknowledged, let go of the checkpoint; safe to repeat."""
         if self._ending is None:
-            self._closed = True
             self._ending = asyncio.create_task(self._end(), name="aiovbo watch ends")
             self._ending.add_done_callback(_retrieve)
         try:

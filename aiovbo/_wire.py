@@ -5,11 +5,11 @@ Knows the paths and parameters of every API version; knows no aiohttp, no asynci
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from itertools import product
-from typing import Generic, Literal, NoReturn, TypeVar, cast
+from typing import Generic, Literal, NoReturn, TypeVar
 from urllib.parse import quote, quote_plus
 from uuid import UUID
 
@@ -121,13 +121,17 @@ def _moment(value: Moment | None) -> Moment | None:
 
 
 def _is_in_the_calendar(value: Moment | None) -> bool:
-    if isinstance(value, timedelta):
-        return abs(value) <= _FURTHEST
-    try:
-        _ = value and value.astimezone(UTC)
-    except OverflowError:
-        return False
-    return True
+    match value:
+        case timedelta():
+            return abs(value) <= _FURTHEST
+        case datetime():
+            try:
+                value.astimezone(UTC)
+            except OverflowError:
+                return False
+            return True
+        case None:
+            return True
 
 
 def id_of(value: UUID | str) -> UUID:
@@ -403,39 +407,18 @@ def without_echo(reply: Reply, *sent: Sealed[dict[str, str]]) -> Reply:
             in_json = json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
             for written in (secret, *in_json, quote(secret, safe=""), quote_plus(secret)):
                 body = body.replace(written.encode(), b"***")
-            # Also where a server escapes more than we do, as .NET does with a plus.
-            document = decode_object(body)
-            if document is not None and secret in "\n".join(_texts(document)):
-                body = json.dumps(_rewritten(document, secret)).encode()
+            body = _without(body, secret)
     return evolve(reply, body=body)
 
 
-def _texts(value: object) -> Iterator[str]:
-    match value:
-        case str():
-            yield value
-        case Mapping():
-            for name, member in cast("Mapping[str, object]", value).items():
-                yield name
-                yield from _texts(member)
-        case list():
-            for item in cast("list[object]", value):
-                yield from _texts(item)
-        case _:
-            return
-
-
-def _rewritten(value: object, secret: str) -> object:
-    match value:
-        case str():
-            return value.replace(secret, "***")
-        case Mapping():
-            members = cast("Mapping[str, object]", value).items()
-            return {name.replace(secret, "***"): _rewritten(member, secret) for name, member in members}
-        case list():
-            return [_rewritten(item, secret) for item in cast("list[object]", value)]
-        case _:
-            return value
+def _without(body: bytes, secret: str) -> bytes:
+    """The body without a secret that was escaped more than we do, as .NET does with a plus."""
+    members = (decode_object(body) or {}).items()
+    # All that an error may quote.
+    said = {name: text for name, text in members if isinstance(text, str)}
+    if not any(secret in text for text in said.values()):
+        return body
+    return json.dumps({name: text.replace(secret, "***") for name, text in said.items()}).encode()
 
 
 def refusal(reply: Reply, now: datetime, version: str | None = None) -> ServerError:

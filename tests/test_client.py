@@ -517,6 +517,8 @@ def test_a_client_belongs_to_one_event_loop() -> None:
             first.run(use())
             with asyncio.Runner() as second:
                 second.run(close())
+                with pytest.raises(ClosedError, match="another event loop"):
+                    second.run(client.aclose())
             first.run(client.aclose())
 
 
@@ -526,6 +528,16 @@ async def test_a_borrowed_session_is_used_and_not_closed() -> None:
         async with Client(server_of(backup), http=http) as client:
             assert len(await client.restore_sessions()) == 40
         assert not http.closed
+
+
+async def test_a_session_that_logs_on_by_itself_is_not_borrowed() -> None:
+    """It would send its own credentials to every server."""
+    with pytest.warns(DeprecationWarning, match="auth"):
+        http = aiohttp.ClientSession(auth=aiohttp.BasicAuth("u", "hunter2"))
+    async with http:
+        with pytest.raises(ConfigError, match="would send it to every server") as refused:
+            Client(Server("vbo1", Bearer("token")), http=http)
+    assert "hunter2" not in str(refused.value)
 
 
 async def test_a_dead_address_is_unreachable_and_says_what_to_check() -> None:

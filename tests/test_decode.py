@@ -22,6 +22,7 @@ from aiovbo import (
     RestoreSession,
     RestoreSessionResult,
     RestoreSessionState,
+    RestoreSessionStatistics,
     RestoreSessionType,
     VboError,
 )
@@ -235,6 +236,17 @@ def test_a_text_that_is_not_utf_8_is_set_aside_with_its_item() -> None:
     body = json.dumps([session(1, name="\xe9t\xe9"), session(2)], ensure_ascii=False).encode("latin-1")
     items, rejected = read(body)
     assert (len(items), [r.index for r in rejected]) == (1, [0])
+
+
+@pytest.mark.parametrize("odd", ["Disk full", {"a": 1}, 7])
+def test_several_texts_are_a_list_and_nothing_else(odd: object) -> None:
+    """Not the letters of one, nor the names of an object's members; with a list, it can be hashed."""
+    with pytest.raises(PayloadError, match="expected a list"):
+        decode.decode_one(json.dumps({"warnings": odd}).encode(), RestoreSessionStatistics, "vbo1", None)
+    body = json.dumps({"warnings": ["Disk full"], "items": [{"a": 1}]}).encode()
+    found = decode.decode_one(body, RestoreSessionStatistics, "vbo1", None)
+    assert found.warnings == ("Disk full",)
+    assert hash(found) == hash(decode.decode_one(body, RestoreSessionStatistics, "vbo1", None))
 
 
 def test_links_that_no_decoder_can_read_are_found_out_at_once_or_are_none() -> None:

@@ -188,13 +188,17 @@ async def test_a_consumer_that_is_cancelled_twice_leaves_nothing_to_complain_abo
         await fleet.map(ask)
 
     async with Fleet([Server(name, LOGIN, name=name) for name in ("a", "b")]) as fleet:
-        consumer = asyncio.create_task(consume())
-        for _ in range(2):
+        for turns in range(8):
+            consumer = asyncio.create_task(consume())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            consumer.cancel()
             await asyncio.sleep(0.005)
             consumer.cancel()
-        await asyncio.wait([consumer])
-        assert consumer.cancelled()
-        del consumer
+            await asyncio.wait([consumer])
+            assert consumer.cancelled()
+            del consumer
+            await asyncio.sleep(0.03)
     gc.collect()
     assert complaints == []
 
@@ -520,6 +524,7 @@ async def test_a_mapped_generator_is_closed_when_the_query_is_left() -> None:
                 async for session in self.client.restore_sessions():
                     yield f"{session.id}"
             finally:
+                await asyncio.sleep(0.01)
                 closed.append(self.client.name)
 
     async with BackupFleet(3, sessions=4) as backups, Fleet(servers_of(backups)) as fleet:

@@ -29,7 +29,7 @@ from aiovbo import (
     Signal,
     VboError,
 )
-from aiovbo.testing import BackupServer, Fault
+from aiovbo.testing import BackupServer, Fault, World
 
 LISTING = "GET RestoreSessions"
 
@@ -210,6 +210,21 @@ async def test_prometheus_has_what_happened_and_passes_its_own_linter() -> None:
     assert not [secret for secret in secrets_of(good, bad) if secret in text]
     metrics.forget("good")
     assert 'server="good"' not in client.generate_latest(registry).decode()
+
+
+async def test_what_servers_make_up_makes_no_series_of_its_own() -> None:
+    """States and results that nobody knows are counted together: there are always few."""
+    client = pytest.importorskip("prometheus_client")
+    from aiovbo.prometheus import FleetMetrics  # noqa: PLC0415  # as above
+
+    registry = client.CollectorRegistry()
+    async with BackupServer(World(sessions=0)) as backup, Fleet([named(backup, "vbo1")]) as fleet:
+        for number in range(5):
+            backup.world.add(state="Stopped", result=f"Odd{number}")  # type: ignore[typeddict-item]  # the point
+        FleetMetrics(registry).sessions(await fleet.restore_sessions())
+    labels = {"server": "vbo1", "state": "Stopped", "result": "other"}
+    assert registry.get_sample_value("aiovbo_restore_sessions", labels) == 5
+    assert "Odd" not in client.generate_latest(registry).decode()
 
 
 async def test_opentelemetry_has_a_span_per_request_under_the_callers() -> None:

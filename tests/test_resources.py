@@ -194,6 +194,31 @@ asyncio.run(main())
     assert run(code).returncode == 7
 
 
+def test_closing_in_a_forked_process_leaves_the_parent_its_connections() -> None:
+    """As a library does that closes all it finds; the parent goes on over the connection it had."""
+    code = """
+import asyncio, os
+from aiovbo import Client, Password, Server, TLS
+from aiovbo.testing import BackupServer
+async def main(backup):
+    login, trust = Password(backup.username, backup.password), TLS(ca_file=backup.ca_file)
+    async with Client(Server(backup.url, login, tls=trust), retries=0, deadline=5) as client:
+        before = len(await client.restore_sessions())
+        if not (child := os.fork()):
+            asyncio.events._set_running_loop(None)
+            asyncio.run(client.aclose())
+            os._exit(7)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(status, len(await client.restore_sessions()) == before)
+with BackupServer().run_in_thread() as backup:
+    asyncio.run(main(backup))
+"""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system does not fork")
+    ended = run(code)
+    assert ended.stdout.strip() == "7 True", ended.stderr
+
+
 def test_a_program_that_forgets_to_close_ends_with_a_warning_and_no_traceback() -> None:
     """Python's own warning of what was left open, where it is asked for; nothing else."""
     code = """

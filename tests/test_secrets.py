@@ -281,6 +281,14 @@ async def test_an_echo_is_recognised_however_it_is_escaped(escape: Callable[[str
             with pytest.raises(AuthenticationError) as refused:
                 await client.restore_sessions()
     assert "no ***" in str(refused.value)
+    # However deep what else is in it: nothing but what an error may quote is looked through.
+    deep = '{"a":' * 450 + "1" + "}" * 450
+    echo = http(400, body=f'{{"error": "no", "error_description": "no {said}", "a": {deep}}}'.encode())
+    async with RawServer(vbo_routes(token=echo)) as raw:
+        server = Server(raw.url, Password("u", secret), allow_http=True, api_version="v4")
+        async with Client(server, retries=0) as client:
+            with pytest.raises(AuthenticationError, match=r"no \*\*\*"):
+                await client.restore_sessions()
     assert secret not in repr(refused.value.__dict__)
 
 

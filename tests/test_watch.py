@@ -146,6 +146,23 @@ async def test_what_a_restored_server_does_is_told_though_its_time_was_forgotten
                     break
 
 
+async def test_old_sessions_that_go_on_cost_a_list_and_not_a_request_each(backup: BackupServer) -> None:
+    """Forty of them, older than all that is remembered; the end of the last is told like any other."""
+    long_ago = NOW - timedelta(days=100)
+    running = [
+        backup.world.add(creation_time=long_ago + timedelta(hours=n), end_time=None) for n in range(40)
+    ]
+    backup.world.add(creation_time=NOW, end_time=NOW)
+    options = {"full_look_every": FAST, "remember": timedelta(days=5), "since": timedelta(days=4000)}
+    async with watching(backup, **options) as changes:
+        await take(changes, 42)
+        backup.requests.clear()
+        backup.world.change(running[-1].id, end_time=NOW, state="Stopped")
+        assert told(await take(changes, 1)) == [("Finished", running[-1].id)]
+        by_id = [one for one in backup.requests if "/restoresessions/" in one.path.lower()]
+        assert len(by_id) <= 10
+
+
 async def test_a_restart_goes_on_where_it_was(backup: BackupServer, tmp_path: Path) -> None:
     """What was delivered is not told again; what happened meanwhile is."""
     file = tmp_path / "place.db"

@@ -173,6 +173,7 @@ def test_the_servers_words_are_cut_and_its_stack_trace_is_not_shown() -> None:
         ("-5", None),
         ("soon", None),
         ("", None),
+        ("Mon, 23 Nov 2026 12:00:00 +99999999999999999999", None),
         (None, None),
     ],
 )
