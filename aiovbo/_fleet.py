@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from hashlib import blake2b
 from os import PathLike
 from types import TracebackType
@@ -308,12 +309,12 @@ class Fleet:
             ascending=ascending,
             page_size=page_size,
         )
+        return self._ask(partial(self._sessions_within, bounds))
 
-        def at_this_use() -> Callable[[Client], Query[RestoreSession]]:
-            fixed = bounds.at(self._options.clock.now())
-            return lambda client: client.filtered_sessions(fixed)
-
-        return self._ask(at_this_use)
+    def _sessions_within(self, bounds: SessionFilter) -> Callable[[Client], Query[RestoreSession]]:
+        # Counted back from one point in time for all servers.
+        fixed = bounds.at(self._options.clock.now())
+        return lambda client: client.filtered_sessions(fixed)
 
     @overload
     def map(self, func: Callable[[Client], AsyncIterable[T]]) -> FleetQuery[T]: ...
@@ -328,13 +329,12 @@ class Fleet:
 
     def _ask(self, at_each_use: Callable[[], Question[T]]) -> FleetQuery[T]:
         self._raise_if_closed()
-        clients = list(self._clients.values())
+        question = partial(self._unless_closed, at_each_use)
+        return FleetQuery(list(self._clients.values()), question, self._options, self._slots, self._running)
 
-        def question() -> Question[T]:
-            self._raise_if_closed()
-            return at_each_use()
-
-        return FleetQuery(clients, question, self._options, self._slots, self._running)
+    def _unless_closed(self, at_each_use: Callable[[], Question[T]]) -> Question[T]:
+        self._raise_if_closed()
+        return at_each_use()
 
     def status(self) -> dict[str, ServerStatus]:
         """How each server has been doing, by name; nothing is asked for it."""

@@ -5,8 +5,9 @@ application to set up. Knows nothing of requests, and tells only of server, oper
 """
 
 import time
+from collections.abc import Iterable
 
-from opentelemetry.metrics import MeterProvider, get_meter
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
 from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider, get_tracer
 from opentelemetry.util.types import AttributeValue
 
@@ -48,8 +49,12 @@ class Telemetry:
         self._logons = meter.create_counter(
             "aiovbo.client.logons", "{logon}", "How often a backup server was asked for a token."
         )
-        self._up = meter.create_gauge(
-            "aiovbo.server.up", "1", "Whether a backup server answered what it was last asked for."
+        self._up: dict[str, bool] = {}
+        meter.create_observable_gauge(
+            "aiovbo.server.up",
+            [self._observe_up],
+            "1",
+            "Whether a backup server answered what it was last asked for.",
         )
 
     def __call__(self, signal: Signal) -> None:
@@ -62,7 +67,15 @@ class Telemetry:
             case LogonFinished(server=server, outcome=outcome):
                 self._logons.add(1, _attributes(server, outcome))
             case ServerStateChanged(server=server, up=up):
-                self._up.set(int(up), {"aiovbo.server": server})
+                self._up[server] = up
+
+    def forget(self, server: str) -> None:
+        """Tell no longer whether a server is up that has left the fleet."""
+        self._up.pop(server, None)
+
+    def _observe_up(self, _: CallbackOptions) -> Iterable[Observation]:
+        # A copy: whoever exports does so in a thread of its own.
+        return [Observation(int(up), _attributes(server, OK)) for server, up in list(self._up.items())]
 
     def _finished(self, signal: RequestFinished) -> None:
         attributes = _attributes(signal.server, signal.outcome, signal.operation)

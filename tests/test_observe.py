@@ -266,6 +266,10 @@ async def test_opentelemetry_has_a_span_per_request_under_the_callers() -> None:
     }  # fmt: skip
     shown = "".join(span.to_json() for span in spans) + reader_text
     assert not [secret for secret in secrets_of(backup) if secret in shown]
+    assert "aiovbo.server.up" in reader_text
+    telemetry.forget("one")
+    remaining = reader.get_metrics_data()
+    assert remaining is None or "aiovbo.server.up" not in remaining.to_json()
     meters.shutdown()
     tracers.shutdown()
 
