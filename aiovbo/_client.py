@@ -166,12 +166,8 @@ class Client:
 
         A fleet's client is closed by its fleet, and by nobody else.
         """
-        if not self._closes_pool or not self._pool.may_be_closed():
-            return
-        try:
-            await self.log_out()
-        finally:
-            await self._pool.close()
+        if self._closes_pool:
+            await self._pool.close(self.log_out)
 
     async def log_out(self) -> None:
         """Give the token back where the API takes it (since v7), within a second; never raises."""

@@ -270,8 +270,7 @@ class Fleet:
         self._closing = True
         # From the last to the first, and all of them, whatever one of them raises.
         async with AsyncExitStack() as steps:
-            steps.push_async_callback(self._pool.close)
-            steps.push_async_callback(self._log_out)
+            steps.push_async_callback(self._pool.close, self._log_out)
             for run in self._running:
                 steps.push_async_callback(run.stop)
             for watch in self._watches:

@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from functools import partial
@@ -134,7 +134,10 @@ class HttpPool:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self._opening = asyncio.Lock()
+        self._closing = asyncio.Lock()
         self._attempts = Attempts(options)
+        self.is_taking_leave = False
+        """Whether nothing new may be asked any more."""
         self.closed = False
         self.connections = options.connections
         """At most so many requests at once to one server, as file descriptors allow."""
@@ -221,14 +224,22 @@ class HttpPool:
                 "make one per loop, and per asyncio.run()"
             )
 
-    async def close(self) -> None:
-        """End what is under way, and close the session unless it was borrowed; safe to repeat."""
-        if not self.may_be_closed():
-            return
-        self.closed = True
-        self._attempts.abort()
-        if self._session is not None and not self._borrowed:
-            await self._session.close()
+    async def close(self, take_leave: Callable[[], Awaitable[None]]) -> None:
+        """Take leave of the servers, end what is under way, close the session unless it was borrowed.
+
+        Safe to repeat: whoever closes meanwhile waits for the end.
+        """
+        async with self._closing:
+            if not self.may_be_closed():
+                return
+            self.is_taking_leave = True
+            try:
+                await take_leave()
+            finally:
+                self.closed = True
+                self._attempts.abort()
+                if self._session is not None and not self._borrowed:
+                    await self._session.close()
 
     def may_be_closed(self) -> bool:
         """Whether there is anything to close here: to a fork, the connections are its parent's.

@@ -189,6 +189,9 @@ class Requester:
         self, request: Request, operation: Operation
     ) -> tuple[Reply | ServerError, Token | None, int]:
         """The answer or the error, the token that went with it, and how often it was sent."""
+        if self._pool.is_taking_leave:
+            # A new logon would leave a token behind.
+            raise ClosedError("used after closing began")
         token: Token | None = None
         attempt = self._pool.attempt(operation.left, self._first_in_line)
         try:

@@ -444,6 +444,26 @@ async def test_closing_the_fleet_ends_a_stream_with_an_error() -> None:
         await fleet.aclose()
 
 
+async def test_nothing_new_is_asked_while_the_fleet_takes_leave() -> None:
+    """Or a token would be left behind; whoever closes meanwhile waits for the end, and hurries nobody."""
+    async with BackupServer(version="v8") as backup, BackupServer(version="v8") as bystander:
+        backup.fail(Fault.delay(0.3), on="token/logout", times=None)
+        fleet = Fleet([server_of(backup, name="slow"), server_of(bystander, name="healthy")])
+        assert not (await fleet.restore_sessions()).failed
+        closing = [asyncio.create_task(fleet.aclose())]
+        while not asked(bystander, "token/logout"):
+            await asyncio.sleep(0.01)
+        with pytest.raises(ClosedError):
+            await fleet["slow"].fetch_service_instance()
+        closing.append(asyncio.create_task(fleet.aclose()))
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in closing)
+        await asyncio.gather(*closing)
+        for one in (backup, bystander):
+            assert (one.logons, asked(one, "token/logout")) == (1, 1)
+            assert one.requests[-1].status == 204
+
+
 async def test_closing_while_it_opens_leaves_no_session_behind() -> None:
     """Whoever opened it is told; nothing is left that nobody would close."""
     fleet = Fleet(["vbo1"], Password("u", "p"))
