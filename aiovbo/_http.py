@@ -65,6 +65,18 @@ def _mark(phase: Phase) -> None:
         attempt.phase = phase
 
 
+def _handshake_began() -> None:
+    _mark("tls")
+    _mark_fresh()
+
+
+def _mark_fresh() -> None:
+    """Note that the current connection is a new one."""
+    attempt = _current.get()
+    if attempt is not None:
+        attempt.fresh = True
+
+
 class _Connector(aiohttp.TCPConnector):
     """aiohttp's connector, telling the attempt when the connection is there."""
 
@@ -83,9 +95,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 def _new_socket(address: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
-    attempt = _current.get()
-    if attempt is not None:
-        attempt.fresh = True
+    _mark_fresh()
     family, kind, protocol, *_ = address
     return socket.socket(family, kind, protocol)
 
@@ -171,7 +181,9 @@ class HttpPool:
 
     async def _context(self, tls: TLS) -> ssl.SSLContext:
         if tls not in self._contexts:
-            self._contexts[tls] = await in_thread(partial(make_context, tls, partial(_mark, "tls")))
+            # A borrowed session's connector tells nothing: a handshake does, which ends where sending begins.
+            marks = _handshake_began, partial(_mark, "read")
+            self._contexts[tls] = await in_thread(partial(make_context, tls, *marks))
         return self._contexts[tls]
 
     async def _late_context(self, tls: TLS) -> ssl.SSLContext:

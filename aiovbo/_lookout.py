@@ -298,7 +298,7 @@ class Lookout:
             return (await self._client.fetch_service_instance()).installation_id
         except (ResponseError, PayloadError) as error:
             # To begin anew since a server is busy would lose what it did until now.
-            if error.may_pass and self.tracker.is_first:
+            if error.retryable and self.tracker.is_first:
                 raise
             log.info("%s: no installation id: %s", self._client.name, error.what)
             return None

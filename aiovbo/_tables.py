@@ -4,7 +4,6 @@ Knows one table at a time, as cattrs makes it a value or tells by key what is wr
 document comes from, nor show a secret, nor anything that might be one by mistake.
 """
 
-import asyncio
 import importlib
 import importlib.util
 import os
@@ -36,6 +35,7 @@ from aiovbo._config import (
     SecretSource,
     server_url,
 )
+from aiovbo._tasks import in_thread
 from aiovbo.errors import ConfigError, printable
 
 LookUp = Callable[[str, str], str | None]
@@ -167,7 +167,7 @@ class _Provider:
 
     async def __call__(self) -> str:
         # A disk or a keyring may take its time, which is not the event loop's.
-        secret, problem = await asyncio.to_thread(self.read)
+        secret, problem = await in_thread(self.read)
         return _refuse(f"{self.where}: {problem}") if problem else secret
 
 

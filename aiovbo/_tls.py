@@ -18,10 +18,12 @@ class PinMismatchError(ssl.SSLCertVerificationError):
     seen = ""
 
 
-def make_context(tls: TLS, handshake_began: Callable[[], None]) -> ssl.SSLContext:
+def make_context(
+    tls: TLS, handshake_began: Callable[[], None], handshake_ended: Callable[[], None]
+) -> ssl.SSLContext:
     """The context for a policy; reads files, so not for the event loop.
 
-    `handshake_began` is called, in the context of whoever connects, when a handshake begins.
+    `handshake_began` and `handshake_ended` are called in the context of whoever connects.
 
     Raises: ConfigError where a file cannot be used.
     """
@@ -43,11 +45,13 @@ def make_context(tls: TLS, handshake_began: Callable[[], None]) -> ssl.SSLContex
             message = f"TLS(client_cert={tls.client_cert!r}) cannot be used: {error}"
             raise ConfigError(message) from None
     context.set_alpn_protocols(["http/1.1"])
-    context.sslobject_class = _ssl_object(tls.pin, handshake_began)
+    context.sslobject_class = _ssl_object(tls.pin, handshake_began, handshake_ended)
     return context
 
 
-def _ssl_object(pins: tuple[str, ...], handshake_began: Callable[[], None]) -> type[ssl.SSLObject]:
+def _ssl_object(
+    pins: tuple[str, ...], handshake_began: Callable[[], None], handshake_ended: Callable[[], None]
+) -> type[ssl.SSLObject]:
     class PinnedObject(ssl.SSLObject):
         """A TLS connection that comes about only with a pinned certificate, before a byte is sent over it."""
 
@@ -61,6 +65,7 @@ def _ssl_object(pins: tuple[str, ...], handshake_began: Callable[[], None]) -> t
                     mismatch = PinMismatchError("certificate is not the pinned one")
                     mismatch.seen = seen
                     raise mismatch
+            handshake_ended()
 
     return PinnedObject
 

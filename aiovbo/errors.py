@@ -61,7 +61,7 @@ class ConfigError(VboError, ValueError):
 class ServerError(VboError):
     """One backup server's trouble: which server, what was asked, what happened, what to do next."""
 
-    may_pass: ClassVar[bool] = False
+    _retryable_by_default: ClassVar[bool] = False
 
     def __init__(  # noqa: PLR0913  # what a reader of an error wants to know
         self,
@@ -88,7 +88,7 @@ class ServerError(VboError):
         """How often it was tried; 0 where nothing was sent."""
         self.elapsed = elapsed
         """Seconds from the first attempt to giving up."""
-        self.retryable = self.may_pass if retryable is None else retryable
+        self.retryable = self._retryable_by_default if retryable is None else retryable
         """Whether the same request may well work later, unchanged."""
         self.hint = hint
         """What to do next."""
@@ -105,13 +105,13 @@ class ServerError(VboError):
 class UnreachableError(ServerError):
     """No conversation came about, or it was cut off: name resolution, TCP, a lost connection."""
 
-    may_pass = True
+    _retryable_by_default = True
 
 
 class TlsError(UnreachableError):
     """The TLS connection was given up, before any request was sent; `reason` says why."""
 
-    may_pass = False
+    _retryable_by_default = False
 
     def __init__(
         self, what: str, *, reason: TlsReason = "untrusted", hint: str = "", server: str = ""
@@ -162,7 +162,7 @@ class ConflictError(ResponseError):
 class RateLimitedError(ResponseError):
     """429: asked too often; `retry_after` says for how long to leave the server alone."""
 
-    may_pass = True
+    _retryable_by_default = True
     retry_after: float | None = None
     """Seconds the server asked us to wait; None where it named no time."""
 
@@ -170,7 +170,7 @@ class RateLimitedError(ResponseError):
 class ServerFaultError(ResponseError):
     """5xx: the server, or a proxy in front of it, failed."""
 
-    may_pass = True
+    _retryable_by_default = True
     retry_after: float | None = None
     """Seconds the server asked us to wait; None where it named no time."""
 

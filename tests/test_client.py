@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
+from aiohttp import web
 from backups import asked, server_of
 from harness.raw import ANY, Connection, RawServer, json_answer, vbo_routes
 
@@ -32,7 +33,7 @@ from aiovbo import (
     UnreachableError,
     VboError,
 )
-from aiovbo.testing import BackupServer, Fault, World
+from aiovbo.testing import BackupServer, Exchange, Fault, World
 
 VERSIONS = ["v4", "v5", "v6", "v7", "v8"]
 
@@ -528,6 +529,34 @@ async def test_a_borrowed_session_is_used_and_not_closed() -> None:
         async with Client(server_of(backup), http=http) as client:
             assert len(await client.restore_sessions()) == 40
         assert not http.closed
+
+
+async def test_on_a_borrowed_session_nothing_that_may_have_arrived_is_sent_again() -> None:
+    """Its connector does not tell when a connection is there: the handshake does."""
+
+    async def do_it_and_hang_up(exchange: Exchange) -> web.StreamResponse:
+        exchange.answer()
+        exchange.hang_up(reset=False)
+        return web.Response(status=500)
+
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with (
+        BackupServer(World(sessions=0), version="v8") as backup,
+        BackupServer() as bystander,
+        aiohttp.ClientSession(connector=connector) as http,
+        Client(server_of(backup), http=http) as client,
+        Client(server_of(bystander), http=http) as healthy,
+    ):
+        backup.fail(Fault("does it and hangs up", do_it_and_hang_up), on="Organization/explore", times=None)
+        with pytest.raises(PayloadError, match="tried once.*It may have been done"):
+            await client.explore("Vex")
+        assert len(backup.world.sessions) == 1
+        backup.fail(Fault.drop(), on="token", times=None)
+        backup.expire_tokens()
+        with pytest.raises(PayloadError):
+            await client.restore_sessions()
+        assert asked(backup, "token") == 1 + 1 + 2  # the first, the second, and its two repetitions
+        assert len(await healthy.restore_sessions()) == 40
 
 
 async def test_a_session_that_logs_on_by_itself_is_not_borrowed() -> None:

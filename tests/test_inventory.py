@@ -239,6 +239,42 @@ async def test_a_secret_is_read_anew_when_it_was_refused(write: Write) -> None:
             assert len((await fleet.restore_sessions()).items) == 40
 
 
+PROGRAM = """
+import asyncio
+from aiovbo import Fleet
+
+async def main():
+    async with Fleet.from_toml("fleet.toml", deadline=0.3) as fleet:
+        print(*[answer.error for answer in (await fleet.restore_sessions()).failed])
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file that nobody ends")
+async def test_a_secret_that_cannot_be_read_to_its_end_does_not_keep_the_program(write: Write) -> None:
+    """As on a network drive that is gone: its server fails, and the program ends."""
+    write("""
+    [servers.vbo1]
+    url = "vbo1"
+    api_version = "v8"
+    credentials = { username = "u", password.file = "endless" }
+    """)
+    os.mkfifo("endless")
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(20):
+            said, complaints = await program.communicate()
+    finally:
+        if program.returncode is None:
+            program.kill()
+            await program.wait()
+    assert (complaints, program.returncode) == (b"", 0)
+    assert b"the provider of its password failed" in said
+
+
 async def test_a_secret_that_is_gone_when_it_is_needed_is_named(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

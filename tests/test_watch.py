@@ -265,7 +265,8 @@ async def renamed(backup: BackupServer, *, then: BackupServer | None = None) -> 
         await silent(changes)
     new = backup.world.add(creation_time=NOW, state="Stopped", end_time=NOW)
     backup.world.change(old.id, state="Stopped", end_time=NOW)
-    backup.fail(Fault.status(503), on="ServiceInstance", times=2)
+    backup.fail(Fault.status(503), on="ServiceInstance")
+    backup.fail(Fault.cut(5), on="ServiceInstance", when=lambda request: bool(request.token))
     name = "berlin" if then is None else "vbo1"
     async with (
         Fleet([server_of(then or backup, name=name)], retries=0) as fleet,
