@@ -12,7 +12,6 @@ from uuid import UUID
 
 from attrs import evolve, field, frozen
 
-from aiovbo._enums import RestoreSessionState
 from aiovbo.errors import ServerError
 from aiovbo.models import RestoreSession
 
@@ -184,7 +183,7 @@ class Tracker:
         steps: list[Step] = []
         for session in sessions:
             is_news = self._since is not None and session.creation_time > self._since
-            if _has_ended(session) and not is_news:
+            if session.has_ended and not is_news:
                 entry = Known(session.creation_time, is_open=False, mark=_mark(session), revision=1)
                 self.known[session.id] = entry
                 steps.append(Step(session.id, entry))
@@ -192,7 +191,7 @@ class Tracker:
 
     def observe(self, session: RestoreSession) -> list[tuple[Change, Step]]:
         """What a look at one session tells."""
-        before, mark, has_ended = self.known.get(session.id), _mark(session), _has_ended(session)
+        before, mark, has_ended = self.known.get(session.id), _mark(session), session.has_ended
         told: list[tuple[Change, Step]] = []
         if before is None or before.mark == _GONE:
             if before is None and self.horizon is not None and session.creation_time < self.horizon:
@@ -252,11 +251,6 @@ class Tracker:
         self.known[session.id] = entry
         name = f"{self._server}/{session.id}/{kind.__name__.lower()}/{entry.revision}-{_mark(session):x}"
         return kind(server=self._server, id=name, session=session), Step(session.id, entry)
-
-
-def _has_ended(session: RestoreSession) -> bool:
-    # A result may say Success while the session still works: it is an outcome only at the end.
-    return session.state is RestoreSessionState.STOPPED
 
 
 def _mark(session: RestoreSession) -> int:

@@ -14,9 +14,9 @@ from uuid import UUID
 import aiohttp
 from yarl import URL
 
-from aiovbo._config import API_VERSIONS, ApiVersion, Assertion, Clock, Options, Server
+from aiovbo._config import ApiVersion, Assertion, Clock, Options, Server
 from aiovbo._decode import decode_one
-from aiovbo._enums import RestoreSessionState, RestoreSessionType
+from aiovbo._enums import RestoreSessionType
 from aiovbo._explore import Exploration
 from aiovbo._guard import LockoutGuard
 from aiovbo._http import HttpPool
@@ -102,8 +102,9 @@ class Client:
             observer=observer,
             clock=clock or Clock(),
         )
-        guard = LockoutGuard(1, [server], logon_cooldown, options.clock)
-        self._bind(server, options, HttpPool(options, [server], http), guard)
+        pool = HttpPool(options, http)
+        pool.expect(server)
+        self._bind(server, options, pool, LockoutGuard(1, logon_cooldown, options.clock))
         self._closes_pool = True
 
     @classmethod
@@ -373,7 +374,7 @@ class Client:
             return True
         except ServerError:
             return False
-        return now.state == RestoreSessionState.STOPPED
+        return now.has_ended
 
     async def poll(
         self,
@@ -428,7 +429,7 @@ class Client:
 
     def url_of(self, href: str) -> URL:
         """The URL that would be asked for a path below `/vN/` or a link's text."""
-        version = self._requester.version or API_VERSIONS[-1]
+        version = self._requester.likely_version
         return anchor(self.server.url, version, href, f"/{version}/")
 
 

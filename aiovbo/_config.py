@@ -370,6 +370,24 @@ class Options:
             raise ConfigError(message)
 
 
+@frozen(kw_only=True)
+class Limits(Options):
+    """The limits of a whole fleet."""
+
+    concurrency: int = 100
+    """Servers asked at once; those that take long do not count."""
+    lockout_guard: int = 3
+    """How many servers may refuse the same credentials until the others are not asked."""
+
+    def __attrs_post_init__(self) -> None:
+        Options.__attrs_post_init__(self)
+        for name in ("concurrency", "lockout_guard"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                message = f"{name} is a whole number of at least 1, not {value!r}"
+                raise ConfigError(message)
+
+
 class FleetOptions(TypedDict, total=False):
     """The limits of a `Fleet`, as they are written down."""
 

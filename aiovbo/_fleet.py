@@ -19,7 +19,7 @@ from yarl import URL
 
 from aiovbo._checkpoint import CheckpointStore, MemoryCheckpoint
 from aiovbo._client import Client
-from aiovbo._config import TLS, Clock, Credentials, FleetOptions, Options, Server
+from aiovbo._config import TLS, Clock, Credentials, FleetOptions, Limits, Server
 from aiovbo._guard import LockoutGuard
 from aiovbo._http import HttpPool
 from aiovbo._lookout import WatchOptions
@@ -94,40 +94,32 @@ class Fleet:
         """
         if isinstance(servers, str):
             raise ConfigError("servers are a list, also of one: a text would be taken letter by letter")
-        options = Options(
+        options = Limits(
             deadline=deadline,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
             retries=retries,
+            concurrency=concurrency,
             connections=connections,
             max_body=max_body,
             logon_cooldown=logon_cooldown,
+            lockout_guard=lockout_guard,
             strict=strict,
             observer=observer,
             clock=clock or Clock(),
         )
-        counts: dict[str, object] = {"concurrency": concurrency, "lockout_guard": lockout_guard}
-        for name, value in counts.items():
-            if not isinstance(value, int) or value < 1:
-                message = f"{name} is a whole number of at least 1, not {value!r}"
-                raise ConfigError(message)
-        members = [_server(entry, credentials, tls) for entry in servers]
         self._defaults = credentials, tls
         self._options = options
-        self._pool = HttpPool(options, members, http)
+        self._http = http
+        self._pool = HttpPool(options, http)
+        self._guard = LockoutGuard(lockout_guard, logon_cooldown, options.clock)
         self._clients: dict[str, Client] = {}
-        self._guard = LockoutGuard(lockout_guard, members, logon_cooldown, options.clock)
-        for server in members:
-            self._join(server)
+        for entry in servers:
+            self._join(_server(entry, credentials, tls))
         self._slots = Slots(concurrency)
         self._closing = False
         self._running: set[Run[Any]] = set()
         self._watches: set[Watch] = set()
-        self._limits: dict[str, Any] = {
-            "concurrency": concurrency,
-            "lockout_guard": lockout_guard,
-            "http": http,
-        }
 
     @classmethod
     def from_toml(cls, path: str | PathLike[str], **options: Unpack[_Overrides]) -> Self:
@@ -158,6 +150,8 @@ class Fleet:
         if server.name in self._clients:
             message = f"two servers are called {server.name!r}: give one a name=... of its own"
             raise ConfigError(message)
+        self._pool.expect(server)
+        self._guard.expect(server)
         client = self._clients[server.name] = Client.of_fleet(server, self._options, self._pool, self._guard)
         return client
 
@@ -167,9 +161,7 @@ class Fleet:
         Raises: ConfigError where one is called like it; ClosedError once the fleet is closed.
         """
         self._raise_if_closed()
-        member = _server(server, *self._defaults)
-        client = self._join(member)
-        self._guard.expect(member)
+        client = self._join(_server(server, *self._defaults))
         for watch in self._watches:
             watch.add(client)
         return client
@@ -183,6 +175,8 @@ class Fleet:
         """
         client = self[name]
         del self._clients[name]
+        self._pool.forget(client.server)
+        self._guard.forget(client.server)
         for watch in self._watches:
             watch.remove(client.name)
 
@@ -200,7 +194,9 @@ class Fleet:
         servers = [
             client.server for client in self._clients.values() if worker_of(client.name, count) == index
         ]
-        return Fleet(servers, **asdict(self._options, recurse=False), **self._limits)
+        credentials, tls = self._defaults
+        limits = asdict(self._options, recurse=False)
+        return Fleet(servers, credentials, tls=tls, http=self._http, **limits)
 
     def watch(  # noqa: PLR0913  # each independent of the others
         self,
@@ -322,7 +318,8 @@ class Fleet:
     def map(self, func: Callable[[Client], Any]) -> FleetQuery[Any]:
         """What `func(client)` gives for each server, at once: something to await, or to iterate.
 
-        A ServerError that comes of it is that server's; anything else is raised when all others have ended.
+        A ServerError that comes of it is that server's, and so is a LinkError, which becomes a PayloadError;
+        anything else is raised when all others have ended.
         """
         return self._ask(lambda: func)
 

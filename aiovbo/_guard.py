@@ -5,7 +5,7 @@ Knows verdicts on credentials; how a logon is sent is handed in.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
 from aiovbo._config import Clock, Credentials, Server
 from aiovbo._grant import VERDICTS
@@ -22,11 +22,9 @@ class LockoutGuard:
     business.
     """
 
-    def __init__(
-        self, limit: int, servers: Iterable[Server], verdicts_count_for: float, clock: Clock
-    ) -> None:
+    def __init__(self, limit: int, verdicts_count_for: float, clock: Clock) -> None:
         self._limit = limit
-        self._shared = Counter(server.credentials for server in servers)
+        self._shared: Counter[Credentials] = Counter()
         self._counts_for = verdicts_count_for
         self._clock = clock
         self._trials: dict[Credentials, _Trial] = {}
@@ -34,6 +32,10 @@ class LockoutGuard:
     def expect(self, server: Server) -> None:
         """Note that one more server is logged on to with its credentials."""
         self._shared[server.credentials] += 1
+
+    def forget(self, server: Server) -> None:
+        """Note that it is one less."""
+        self._shared[server.credentials] -= 1
 
     async def logon(
         self,

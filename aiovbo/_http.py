@@ -129,12 +129,12 @@ class _Resolver(AbstractResolver):
 class HttpPool:
     """The one aiohttp session of a fleet, made or borrowed, with its TLS contexts."""
 
-    def __init__(self, options: Options, servers: list[Server], http: aiohttp.ClientSession | None) -> None:
+    def __init__(self, options: Options, http: aiohttp.ClientSession | None) -> None:
         if http is not None and http.auth is not None:
             message = "the session that is lent (http=...) has auth=..., and would send it to every server"
             raise ConfigError(message)
         self._options = options
-        self._servers = servers
+        self._servers: list[Server] = []
         self._session = http
         self._borrowed = http is not None
         # A borrowed session's connector does not tell when the connection is there: aiohttp has to watch it.
@@ -153,6 +153,16 @@ class HttpPool:
         """At most so many requests at once to one server, as file descriptors allow."""
         self._descriptors: AbstractAsyncContextManager[None] = nullcontext()
 
+    def expect(self, server: Server) -> None:
+        """Note that a server will be asked."""
+        self._servers.append(server)
+        if self._loop is not None:
+            _warn_of_insecure(server)
+
+    def forget(self, server: Server) -> None:
+        """Note that it will not be asked any more."""
+        self._servers.remove(server)
+
     async def open(self) -> None:
         """Build the TLS contexts and the session; done once.
 
@@ -163,14 +173,13 @@ class HttpPool:
         async with self._opening:
             if self._loop is not None:
                 return self._check()
-            for server in self._servers:
+            for server in list(self._servers):
                 try:
                     await self._context(server.tls)
                 except ConfigError as error:
                     problem = f"{server.name}: {error}"
                     raise ConfigError(problem) from None
-                if server.tls.insecure:
-                    log.warning("%s: its certificate is not checked (insecure=True)", server.name)
+                _warn_of_insecure(server)
             spare = await in_thread(_spare_descriptors)
             if self.closed:
                 raise ClosedError("closed while it was opened")
@@ -338,6 +347,11 @@ class HttpPool:
             # To put it together took a while: whoever reads it begins in another turn of the event loop.
             await asyncio.sleep(0)
         return body
+
+
+def _warn_of_insecure(server: Server) -> None:
+    if server.tls.insecure:
+        log.warning("%s: its certificate is not checked (insecure=True)", server.name)
 
 
 class _TooLargeError(Exception):

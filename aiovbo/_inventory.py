@@ -19,11 +19,10 @@ import attrs
 from attrs import field, frozen
 from yarl import URL
 
-from aiovbo._config import FleetOptions, Secret, Server
+from aiovbo._config import FleetOptions, Limits, Secret, Server
 from aiovbo._tables import (
     SECRETS,
     Kept,
-    Limits,
     LookUp,
     Member,
     Origin,

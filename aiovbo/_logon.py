@@ -124,20 +124,23 @@ class Logon:
             if reply.status not in VERDICTS:
                 return self._take(reply)
             log.info("the refresh token was refused, logging on anew")
-        form = self.spoken = await self._promising_form(credentials)
+        self.spoken = await self._promising_form(credentials)
         reply = await self._guard.logon(
-            self._server, credentials, lambda: self._post(form), self._sign_of_life
+            self._server, credentials, lambda: self._post_newest(credentials), self._sign_of_life
         )
         if reply.status in VERDICTS:
-            # A provider may have given what was true a moment ago; the same secret is not tried twice.
-            newer = await self._newer_form(credentials, form)
-            if newer == form:
-                raise self._refused(reply, form)
-            self.spoken = newer
-            reply = await self._post(newer)
-            if reply.status in VERDICTS:
-                raise self._refused(reply, newer)
+            raise self._refused(reply, self.spoken)
         return self._take(reply)
+
+    async def _post_newest(self, credentials: Password | Assertion) -> Reply:
+        reply = await self._post(self.spoken)
+        if reply.status in VERDICTS:
+            # A provider may have given what was true a moment ago; the same secret is not tried twice.
+            newer = await self._newer_form(credentials, self.spoken)
+            if newer != self.spoken:
+                self.spoken = newer
+                reply = await self._post(newer)
+        return reply
 
     def _take(self, reply: Reply) -> Token:
         grant = read_grant(reply)

@@ -27,7 +27,7 @@ from attrs import evolve, frozen
 from aiovbo._client import Client
 from aiovbo._config import Options
 from aiovbo._query import Answer, Operation, Page, Query
-from aiovbo.errors import ClosedError, FleetError
+from aiovbo.errors import ClosedError, FleetError, LinkError, PayloadError
 
 T = TypeVar("T")
 
@@ -346,15 +346,19 @@ def _as_query(client: Client, asked: Awaitable[T] | AsyncIterable[T], options: O
         return asked  # pyright: ignore[reportUnknownVariableType]  # isinstance cannot keep the T
 
     async def pages(_: Operation) -> AsyncGenerator[Page[T]]:
-        if not isinstance(asked, AsyncIterable):
-            yield Page((await asked,))
-            return
-        items = aiter(asked)
-        async with AsyncExitStack() as stack:
-            if isinstance(items, AsyncGenerator):
-                # Its own `finally` is to run when we leave, not when the garbage collector finds it.
-                await stack.enter_async_context(aclosing(cast("AsyncGenerator[T]", items)))
-            async for item in items:
-                yield Page((item,))
+        try:
+            if not isinstance(asked, AsyncIterable):
+                yield Page((await asked,))
+                return
+            items = aiter(asked)
+            async with AsyncExitStack() as stack:
+                if isinstance(items, AsyncGenerator):
+                    # Its own `finally` is to run when we leave, not when the garbage collector finds it.
+                    await stack.enter_async_context(aclosing(cast("AsyncGenerator[T]", items)))
+                async for item in items:
+                    yield Page((item,))
+        except LinkError as error:
+            # A link is what a server sent, or left out: its trouble, and no other server's.
+            raise PayloadError(str(error), retryable=False) from None
 
     return Query(client.name, options, pages)

@@ -52,7 +52,7 @@ class Pages(Generic[M]):
         self._operation = operation
         self._sieve: Callable[[M], bool] | None = None
         # Not a method of ours: nothing that a query made may wait for the garbage collector.
-        self._walk: Walk[M] = Walk(partial(_follow, requester))
+        self._walk: Walk[M] = Walk(partial(_follow, requester.server.url))
         self._ahead: asyncio.Task[tuple[Page[M], URL | PayloadError | None]] | None = None
         self._trouble: PayloadError | None = None
 
@@ -216,10 +216,11 @@ class Walk(Generic[M]):
         return url.join(URL(target, encoded=True))
 
 
-def _follow(requester: Requester, href: str, asked: URL) -> URL:
-    base = requester.server.url
+def _follow(base: URL, href: str, asked: URL) -> URL:
     path = asked.raw_path.removeprefix(base.raw_path.rstrip("/"))
-    return anchor(base, requester.version or "", href, path)
+    # A listing goes on as it began, whatever version others come to think of meanwhile.
+    version = path.split("/")[1]
+    return anchor(base, version, href, path)
 
 
 def _asked_limit(url: URL) -> int | None:

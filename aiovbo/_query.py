@@ -197,6 +197,7 @@ class Query(Generic[T]):
                         await deliver(page)
         except ServerError as failure:
             error = copy(failure)
+            error.server = error.server or self._server
         return Answer(
             server=self._server,
             items=tuple(items),

@@ -101,6 +101,11 @@ class Requester:
         return None if self.server.api_version == "auto" else self.server.api_version
 
     @property
+    def likely_version(self) -> ApiVersion:
+        """The API version spoken; the newest, while it has not been found out."""
+        return self.version or API_VERSIONS[-1]
+
+    @property
     def clock_skew(self) -> float | None:
         """By how many seconds the server's clock is ahead of ours; None while it has not told its time."""
         return self._skew()
@@ -191,7 +196,7 @@ class Requester:
         """The answer or the error, the token that went with it, and how often it was sent."""
         if self._pool.is_taking_leave:
             # A new logon would leave a token behind.
-            raise ClosedError("used after closing began")
+            raise ClosedError("used after it was closed")
         token: Token | None = None
         attempt = self._pool.attempt(operation.left, self._first_in_line)
         try:
@@ -304,7 +309,7 @@ class Requester:
     # ----------------------------------------------------------------------------------- logon
 
     def _token_url(self) -> URL:
-        return url_for(self.server.url, token_target(self.version or API_VERSIONS[-1]))
+        return url_for(self.server.url, token_target(self.likely_version))
 
     def _first_in_line(self) -> Attempt | None:
         return self._logging_on
@@ -315,11 +320,20 @@ class Requester:
         Raises: ServerError where it does not.
         """
         if not self._has_answered:
-            url = url_for(self.server.url, probe_target(self.version or API_VERSIONS[-1]))
-            with self._first_attempt() as attempt:
-                reply = await self._pool.exchange(attempt, "GET", url, tls=self.server.tls, headers=_ACCEPT)
-            self._count(attempt, "GET", url, reply.status)
+            url = url_for(self.server.url, probe_target(self.likely_version))
+            attempt = self._first_attempt()
+            try:
+                with attempt:
+                    reply = await self._pool.exchange(
+                        attempt, "GET", url, tls=self.server.tls, headers=_ACCEPT
+                    )
+            except ServerError as error:
+                self._logging_on = None
+                self._count(attempt, "GET", url, error)
+                self.at(url, error)
+                raise
             self._logging_on = None
+            self._count(attempt, "GET", url, reply.status)
             self._has_answered = True
 
     def _first_attempt(self) -> Attempt:
@@ -340,7 +354,7 @@ class Requester:
                         self._token_url(),
                         tls=self.server.tls,
                         headers=_FORM,
-                        body=token_form(fields, self.version or API_VERSIONS[-1]),
+                        body=token_form(fields, self.likely_version),
                     )
             except (PayloadError, UnreachableError) as error:
                 self._logging_on = None

@@ -16,7 +16,6 @@ from aiovbo._structure import DOCUMENT, in_utc
 from aiovbo.models import (
     Model,
     RestoreSession,
-    api_name,
 )
 
 NO_LINKS = msgspec.Raw(b"null")
@@ -49,7 +48,7 @@ class WireSession(AnySession, forbid_unknown_fields=True):
 _SESSIONS = msgspec.json.Decoder(list[WireSession])
 _SESSION = msgspec.json.Decoder(WireSession)
 _ANY_SESSION = msgspec.json.Decoder(AnySession)
-_DOCUMENTED = {*map(api_name, RestoreSession.__annotations__), "_links"}
+_DOCUMENTED = {*AnySession.__struct_encode_fields__}
 _IN_ANY_CASE = {name.casefold() for name in _DOCUMENTED}
 
 

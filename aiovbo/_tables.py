@@ -29,7 +29,7 @@ from aiovbo._config import (
     Assertion,
     Bearer,
     Credentials,
-    Options,
+    Limits,
     Password,
     Secret,
     SecretSource,
@@ -63,21 +63,6 @@ class Member(Settings):
 
     url: URL
     group: str | None = None
-
-
-@frozen(kw_only=True)
-class Limits(Options):
-    """`[fleet]`."""
-
-    concurrency: int = 100
-    lockout_guard: int = 3
-
-    def __attrs_post_init__(self) -> None:
-        Options.__attrs_post_init__(self)
-        for name in ("concurrency", "lockout_guard"):
-            if getattr(self, name) < 1:
-                message = f"{name} is a whole number of at least 1, not {getattr(self, name)!r}"
-                raise ConfigError(message)
 
 
 @frozen(kw_only=True)

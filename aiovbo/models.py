@@ -331,6 +331,16 @@ class RestoreSession(Model):
     etag: int | None = None
     """A number that grows with each change; since v8."""
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has stopped; where a server told no state, whether it has an end."""
+        return self.end_time is not None if self.state is None else self.state is RestoreSessionState.STOPPED
+
+    @property
+    def outcome(self) -> RestoreSessionResult | None:
+        """How it came out; None until it has ended, whatever it shows as its result by then."""
+        return self.result if self.has_ended else None
+
     async def fetch_organization(self) -> BackupOrganization:
         """The organization whose backup this session explores; one request.
 
@@ -360,9 +370,13 @@ class RestoreSession(Model):
 
         Units: `timeout` and `every` in seconds; it is looked at again after `every`, more or less, and for
         the last time when `timeout` is over.
-        Raises: ServerTimeoutError after `timeout`; NotFoundError where the session has vanished. What may
-        pass, such as a server that restarts, is waited out.
+        Raises: ServerTimeoutError after `timeout`; NotFoundError where the session has vanished; ConfigError
+        for times that are none. What may pass, such as a server that restarts, is waited out.
         """
+        for name, seconds in (("timeout", timeout), ("every", every)):
+            if not seconds > 0:
+                message = f"{name} is a number of seconds above 0, not {seconds!r}"
+                raise ConfigError(message)
         if isinstance(until, str):
             wanted = RestoreSessionState(until)
             return await self.wait(lambda now: now.state == wanted, timeout=timeout, every=every)

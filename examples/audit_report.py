@@ -83,8 +83,7 @@ def row_of(session: RestoreSession) -> dict[str, str]:
         "What": KINDS.get(session.type or "", session.type or ""),
         "Of whom": session.organization or "",
         "Why": session.reason or "",
-        # What a session shows as its result while it works is no outcome yet.
-        "Outcome": (session.result or "") if ended else "Working",
+        "Outcome": (session.outcome or "") if session.has_ended else "Working",
         "Details": session.details or "",
         "Server": session.server,
         "Session": str(session.id),

@@ -35,7 +35,6 @@ from aiovbo import (
     Removed,
     RestoreSession,
     RestoreSessionResult,
-    RestoreSessionState,
     RestoreSessionType,
     Unreachable,
     WatchStatus,
@@ -85,7 +84,7 @@ def milliseconds(moment: datetime) -> int:
 def row_of(session: RestoreSession) -> Row:
     """What the page shows of a session; every text is a line, and short."""
     outcome = "running"
-    if session.state is RestoreSessionState.STOPPED:
+    if session.has_ended:
         # Before that, what it shows as its result is no outcome yet.
         outcome = "other" if session.result is None else OUTCOMES.get(session.result, "other")
     texts = {

@@ -548,7 +548,7 @@ async def test_on_a_borrowed_session_nothing_that_may_have_arrived_is_sent_again
         Client(server_of(bystander), http=http) as healthy,
     ):
         backup.fail(Fault("does it and hangs up", do_it_and_hang_up), on="Organization/explore", times=None)
-        with pytest.raises(PayloadError, match="tried once.*It may have been done"):
+        with pytest.raises(PayloadError, match=r"tried once.*It may have been done"):
             await client.explore("Vex")
         assert len(backup.world.sessions) == 1
         backup.fail(Fault.drop(), on="token", times=None)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from datetime import timedelta
 from itertools import zip_longest
+from typing import Any
 
 import pytest
 from backups import asked, server_of
@@ -27,6 +28,7 @@ from aiovbo import (
     Fleet,
     FleetError,
     Password,
+    PayloadError,
     RestoreSession,
     Server,
     ServerError,
@@ -442,6 +444,53 @@ async def test_closing_the_fleet_ends_a_stream_with_an_error() -> None:
         with pytest.raises(ClosedError):
             fleet.restore_sessions()
         await fleet.aclose()
+
+
+async def test_who_left_before_the_opening_has_no_say_in_it(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither its certificate that is gone, nor its open door."""
+    async with BackupServer() as backup:
+        lost = server_of(backup, name="lost", tls=TLS(ca_file="/nowhere.pem"))
+        careless = server_of(backup, name="careless", tls=TLS(insecure=True))
+        fleet = Fleet([server_of(backup, name="vbo1"), lost, careless])
+        fleet.remove("lost")
+        fleet.remove("careless")
+        async with fleet:
+            assert len((await fleet.restore_sessions()).items) == 40
+            assert "careless" not in caplog.text
+            fleet.add(careless)
+            assert "careless: its certificate is not checked" in caplog.text
+
+
+async def test_a_share_takes_urls_as_its_fleet_does() -> None:
+    """Credentials and trust that the fleet was given go with it."""
+    async with BackupServer() as backup:
+        login, tls = Password(backup.username, backup.password), TLS(ca_file=backup.ca_file)
+        whole = Fleet([], login, tls=tls)
+        async with whole.shard(0, 1) as share:
+            share.add(backup.url)
+            assert len((await share.restore_sessions()).items) == 40
+
+
+async def test_a_link_that_leads_nowhere_is_its_own_servers_trouble() -> None:
+    """Whatever a question makes of what one server sent, the others' answers are not lost with it."""
+
+    async def organizations(client: Client) -> list[str | None]:
+        return [(await one.fetch_organization()).name for one in await client.restore_sessions()]
+
+    def without(document: dict[str, Any]) -> dict[str, Any]:
+        for one in document["results"]:
+            one["_links"]["organization"] = {"href": "/elsewhere"}
+        return document
+
+    async with BackupFleet(3, sessions=2, versions=("v8",)) as backups, Fleet(servers_of(backups)) as fleet:
+        backups[0].fail(Fault.edit(without), on="RestoreSessions", times=None)
+        result = await fleet.map(organizations)
+        (failed,) = result.failed
+        assert isinstance(failed.error, PayloadError)
+        assert not failed.error.retryable
+        assert failed.error.server == failed.server == server_of(backups[0]).name
+        assert "/elsewhere" in str(failed.error)
+        assert [len(answer.items[0]) for answer in result.answers.values() if not answer.error] == [2, 2]
 
 
 async def test_nothing_new_is_asked_while_the_fleet_takes_leave() -> None:

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from readme import blocks
 
 from aiovbo import TLS, Assertion, AuthenticationError, Bearer, Client, ConfigError, Fleet, Password, Server
-from aiovbo._inventory import FleetOptions, Inventory, inventory_of, inventory_schema, read_inventory
-from aiovbo._tables import Limits
+from aiovbo._config import FleetOptions, Limits
+from aiovbo._inventory import Inventory, inventory_of, inventory_schema, read_inventory
 from aiovbo.testing import BackupServer
 
 Write = Callable[[str], Path]

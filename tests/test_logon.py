@@ -20,9 +20,11 @@ from aiovbo import (
     Password,
     PayloadError,
     RateLimitedError,
+    RequestFinished,
     Server,
     ServerError,
     ServerFaultError,
+    Signal,
     SkippedError,
 )
 from aiovbo.testing import BackupFleet, BackupServer, Fault, World
@@ -344,6 +346,49 @@ async def test_servers_that_do_not_answer_keep_no_other_from_being_logged_on_to(
             await answers.aclose()
         assert all(answer.error is None for answer in first)
         assert max(answer.elapsed for answer in first) < 1
+
+
+async def test_a_password_that_changed_meanwhile_counts_as_accepted() -> None:
+    """Some were given the old one, were given the new one at once, and nobody is left out."""
+    given = 0
+
+    async def provide() -> str:
+        nonlocal given
+        given += 1
+        return "the old one" if given <= 3 else backups[0].password
+
+    async with BackupFleet(8, sessions=1) as backups:
+        login = Password(backups[0].username, provide)
+        async with Fleet([server_of(one, credentials=login) for one in backups], lockout_guard=3) as fleet:
+            assert not (await fleet.restore_sessions()).failed
+    assert sum(backup.refused_logons for backup in backups) == 3
+
+
+async def test_servers_that_come_and_go_are_not_counted_twice() -> None:
+    """Three that share a password are as many as the guard lets try it: nobody need show a sign of life."""
+    async with BackupFleet(3, sessions=1, versions=("v8",)) as backups:
+        servers = [server_of(backup, api_version="v8") for backup in backups]
+        async with Fleet(servers) as fleet:
+            for _ in range(3):
+                fleet.remove(next(iter(fleet)))
+                fleet.add(next(one for one in servers if one.name not in fleet))
+            assert not (await fleet.restore_sessions()).failed
+        assert not any(asked(backup, "ServiceInstance") for backup in backups)
+
+
+async def test_a_sign_of_life_that_does_not_come_is_told_as_what_it_is() -> None:
+    """The request that was sent is named and counted, not the logon that was not."""
+    signals: list[Signal] = []
+    async with BackupFleet(5, sessions=1, versions=("v8",)) as backups:
+        servers = [server_of(backup, api_version="v8") for backup in backups]
+        backups[0].fail(Fault.cut(5), times=None)
+        async with Fleet(servers, retries=0, observer=signals.append) as fleet:
+            (failed,) = (await fleet.restore_sessions()).failed
+            assert failed.error is not None
+            assert failed.error.operation == "GET /v8/ServiceInstance"
+            assert fleet[failed.server].status().requests == 1
+        told = [one for one in signals if isinstance(one, RequestFinished) and one.server == failed.server]
+        assert [one.operation for one in told] == ["GET ServiceInstance"]
 
 
 @pytest.mark.parametrize("secret", ["& + % \\ ü \U0001f511 =;", "plain"])

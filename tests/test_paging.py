@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from backups import server_of
 from documents import session
 from harness.raw import Connection, RawServer, json_answer, vbo_routes
 from hypothesis import given
@@ -16,6 +18,7 @@ from aiovbo import Answer, Client, Password, PayloadError, RestoreSession, Serve
 from aiovbo._decode import decode_listing
 from aiovbo._paging import Walk
 from aiovbo._wire import anchor
+from aiovbo.testing import BackupServer, Fault, World
 
 PATH = "/v8/RestoreSessions"
 Pager = Callable[[int, int], dict[str, Any]]
@@ -154,6 +157,22 @@ async def test_a_next_link_that_leads_elsewhere_is_the_servers_error() -> None:
     assert "evil.example" in str(answer.error)
     assert len(answer.items) == 2
     assert len(queries) == 1
+
+
+async def test_a_listing_goes_on_as_it_began_whatever_version_others_come_to_think_of() -> None:
+    """A query that finds nothing there makes the client look for the version anew, and ends no other."""
+    async with (
+        BackupServer(World(sessions=40), version="v6") as backup,
+        Client(server_of(backup), retries=0) as client,
+        aclosing(client.restore_sessions(page_size=4).pages()) as pages,
+    ):
+        came = len(await anext(pages))
+        others = Fault.status(404, body=b"")
+        backup.fail(others, on="RestoreSessions", when=lambda request: "limit=5" in request.query)
+        assert (await client.restore_sessions(page_size=5).answer()).error is not None
+        assert client.api_version is None
+        came += sum([len(page) async for page in pages])
+    assert came == 40
 
 
 async def test_a_bare_array_is_the_whole_answer() -> None:

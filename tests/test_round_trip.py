@@ -175,3 +175,14 @@ def test_of_a_name_that_comes_in_two_cases_neither_is_lost() -> None:
         assert isinstance(found, RestoreSession)
         assert found.name == "b"
         assert dict(found.extra) == {"Name": "a"}
+
+
+@pytest.mark.parametrize("name", ["RELATIONS", "extra", "server", "raw", "links", "has_ended"])
+def test_a_member_that_is_called_as_something_of_ours_is_kept(name: str) -> None:
+    """On both paths; it is the server's, and overwrites nothing."""
+    sent = {"id": "0800471b-d0e2-422b-9d7c-35d15661c3fb", "creationTime": "2026-01-01T00:00:00Z"}
+    sent[name] = "its own"
+    (fast,) = read(array(sent))
+    assert isinstance(fast, RestoreSession)
+    assert dict(fast.extra) == {name: "its own"}
+    assert_the_same(fast, read_tolerant(json.dumps(sent).encode(), RestoreSession, "vbo1", None))

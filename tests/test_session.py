@@ -186,6 +186,38 @@ async def test_wait_looks_again_until_the_state_is_reached() -> None:
         assert len(set(virtual.slept)) == 2
 
 
+@pytest.mark.parametrize("times", [{"every": 0}, {"every": -1.0}, {"timeout": 0}, {"every": float("nan")}])
+async def test_wait_takes_no_time_that_is_none(times: dict[str, float]) -> None:
+    """A server would be asked without a pause."""
+    async with asking("v8", {}) as (client, raw):
+        found = await client.fetch_restore_session(KEY)
+        already = len(raw.asked("GET", "*"))
+        with pytest.raises(ConfigError, match="number of seconds above 0"):
+            await found.wait(**times)
+        assert len(raw.asked("GET", "*")) == already
+
+
+@pytest.mark.parametrize(
+    ("state", "end", "result", "outcome"),
+    [
+        ("Stopped", None, "Failed", "Failed"),
+        ("Working", None, "Success", None),
+        ("Stopping", "2026-11-20T08:31:00Z", "Success", None),
+        (None, "2026-11-20T08:31:00Z", "Warning", "Warning"),
+        (None, None, "Warning", None),
+    ],
+)
+async def test_a_result_is_an_outcome_only_once_the_session_has_ended(
+    state: str | None, end: str | None, result: str, outcome: str | None
+) -> None:
+    """While it works it may say Success; where no state is told, an end is an end."""
+    sent = json_answer(document("v8", state=state, endTime=end, result=result))
+    async with asking("v8", {("GET", f"/v8/RestoreSessions/{KEY}"): sent}) as (client, _):
+        found = await client.fetch_restore_session(KEY)
+    assert found.has_ended is (outcome is not None)
+    assert found.outcome == outcome
+
+
 async def test_wait_ends_by_its_timeout_and_notices_what_has_vanished() -> None:
     """Both with an error that says so."""
     working = document("v8", state="Working", endTime=None)

@@ -16,7 +16,6 @@ from aiovbo import (
     LinkError,
     RestoreSession,
     RestoreSessionResult,
-    RestoreSessionState,
     ServerError,
 )
 from aiovbo._cli._columns import Listing, cell, name_cell
@@ -52,9 +51,7 @@ async def rows_of(client: Client, **bounds: Any) -> list[Row]:  # noqa: ANN401  
     """
     sessions = await client.restore_sessions(**bounds)
     nameless = {_organization_href(s): s for s in sessions if s.organization is None}
-    names = dict(
-        zip(nameless, await asyncio.gather(*map(_organization_name, nameless.values())), strict=True)
-    )
+    names = dict(zip(nameless, await asyncio.gather(*map(organization_name, nameless.values())), strict=True))
     return [Row(s, s.organization or names.get(_organization_href(s), "")) for s in sessions]
 
 
@@ -63,7 +60,10 @@ def _organization_href(session: RestoreSession) -> str:
     return link.href if link else ""
 
 
-async def _organization_name(session: RestoreSession) -> str:
+async def organization_name(session: RestoreSession) -> str:
+    """Whose backup it opens; empty where that cannot be had."""
+    if session.organization is not None:
+        return session.organization
     try:
         return (await session.fetch_organization()).name or ""
     except (ServerError, LinkError):
@@ -91,24 +91,18 @@ def table_of(rows: Sequence[Row], now: datetime, *, ids: bool = False) -> Listin
     )
 
 
-def outcome_of(session: RestoreSession) -> RestoreSessionResult | None:
-    """How it came out; None where it has not ended, whatever it shows as its result by then."""
-    return session.result if session.state is RestoreSessionState.STOPPED else None
-
-
 def _cells(row: Row, now: datetime) -> dict[str, Text]:
     session = row.session
-    running = session.state is not RestoreSessionState.STOPPED
-    result = outcome_of(session)
+    ended, result = session.has_ended, session.outcome
     colour = _COLOURS.get(result, "") if result else ""
     return {
         "id": cell(session.id),
         "server": name_cell(session.server),
         "organization": cell(row.organization),
         "type": cell(session.type),
-        "state": cell(session.state, "cyan" if running else ""),
+        "state": cell(session.state, "" if ended else "cyan"),
         "result": cell(result, colour),
-        "outcome": cell(session.state if running else result, "cyan" if running else colour),
+        "outcome": cell(result if ended else session.state, colour if ended else "cyan"),
         "initiated by": cell(session.initiated_by),
         "start": cell(when(session.creation_time, now)),
         "took": cell(duration((session.end_time or now) - session.creation_time)),

@@ -27,7 +27,7 @@ from aiovbo import (
 )
 from aiovbo._cli._options import Filter, Selection
 from aiovbo._cli._picture import svg
-from aiovbo._cli._rows import Row, newest_first, outcome_of, rows_of, table_of
+from aiovbo._cli._rows import Row, newest_first, rows_of, table_of
 from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._terminal import (
     INTERRUPTED,
@@ -118,7 +118,7 @@ def _fits(row: Row, filters: Filter) -> bool:
 
 
 def _said(session: RestoreSession, name: str) -> object:
-    return outcome_of(session) if name == "result" else getattr(session, name)
+    return session.outcome if name == "result" else getattr(session, name)
 
 
 def _doubts(filters: Filter) -> list[str]:

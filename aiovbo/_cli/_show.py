@@ -21,12 +21,11 @@ from aiovbo import (
     NotFoundError,
     RestoreSession,
     RestoreSessionEvent,
-    RestoreSessionState,
     ServerError,
 )
 from aiovbo._cli._columns import Listing, cell, plain_table
 from aiovbo._cli._options import Selection
-from aiovbo._cli._rows import Row, duration, outcome_of, table_of, when
+from aiovbo._cli._rows import Row, duration, organization_name, table_of, when
 from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._terminal import (
     INTERRUPTED,
@@ -61,7 +60,7 @@ def stop(session_id: UUID, which: Selection, *, yes: bool) -> int:
 
     async def agreed(session: RestoreSession, out: Console) -> int:
         out.print(table_of([Row(session, session.organization or "")], datetime.now(UTC)))
-        if session.state is RestoreSessionState.STOPPED:
+        if session.has_ended:
             complain("it has stopped already")
             return SOME_FAILED
         if not yes:
@@ -110,15 +109,14 @@ def _has_it(answer: Answer[RestoreSession | None]) -> bool:
 
 
 async def _show(session: RestoreSession, out: Console) -> int:
-    organization = session.organization or await _or_nothing(session.fetch_organization(), "name")
-    told = {**session.to_dict(), "organization": organization}
-    if outcome_of(session) is None:
+    told = {**session.to_dict(), "organization": await organization_name(session)}
+    if session.outcome is None:
         told.pop("result", None)
     out.print(_facts(told, session.server))
     try:
         events = await session.events()
         if events:
-            out.print(Text(f"\n{len(events)} events\n", style="bold"))
+            out.print(Text(f"\n{counted(len(events), 'event')}\n", style="bold"))
             out.print(_event_table(events))
         statistics = await session.fetch_statistics()
     except ConfigError:
@@ -130,13 +128,6 @@ async def _show(session: RestoreSession, out: Console) -> int:
     out.print(Text("\nstatistics\n", style="bold"))
     out.print(_facts(statistics.to_dict()))
     return OK
-
-
-async def _or_nothing(value: Awaitable[Any], attribute: str) -> str:
-    try:
-        return getattr(await value, attribute) or ""
-    except ServerError:
-        return ""
 
 
 def _facts(document: dict[str, Any], server: str = "") -> Table:

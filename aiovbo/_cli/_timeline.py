@@ -14,7 +14,7 @@ from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
-from aiovbo._enums import RestoreSessionResult, RestoreSessionState, RestoreSessionType
+from aiovbo._enums import RestoreSessionResult, RestoreSessionType
 from aiovbo.errors import printable
 from aiovbo.models import RestoreSession
 
@@ -121,12 +121,7 @@ def rows_of(
 
 
 def _outcome(session: RestoreSession) -> str:
-    # What a session shows as its result while it works is no outcome yet.
-    if session.state is None:
-        is_over = session.end_time is not None
-    else:
-        is_over = session.state is RestoreSessionState.STOPPED
-    if not is_over:
+    if not session.has_ended:
         return "running"
     return "other" if session.result is None else _OUTCOME_OF.get(session.result, "other")
 

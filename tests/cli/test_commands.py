@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import jsonschema
@@ -140,6 +141,23 @@ def test_a_slip_of_the_pen_is_refused_before_anybody_is_asked(
     assert main([command, "--fleet", str(inventory), *filters.split()]) == 2
     assert said in capsys.readouterr().err
     assert not [request for server in servers for request in server.requests]
+
+
+@pytest.mark.usefixtures("inventory")
+def test_a_session_without_a_link_to_its_organization_is_shown_without_it(
+    servers: list[BackupServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it is in the table of all of them."""
+
+    def unlink(document: dict[str, Any]) -> dict[str, Any]:
+        return {**document, "_links": {"self": document["_links"]["self"]}}
+
+    key = servers[0].world.sessions[0].id
+    servers[0].fail(Fault.edit(unlink), on="RestoreSessions/*", when=lambda r: r.path.endswith(str(key)))
+    assert main(["show", str(key), "--server", "vbo0"]) == 0
+    out, err = capsys.readouterr()
+    assert str(key) in out
+    assert "link" not in err
 
 
 @pytest.mark.usefixtures("inventory")
