@@ -272,11 +272,9 @@ class Client:
         """The API version spoken; one request or a few, unless it is known already."""
         return await self._requester.find_version(Operation.current(self._options))
 
-    def begin_operation(self, *, may_retry: bool) -> None:
-        """Make all that the current task asks from here on one operation, within one deadline."""
-        operation = Operation(self._options)
-        operation.may_retry = may_retry
-        operation.adopt()
+    def operation(self, *, may_retry: bool = True) -> Operation:
+        """A block for several questions that are to be over within one deadline."""
+        return Operation(self._options, may_retry=may_retry)
 
     @property
     def patience(self) -> float:
@@ -345,27 +343,26 @@ class Client:
         is_operator = isinstance(credentials, Assertion) and credentials.operator
 
         async def start() -> RestoreSession:
-            self.begin_operation(may_retry=True)
-            operation = Operation.current(self._options)
-            version = await self._requester.find_version(operation)
-            fixed = options.at_now(self._options.clock.now())
-            request = fixed.request(self.server.url, version, is_operator=is_operator)
-            return await self._ask(request, RestoreSession, operation)
+            with self.operation() as operation:
+                version = await self._requester.find_version(operation)
+                fixed = options.at_now(self._options.clock.now())
+                request = fixed.request(self.server.url, version, is_operator=is_operator)
+                return await self._ask(request, RestoreSession, operation)
 
         return Exploration(self.name, start, self._end_exploration)
 
     async def _end_exploration(self, session: RestoreSession) -> None:
         """Stop a session, unless it has ended already."""
         # Not within what the caller may have used up: a session that stays open costs more.
-        self.begin_operation(may_retry=True)
-        try:
-            await self.stop_restore_session(session.id)
-        except NotFoundError:
-            log.debug("%s: restore session %s is gone already", self.name, session.id)
-        except ResponseError as refused:
-            # Whether it has ended already only v8 says by a status of its own, which says other things too.
-            if refused.status not in (400, 409) or not await self._has_ended(session):
-                raise
+        with self.operation():
+            try:
+                await self.stop_restore_session(session.id)
+            except NotFoundError:
+                log.debug("%s: restore session %s is gone already", self.name, session.id)
+            except ResponseError as refused:
+                # Only v8 has a status of its own for what has ended already, which says other things too.
+                if refused.status not in (400, 409) or not await self._has_ended(session):
+                    raise
 
     async def _has_ended(self, session: RestoreSession) -> bool:
         try:

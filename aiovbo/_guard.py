@@ -12,6 +12,8 @@ from aiovbo._grant import VERDICTS
 from aiovbo._wire import Reply
 from aiovbo.errors import SkippedError
 
+_NEVER = float("-inf")
+
 
 class LockoutGuard:
     """Lets the same credentials be tried on a few servers only, until one of them accepts them.
@@ -37,70 +39,81 @@ class LockoutGuard:
         """Note that it is one less."""
         self._shared[server.credentials] -= 1
 
-    async def logon(
+    async def logon(  # who, with what, how
         self,
-        server: str,
-        credentials: Credentials,
+        server: Server,
+        told: Credentials,
         post: Callable[[], Awaitable[Reply]],
         sign_of_life: Callable[[], Awaitable[None]],
+        *,
+        doubtful_since: float,
     ) -> Reply:
         """What `post()` is answered, once it may be sent; in doubt only where there is a sign of life.
 
+        `told` are the server's credentials as they are now: a password that was changed is not on trial for
+        the one before it. `doubtful_since`, by the monotonic clock, is when the server ceased to take what it
+        had granted: what others accepted before that proves nothing, as all may have ceased.
+
         Raises: SkippedError where the credentials were refused too often already; what `sign_of_life` raises.
         """
-        if self._shared[credentials] <= self._limit:
+        if self._shared[server.credentials] <= self._limit:
             return await post()
-        trial = self._trials.setdefault(credentials, _Trial())
-        if not self._lately(trial.accepted):
+        trial = self._trials.setdefault(told, _Trial())
+        if not self._counts(trial.accepted_at, doubtful_since):
             # A server that does not answer at all would keep the others waiting for its verdict.
             await sign_of_life()
-        await self._leave(trial)
+        await self._turn(trial, doubtful_since)
         trial.undecided += 1
         try:
             reply = await post()
-            self._note(trial, server, reply)
+            self._note(trial, server.name, reply)
             return reply
         finally:
             trial.undecided -= 1
             trial.tell()
 
-    async def _leave(self, trial: "_Trial") -> None:
+    async def _turn(self, trial: "_Trial", doubtful_since: float) -> None:
         """Wait until one more server may be tried.
 
         Raises: SkippedError once enough have refused.
         """
-        while not self._lately(trial.accepted):
-            refused = len(self._lately(trial.refused))
+        while not self._counts(trial.accepted_at, doubtful_since):
+            refused = sum(self._counts(at) for at in trial.refused.values())
             if refused >= self._limit:
                 what = (
                     f"not asked: {self._limit} other servers refused the same credentials, none accepted them"
                 )
-                hint = "Check the credentials before the account is locked."
+                hint = (
+                    "Check the credentials before the account is locked. They are tried again after "
+                    f"{self._counts_for:g} s; others, that a provider gives, at once."
+                )
                 raise SkippedError(what, reason="lockout_guard", hint=hint)
             if refused + trial.undecided < self._limit:
                 return
             await trial.news.wait()
 
     def _note(self, trial: "_Trial", server: str, reply: Reply) -> None:
-        trial.accepted.pop(server, None)
-        trial.refused.pop(server, None)
-        if reply.status in VERDICTS:
-            trial.refused[server] = self._clock.monotonic()
-        else:
-            trial.accepted[server] = self._clock.monotonic()
+        now = self._clock.monotonic()
+        if reply.status not in VERDICTS:
+            trial.accepted_at = now
+            trial.accepted_by.add(server)
+            trial.refused.pop(server, None)
+            return
+        trial.refused[server] = now
+        if server in trial.accepted_by:
+            # The password was changed: that others accepted it proves nothing any more.
+            trial.accepted_at = _NEVER
 
-    def _lately(self, verdicts: dict[str, float]) -> dict[str, float]:
-        oldest = self._clock.monotonic() - self._counts_for
-        for server in [server for server, at in verdicts.items() if at < oldest]:
-            del verdicts[server]
-        return verdicts
+    def _counts(self, verdict_at: float, since: float = _NEVER) -> bool:
+        return verdict_at >= max(self._clock.monotonic() - self._counts_for, since)
 
 
 class _Trial:
     """What servers said of the same credentials, and when; and how many still owe their verdict."""
 
     def __init__(self) -> None:
-        self.accepted: dict[str, float] = {}
+        self.accepted_at = _NEVER
+        self.accepted_by: set[str] = set()
         self.refused: dict[str, float] = {}
         self.undecided = 0
         self.news = asyncio.Event()

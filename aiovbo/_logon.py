@@ -62,7 +62,7 @@ class Logon:
         sign_of_life: Callable[[], Awaitable[None]],
     ) -> None:
         self._credentials = server.credentials
-        self._server = server.name
+        self._server = server
         self._options = options
         self._guard = guard
         self._clock = options.clock
@@ -72,6 +72,7 @@ class Logon:
         self._token: Token | None = None
         self._renewal: Grant | None = None
         self._refusal: _Refusal | None = None
+        self._doubtful_since = float("-inf")
         self.spoken: Sealed[dict[str, str]] = Sealed({})
         """The secrets that the server was told last, by which it may be caught repeating them."""
         self._asks_for: str | None = None
@@ -101,6 +102,7 @@ class Logon:
         """Note that the server refused `token`; a newer one is not touched by a late answer to an older."""
         if self._token is token:
             self._token = self._renewal = None
+            self._doubtful_since = self._clock.monotonic()
 
     async def _obtain(self) -> Token:
         self._token = self._asks_for = None
@@ -123,24 +125,31 @@ class Logon:
             )
             if reply.status not in VERDICTS:
                 return self._take(reply)
-            log.info("the refresh token was refused, logging on anew")
-        self.spoken = await self._promising_form(credentials)
-        reply = await self._guard.logon(
-            self._server, credentials, lambda: self._post_newest(credentials), self._sign_of_life
-        )
-        if reply.status in VERDICTS:
-            raise self._refused(reply, self.spoken)
-        return self._take(reply)
-
-    async def _post_newest(self, credentials: Password | Assertion) -> Reply:
-        reply = await self._post(self.spoken)
+            log.info("%s: the refresh token was refused, logging on anew", self._server.name)
+            self._doubtful_since = self._clock.monotonic()
+        form = await self._promising_form(credentials)
+        reply = await self._post_guarded(credentials, form)
         if reply.status in VERDICTS:
             # A provider may have given what was true a moment ago; the same secret is not tried twice.
-            newer = await self._newer_form(credentials, self.spoken)
-            if newer != self.spoken:
-                self.spoken = newer
-                reply = await self._post(newer)
-        return reply
+            refused, form = form, await self._newer_form(credentials, form)
+            if form != refused:
+                reply = await self._post_guarded(credentials, form)
+        if reply.status in VERDICTS:
+            raise self._refused(reply, form)
+        return self._take(reply)
+
+    async def _post_guarded(self, credentials: Password | Assertion, form: Sealed[dict[str, str]]) -> Reply:
+        self.spoken = form
+        told = credentials
+        if isinstance(credentials, Password):
+            told = Password(credentials.username, form.content["password"])
+        return await self._guard.logon(
+            self._server,
+            told,
+            lambda: self._post(form),
+            self._sign_of_life,
+            doubtful_since=self._doubtful_since,
+        )
 
     def _take(self, reply: Reply) -> Token:
         grant = read_grant(reply)

@@ -194,10 +194,10 @@ class Lookout:
     async def _try_to_look(self) -> float | None:
         """Look, and tell how it went; seconds until the next look where that is not the next beat."""
         clock, name = self._options.clock, self._client.name
-        # A server that is down is probed by a single request.
-        self._client.begin_operation(may_retry=self._errors == 0)
         try:
-            pause = await self._look()
+            # A server that is down is probed by a single request.
+            with self._client.operation(may_retry=self._errors == 0):
+                pause = await self._look()
         except ServerError as error:
             self._errors += 1
             log.info("%s: look %d in a row that failed: %s", name, self._errors, error)

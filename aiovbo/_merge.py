@@ -328,9 +328,9 @@ class Run(Generic[T]):
             await asyncio.wait(self._tasks)
 
     async def _answer(self, client: Client) -> Answer[T]:
-        Operation(self._options).adopt()
-        query = _as_query(client, self._question(client), self._options)
-        answer = await query.run(self._deliver if self._stream else None)
+        with Operation(self._options):
+            query = _as_query(client, self._question(client), self._options)
+            answer = await query.run(self._deliver if self._stream else None)
         # A question may also have been put to somebody else.
         return answer if answer.server == client.name else evolve(answer, server=client.name)
 

@@ -16,7 +16,8 @@ from contextlib import aclosing
 from contextvars import ContextVar
 from copy import copy
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar, overload
+from types import TracebackType
+from typing import Generic, Protocol, Self, TypeVar, overload
 
 from attrs import field, frozen
 
@@ -27,18 +28,22 @@ T = TypeVar("T")
 
 
 class Operation:
-    """What one operation on a server may still spend, and what it has spent."""
+    """What one operation on a server may still spend, and what it has spent.
 
-    __slots__ = ("attempts", "left", "may_retry", "options")
+    Entered, it takes in all that the current task, and tasks that it begins, ask until it is left.
+    """
 
-    def __init__(self, options: Options) -> None:
+    __slots__ = ("_before", "_is_over", "attempts", "left", "may_retry", "options")
+
+    def __init__(self, options: Options, *, may_retry: bool = True) -> None:
         self.options = options
         self.left = options.deadline
         """Seconds of the deadline that are left; the consumer's own time is not counted."""
         self.attempts = 0
         """Requests sent."""
-        self.may_retry = True
+        self.may_retry = may_retry
         """Whether a request may be sent again that failed."""
+        self._is_over = False
 
     @property
     def company(self) -> "Operation | None":
@@ -49,11 +54,22 @@ class Operation:
     @classmethod
     def current(cls, options: Options) -> "Operation":
         """The operation that the current task is part of, or a new one."""
-        return _current.get() or cls(options)
+        found = _current.get()
+        # A task that outlives the operation in which it was begun has all its time again.
+        return cls(options) if found is None or found._is_over else found  # noqa: SLF001  # its own
 
-    def adopt(self) -> None:
-        """Make everything that the current task asks part of this operation."""
-        _current.set(self)
+    def __enter__(self) -> Self:
+        self._before = _current.set(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _current.reset(self._before)
+        self._is_over = True
 
 
 _current: ContextVar[Operation | None] = ContextVar("aiovbo_operation", default=None)

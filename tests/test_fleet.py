@@ -32,7 +32,9 @@ from aiovbo import (
     RestoreSession,
     Server,
     ServerError,
+    ServerStateChanged,
     ServerTimeoutError,
+    Signal,
     TlsError,
     UnreachableError,
 )
@@ -491,6 +493,28 @@ async def test_a_link_that_leads_nowhere_is_its_own_servers_trouble() -> None:
         assert failed.error.server == failed.server == server_of(backups[0]).name
         assert "/elsewhere" in str(failed.error)
         assert [len(answer.items[0]) for answer in result.answers.values() if not answer.error] == [2, 2]
+
+
+async def test_a_task_that_outlives_a_question_has_all_its_time_again() -> None:
+    """As one that an observer starts when a server goes down, or a worker that is started by a map."""
+    async with BackupServer() as backup:
+        rechecks: list[asyncio.Task[list[RestoreSession]]] = []
+
+        async def recheck() -> list[RestoreSession]:
+            await healed.wait()
+            return await fleet[server_of(backup).name].restore_sessions()
+
+        def observe(signal: Signal) -> None:
+            if isinstance(signal, ServerStateChanged) and not signal.up:
+                rechecks.append(asyncio.create_task(recheck()))
+
+        healed = asyncio.Event()
+        async with Fleet([server_of(backup)], deadline=0.3, observer=observe) as fleet:
+            backup.fail(Fault.stall(), times=None)
+            assert len((await fleet.restore_sessions()).failed) == 1
+            backup.heal()
+            healed.set()
+            assert [len(await one) for one in rechecks] == [40]
 
 
 async def test_nothing_new_is_asked_while_the_fleet_takes_leave() -> None:

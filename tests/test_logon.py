@@ -364,6 +364,49 @@ async def test_a_password_that_changed_meanwhile_counts_as_accepted() -> None:
     assert sum(backup.refused_logons for backup in backups) == 3
 
 
+async def test_a_password_that_was_changed_is_not_tried_everywhere_because_it_was_right() -> None:
+    """All servers drop their tokens and refuse the password that all had accepted; none of them is locked."""
+    async with (
+        BackupFleet(30, sessions=1, versions=("v4",)) as backups,
+        Fleet([server_of(one, api_version="v4") for one in backups]) as fleet,
+    ):
+        assert not (await fleet.restore_sessions()).failed
+        for backup in backups:
+            backup.password = "another"
+            backup.revoke_tokens()
+        assert len((await fleet.restore_sessions()).failed) == 30
+        assert sum(backup.refused_logons for backup in backups) == 3
+
+
+async def test_servers_that_lose_their_tokens_are_logged_on_to_again() -> None:
+    """As where all of them were restarted; the first one that accepts the password speaks for the others."""
+    async with BackupFleet(30, sessions=1, versions=("v4",)) as backups:
+        async with Fleet([server_of(one, api_version="v4") for one in backups]) as fleet:
+            await fleet.restore_sessions()
+            for backup in backups:
+                backup.revoke_tokens()
+            assert not (await fleet.restore_sessions()).failed
+        assert [backup.logons for backup in backups] == [2] * 30
+
+
+async def test_another_password_is_not_on_trial_for_the_one_before() -> None:
+    """A provider gives a wrong one first, and the guard trips; as soon as it gives another, that is tried."""
+    given = "wrong"
+
+    async def provide() -> str:
+        return given
+
+    async with BackupFleet(10, sessions=1, versions=("v4",)) as backups:
+        login = Password(backups[0].username, provide)
+        async with Fleet([server_of(one, credentials=login) for one in backups]) as fleet:
+            failed = (await fleet.restore_sessions()).failed
+            kinds = Counter(type(answer.error) for answer in failed)
+            assert kinds == {AuthenticationError: 3, SkippedError: 7}
+            assert "others, that a provider gives, at once" in str(failed[-1].error) + str(failed[0].error)
+            given = backups[0].password
+            assert not (await fleet.restore_sessions()).failed
+
+
 async def test_servers_that_come_and_go_are_not_counted_twice() -> None:
     """Three that share a password are as many as the guard lets try it: nobody need show a sign of life."""
     async with BackupFleet(3, sessions=1, versions=("v8",)) as backups:
