@@ -158,9 +158,11 @@ class Fleet:
     def add(self, server: Server | str | URL) -> Client:
         """One more server; queries that are made from now on ask it too, and watches begin to watch it.
 
-        Raises: ConfigError where one is called like it; ClosedError once the fleet is closed.
+        Raises: ConfigError where one is called like it; ClosedError once the fleet is closed, or where a
+        watch runs in another event loop.
         """
         self._raise_if_closed()
+        self._raise_if_elsewhere()
         client = self._join(_server(server, *self._defaults))
         for watch in self._watches:
             watch.add(client)
@@ -171,9 +173,10 @@ class Fleet:
 
         Its token is not given back, and ends by itself.
 
-        Raises: KeyError where no server is called so.
+        Raises: KeyError where no server is called so; ClosedError where a watch runs in another loop.
         """
         client = self[name]
+        self._raise_if_elsewhere()
         del self._clients[name]
         self._pool.forget(client.server)
         self._guard.forget(client.server)
@@ -340,6 +343,11 @@ class Fleet:
         if self._closing or self._pool.closed:
             message = "the fleet is closed"
             raise ClosedError(message)
+
+    def _raise_if_elsewhere(self) -> None:
+        """Before anything is changed, so that no half of a server is left."""
+        for watch in self._watches:
+            watch.check_loop()
 
     def __getitem__(self, name: str) -> Client:
         if name not in self._clients:

@@ -127,7 +127,8 @@ class Lookout:
         """What is known of the server."""
         self._phase = _phase(client.name)
         self._up = False
-        self._was_told = False
+        self.was_told = False
+        """Whether the consumer was told that it is out of reach, and not yet that it is back."""
         self._last_success: datetime | None = None
         self._next_look: datetime | None = None
         self._errors = 0
@@ -135,6 +136,11 @@ class Lookout:
         self._full_look_at = float("-inf")
         self._token: str | None = None
         self._is_identified = False
+
+    def succeed(self, former: "Lookout") -> None:
+        """Go on for one of the same name: what waits of it is saved before this one has read its place."""
+        self.tracker = former.tracker
+        self.was_told, self._last_success = former.was_told, former._last_success  # noqa: SLF001  # its own
 
     def status(self, backlog: int) -> WatchStatus:
         """How it goes, with so many changes that were found and not yet delivered."""
@@ -204,8 +210,8 @@ class Lookout:
             self._up = False
             # All may have changed when it is back.
             self._full_look_at, self._token = float("-inf"), None
-            if not self._was_told:
-                self._was_told = True
+            if not self.was_told:
+                self.was_told = True
                 key = f"{name}/unreachable/{clock.now().isoformat()}"
                 await self._deliver(Unreachable(server=name, id=key, error=error), None)
             every = self._options.every.total_seconds()
@@ -219,8 +225,8 @@ class Lookout:
 
     async def _heard(self) -> None:
         """The server has answered: if it had been out of reach, that is over."""
-        if self._was_told:
-            self._was_told = False
+        if self.was_told:
+            self.was_told = False
             now = self._options.clock.now()
             gap = now - self._last_success if self._last_success else timedelta()
             name = self._client.name

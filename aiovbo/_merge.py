@@ -150,6 +150,7 @@ class FleetQuery(Generic[T]):
         self._slots = slots
         self._running = running
         self._mine: set[Run[T]] = set()
+        self._inside: set[asyncio.Task[object] | None] = set()
 
     async def __aiter__(self) -> AsyncGenerator[T]:
         answers: dict[str, Answer[T]] = {}
@@ -184,6 +185,7 @@ class FleetQuery(Generic[T]):
         return Run(self._clients, self._at_each_use(), self._options, self._slots, registers, stream=stream)
 
     async def __aenter__(self) -> Self:
+        self._inside.add(asyncio.current_task())
         return self
 
     async def __aexit__(
@@ -192,8 +194,11 @@ class FleetQuery(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._inside.discard(asyncio.current_task())
         for run in list(self._mine):
-            await run.stop()
+            # Not what another task began in a block of its own.
+            if run.user not in self._inside:
+                await run.stop()
 
     def __repr__(self) -> str:
         return f"<FleetQuery to {len(self._clients)} servers>"
@@ -225,6 +230,8 @@ class Run(Generic[T]):
         self._queue = asyncio.Queue()
         self._taken: asyncio.Event | None = None
         self._open = len(clients)
+        self.user = asyncio.current_task()
+        """The task that uses it."""
         self._context = copy_context()
         self._bugs: list[BaseException] = []
         self._stopped = False

@@ -27,7 +27,8 @@ class Watch:
     """Changes of all servers of a fleet: `async with fleet.watch(...) as changes`, then iterate.
 
     A change counts as delivered when the next one is asked for, or by `ack` where that was chosen. The place
-    is saved after that: a crash repeats changes, with the same `id`, and loses none.
+    is saved after that: a crash repeats changes, with the same `id`, and loses none. Several tasks share a
+    watch only where they `ack`: else each would count what the others still hold as delivered.
     """
 
     def __init__(self, clients: Iterable[Client], options: WatchOptions, running: "set[Watch]") -> None:
@@ -46,6 +47,7 @@ class Watch:
         self._saver: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._is_entered = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: BaseException | None = None
 
     @property
@@ -59,6 +61,7 @@ class Watch:
             message = "a watch is used once: call fleet.watch(...) again"
             raise ClosedError(message)
         self._is_entered = True
+        self._loop = asyncio.get_running_loop()
         try:
             await self._checkpoint.open()
         except BaseException:
@@ -91,6 +94,7 @@ class Watch:
         if not self._options.ack_by_hand:
             self._ack_all()
         wait = self._options.heartbeat
+        self.check_loop()
         while True:
             self._check()
             try:
@@ -136,6 +140,7 @@ class Watch:
 
     async def aclose(self) -> None:
         """Stop looking, save what was acknowledged, let go of the checkpoint; safe to repeat."""
+        self.check_loop()
         if self._ending is None:
             self._ending = asyncio.create_task(self._end(), name="aiovbo watch ends")
             self._ending.add_done_callback(_retrieve)
@@ -165,6 +170,23 @@ class Watch:
             self._running.discard(self)
             if self._is_entered:
                 await self._checkpoint.close()
+
+    def check_loop(self) -> None:
+        """Nothing in the event loop in which it was entered, and once that is closed.
+
+        Raises: ClosedError anywhere else.
+        """
+        if self._loop is None or self._loop.is_closed():
+            return
+        try:
+            is_here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            is_here = False
+        if not is_here:
+            raise ClosedError(
+                "a watch belongs to the event loop in which it was entered, and so does adding and removing "
+                "servers while it runs: from a thread, loop.call_soon_threadsafe(...)"
+            )
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -205,6 +227,7 @@ class Watch:
                 self._to_save[server] = [*steps, *self._to_save.get(server, [])]
                 raise
         self._news.clear()
+        self._forget_removed()
 
     def _fail(self, error: BaseException) -> None:
         self._failure = self._failure or error
@@ -218,8 +241,7 @@ class Watch:
         """Watch one more server."""
         lookout = Lookout(client, self._options, self._deliver, self._settle, self._find_former)
         if former := self._removed.pop(client.name, None):
-            # What waits of it is saved before the new one has read its place.
-            lookout.tracker = former.tracker
+            lookout.succeed(former)
         task = asyncio.create_task(lookout.follow(), name=f"aiovbo watch {client.name}")
         task.add_done_callback(self._hear_of_its_end)
         self._lookouts[client.name] = lookout, task
@@ -233,6 +255,14 @@ class Watch:
             task.add_done_callback(self._leaving.discard)
             self._leaving.add(task)
             task.cancel()
+            self._forget_removed()
+
+    def _forget_removed(self) -> None:
+        """Let go of removed servers of which nothing waits: should they come back, their place is saved."""
+        for name, lookout in list(self._removed.items()):
+            waits = self._backlog[name] or self._unacked.get(name) or name in self._to_save
+            if not waits and not lookout.was_told:
+                del self._removed[name]
 
     async def _find_former(self, server: str, installation: UUID | None) -> Place | None:
         """How far a new server was told of while it had another name; None where none is known to be it."""

@@ -537,6 +537,38 @@ async def test_nothing_new_is_asked_while_the_fleet_takes_leave() -> None:
             assert one.requests[-1].status == 204
 
 
+async def test_a_query_that_two_tasks_use_is_two_uses() -> None:
+    """What one of them leaves, the other goes on with; what a block's helper began ends with it."""
+    async with BackupFleet(3, sessions=4) as backups, Fleet(servers_of(backups)) as fleet:
+        query = fleet.restore_sessions(started_after=ALL, page_size=2)
+        both, left = asyncio.Barrier(2), asyncio.Event()
+
+        async def leave_early() -> None:
+            async with query as sessions:
+                async for _ in sessions:
+                    await both.wait()
+                    break
+            left.set()
+
+        async def read_on() -> int:
+            count = 0
+            async with query as sessions:
+                async for _ in sessions:
+                    count += 1
+                    if count == 1:
+                        await both.wait()
+                        await left.wait()
+            return count
+
+        _, count = await asyncio.gather(leave_early(), read_on())
+        assert count == 12
+
+        async with query:
+            helper = asyncio.ensure_future(anext(aiter(query)))
+            await helper
+        assert not [t for t in asyncio.all_tasks() if t.get_name().startswith("aiovbo")]
+
+
 async def test_closing_while_it_opens_leaves_no_session_behind() -> None:
     """Whoever opened it is told; nothing is left that nobody would close."""
     fleet = Fleet(["vbo1"], Password("u", "p"))

@@ -1,6 +1,7 @@
 """A watch over its life: gentle to servers, patient with its consumer; who comes, goes, and is told so."""
 
 import asyncio
+import gc
 import pickle
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ from aiovbo import (
     Unreachable,
     Watch,
 )
+from aiovbo._lookout import Lookout
 from aiovbo.testing import BackupFleet, BackupServer, Fault, World
 
 
@@ -255,6 +257,68 @@ async def test_a_watch_whose_closing_is_cancelled_lets_go_of_its_place(tmp_path:
         await asyncio.wait([closing])
         async with fleet.watch(every=FAST, checkpoint=Checkpoint(path)) as changes:
             assert await silent(changes)
+
+
+async def test_who_replaces_a_server_that_was_told_as_gone_hears_that_it_is_back() -> None:
+    """As with its new password, under the same name; and then of nothing that had been told before."""
+    async with (
+        BackupServer(World(now=NOW, speed=0, sessions=0), name="vbo1") as backup,
+        Fleet([server_of(backup, name="vbo1")], retries=0) as fleet,
+        fleet.watch(every=FAST) as changes,
+    ):
+        begun = backup.world.add(creation_time=NOW, end_time=None)
+        assert told(await take(changes, 1)) == [("Added", begun.id)]
+        backup.password = "another"
+        backup.revoke_tokens()
+        (gone,) = await take(changes, 1)
+        assert isinstance(gone, Unreachable)
+        fleet.remove("vbo1")
+        fleet.add(server_of(backup, name="vbo1"))
+        (back,) = await take(changes, 1)
+        assert isinstance(back, Recovered)
+        assert await silent(changes)
+
+
+async def test_nothing_is_kept_of_servers_that_left() -> None:
+    """A fleet whose servers come and go would remember the sessions of all that it ever had."""
+
+    def lookouts() -> int:
+        gc.collect()
+        return sum(type(one) is Lookout for one in gc.get_objects())
+
+    async with (
+        BackupServer(World(now=NOW, speed=0, sessions=5), version="v4") as backup,
+        Fleet([server_of(backup, name="stays")]) as fleet,
+        fleet.watch(every=FAST, since=timedelta(days=400)) as changes,
+    ):
+        await take(changes, 10)
+        before = lookouts()
+        for number in range(5):
+            fleet.add(server_of(backup, name=f"guest{number}"))
+            await take(changes, 10)
+            fleet.remove(f"guest{number}")
+        assert await silent(changes)
+        assert lookouts() == before
+
+
+async def test_a_watch_is_not_used_from_another_thread() -> None:
+    """Nothing is half done, and it goes on where it belongs."""
+    async with (
+        BackupServer(World(now=NOW, speed=0, sessions=0)) as backup,
+        Fleet([server_of(backup, name="one")]) as fleet,
+        fleet.watch(every=FAST) as changes,
+    ):
+        for misuse in (
+            lambda: fleet.add(server_of(backup, name="two")),
+            lambda: fleet.remove("one"),
+            lambda: asyncio.run(changes.aclose()),
+            lambda: asyncio.run(changes.__anext__()),  # type: ignore[arg-type]  # it is a coroutine
+        ):
+            with pytest.raises(ClosedError, match="event loop in which it was entered"):
+                await asyncio.to_thread(misuse)
+        assert list(fleet) == list(changes.status()) == ["one"]
+        begun = backup.world.add(creation_time=NOW, end_time=None)
+        assert told(await take(changes, 1)) == [("Added", begun.id)]
 
 
 async def test_closing_ends_it_for_whoever_waits() -> None:
