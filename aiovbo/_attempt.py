@@ -123,7 +123,7 @@ class Attempt:
 
     def _timeout(self) -> ServerTimeoutError:
         in_words: dict[Phase, str] = {
-            "queue": "waiting for its turn",
+            "queue": "waiting for its turn, behind requests that had no answer",
             "dns": "resolving the name",
             "connect": "connecting",
             "tls": "shaking hands (TLS)",
@@ -144,7 +144,10 @@ class Attempt:
         if phase in ("dns", "connect"):
             hint = IS_IT_UP
         elif phase == "queue":
-            hint = "Ask less of this server at once, or allow more time (deadline=...)."
+            hint = (
+                "The server is slow or stuck; if it is not, ask less of it at once, or allow more time "
+                "(deadline=...)."
+            )
         elif phase == "tls":
             hint = "Is this the right port, does it speak https, and is the server alive?"
         return ServerTimeoutError(what, phase=phase, hint=hint)

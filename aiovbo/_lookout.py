@@ -206,7 +206,7 @@ class Lookout:
                 pause = await self._look()
         except ServerError as error:
             self._errors += 1
-            log.info("%s: look %d in a row that failed: %s", name, self._errors, error)
+            log.info("look %d in a row that failed: %s", self._errors, error)
             self._up = False
             # All may have changed when it is back.
             self._full_look_at, self._token = float("-inf"), None
@@ -218,6 +218,8 @@ class Lookout:
             longest = max(every, _LONGEST_BACKOFF)
             backoff: float = min(longest, every * 2 ** min(self._errors - 1, 16))
             return backoff * (0.5 + clock.random() / 2)
+        if self._errors:
+            log.info("%s: answers again", name)
         self._errors = 0
         self._up = True
         self._last_success = clock.now()

@@ -46,7 +46,7 @@ class RequestFinished:
     operation: str
     """Method and resource, without ids and query, such as `GET RestoreSessions/{id}`."""
     outcome: str
-    """"ok"; an HTTP status from 400 on, such as "503"; or the class of the error."""
+    """"ok"; an HTTP status that is no answer to what was asked, such as "503"; or the class of the error."""
     seconds: float
     """From asking for a connection to the last byte."""
 
@@ -72,7 +72,7 @@ class LogonFinished:
     server: str
     """The server's name."""
     outcome: str
-    """As in `RequestFinished`; a refusal is "400" or "401"."""
+    """As in `RequestFinished`; a refusal is "400", "401" or "403"."""
     seconds: float
     """From asking for a connection to the last byte."""
 
@@ -113,7 +113,7 @@ class ServerStatus:
     last_error_at: datetime | None = None
     """When that was, aware UTC."""
     requests: int = 0
-    """Requests sent, logons and repetitions included."""
+    """Requests that were tried, logons and repetitions included."""
     retries: int = 0
     """How many of them were repetitions."""
     logons: int = 0
@@ -135,13 +135,13 @@ class Tally:
         self._last_error_at: datetime | None = None
         self._requests = self._retries = self._logons = 0
 
-    def request(self, method: str, path: str, outcome: int | ServerError, seconds: float) -> None:
-        """Note a request that has ended: with an HTTP status, or with an error."""
+    def request(self, method: str, path: str, outcome: int | ServerError | None, seconds: float) -> None:
+        """Note a request that has ended: as it should, with another HTTP status, or with an error."""
         self._requests += 1
         if self._observer is not None:
             self._tell(RequestFinished(self._server, _operation(method, path), _outcome(outcome), seconds))
 
-    def logon(self, outcome: int | ServerError, seconds: float) -> None:
+    def logon(self, outcome: int | ServerError | None, seconds: float) -> None:
         """Note that a token was asked for."""
         self._logons += 1
         if self._observer is not None:
@@ -196,10 +196,10 @@ class Tally:
             log.exception("%s: the observer failed, and is told nothing more of this server", self._server)
 
 
-def _outcome(outcome: int | ServerError) -> str:
+def _outcome(outcome: int | ServerError | None) -> str:
     if isinstance(outcome, ServerError):
         return type(outcome).__name__
-    return OK if outcome < 400 else str(outcome)  # noqa: PLR2004  # where HTTP's errors begin
+    return OK if outcome is None else str(outcome)
 
 
 def _operation(method: str, path: str) -> str:

@@ -142,10 +142,11 @@ class Requester:
         clock = self._clock
         started, left = clock.monotonic(), operation.left
         self._credit = min(_CREDIT, self._credit + _EARNED)
-        attempts, retries, renewed = 0, 0, False
+        attempts, logons, retries, renewed = 0, 0, 0, False
         while True:
             outcome, token, sent = await self._try(request, operation)
             attempts += sent
+            logons += 0 if token else sent
             operation.attempts += sent
             operation.left = min(operation.left, left - (clock.monotonic() - started))
             if isinstance(outcome, Reply) and token is not None and _refuses_token(request, outcome):
@@ -171,7 +172,9 @@ class Requester:
                 break
             retries += 1
             operation.left = min(operation.left, left - (clock.monotonic() - started))
-        failure = self.at(request.url, outcome, request.method, attempts, clock.monotonic() - started)
+        # Where the logon failed, it is the logon that was tried so often.
+        tried = logons if outcome.operation else attempts
+        failure = self.at(request.url, outcome, request.method, tried, clock.monotonic() - started)
         self._tally.failure(failure)
         # A copy, since what is raised gets a traceback: whoever kept it would keep all its frames.
         raise copy(failure)
@@ -221,10 +224,8 @@ class Requester:
             failure = copy(error)
             self._count(attempt, request.method, request.url, failure)
         else:
-            self._count(attempt, request.method, request.url, reply.status)
-            log.debug(
-                "%s: %s %s: HTTP %d", self.server.name, request.method, request.url.raw_path, reply.status
-            )
+            is_odd = reply.status not in request.expected
+            self._count(attempt, request.method, request.url, reply.status if is_odd else None)
             self._has_answered, self.is_out_of_reach = True, False
             date = reply.headers.get("Date")
             if date is not None:
@@ -246,12 +247,18 @@ class Requester:
         hint = "Does the account have the rights, and do the clocks of the servers agree?"
         return AuthenticationError("it refused a token that it had just granted", hint=hint)
 
-    def _count(self, attempt: Attempt, method: str, url: URL, outcome: int | ServerError) -> None:
+    def _count(self, attempt: Attempt, method: str, url: URL, outcome: int | ServerError | None) -> None:
+        """Tell how a try has ended: None where as it should."""
         seconds = attempt.seconds
         if seconds is not None:
             self._tally.request(method, url.raw_path, outcome, seconds)
+            if log.isEnabledFor(logging.DEBUG):
+                how = (
+                    f"HTTP {outcome}" if isinstance(outcome, int) else outcome.what if outcome else "answered"
+                )
+                log.debug("%s: %s %s: %s (%.2f s)", self.server.name, method, url.raw_path, how, seconds)
 
-    def _count_logon(self, attempt: Attempt, outcome: int | ServerError) -> None:
+    def _count_logon(self, attempt: Attempt, outcome: int | ServerError | None) -> None:
         self._count(attempt, "POST", self._token_url(), outcome)
         seconds = attempt.seconds
         if seconds is not None:
@@ -281,7 +288,8 @@ class Requester:
         if delay >= operation.left:
             return False
         self._credit -= 1
-        log.info("%s: %s; next try in %.2f s", self.server.name, failure.what, delay)
+        asked, what = f"{request.method} {request.url.raw_path}", failure.what.rstrip(".")
+        log.info("%s: %s: %s; try %d in %.2f s", self.server.name, asked, what, retries + 2, delay)
         self._tally.retry(request.method, request.url.raw_path, failure, delay)
         try:
             with self._pool.attempt(operation.left):
@@ -324,16 +332,14 @@ class Requester:
             attempt = self._first_attempt()
             try:
                 with attempt:
-                    reply = await self._pool.exchange(
-                        attempt, "GET", url, tls=self.server.tls, headers=_ACCEPT
-                    )
+                    await self._pool.exchange(attempt, "GET", url, tls=self.server.tls, headers=_ACCEPT)
             except ServerError as error:
                 self._logging_on = None
                 self._count(attempt, "GET", url, error)
                 self.at(url, error)
                 raise
             self._logging_on = None
-            self._count(attempt, "GET", url, reply.status)
+            self._count(attempt, "GET", url, None)
             self._has_answered = True
 
     def _first_attempt(self) -> Attempt:
@@ -365,7 +371,7 @@ class Requester:
             else:
                 # Not where it was cancelled: whoever waited for it tells how far it had come.
                 self._logging_on = None
-                self._count_logon(attempt, reply.status)
+                self._count_logon(attempt, None if reply.status == 200 else reply.status)  # noqa: PLR2004  # success
                 reply = without_echo(reply, fields)
                 if reply.status != 200 and reply.status not in VERDICTS:  # noqa: PLR2004  # success
                     self._doubt_version(reply)
