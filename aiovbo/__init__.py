@@ -22,10 +22,12 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "_certificate": "Certificate fetch_certificate",
-    "_changes": "Added Change Changed Finished Heartbeat Known Place Recovered Removed Step Unreachable",
+    "_changes": (
+        "Added AnyChange Change Changed Finished Heartbeat Known Place Recovered Removed Step Unreachable"
+    ),
     "_checkpoint": "Checkpoint CheckpointStore MemoryCheckpoint",
     "_client": "Client",
-    "_config": "TLS Assertion Bearer Clock Password Server",
+    "_config": "TLS ApiVersion Assertion Bearer Clock Credentials Password SecretSource Server",
     "_enums": (
         "RestoreSessionEventStatus RestoreSessionEventType RestoreSessionResult RestoreSessionState "
         "RestoreSessionType"
@@ -40,10 +42,12 @@ _NAMES = {
     ),
     "_query": "Answer Page Query Rejected",
     "_watch": "Watch",
+    "_wire": "Moment OrderBy",
     "errors": (
         "AuthenticationError CheckpointError ClosedError ConfigError ConflictError FleetError "
-        "ForbiddenError LinkError NotFoundError PayloadError RateLimitedError ResponseError ServerError "
-        "ServerFaultError ServerTimeoutError SkippedError TlsError UnreachableError VboError"
+        "ForbiddenError LinkError NotFoundError PayloadError Phase RateLimitedError ResponseError "
+        "ServerError ServerFaultError ServerTimeoutError SkippedError TlsError TlsReason UnreachableError "
+        "VboError"
     ),
     "models": (
         "BackupOrganization JobSession Mailbox OneDrive Organization RestoreSession RestoreSessionEvent "

@@ -5,6 +5,7 @@ from aiovbo import models as models
 from aiovbo._certificate import Certificate, fetch_certificate
 from aiovbo._changes import (
     Added,
+    AnyChange,
     Change,
     Changed,
     Finished,
@@ -18,7 +19,17 @@ from aiovbo._changes import (
 )
 from aiovbo._checkpoint import Checkpoint, CheckpointStore, MemoryCheckpoint
 from aiovbo._client import Client
-from aiovbo._config import TLS, Assertion, Bearer, Clock, Password, Server
+from aiovbo._config import (
+    TLS,
+    ApiVersion,
+    Assertion,
+    Bearer,
+    Clock,
+    Credentials,
+    Password,
+    SecretSource,
+    Server,
+)
 from aiovbo._enums import (
     RestoreSessionEventStatus,
     RestoreSessionEventType,
@@ -42,6 +53,7 @@ from aiovbo._observe import (
 )
 from aiovbo._query import Answer, Page, Query, Rejected
 from aiovbo._watch import Watch
+from aiovbo._wire import Moment, OrderBy
 from aiovbo.errors import (
     AuthenticationError,
     CheckpointError,
@@ -53,6 +65,7 @@ from aiovbo.errors import (
     LinkError,
     NotFoundError,
     PayloadError,
+    Phase,
     RateLimitedError,
     ResponseError,
     ServerError,
@@ -60,6 +73,7 @@ from aiovbo.errors import (
     ServerTimeoutError,
     SkippedError,
     TlsError,
+    TlsReason,
     UnreachableError,
     VboError,
 )
@@ -83,6 +97,8 @@ __all__ = [
     "TLS",
     "Added",
     "Answer",
+    "AnyChange",
+    "ApiVersion",
     "Assertion",
     "AuthenticationError",
     "BackupOrganization",
@@ -98,6 +114,7 @@ __all__ = [
     "ClosedError",
     "ConfigError",
     "ConflictError",
+    "Credentials",
     "Exploration",
     "Finished",
     "Fleet",
@@ -115,13 +132,16 @@ __all__ = [
     "LogonFinished",
     "Mailbox",
     "MemoryCheckpoint",
+    "Moment",
     "NotFoundError",
     "Observer",
     "OneDrive",
+    "OrderBy",
     "Organization",
     "Page",
     "Password",
     "PayloadError",
+    "Phase",
     "Place",
     "Query",
     "RateLimitedError",
@@ -140,6 +160,7 @@ __all__ = [
     "RestoreSessionStatistics",
     "RestoreSessionType",
     "RetryScheduled",
+    "SecretSource",
     "Server",
     "ServerError",
     "ServerFaultError",
@@ -153,6 +174,7 @@ __all__ = [
     "Step",
     "TeamsTeam",
     "TlsError",
+    "TlsReason",
     "Unreachable",
     "UnreachableError",
     "VboError",

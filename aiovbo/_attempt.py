@@ -103,7 +103,7 @@ class Attempt:
 
     def abort(self) -> None:
         """End it now, as its session closes."""
-        self._end(ClosedError("closed while it was in use"))
+        self._end(ClosedError("the fleet or client was closed while it was in use"))
 
     def look_at_the_time(self, now: float) -> None:
         """End it where its time is over."""

@@ -126,6 +126,10 @@ class Heartbeat(Change):
     """How many servers could be asked the last time."""
 
 
+AnyChange = Added | Changed | Finished | Removed | Unreachable | Recovered | Heartbeat
+"""Any of the changes; a `match` over it can be checked for completeness."""
+
+
 class Tracker:
     """What one server has told, and what that changes: a look in, changes and their steps out.
 
@@ -189,10 +193,10 @@ class Tracker:
                 steps.append(Step(session.id, entry))
         return steps
 
-    def observe(self, session: RestoreSession) -> list[tuple[Change, Step]]:
+    def observe(self, session: RestoreSession) -> list[tuple[AnyChange, Step]]:
         """What a look at one session tells."""
         before, mark, has_ended = self.known.get(session.id), _mark(session), session.has_ended
-        told: list[tuple[Change, Step]] = []
+        told: list[tuple[AnyChange, Step]] = []
         if before is None or before.mark == _GONE:
             if before is None and self.horizon is not None and session.creation_time < self.horizon:
                 return []
@@ -207,11 +211,11 @@ class Tracker:
             told.append(self._tell(kind, session, after))
         return told
 
-    def remove(self, session_ids: list[UUID], now: datetime) -> list[tuple[Change, Step]]:
+    def remove(self, session_ids: list[UUID], now: datetime) -> list[tuple[AnyChange, Step]]:
         """What it tells that sessions are gone."""
         there = sum(entry.mark != _GONE for entry in self.known.values())
         reset = len(session_ids) >= max(self.MANY, there // 2)
-        told: list[tuple[Change, Step]] = []
+        told: list[tuple[AnyChange, Step]] = []
         for key in session_ids:
             entry = self.known.get(key)
             if entry is not None and entry.mark != _GONE:
@@ -247,7 +251,7 @@ class Tracker:
 
     def _tell(
         self, kind: type[Added | Changed | Finished], session: RestoreSession, entry: Known
-    ) -> tuple[Change, Step]:
+    ) -> tuple[AnyChange, Step]:
         self.known[session.id] = entry
         name = f"{self._server}/{session.id}/{kind.__name__.lower()}/{entry.revision}-{_mark(session):x}"
         return kind(server=self._server, id=name, session=session), Step(session.id, entry)

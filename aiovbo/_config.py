@@ -4,6 +4,7 @@ Knows nothing of HTTP libraries and does no I/O: files are named here and read e
 """
 
 import asyncio
+import inspect
 import random
 import re
 import time
@@ -13,13 +14,14 @@ from functools import partial
 from os import PathLike, fspath
 from typing import Literal, NoReturn, TypedDict
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 from yarl import URL
 
 from aiovbo._observe import Observer
 from aiovbo.errors import ConfigError
 
 ApiVersion = Literal["v4", "v5", "v6", "v7", "v8"]
+"""A version of the REST API."""
 API_VERSIONS: tuple[ApiVersion, ...] = ("v4", "v5", "v6", "v7", "v8")
 """The versions spoken, oldest first."""
 
@@ -55,9 +57,23 @@ class Secret:
             raise ConfigError(message)
         self._source = source
 
+    @property
+    def has_provider(self) -> bool:
+        """Whether somebody is asked for it."""
+        return not isinstance(self._source, str)
+
     async def reveal(self) -> str:
-        """The secret's text; asks the provider where there is one."""
-        return self._source if isinstance(self._source, str) else await self._source()
+        """The secret's text; asks the provider where there is one.
+
+        Raises: ConfigError where that is no async function.
+        """
+        if isinstance(self._source, str):
+            return self._source
+        given: object = self._source()
+        if not isinstance(given, Awaitable):
+            raise ConfigError("it is no async function")
+        text: str = await given
+        return text
 
     def __repr__(self) -> str:
         return "***"
@@ -95,17 +111,29 @@ def _sent_secret(value: SecretSource | Secret) -> Secret:
 
 
 def _username(value: str) -> str:
-    if not value:
+    given: object = value
+    if not isinstance(given, str) or not given:
         message = "Password needs a user name such as 'DOMAIN\\user' or 'user@domain'"
         raise ConfigError(message)
     return _utf8(value)
 
 
 def _utf8(value: str) -> str:
+    given: object = value
+    if not isinstance(given, str):
+        message = f"a user name or client ID is a text, not {type(given).__name__}"
+        raise ConfigError(message)
     if not can_be_sent(value):
         message = f"{value!r} is not UTF-8: is the variable that it comes from in another encoding?"
         raise ConfigError(message)
     return value
+
+
+def _switch(_: object, attribute: "Attribute[bool]", value: bool) -> None:  # noqa: FBT001  # as attrs calls it
+    # "no" from a file or an environment would be true.
+    if type(value) is not bool:
+        message = f"{attribute.name} is True or False, not {value!r}"
+        raise ConfigError(message)
 
 
 @frozen
@@ -134,11 +162,12 @@ class Assertion:
     """The application's ID; for operators, user ID and tenant ID as `userId.tenantId`."""
     assertion: Secret = field(converter=_sent_secret)
     """A `str`, or an async callable that provides it; assertions do not live long."""
-    operator: bool = field(default=False, kw_only=True)
+    operator: bool = field(default=False, validator=_switch, kw_only=True)
     """True for the grant of restore operators; since v6."""
 
 
 Credentials = Password | Bearer | Assertion
+"""A way to log on."""
 
 
 def _path(value: "str | PathLike[str] | None") -> str | None:
@@ -146,6 +175,10 @@ def _path(value: "str | PathLike[str] | None") -> str | None:
 
 
 def _pins(value: str | Iterable[str]) -> tuple[str, ...]:
+    given: object = value
+    if not isinstance(given, Iterable):
+        message = f"a pin is a text such as 'sha256:...', or several, not {given!r}"
+        raise ConfigError(message)
     return tuple(_pin(text) for text in ([value] if isinstance(value, str) else value))
 
 
@@ -173,13 +206,13 @@ class TLS:
     pin: tuple[str, ...] = field(default=(), converter=_pins, kw_only=True)
     """SHA-256 fingerprints of the server's own certificate, `sha256:…`, one or several; nothing else
     of the certificate is checked then, so a self-signed one will do."""
-    insecure: bool = field(default=False, kw_only=True)
+    insecure: bool = field(default=False, validator=_switch, kw_only=True)
     """Check nothing at all. Whoever sits in between reads the password."""
     client_cert: str | None = field(default=None, converter=_path, kw_only=True)
     """PEM file with our own certificate, where a server asks for one."""
     client_key: str | None = field(default=None, converter=_path, kw_only=True)
     """PEM file with its key; None: it is in `client_cert`."""
-    strict_x509: bool = field(default=True, kw_only=True)
+    strict_x509: bool = field(default=True, validator=_switch, kw_only=True)
     """False accepts old authorities that break RFC 5280, which Python 3.13 and later refuse."""
 
     def __attrs_post_init__(self) -> None:
@@ -291,7 +324,7 @@ class Server:
     """"auto" finds the newest version that the server offers."""
     tls: TLS = field(default=TLS(), kw_only=True)
     """Whom to trust."""
-    allow_http: bool = field(default=False, kw_only=True)
+    allow_http: bool = field(default=False, validator=_switch, kw_only=True)
     """True permits `http://`, where everybody on the way reads the password."""
     labels: Mapping[str, str] = field(factory=dict[str, str], converter=_Labels, kw_only=True)
     """What you call it by besides its name, such as a site or a tenant; never sent."""
@@ -347,7 +380,7 @@ class Options:
     """Bytes, after decompression, above which an answer is refused."""
     logon_cooldown: float = 300.0
     """Seconds for which a refused password is not tried again: domain accounts lock."""
-    strict: bool = False
+    strict: bool = field(default=False, validator=_switch)
     """True makes an item that makes no sense a PayloadError instead of setting it aside."""
     observer: Observer | None = None
     """What is told of every request, retry and logon, and of servers that come and go."""
@@ -368,6 +401,18 @@ class Options:
         if not isinstance(cooldown, int | float) or not cooldown >= 0:
             message = f"logon_cooldown is a number of seconds, not {cooldown!r}"
             raise ConfigError(message)
+        if self.observer is not None and not _is_plain_function(self.observer):
+            message = f"observer is a plain function that takes a signal, not {self.observer!r}"
+            raise ConfigError(message)
+        clock: object = self.clock
+        if not isinstance(clock, Clock):
+            message = f"clock is a Clock, not {clock!r}"
+            raise ConfigError(message)
+
+
+def _is_plain_function(given: object) -> bool:
+    is_async = any(map(inspect.iscoroutinefunction, (given, getattr(given, "__call__", None))))  # noqa: B004  # to look at it
+    return callable(given) and not is_async
 
 
 @frozen(kw_only=True)

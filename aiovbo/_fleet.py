@@ -92,8 +92,7 @@ class Fleet:
 
         Raises: ConfigError for settings that cannot work.
         """
-        if isinstance(servers, str):
-            raise ConfigError("servers are a list, also of one: a text would be taken letter by letter")
+        _check_arguments(servers, credentials, tls)
         options = Limits(
             deadline=deadline,
             connect_timeout=connect_timeout,
@@ -366,6 +365,19 @@ class Fleet:
 
     def __repr__(self) -> str:
         return f"<Fleet of {len(self)} servers>"
+
+
+def _check_arguments(servers: object, credentials: object, tls: object) -> None:
+    if isinstance(servers, Mapping):
+        raise ConfigError("servers are a list; for a mapping that describes them there is Fleet.from_mapping")
+    if isinstance(servers, str | URL | Server):
+        raise ConfigError("servers are a list, also of one: a text would be taken letter by letter")
+    if credentials is not None and not isinstance(credentials, Credentials):
+        message = f"credentials are a Password, a Bearer or an Assertion, not {type(credentials).__name__}"
+        raise ConfigError(message)
+    if tls is not None and not isinstance(tls, TLS):
+        message = f"tls is a TLS, such as TLS(ca_file=...), not {type(tls).__name__}"
+        raise ConfigError(message)
 
 
 def _server(entry: Server | str | URL, credentials: Credentials | None, tls: TLS | None) -> Server:

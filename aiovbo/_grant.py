@@ -11,7 +11,7 @@ from attrs import frozen
 from aiovbo._config import ApiVersion
 from aiovbo._decode import decode_object
 from aiovbo._wire import Reply, Sealed
-from aiovbo.errors import AuthenticationError
+from aiovbo.errors import AuthenticationError, Phase
 
 VERDICTS = (400, 401, 403)
 """How a server says that it will not log us on; anything else says nothing of the credentials."""
@@ -64,20 +64,22 @@ def read_grant(reply: Reply) -> Grant:
     )
 
 
-def checked_token(token: str) -> str:
+_IS_IT_VBO = "Is this the REST API of Veeam Backup for Microsoft 365, and is it enabled?"
+
+
+def checked_token(token: str, *, phase: Phase | None = None, hint: str = _IS_IT_VBO) -> str:
     """The token, if it can stand in a header.
 
     Raises: AuthenticationError where it cannot.
     """
     if not re.fullmatch(r"[\x21-\x7e]{1,65536}", token):
-        raise _unusable("the token is empty, too long, or has characters that no header can have")
+        what = "the token is empty, too long, or has characters that no header can have"
+        raise AuthenticationError(what, phase=phase, hint=hint)
     return token
 
 
 def _unusable(what: str) -> AuthenticationError:
-    return AuthenticationError(
-        what, hint="Is this the REST API of Veeam Backup for Microsoft 365, and is it enabled?"
-    )
+    return AuthenticationError(what, hint=_IS_IT_VBO)
 
 
 def _seconds(value: object) -> float:

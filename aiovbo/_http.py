@@ -130,6 +130,10 @@ class HttpPool:
     """The one aiohttp session of a fleet, made or borrowed, with its TLS contexts."""
 
     def __init__(self, options: Options, http: aiohttp.ClientSession | None) -> None:
+        given: object = http
+        if given is not None and not isinstance(given, aiohttp.ClientSession):
+            message = f"http is an aiohttp.ClientSession that is lent, not {given!r}"
+            raise ConfigError(message)
         if http is not None and http.auth is not None:
             message = "the session that is lent (http=...) has auth=..., and would send it to every server"
             raise ConfigError(message)
@@ -236,12 +240,15 @@ class HttpPool:
 
     def _check(self) -> None:
         if self.closed:
-            raise ClosedError("used after it was closed")
+            raise ClosedError("the fleet or client that this came from is closed")
         if os.getpid() != self._process:
-            raise ClosedError("used in another process than the one it was opened in: make one per process")
+            raise ClosedError(
+                "the fleet or client was opened in another process than the one it is used in: "
+                "make one per process"
+            )
         if asyncio.get_running_loop() is not self._loop:
             raise ClosedError(
-                "used from another event loop than the one it was opened in: "
+                "the fleet or client was opened in another event loop than the one it is used in: "
                 "make one per loop, and per asyncio.run()"
             )
 
@@ -316,8 +323,12 @@ class HttpPool:
                     content = await self._read(response, attempt)
                     return Reply(response.status, response.headers, content)
         except (aiohttp.ClientError, OSError, RuntimeError, _TooLargeError) as error:
-            closed = self.closed or session.closed
-            failure = ClosedError("closed while in use") if closed else translate(error, attempt.phase)
+            if self.closed:
+                failure: Exception = ClosedError("the fleet or client was closed while it was in use")
+            elif session.closed:
+                failure = ClosedError("the session that was lent (http=...) is closed")
+            else:
+                failure = translate(error, attempt.phase)
         finally:
             _current.reset(mark)
         try:

@@ -19,6 +19,7 @@ from aiovbo.errors import AuthenticationError, ConfigError, ServerTimeoutError
 log = logging.getLogger("aiovbo.logon")
 
 _MARGIN = 60.0
+_ONE_WORD = "Nothing was sent. A token is one word, without 'Bearer' before it and a line's end after it."
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
@@ -115,7 +116,8 @@ class Logon:
         return token
 
     async def _ready_token(self, credentials: Bearer) -> Token:
-        return Token(checked_token(await self._reveal(credentials.token, "token")), float("inf"))
+        text = await self._reveal(credentials.token, "token")
+        return Token(checked_token(text, phase="queue", hint=_ONE_WORD), float("inf"))
 
     async def _log_on(self, credentials: Password | Assertion) -> Token:
         renewal, self._renewal = self._renewal, None
@@ -207,7 +209,8 @@ class Logon:
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this server's trouble and no other's
             problem = f"it raised {type(error).__name__}"
         else:
-            if isinstance(text, str) and text and can_be_sent(text):
+            # What was given as a text is not the provider's fault, and judged where it is used.
+            if isinstance(text, str) and (text or not secret.has_provider) and can_be_sent(text):
                 self._asks_for = None
                 return text
             what = "a text that is not UTF-8" if text else "an empty text"

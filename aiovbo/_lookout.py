@@ -13,7 +13,7 @@ from uuid import UUID
 
 from attrs import frozen
 
-from aiovbo._changes import Change, Place, Recovered, Step, Tracker, Unreachable
+from aiovbo._changes import AnyChange, Place, Recovered, Step, Tracker, Unreachable
 from aiovbo._checkpoint import CheckpointStore
 from aiovbo._client import Client
 from aiovbo._config import Clock
@@ -114,7 +114,7 @@ class Lookout:
         self,
         client: Client,
         options: WatchOptions,
-        deliver: Callable[[Change, Step | None], Coroutine[Any, Any, None]],
+        deliver: Callable[[AnyChange, Step | None], Coroutine[Any, Any, None]],
         settle: Callable[[str, Callable[[], list[Step]]], None],
         find_former: Callable[[str, UUID | None], Coroutine[Any, Any, Place | None]],
     ) -> None:
@@ -349,7 +349,7 @@ class Lookout:
         for session in sessions:
             await self._tell(self.tracker.observe(session))
 
-    async def _tell(self, told: Iterable[tuple[Change, Step]]) -> None:
+    async def _tell(self, told: Iterable[tuple[AnyChange, Step]]) -> None:
         for change, step in told:
             await self._deliver(change, step)
 

@@ -199,7 +199,7 @@ class Requester:
         """The answer or the error, the token that went with it, and how often it was sent."""
         if self._pool.is_taking_leave:
             # A new logon would leave a token behind.
-            raise ClosedError("used after it was closed")
+            raise ClosedError("the fleet or client that this came from is closed")
         token: Token | None = None
         attempt = self._pool.attempt(operation.left, self._first_in_line)
         try:
@@ -234,7 +234,8 @@ class Requester:
         if request.logged_on and token is None:
             if isinstance(failure, ServerTimeoutError):
                 failure = self._logon.overdue(failure)
-            self.at(self._token_url(), failure, "POST")
+            if not isinstance(self.server.credentials, Bearer):
+                self.at(self._token_url(), failure, "POST")
         self.is_out_of_reach = isinstance(failure, UnreachableError)
         return failure, token, 0 if failure.phase == "queue" else max(1, attempt.sent)
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
-from aiovbo._changes import Change, Heartbeat, Place, Step
+from aiovbo._changes import AnyChange, Change, Heartbeat, Place, Step
 from aiovbo._client import Client
 from aiovbo._lookout import Lookout, WatchOptions, WatchStatus
 from aiovbo.errors import CheckpointError, ClosedError
@@ -38,7 +38,7 @@ class Watch:
         self._running = running
         self._lookouts: dict[str, tuple[Lookout, asyncio.Task[None]]] = {}
         self._removed: dict[str, Lookout] = {}
-        self._queue: asyncio.Queue[tuple[Change, Step | None] | None] = asyncio.Queue(_WAITING)
+        self._queue: asyncio.Queue[tuple[AnyChange, Step | None] | None] = asyncio.Queue(_WAITING)
         self._backlog: Counter[str] = Counter()
         self._unacked: dict[str, OrderedDict[str, Step]] = {}
         self._to_save: dict[str, list[Step]] = {}
@@ -90,7 +90,7 @@ class Watch:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Change:
+    async def __anext__(self) -> AnyChange:
         if not self._options.ack_by_hand:
             self._ack_all()
         wait = self._options.heartbeat
@@ -280,7 +280,7 @@ class Watch:
             )
         return None
 
-    async def _deliver(self, change: Change, step: Step | None) -> None:
+    async def _deliver(self, change: AnyChange, step: Step | None) -> None:
         if step is None:
             await self._queue.put((change, step))
             return

@@ -374,7 +374,8 @@ class RestoreSession(Model):
         for times that are none. What may pass, such as a server that restarts, is waited out.
         """
         for name, seconds in (("timeout", timeout), ("every", every)):
-            if not seconds > 0:
+            given: object = seconds
+            if not isinstance(given, int | float) or not given > 0:
                 message = f"{name} is a number of seconds above 0, not {seconds!r}"
                 raise ConfigError(message)
         if isinstance(until, str):

@@ -4,13 +4,30 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import aiohttp
 import attrs
 import pytest
 from yarl import URL
 
-from aiovbo import TLS, Assertion, Bearer, Client, ConfigError, Fleet, Password, Server
+from aiovbo import (
+    TLS,
+    Assertion,
+    AuthenticationError,
+    Bearer,
+    Client,
+    Clock,
+    ClosedError,
+    ConfigError,
+    Fleet,
+    Password,
+    Server,
+)
 
 LOGIN = Password("u", "p")
+
+
+async def async_observer(_: object) -> None:
+    """What nobody would await."""
 
 
 @pytest.mark.parametrize(
@@ -92,6 +109,24 @@ def test_one_address_is_no_list_of_addresses() -> None:
         lambda: Fleet(["vbo1"], LOGIN).watch(overlap=-timedelta(1)),
         lambda: Fleet(["vbo1"], LOGIN).watch(ack="foo"),  # type: ignore[arg-type]
         lambda: Fleet(["vbo1"], LOGIN).watch(checkpoint="x.db"),  # type: ignore[arg-type]
+        lambda: Fleet({"vbo1": LOGIN}, LOGIN),
+        lambda: Fleet(Server("vbo1", LOGIN)),  # type: ignore[arg-type]
+        lambda: Fleet(URL("https://vbo1"), LOGIN),  # type: ignore[arg-type]
+        lambda: Fleet([Server("vbo1", LOGIN)], "secret"),  # type: ignore[arg-type]
+        lambda: Fleet(["vbo1"], LOGIN, tls=False),  # type: ignore[arg-type]
+        lambda: Fleet(["vbo1"], LOGIN, http="session"),  # type: ignore[arg-type]
+        lambda: Fleet(["vbo1"], LOGIN, observer=1),  # type: ignore[arg-type]
+        lambda: Fleet(["vbo1"], LOGIN, observer=[print]),  # type: ignore[arg-type]
+        lambda: Fleet(["vbo1"], LOGIN, observer=async_observer),  # type: ignore[arg-type]
+        lambda: Fleet(["vbo1"], LOGIN, clock=Clock),  # type: ignore[arg-type]
+        lambda: Fleet(["vbo1"], LOGIN, strict="no"),  # type: ignore[arg-type]
+        lambda: Server("http://vbo1", LOGIN, allow_http="no"),  # type: ignore[arg-type]
+        lambda: TLS(insecure="no"),  # type: ignore[arg-type]
+        lambda: TLS(strict_x509="no"),  # type: ignore[arg-type]
+        lambda: TLS(pin=1),  # type: ignore[arg-type]
+        lambda: Assertion("app", "secret", operator="no"),  # type: ignore[arg-type]
+        lambda: Assertion(1, "secret"),  # type: ignore[arg-type]
+        lambda: Password(1, "secret"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_work_is_refused_when_it_is_written(make: Callable[[], object]) -> None:
@@ -107,3 +142,32 @@ def test_credentials_are_values_that_can_be_copied(login: Password | Bearer | As
     assert attrs.evolve(login) == login
     assert hash(attrs.evolve(login)) == hash(login)
     assert Server("vbo1", login) == Server("vbo1", login, tls=TLS())
+
+
+@pytest.mark.parametrize(
+    ("login", "said"),
+    [
+        (
+            Bearer("Bearer abc"),
+            "vbo1: GET /v8/RestoreSessions: the token is empty.*without 'Bearer' before it",
+        ),
+        (Bearer("abc\n"), "a line's end after it"),
+        (Bearer(""), "GET /v8/RestoreSessions: the token is empty"),
+        (Password("u", lambda: "p"), r"the provider of its password failed \(it is no async function\)"),  # type: ignore[arg-type, return-value]
+    ],
+)
+async def test_a_secret_that_cannot_be_used_is_told_as_what_it_is(login: Any, said: str) -> None:
+    """Neither a server nor a provider is blamed that had no part in it; nothing was tried."""
+    async with Client(Server("vbo1", login, api_version="v8")) as client:
+        with pytest.raises(AuthenticationError, match=said) as caught:
+            await client.restore_sessions()
+    assert caught.value.attempts == 0
+
+
+async def test_a_lent_session_that_is_closed_is_told_as_such() -> None:
+    """The fleet itself is open, and was never closed."""
+    http = aiohttp.ClientSession()
+    await http.close()
+    async with Client(Server("vbo1", LOGIN, api_version="v8"), http=http) as client:
+        with pytest.raises(ClosedError, match="the session that was lent"):
+            await client.restore_sessions()

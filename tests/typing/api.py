@@ -2,26 +2,35 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, assert_type
+from typing import Any, assert_never, assert_type
 from uuid import UUID
 
 from yarl import URL
 
 from aiovbo import (
     TLS,
+    Added,
     Answer,
+    ApiVersion,
     BackupOrganization,
     Bearer,
+    Changed,
     Client,
+    Credentials,
+    Finished,
     Fleet,
     FleetError,
     FleetQuery,
     FleetResult,
+    Heartbeat,
     Link,
+    Moment,
     Page,
     Password,
     Query,
+    Recovered,
     Rejected,
+    Removed,
     Resource,
     RestoreSession,
     RestoreSessionResult,
@@ -31,6 +40,7 @@ from aiovbo import (
     ServerError,
     ServerTimeoutError,
     TlsError,
+    Unreachable,
 )
 
 
@@ -121,6 +131,28 @@ async def many_servers(fleet: Fleet) -> None:
     assert_type(fleet.map(recent), FleetQuery[RestoreSession])
     assert_type(fleet["vbo1"], Client)
     assert_type([name for name in fleet], list[str])  # noqa: C416  # the iteration is the point
+
+
+async def changes(fleet: Fleet) -> None:
+    async with fleet.watch() as watch:
+        async for change in watch:
+            match change:
+                case Added() | Changed() | Finished():
+                    assert_type(change.session, RestoreSession)
+                case Removed():
+                    assert_type(change.session_id, UUID)
+                case Unreachable():
+                    assert_type(change.error, ServerError)
+                case Recovered():
+                    assert_type(change.gap, timedelta)
+                case Heartbeat():
+                    assert_type(change.up, int)
+                case _:
+                    assert_never(change)
+
+
+def names_of_types(version: ApiVersion, login: Credentials, ago: Moment) -> Server:
+    return Server(f"vbo{ago}", login, api_version=version)
 
 
 async def errors(fleet: Fleet) -> None:
