@@ -38,7 +38,7 @@ class Known:
 
 @frozen
 class Step:
-    """What a change means for what is known: a session's new entry, or none where it is gone."""
+    """What a change means for what is known: a session's new entry, or none where it is forgotten."""
 
     session_id: UUID
     """Which one."""
@@ -138,7 +138,7 @@ class Tracker:
     """
 
     MANY: ClassVar[int] = 3
-    """So many sessions that vanish at once, and half of all, are a reset."""
+    """So many sessions that vanish at once, and nearly half of all, are a reset."""
 
     def __init__(self, server: str, place: Place | None, since: datetime | None, remember: timedelta) -> None:
         self._server = server

@@ -164,7 +164,7 @@ class Checkpoint:
             raise ValueError(_DAMAGED)
         if not os.access(self._path, os.W_OK):
             # SQLite would speak of an I/O error.
-            raise ValueError(_CLOSED)
+            raise ValueError(_NOT_WRITABLE)
         file = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             file.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -258,7 +258,7 @@ class Checkpoint:
             file.close()
 
 
-_CLOSED = "it cannot be opened; the directory must exist, and this user must be able to write both"
+_NOT_WRITABLE = "it cannot be opened; the directory must exist, and this user must be able to write both"
 _DAMAGED = "it is damaged, or was never a checkpoint; restore it, or begin anew with another file"
 _SMALLEST = 512
 """Bytes of the smallest SQLite file; ours are there whole or not at all, so an empty one is damaged."""
@@ -305,7 +305,7 @@ def _in_words(error: Exception) -> str:
     if "locked" in text:
         return "another process, or another watch, is using it"
     if "unable to open" in text or "readonly" in text:
-        return _CLOSED
+        return _NOT_WRITABLE
     if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
         return f"{_DAMAGED} ({text})"
     return text

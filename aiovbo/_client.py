@@ -22,7 +22,7 @@ from aiovbo._guard import LockoutGuard
 from aiovbo._http import HttpPool
 from aiovbo._links import M, Resource
 from aiovbo._observe import Observer, ServerStatus
-from aiovbo._paging import Pages, Place
+from aiovbo._paging import ListingStart, Pages
 from aiovbo._query import Operation, Query
 from aiovbo._requester import Requester
 from aiovbo._tasks import SharedCalls
@@ -213,10 +213,12 @@ class Client:
 
     def filtered_sessions(self, bounds: SessionFilter) -> Query[RestoreSession]:
         """The restore sessions within `bounds`."""
-        return self._collection(RestoreSession, partial(self._place_of_sessions, bounds))
+        return self._collection(RestoreSession, partial(self._start_of_sessions, bounds))
 
-    async def _place_of_sessions(self, bounds: SessionFilter, operation: Operation) -> Place[RestoreSession]:
-        fixed = bounds.at(self._options.clock.now())
+    async def _start_of_sessions(
+        self, bounds: SessionFilter, operation: Operation
+    ) -> ListingStart[RestoreSession]:
+        fixed = bounds.as_of(self._options.clock.now())
         version = await self._requester.find_version(operation)
         try:
             return url_for(self.server.url, fixed.target(version)), fixed.sieve(version)
@@ -224,7 +226,7 @@ class Client:
             message = f"{self.name}: {error}"
             raise ConfigError(message) from None
 
-    def _collection(self, cls: type[M], find: Callable[[Operation], Awaitable[Place[M]]]) -> Query[M]:
+    def _collection(self, cls: type[M], find: Callable[[Operation], Awaitable[ListingStart[M]]]) -> Query[M]:
         return Query(self.name, self._options, partial(Pages, self._requester, self, cls, find))
 
     async def fetch_restore_session(self, session_id: UUID | str) -> RestoreSession:
@@ -247,10 +249,10 @@ class Client:
         url = self.url_of(path_or_href)
         # With nobody who has less to spend, or more.
         key = (cls, url, operation.company)
-        found: M = await self._fetches.join(key, lambda: self._ask(Request(url), cls, operation))
+        found: M = await self._fetches.join(key, lambda: self._fetch_one(Request(url), cls, operation))
         return found
 
-    async def _ask(self, request: Request, cls: type[M], operation: Operation) -> M:
+    async def _fetch_one(self, request: Request, cls: type[M], operation: Operation) -> M:
         def read(reply: Reply) -> M:
             return decode_one(reply.body, cls, self.name, self)
 
@@ -262,9 +264,9 @@ class Client:
     def query(self, path_or_href: str, cls: type[M]) -> Query[M]: ...
     def query(self, path_or_href: str, cls: type[Any] = Resource) -> Query[Any]:
         """The collection at a path below `/vN/`, or behind a link's text, page after page."""
-        return self._collection(cls, partial(self._place_of, path_or_href))
+        return self._collection(cls, partial(self._start_of, path_or_href))
 
-    async def _place_of(self, path_or_href: str, operation: Operation) -> Place[Any]:
+    async def _start_of(self, path_or_href: str, operation: Operation) -> ListingStart[Any]:
         await self._requester.find_version(operation)
         return self.url_of(path_or_href), None
 
@@ -277,7 +279,7 @@ class Client:
         return Operation(self._options, may_retry=may_retry)
 
     @property
-    def patience(self) -> float:
+    def longest_silence(self) -> float:
         """Seconds for which an answer may be silent."""
         return min(self._options.read_timeout, self._options.deadline)
 
@@ -345,9 +347,9 @@ class Client:
         async def start() -> RestoreSession:
             with self.operation() as operation:
                 version = await self._requester.find_version(operation)
-                fixed = options.at_now(self._options.clock.now())
+                fixed = options.as_of(self._options.clock.now())
                 request = fixed.request(self.server.url, version, is_operator=is_operator)
-                return await self._ask(request, RestoreSession, operation)
+                return await self._fetch_one(request, RestoreSession, operation)
 
         return Exploration(self.name, start, self._end_exploration)
 
@@ -399,7 +401,7 @@ class Client:
             operation.left = min(operation.left, limit)
             try:
                 await self._requester.find_version(operation)
-                found = await self._ask(Request(self.url_of(href)), cls, operation)
+                found = await self._fetch_one(Request(self.url_of(href)), cls, operation)
                 if until(found):
                     return found
             except ServerError as error:

@@ -405,8 +405,8 @@ class Options:
             message = f"observer is a plain function that takes a signal, not {self.observer!r}"
             raise ConfigError(message)
         clock: object = self.clock
-        if not isinstance(clock, Clock):
-            message = f"clock is a Clock, not {clock!r}"
+        if isinstance(clock, type):
+            message = f"clock is a Clock(), not {clock!r}"
             raise ConfigError(message)
 
 

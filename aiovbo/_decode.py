@@ -34,7 +34,7 @@ _PRICE_OF_MORE, _PRICE_OF_TOLERANCE = 3, 20
 _WHOLE = 500_000
 """Bytes up to which an answer is decoded in one go: a thousand sessions of v4."""
 
-_Origin = tuple[type[M], str, Fetcher | None]
+_From = tuple[type[M], str, Fetcher | None]
 
 
 class _TypedPage(msgspec.Struct, gc=False):
@@ -66,7 +66,7 @@ class Listing(Generic[M]):
     def __init__(
         self,
         page: _TypedPage | _RawPage | None,
-        origin: _Origin[M],
+        origin: _From[M],
         *,
         raws: Sequence[msgspec.Raw] = (),
         structured: list[M] | None = None,
@@ -182,7 +182,7 @@ def decode_listing(body: bytes, cls: type[M], server: str, fetcher: Fetcher | No
     raise _not_the_promised(body, "a list of items", said, retryable=cut_short)
 
 
-def _listing(body: bytes, origin: _Origin[M]) -> Listing[M]:
+def _listing(body: bytes, origin: _From[M]) -> Listing[M]:
     cls, server, fetcher = origin
     is_array = body[:1] == b"["
     if cls is RestoreSession and len(body) <= _WHOLE:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, TypeVar
 
-from aiovbo.errors import ClosedError, PayloadError, ServerError
+from aiovbo.errors import BEFORE_SENDING, ClosedError, PayloadError, ServerError
 from aiovbo.models import RestoreSession
 
 log = logging.getLogger("aiovbo.explore")
@@ -134,7 +134,7 @@ class Exploration:
 
 def _may_have_arrived(failure: Failure) -> bool:
     if isinstance(failure, ServerError) and not isinstance(failure, PayloadError):
-        return failure.retryable and failure.phase not in ("queue", "dns", "connect", "tls")
+        return failure.retryable and failure.phase not in BEFORE_SENDING
     return True
 
 

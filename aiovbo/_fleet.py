@@ -306,11 +306,11 @@ class Fleet:
             ascending=ascending,
             page_size=page_size,
         )
-        return self._ask(partial(self._sessions_within, bounds))
+        return self._query(partial(self._sessions_within, bounds))
 
     def _sessions_within(self, bounds: SessionFilter) -> Callable[[Client], Query[RestoreSession]]:
         # Counted back from one point in time for all servers.
-        fixed = bounds.at(self._options.clock.now())
+        fixed = bounds.as_of(self._options.clock.now())
         return lambda client: client.filtered_sessions(fixed)
 
     @overload
@@ -323,9 +323,9 @@ class Fleet:
         A ServerError that comes of it is that server's, and so is a LinkError, which becomes a PayloadError;
         anything else is raised when all others have ended.
         """
-        return self._ask(lambda: func)
+        return self._query(lambda: func)
 
-    def _ask(self, at_each_use: Callable[[], Question[T]]) -> FleetQuery[T]:
+    def _query(self, at_each_use: Callable[[], Question[T]]) -> FleetQuery[T]:
         self._raise_if_closed()
         question = partial(self._unless_closed, at_each_use)
         return FleetQuery(list(self._clients.values()), question, self._options, self._slots, self._running)

@@ -13,7 +13,7 @@ from aiovbo._decode import decode_object
 from aiovbo._wire import Reply, Sealed
 from aiovbo.errors import AuthenticationError, Phase
 
-VERDICTS = (400, 401, 403)
+LOGON_REFUSED = (400, 401, 403)
 """How a server says that it will not log us on; anything else says nothing of the credentials."""
 
 _LIFETIME = 3600.0

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from aiovbo._config import Clock, Credentials, Server
-from aiovbo._grant import VERDICTS
+from aiovbo._grant import LOGON_REFUSED
 from aiovbo._wire import Reply
 from aiovbo.errors import SkippedError
 
@@ -94,7 +94,7 @@ class LockoutGuard:
 
     def _note(self, trial: "_Trial", server: str, reply: Reply) -> None:
         now = self._clock.monotonic()
-        if reply.status not in VERDICTS:
+        if reply.status not in LOGON_REFUSED:
             trial.accepted_at = now
             trial.accepted_by.add(server)
             trial.refused.pop(server, None)

@@ -22,10 +22,10 @@ from yarl import URL
 from aiovbo._config import FleetOptions, Limits, Secret, Server
 from aiovbo._tables import (
     SECRETS,
+    InventoryFile,
     Kept,
     LookUp,
     Member,
-    Origin,
     Settings,
     bare,
     dotted,
@@ -84,7 +84,7 @@ def inventory_of(mapping: Mapping[str, Any], *, keyring: LookUp | None = None) -
 
     Raises: ConfigError with everything that is wrong, a line each.
     """
-    found = _Reading(Origin("inventory", look_up=keyring), mapping).inventory()
+    found = _Reading(InventoryFile("inventory", look_up=keyring), mapping).inventory()
     # A debugger would show the secrets in it.
     del mapping
     return found if isinstance(found, Inventory) else _refuse(found)
@@ -111,7 +111,7 @@ def _read_file(name: str, keyring: LookUp | None) -> Inventory | list[str]:
         return [f"{name}: has too many lists or tables within each other"]
     except ValueError as error:
         return [_syntax_error(name, str(error), raw.rstrip().count(b"\n") + 1)]
-    reading = _Reading(Origin(name, folder, look_up=keyring), document)
+    reading = _Reading(InventoryFile(name, folder, look_up=keyring), document)
     found = reading.inventory()
     open_to_others = bool(mode & (stat.S_IRGRP | stat.S_IROTH))
     if (
@@ -136,7 +136,7 @@ def _syntax_error(name: str, text: str, last_line: int) -> str:
 class _Reading:
     """One inventory while it is read. What is wrong is noted, so that all of it is told at once."""
 
-    def __init__(self, origin: Origin, document: object) -> None:
+    def __init__(self, origin: InventoryFile, document: object) -> None:
         self._document: Mapping[Any, Any] = document if is_table(document) else dict[Any, Any]()
         self._origin = attrs.evolve(origin, literals=self._document.get("allow_literal_secrets") is True)
         self._problems: list[str] = []

@@ -90,19 +90,19 @@ class _Attached:
     __slots__ = ("_fetcher",)
     _fetcher: Fetcher | None
 
+    @property
+    def fetcher(self) -> Fetcher:
+        """The client that it came from.
 
-def attached(fetcher: Fetcher | None) -> Fetcher:
-    """The client that a value came from.
-
-    Raises: LinkError where it has none any more.
-    """
-    if fetcher is None:
-        message = (
-            "this value has lost its client, as copies that were pickled do: "
-            "fetch it, or its links, through a client instead"
-        )
-        raise LinkError(message)
-    return fetcher
+        Raises: LinkError where it has none any more.
+        """
+        if self._fetcher is None:
+            message = (
+                "this value has lost its client, as copies that were pickled do: "
+                "fetch it, or its links, through a client instead"
+            )
+            raise LinkError(message)
+        return self._fetcher
 
 
 class Link(_Attached):
@@ -124,7 +124,7 @@ class Link(_Attached):
 
         Raises: LinkError where the link leads out of the API, or its client is gone.
         """
-        return self._attached().url_of(self.href)
+        return self.fetcher.url_of(self.href)
 
     @overload
     async def fetch(self) -> Any: ...  # noqa: ANN401  # any model: which, the relation says
@@ -135,26 +135,23 @@ class Link(_Attached):
 
         Raises: LinkError as for `url`; ServerError where the server fails.
         """
-        return await self._attached().fetch(self.href, cls or self._model)
+        return await self.fetcher.fetch(self.href, cls or self._model)
 
     @overload
     def query(self) -> "Query[Resource]": ...
     @overload
     def query(self, cls: type[M]) -> Query[M]: ...
     def query(self, cls: type[Any] | None = None) -> Query[Any]:
-        """The collection that the link leads to; nothing is sent before the query is used.
+        """The collection that the link leads to; nothing is sent, nor is the link judged, before it is used.
 
-        Raises: LinkError as for `url`.
+        Raises: LinkError where its client is gone.
         """
-        return self._attached().query(self.href, cls or Resource)
+        return self.fetcher.query(self.href, cls or Resource)
 
     def below(self, name: str) -> "Link":
         """The link to what the API keeps under this resource, by its documented name."""
         path, question, query = self.href.partition("?")
         return Link(name, f"{path.rstrip('/')}/{name}{question}{query}", self._fetcher, Resource)
-
-    def _attached(self) -> Fetcher:
-        return attached(self._fetcher)
 
     def __repr__(self) -> str:
         return f"Link({self.rel!r}, {self.href!r})"
@@ -209,14 +206,6 @@ class Links(_Attached, Mapping[str, Link]):
             if isinstance(href, str) and href:
                 found[rel] = href
         return found
-
-    @property
-    def fetcher(self) -> Fetcher:
-        """The client that the resource came from.
-
-        Raises: LinkError where there is none any more.
-        """
-        return attached(self._fetcher)
 
     def __getitem__(self, rel: str) -> Link:
         hrefs = self._hrefs()

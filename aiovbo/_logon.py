@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from attrs import frozen
 
 from aiovbo._config import Assertion, Bearer, Options, Password, Secret, Server, can_be_sent
-from aiovbo._grant import VERDICTS, Grant, checked_token, read_grant
+from aiovbo._grant import LOGON_REFUSED, checked_token, read_grant
 from aiovbo._guard import LockoutGuard
 from aiovbo._tasks import SharedCalls
 from aiovbo._wire import Reply, Sealed, refusal
@@ -71,7 +71,7 @@ class Logon:
         self._sign_of_life = sign_of_life
         self._calls: SharedCalls[Token] = SharedCalls()
         self._token: Token | None = None
-        self._renewal: Grant | None = None
+        self._refresh_token: str | None = None
         self._refusal: _Refusal | None = None
         self._doubtful_since = float("-inf")
         self.spoken: Sealed[dict[str, str]] = Sealed({})
@@ -99,10 +99,10 @@ class Logon:
             return timeout
         return _provider_failed(self._asks_for, "it had given nothing when the deadline passed")
 
-    def reject(self, token: Token) -> None:
+    def drop(self, token: Token) -> None:
         """Note that the server refused `token`; a newer one is not touched by a late answer to an older."""
         if self._token is token:
-            self._token = self._renewal = None
+            self._token = self._refresh_token = None
             self._doubtful_since = self._clock.monotonic()
 
     async def _obtain(self) -> Token:
@@ -120,23 +120,21 @@ class Logon:
         return Token(checked_token(text, phase="queue", hint=_ONE_WORD), float("inf"))
 
     async def _log_on(self, credentials: Password | Assertion) -> Token:
-        renewal, self._renewal = self._renewal, None
-        if renewal is not None and renewal.refresh_token is not None:
-            reply = await self._post(
-                Sealed({"grant_type": "refresh_token", "refresh_token": renewal.refresh_token})
-            )
-            if reply.status not in VERDICTS:
+        refresh_token, self._refresh_token = self._refresh_token, None
+        if refresh_token is not None:
+            reply = await self._post(Sealed({"grant_type": "refresh_token", "refresh_token": refresh_token}))
+            if reply.status not in LOGON_REFUSED:
                 return self._take(reply)
             log.info("%s: the refresh token was refused, logging on anew", self._server.name)
             self._doubtful_since = self._clock.monotonic()
         form = await self._promising_form(credentials)
         reply = await self._post_guarded(credentials, form)
-        if reply.status in VERDICTS:
+        if reply.status in LOGON_REFUSED:
             # A provider may have given what was true a moment ago; the same secret is not tried twice.
             refused, form = form, await self._newer_form(credentials, form)
             if form != refused:
                 reply = await self._post_guarded(credentials, form)
-        if reply.status in VERDICTS:
+        if reply.status in LOGON_REFUSED:
             raise self._refused(reply, form)
         return self._take(reply)
 
@@ -155,7 +153,7 @@ class Logon:
 
     def _take(self, reply: Reply) -> Token:
         grant = read_grant(reply)
-        self._renewal = grant
+        self._refresh_token = grant.refresh_token
         margin = min(_MARGIN, grant.lifetime / 10)
         return Token(grant.access_token, self._clock.monotonic() + grant.lifetime - margin)
 

@@ -33,8 +33,8 @@ _FEED_PAGE = 1000
 _FEED_PAUSE = 1.0
 """Seconds from one poll of the feed to the next, at least: a busy one is not asked for every event."""
 _LONGEST_POLL = 25.0
-_INSTANT, _LIFETIME = timedelta.resolution, timedelta(days=36_525)
-_LONGEST_TOKEN = 2000
+_INSTANT, _LONGEST_SPAN = timedelta.resolution, timedelta(days=36_525)
+_LONGEST_CHANGE_TOKEN = 2000
 
 
 @frozen(kw_only=True)
@@ -70,7 +70,7 @@ class WatchOptions:
             value = getattr(self, name)
             if value is None and name == "heartbeat":
                 continue
-            if not isinstance(value, timedelta) or not least <= value <= _LIFETIME:
+            if not isinstance(value, timedelta) or not least <= value <= _LONGEST_SPAN:
                 above = "above 0" if least else "not below 0"
                 message = f"{name} is a timedelta {above}, and of a hundred years at most, not {value!r}"
                 raise ConfigError(message)
@@ -126,7 +126,6 @@ class Lookout:
         self.tracker = Tracker(client.name, None, options.since, options.memory)
         """What is known of the server."""
         self._phase = _phase(client.name)
-        self._up = False
         self.was_told = False
         """Whether the consumer was told that it is out of reach, and not yet that it is back."""
         self._last_success: datetime | None = None
@@ -134,7 +133,7 @@ class Lookout:
         self._errors = 0
         self._overruns = 0
         self._full_look_at = float("-inf")
-        self._token: str | None = None
+        self._change_token: str | None = None
         self._is_identified = False
 
     def succeed(self, former: "Lookout") -> None:
@@ -147,7 +146,7 @@ class Lookout:
         last = self._last_success
         return WatchStatus(
             server=self._client.name,
-            up=self._up,
+            up=not self._errors and last is not None,
             last_success=last,
             lag=None if last is None else self._options.clock.now() - last,
             next_look=self._next_look,
@@ -207,9 +206,8 @@ class Lookout:
         except ServerError as error:
             self._errors += 1
             log.info("look %d in a row that failed: %s", self._errors, error)
-            self._up = False
             # All may have changed when it is back.
-            self._full_look_at, self._token = float("-inf"), None
+            self._full_look_at, self._change_token = float("-inf"), None
             if not self.was_told:
                 self.was_told = True
                 key = f"{name}/unreachable/{clock.now().isoformat()}"
@@ -221,11 +219,10 @@ class Lookout:
         if self._errors:
             log.info("%s: answers again", name)
         self._errors = 0
-        self._up = True
         self._last_success = clock.now()
         return pause
 
-    async def _heard(self) -> None:
+    async def _tell_recovery(self) -> None:
         """The server has answered: if it had been out of reach, that is over."""
         if self.was_told:
             self.was_told = False
@@ -241,12 +238,12 @@ class Lookout:
         clock = self._options.clock
         if clock.monotonic() >= self._full_look_at:
             # The token first: what changes during the look is in the feed after it.
-            self._token = await self._latest_token()
+            self._change_token = await self._latest_change_token()
             await self._look_at_all()
             every = self._options.full_look_every.total_seconds()
             self._full_look_at = clock.monotonic() + every * (0.9 + clock.random() / 5)
             return None
-        if self._token is not None:
+        if self._change_token is not None:
             return await self._look_at_feed()
         await self._look_at_latest()
         return None
@@ -342,7 +339,7 @@ class Lookout:
         answer = await self._client.restore_sessions(started_after=after).answer()
         if answer.error is not None:
             raise answer.error
-        await self._heard()
+        await self._tell_recovery()
         return answer
 
     async def _observe(self, sessions: Iterable[RestoreSession]) -> None:
@@ -383,7 +380,7 @@ class Lookout:
 
     # ------------------------------------------------------------------------- the feed, since v8
 
-    async def _latest_token(self) -> str | None:
+    async def _latest_change_token(self) -> str | None:
         """Where the change feed goes on from now; None on servers that have none.
 
         Source: operation Events_Get, v8, read 2026-11-23.
@@ -395,7 +392,7 @@ class Lookout:
         except (NotFoundError, ForbiddenError) as error:
             log.info("%s: no change feed, lists are polled: %s", self._client.name, error.what)
             return None
-        return _token_of(page)
+        return _change_token_of(page)
 
     def _events_of(self, page: Resource) -> list[object]:
         events: object = page.get("results") or []
@@ -409,17 +406,17 @@ class Lookout:
     async def _look_at_feed(self) -> float | None:
         clock, every = self._options.clock, self._options.every.total_seconds()
         began, seconds = clock.monotonic(), self._seconds_to_wait()
-        token = quote(self._token or "", safe="")
+        token = quote(self._change_token or "", safe="")
         path = f"Events?from={token}&limit={_FEED_PAGE}&timeoutSeconds={seconds}"
         try:
             page = await self._client.fetch(path)
         except ResponseError as error:
             if error.error_code != "OutdatedChangeToken":
                 raise
-            self._token = await self._latest_token()
-            await self._look_at_all()
-            return None
-        await self._heard()
+            # As if nothing had been looked at yet.
+            self._full_look_at = float("-inf")
+            return await self._look()
+        await self._tell_recovery()
         updated: dict[UUID, None] = {}
         deleted: list[UUID] = []
         for event in self._events_of(page):
@@ -429,15 +426,15 @@ class Lookout:
             elif key is not None and kind == "RestoreSessionDelete":
                 deleted.append(key)
         await self._look_at_some(dict.fromkeys([*updated, *deleted]))
-        self._token = _token_of(page)
-        if self._token is None:
+        self._change_token = _change_token_of(page)
+        if self._change_token is None:
             self._full_look_at = float("-inf")
         passed = clock.monotonic() - began
         return max(0.0, min(_FEED_PAUSE, every) - passed) if seconds else None
 
     def _seconds_to_wait(self) -> int:
         """For how long a poll waits at the server: until this one's own moment, so that polls stay spread."""
-        longest = min(self._options.every.total_seconds(), _LONGEST_POLL, self._client.patience / 2)
+        longest = min(self._options.every.total_seconds(), _LONGEST_POLL, self._client.longest_silence / 2)
         if longest < 1:
             return 0
         left = self._until_its_moment(longest)
@@ -483,9 +480,9 @@ def _phase(name: str) -> float:
     return int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "big") / 2**32
 
 
-def _token_of(page: Resource) -> str | None:
+def _change_token_of(page: Resource) -> str | None:
     """Where the feed goes on; None where that makes no sense."""
     token = page.get("nextChangeToken")
-    if isinstance(token, str) and token.isprintable() and 0 < len(token) <= _LONGEST_TOKEN:
+    if isinstance(token, str) and token.isprintable() and 0 < len(token) <= _LONGEST_CHANGE_TOKEN:
         return token
     return None

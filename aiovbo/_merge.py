@@ -81,14 +81,14 @@ class Slots:
     def _begin_next(self, loop: asyncio.AbstractEventLoop) -> None:
         run, client = asked = self._waiting.popleft()
         self._held[asked] = loop.time()
-        run.ask(client)
+        run.begin(client)
 
-    def _park(self, loop: asyncio.AbstractEventLoop, patience: float) -> None:
+    def _park(self, loop: asyncio.AbstractEventLoop, delay: float) -> None:
         """Let those that wait have the slots that were held for so long; look again while any wait."""
         while self._waiting:
             # While anybody waits, every slot is held.
             asked, since = next(iter(self._held.items()))
-            due = since + patience
+            due = since + delay
             if due > loop.time():
                 self._parking = self._parking or loop.call_at(due, self._park_again, loop, due)
                 return
@@ -251,7 +251,7 @@ class Run(Generic[T]):
     ) -> None:
         await self.stop()
 
-    def ask(self, client: Client) -> None:
+    def begin(self, client: Client) -> None:
         """Begin to ask a server, in a task of its own, of which the consumer hears however it ends."""
         # Not in the context of whoever leaves the slot: in the consumer's own.
         create = self._context.copy().run

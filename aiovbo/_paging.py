@@ -27,10 +27,10 @@ log = logging.getLogger("aiovbo.client")
 
 _number_of = attrgetter("id.int")
 
-PATIENCE = 3
+_MOST_IDLE_PAGES = 3
 """Pages in a row that bring nothing new before a listing is taken for endless."""
 
-Place = tuple[URL, Callable[[M], bool] | None]
+ListingStart = tuple[URL, Callable[[M], bool] | None]
 """Where a listing begins, and which of its items to keep; None for all."""
 
 
@@ -42,13 +42,13 @@ class Pages(Generic[M]):
         requester: Requester,
         fetcher: Fetcher,
         cls: type[M],
-        find: Callable[[Operation], Awaitable[Place[M]]],
+        find: Callable[[Operation], Awaitable[ListingStart[M]]],
         operation: Operation,
     ) -> None:
         self._requester = requester
         self._fetcher = fetcher
         self._cls = cls
-        self._find: Callable[[Operation], Awaitable[Place[M]]] | None = find
+        self._find: Callable[[Operation], Awaitable[ListingStart[M]]] | None = find
         self._operation = operation
         self._sieve: Callable[[M], bool] | None = None
         # Not a method of ours: nothing that a query made may wait for the garbage collector.
@@ -188,7 +188,7 @@ class Walk(Generic[M]):
         if following is None:
             return None
         self._asked.add(url)
-        if repeated or following in self._asked or self._idle > PATIENCE:
+        if repeated or following in self._asked or self._idle > _MOST_IDLE_PAGES:
             raise PayloadError(
                 "its pages lead in circles",
                 phase="paging",

@@ -86,7 +86,7 @@ class Rejected:
     reason: str
     """What is wrong there."""
     raw: str
-    """The item as the server sent it, the first 10,000 characters."""
+    """The item as the server sent it, the first 10,000 bytes."""
 
 
 @frozen
@@ -162,20 +162,20 @@ class Query(Generic[T]):
         self,
         server: str,
         options: Options,
-        ask: Callable[[Operation], PageSource[T]],
+        open_pages: Callable[[Operation], PageSource[T]],
     ) -> None:
         self._server = server
         self._options = options
-        self._ask = ask
+        self._open_pages = open_pages
 
     async def pages(self) -> AsyncGenerator[Page[T]]:
         """The pages, one read ahead."""
-        async with aclosing(self._ask(Operation.current(self._options))) as pages:
+        async with aclosing(self._open_pages(Operation.current(self._options))) as pages:
             async for page in pages:
                 yield page
 
     async def __aiter__(self) -> AsyncGenerator[T]:
-        async with aclosing(self._ask(Operation.current(self._options))) as pages:
+        async with aclosing(self._open_pages(Operation.current(self._options))) as pages:
             async for page in pages:
                 for item in page.items:
                     yield item
@@ -185,7 +185,7 @@ class Query(Generic[T]):
 
     async def _collect(self) -> list[T]:
         items: list[T] = []
-        async with aclosing(self._ask(Operation.current(self._options))) as pages:
+        async with aclosing(self._open_pages(Operation.current(self._options))) as pages:
             async for page in pages:
                 items.extend(page.items)
         return items
@@ -203,7 +203,7 @@ class Query(Generic[T]):
         rejected: list[Rejected] = []
         complete, error = True, None
         try:
-            async with aclosing(self._ask(operation)) as pages:
+            async with aclosing(self._open_pages(operation)) as pages:
                 async for page in pages:
                     rejected.extend(page.rejected)
                     complete = page.complete

@@ -16,7 +16,7 @@ from yarl import URL
 from aiovbo._attempt import Attempt
 from aiovbo._config import API_VERSIONS, ApiVersion, Bearer, Options, Server
 from aiovbo._decode import holds_json
-from aiovbo._grant import VERDICTS, token_form, token_target
+from aiovbo._grant import LOGON_REFUSED, token_form, token_target
 from aiovbo._guard import LockoutGuard
 from aiovbo._http import HttpPool
 from aiovbo._logon import Logon, Token
@@ -34,11 +34,11 @@ from aiovbo._wire import (
     without_echo,
 )
 from aiovbo.errors import (
+    BEFORE_SENDING,
     AuthenticationError,
     ClosedError,
     NotFoundError,
     PayloadError,
-    Phase,
     RateLimitedError,
     ServerError,
     ServerFaultError,
@@ -58,7 +58,6 @@ _CREDIT, _EARNED = 10.0, 0.1
 LOGOUT = 1.0
 """Seconds that closing spends on giving a token back."""
 
-_BEFORE_SENDING: tuple[Phase, ...] = ("queue", "dns", "connect", "tls")
 _MAY_BE_DONE = " It may have been done all the same: look before you repeat it."
 
 _ACCEPT = Sealed({"Accept": "application/json"})
@@ -75,10 +74,8 @@ class Requester:
         """Its limits."""
         self._clock = options.clock
         self._pool = pool
-        self.version: ApiVersion | None = None
+        self.version: ApiVersion | None = self._given_version
         """The API version spoken; None while it has not been found out."""
-        if server.api_version != "auto":
-            self.version = server.api_version
         self._versions: SharedCalls[ApiVersion] = SharedCalls()
         self._logon = Logon(server, options, guard, self._post_logon, self._sign_of_life)
         self._tally = Tally(server.name, options.clock.now, options.observer)
@@ -123,7 +120,7 @@ class Requester:
     async def _probe(self, operation: Operation) -> ApiVersion:
         for version in reversed(API_VERSIONS):
             url = url_for(self.server.url, probe_target(version))
-            probe = Request(url, expected=(200, 401, 403, 404), logged_on=False)
+            probe = Request(url, expected=(200, 401, 403, 404), needs_token=False)
             status = await self.send(probe, operation, _status_of_probe)
             if status != 404:  # noqa: PLR2004  # how a version that is not offered is answered
                 log.debug("%s offers %s", self.server.name, version)
@@ -151,7 +148,7 @@ class Requester:
             operation.left = min(operation.left, left - (clock.monotonic() - started))
             if isinstance(outcome, Reply) and token is not None and _refuses_token(request, outcome):
                 if not renewed:
-                    self._logon.reject(token)
+                    self._logon.drop(token)
                     renewed = True
                     continue
                 if outcome.status == 401:  # noqa: PLR2004  # unauthorized
@@ -164,7 +161,7 @@ class Requester:
                 else:
                     self._tally.success()
                     return answer
-            arrived = token is not None and outcome.phase not in _BEFORE_SENDING
+            arrived = token is not None and outcome.phase not in BEFORE_SENDING
             if arrived and not request.only_reads:
                 outcome.hint += _MAY_BE_DONE if outcome.retryable else ""
                 break
@@ -184,7 +181,7 @@ class Requester:
         token = self._logon.ours
         if token is None or self.version not in ("v7", "v8") or self._pool.closed:
             return
-        self._logon.reject(token)
+        self._logon.drop(token)
         url = url_for(self.server.url, f"{token_target(self.version)}/logout")
         try:
             with self._pool.attempt(LOGOUT) as attempt:
@@ -204,7 +201,7 @@ class Requester:
         attempt = self._pool.attempt(operation.left, self._first_in_line)
         try:
             with attempt:
-                token = await self._logon.token() if request.logged_on else None
+                token = await self._logon.token() if request.needs_token else None
                 if self._turns is None:
                     await self._pool.open()
                 # Not in the branch above: while it opened, another request may have come this far.
@@ -231,7 +228,7 @@ class Requester:
             if date is not None:
                 self._skew = partial(seconds_ahead, date, self._clock.now())
             return without_echo(reply, headers, self._logon.spoken), token, max(1, attempt.sent)
-        if request.logged_on and token is None:
+        if request.needs_token and token is None:
             if isinstance(failure, ServerTimeoutError):
                 failure = self._logon.overdue(failure)
             if not isinstance(self.server.credentials, Bearer):
@@ -374,7 +371,7 @@ class Requester:
                 self._logging_on = None
                 self._count_logon(attempt, None if reply.status == 200 else reply.status)  # noqa: PLR2004  # success
                 reply = without_echo(reply, fields)
-                if reply.status != 200 and reply.status not in VERDICTS:  # noqa: PLR2004  # success
+                if reply.status != 200 and reply.status not in LOGON_REFUSED:  # noqa: PLR2004  # success
                     self._doubt_version(reply)
                     raise refusal(reply, self._clock.now(), self._given_version)
                 return reply

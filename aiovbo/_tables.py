@@ -100,7 +100,7 @@ def bare(kind: Any) -> Any:  # noqa: ANN401  # an annotation
 
 
 @frozen
-class Origin:
+class InventoryFile:
     """What an inventory's file makes of what is written in it."""
 
     name: str
@@ -115,7 +115,7 @@ class _Written:
 
     value: object = field(repr=False)  # perhaps a secret
     where: str
-    origin: Origin
+    origin: InventoryFile
 
 
 @frozen
@@ -316,7 +316,7 @@ for _cls in (Kept, *LOGINS, TLS, Settings, Member, Limits):
 # --------------------------------------------------------------------------------------- reading
 
 
-def read(value: object, cls: type[T], path: str, origin: Origin) -> tuple[T | None, list[str]]:
+def read(value: object, cls: type[T], path: str, origin: InventoryFile) -> tuple[T | None, list[str]]:
     """What a table means, and everything that is wrong with it, a line each, with the path of its key."""
     try:
         return converter.structure(_marked(value, path, origin), cls), []
@@ -324,7 +324,7 @@ def read(value: object, cls: type[T], path: str, origin: Origin) -> tuple[T | No
         return None, [f"{place}: {text}" for place, text in _problems(error, path)]
 
 
-def _marked(value: object, path: str, origin: Origin) -> object:
+def _marked(value: object, path: str, origin: InventoryFile) -> object:
     if not is_table(value):
         return value
     marked = dict(value)

@@ -32,7 +32,7 @@ from aiovbo.errors import (
     ServerFaultError,
     printable,
 )
-from aiovbo.models import Organization, RestoreSession
+from aiovbo.models import Organization, RestoreSession, utc_text
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class Request:
     """JSON."""
     expected: tuple[int, ...] = field(default=(200,), kw_only=True)
     """Statuses that are answers, and no errors."""
-    logged_on: bool = field(default=True, kw_only=True)
+    needs_token: bool = field(default=True, kw_only=True)
     """Whether a token goes with it."""
     answer_may_be_empty: bool = field(default=False, kw_only=True)
     """Whether an empty success is one, and not a rejected token, which servers were seen to answer so."""
@@ -100,11 +100,6 @@ def resolve(moment: Moment | None, now: datetime) -> datetime | None:
     """
     moment = _moment(moment)
     return now - moment if isinstance(moment, timedelta) else moment
-
-
-def format_time(time: datetime) -> str:
-    """The time as the API takes it, in UTC with a `Z`: a `+` would arrive as a blank."""
-    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def _moment(value: Moment | None) -> Moment | None:
@@ -186,23 +181,21 @@ class SessionFilter:
     page_size: int | None = field(default=None, converter=_page_size)
     _targets: dict[ApiVersion, str] = field(factory=dict[ApiVersion, str], init=False, eq=False, repr=False)
 
-    def at(self, now: datetime) -> "SessionFilter":
+    def as_of(self, now: datetime) -> "SessionFilter":
         """The same with every "ago" counted back from `now`."""
         bounds = (self.started_after, self.started_before, self.ended_after, self.ended_before)
         if not any(isinstance(bound, timedelta) for bound in bounds):
             return self
-        return SessionFilter(
+        return evolve(
+            self,
             started_after=resolve(self.started_after, now),
             started_before=resolve(self.started_before, now),
             ended_after=resolve(self.ended_after, now),
             ended_before=resolve(self.ended_before, now),
-            order_by=self.order_by,
-            ascending=self.ascending,
-            page_size=self.page_size,
         )
 
     def target(self, version: ApiVersion) -> str:
-        """Path and query that ask a server of this version; `at` comes first.
+        """Path and query that ask a server of this version; `as_of` comes first.
 
         Source: operation RestoreSession_GetPage, v6 to v8, read 2026-11-23.
         """
@@ -216,9 +209,7 @@ class SessionFilter:
         bounds = {"startTimeFrom": self.started_after, "startTimeTo": self.started_before}
         if version == "v8":
             bounds |= {"endTimeFrom": self.ended_after, "endTimeTo": self.ended_before}
-        query = [
-            f"{name}={format_time(bound)}" for name, bound in bounds.items() if isinstance(bound, datetime)
-        ]
+        query = [f"{name}={utc_text(bound)}" for name, bound in bounds.items() if isinstance(bound, datetime)]
         if self.order_by is not None or self.ascending:
             if version != "v8":
                 message = (
@@ -272,12 +263,12 @@ class ExploreOptions:
     show_deleted: bool = False
     show_all_versions: bool = False
 
-    def at_now(self, now: datetime) -> "ExploreOptions":
+    def as_of(self, now: datetime) -> "ExploreOptions":
         """The same with an "ago" counted back from `now`."""
         return evolve(self, at=resolve(self.at, now))
 
     def request(self, base: URL, version: ApiVersion, *, is_operator: bool) -> Request:
-        """What starts the session, for the organization named, else the caller's own; `at_now` comes first.
+        """What starts the session, for the organization named, else the caller's own; `as_of` comes first.
 
         Source: operations Organization_Explore, RestoreSession_ExploreAction and
         RestoreSession_OperatorExploreAction, v6 to v8; help center, v4; read 2026-11-23.
@@ -293,7 +284,7 @@ class ExploreOptions:
                 f"{self.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}.{self.at.microsecond // 1000:03}"
             )
         elif isinstance(self.at, datetime):
-            options["dateTime"] = format_time(self.at)
+            options["dateTime"] = utc_text(self.at)
         whose = "Organization" if self.organization is None else f"Organizations/{self.organization}"
         if old:
             return _action(base, f"/{version}/{whose}/action", {"explore": options})

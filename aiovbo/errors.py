@@ -31,6 +31,9 @@ from typing import ClassVar, Literal, Self, cast
 Phase = Literal["queue", "dns", "connect", "tls", "send", "read", "body", "paging"]
 """How far a request had come: waiting for its turn, resolving the name, connecting, ..., paging."""
 
+BEFORE_SENDING: tuple[Phase, ...] = ("queue", "dns", "connect", "tls")
+"""The phases in which nothing of a request can have arrived."""
+
 TlsReason = Literal["untrusted", "expired", "hostname", "pin", "protocol", "client_cert", "strict", "not_tls"]
 """Why a TLS connection was given up."""
 

@@ -59,7 +59,7 @@ class Model(_FromAnswer):
 
     @property
     def raw(self) -> JsonObject:
-        """Everything that the server sent, under the API's own names; times cut to microseconds."""
+        """All members that the server sent, under the API's own names, as they were understood; no nulls."""
         return JsonObject(self.to_dict())
 
 
@@ -83,7 +83,7 @@ def _plain(value: object) -> Any:  # noqa: ANN401, PLR0911  # a table from what 
         case UUID():
             return str(value)
         case datetime():
-            return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+            return utc_text(value)
         case timedelta():
             return timespan(value)
         case OpenEnum():
@@ -94,6 +94,11 @@ def _plain(value: object) -> Any:  # noqa: ANN401, PLR0911  # a table from what 
             return [_plain(item) for item in cast("tuple[object, ...]", value)]
         case _:
             return value
+
+
+def utc_text(time: datetime) -> str:
+    """A time as the API takes it, in UTC with a `Z`: in a query, a `+` would arrive as a blank."""
+    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def timespan(value: timedelta) -> str:

@@ -23,7 +23,7 @@ from aiovbo._observe import (
 from aiovbo.models import RestoreSession
 
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_NEVER = "none"
+_NO_VALUE = "none"
 
 
 class FleetMetrics:
@@ -126,5 +126,5 @@ class FleetMetrics:
 def _label(value: OpenEnum | None) -> str:
     """A value of which there are a few: what a server makes up would make a series each."""
     if value is None:
-        return _NEVER
+        return _NO_VALUE
     return str(value) if value.is_known else "other"

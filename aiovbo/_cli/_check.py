@@ -28,7 +28,7 @@ from aiovbo._cli._options import Selection
 from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._terminal import INTERRUPTED, collect, console, run, show_failures, status_of
 
-_STEPS = ("name", "TCP", "TLS", "version", "logon", "sessions")
+_STEPS = ("name", "TCP", "TLS")
 _DAY = timedelta(days=1)
 _FAILED = "failed"
 _MUCH_SKEW = 60
@@ -127,7 +127,7 @@ async def _resolve(client: Client) -> str:
 async def _connect(client: Client) -> str:
     url = client.server.url
     connecting = asyncio.open_connection(url.host or "", url.port or 0)
-    _, writer = await asyncio.wait_for(connecting, client.patience)
+    _, writer = await asyncio.wait_for(connecting, client.longest_silence)
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()
@@ -136,7 +136,7 @@ async def _connect(client: Client) -> str:
 
 async def _shake_hands(client: Client, found: _Check) -> str:
     """Whether it is trusted is for the first request to say; what it shows is what a pin is made of."""
-    shown = await fetch_certificate(client.server, timeout=client.patience)
+    shown = await fetch_certificate(client.server, timeout=client.longest_silence)
     found.pin = shown.pin.removeprefix("sha256:")
     return ""
 
@@ -146,7 +146,7 @@ async def _ask(client: Client) -> str:
 
 
 def _print(checks: list[_Check]) -> None:
-    titles = ("server", *_STEPS[:3], "pin", "version", "logon", "clock", "sessions")
+    titles = ("server", *_STEPS, "pin", "version", "logon", "clock", "sessions")
     rows = [_cells(found) for found in checks]
     console().print(Listing(rows=rows, layouts=[titles], names={"server"}, may_be_cut={"pin"}))
 
@@ -155,7 +155,7 @@ def _cells(found: _Check) -> dict[str, Text]:
     version = found.said.get("version")
     return {
         "server": name_cell(found.server, "red" if found.error else ""),
-        **{step: _step(found, step) for step in (*_STEPS[:3], "logon", "sessions")},
+        **{step: _step(found, step) for step in (*_STEPS, "logon", "sessions")},
         "pin": cell(f"{found.pin[:12]}…" if found.pin else None, "dim"),
         "version": cell(version, "red" if version == _FAILED else ""),
         "clock": _clock(found.skew),

@@ -14,13 +14,13 @@ from cyclopts.validators import Number
 
 from aiovbo._cli._options import Filter, Selection, ago, span
 
-_NOBODY, _EVERYTHING = Selection(), Filter()
+_ALL_SERVERS, _EVERYTHING = Selection(), Filter()
 _HALF_A_MINUTE = timedelta(seconds=30)
 
 _Id = Annotated[UUID, Parameter(help="The session's id; `aiovbo sessions --ids` shows it.")]
 
 
-def check(which: Selection = _NOBODY) -> int:
+def check(which: Selection = _ALL_SERVERS) -> int:
     """How each server does: name, TCP, TLS, version, logon, clock, sessions of the last day."""
     from aiovbo._cli._check import check
 
@@ -28,7 +28,7 @@ def check(which: Selection = _NOBODY) -> int:
 
 
 def sessions(
-    which: Selection = _NOBODY,
+    which: Selection = _ALL_SERVERS,
     filters: Filter = _EVERYTHING,
     *,
     output: Annotated[
@@ -48,7 +48,7 @@ def sessions(
     return sessions(which, filters, output, ids=ids)
 
 
-def show(session_id: _Id, /, which: Selection = _NOBODY) -> int:
+def show(session_id: _Id, /, which: Selection = _ALL_SERVERS) -> int:
     """One restore session, with its events and, on v8, its statistics."""
     from aiovbo._cli._show import show
 
@@ -58,7 +58,7 @@ def show(session_id: _Id, /, which: Selection = _NOBODY) -> int:
 def stop(
     session_id: _Id,
     /,
-    which: Selection = _NOBODY,
+    which: Selection = _ALL_SERVERS,
     *,
     yes: Annotated[bool, Parameter(help="Do not ask first.", negative="", show_default=False)] = False,
 ) -> int:
@@ -69,7 +69,7 @@ def stop(
 
 
 def watch(  # noqa: PLR0913  # each an option of its own
-    which: Selection = _NOBODY,
+    which: Selection = _ALL_SERVERS,
     *,
     every: Annotated[
         timedelta,
@@ -102,7 +102,7 @@ def watch(  # noqa: PLR0913  # each an option of its own
 
 
 def timeline(
-    which: Selection = _NOBODY,
+    which: Selection = _ALL_SERVERS,
     filters: Filter = _EVERYTHING,
     *,
     svg: Annotated[Path | None, Parameter(help="Draw it into this file, in place of the terminal.")] = None,

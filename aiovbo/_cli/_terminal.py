@@ -25,7 +25,7 @@ from aiovbo.errors import printable
 
 T = TypeVar("T")
 
-OK, SOME_FAILED, NONE_REACHABLE = 0, 2, 4
+OK, SOME_FAILED, ALL_FAILED = 0, 2, 4
 INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
 
 _PIPE_WIDTH = 120
@@ -77,7 +77,7 @@ def status_of(failed: int, asked: int) -> int:
     """The exit status for so many servers that failed, of so many that were asked."""
     if failed == 0:
         return OK
-    return NONE_REACHABLE if failed == asked else SOME_FAILED
+    return ALL_FAILED if failed == asked else SOME_FAILED
 
 
 async def collect(

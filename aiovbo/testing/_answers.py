@@ -172,7 +172,7 @@ def service_instance_body(newest: int, name: str) -> Json:
 
 
 def error_body(version: int, message: str, code: str | None = None) -> Json:
-    """A refusal in the vendor's own form; the error code exists from v8 on, before it is null.
+    """A refusal in the vendor's own form: v7 has a null for the error code, older ones have none.
 
     Source: RESTExceptionInfo, v6 to v8, 2026-11-23.
     """

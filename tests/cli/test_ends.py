@@ -87,7 +87,7 @@ def test_every_exit_status_is_documented() -> None:
     """In the page's table; those that one meets first in the README and below every help too."""
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     told = {int(n) for cell in re.findall(r"^\| ([\d, ]+) \|", page, re.MULTILINE) for n in cell.split(",")}
-    names = ("OK", "SOME_FAILED", "NONE_REACHABLE", "INTERRUPTED", "TERMINATED", "BROKEN_PIPE")
+    names = ("OK", "SOME_FAILED", "ALL_FAILED", "INTERRUPTED", "TERMINATED", "BROKEN_PIPE")
     statuses = {name: getattr(_terminal, name) for name in names}
     assert told == set(statuses.values())
     (sentence,) = re.findall(r"^The exit status is .*?\n\n", TEXT, re.MULTILINE | re.DOTALL)
