@@ -1,18 +1,19 @@
-"""The lookout for one server: when to look, what to ask, and how it goes.
+"""The lookout for one server: what to ask, and how it goes.
 
-Knows beats, lists and v8's change feed; what a look means is in `_changes`, who hears of it is handed in.
+Knows lists and v8's change feed; when a look is due is in `_beat`, what it means in `_changes`, and who hears
+of it is handed in.
 """
 
 import logging
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
-from hashlib import blake2b
 from typing import Any, cast
 from urllib.parse import quote
 from uuid import UUID
 
 from attrs import frozen
 
+from aiovbo._beat import Beat
 from aiovbo._changes import AnyChange, Place, Recovered, Step, Tracker, Unreachable
 from aiovbo._checkpoint import CheckpointStore
 from aiovbo._client import Client
@@ -26,15 +27,15 @@ log = logging.getLogger("aiovbo.watch")
 
 _ONE_BY_ONE = 10
 """Sessions up to which each is fetched by its id; more are listed."""
-_SPREAD = 5.0
-"""Seconds over which the first looks are spread, at most."""
-_LONGEST_BACKOFF = 300.0
 _FEED_PAGE = 1000
+"""Events asked for at once."""
 _FEED_PAUSE = 1.0
 """Seconds from one poll of the feed to the next, at least: a busy one is not asked for every event."""
 _LONGEST_POLL = 25.0
+"""Seconds that a poll waits at the server, at most: proxies tend to cut off what is silent for 30."""
 _INSTANT, _LONGEST_SPAN = timedelta.resolution, timedelta(days=36_525)
 _LONGEST_CHANGE_TOKEN = 2000
+"""Characters; it goes into a URL."""
 
 
 @frozen(kw_only=True)
@@ -125,13 +126,11 @@ class Lookout:
         self._find_former = find_former
         self.tracker = Tracker(client.name, None, options.since, options.memory)
         """What is known of the server."""
-        self._phase = _phase(client.name)
+        self._beat = Beat(client.name, options.every, options.clock)
         self.was_told = False
         """Whether the consumer was told that it is out of reach, and not yet that it is back."""
         self._last_success: datetime | None = None
-        self._next_look: datetime | None = None
         self._errors = 0
-        self._overruns = 0
         self._full_look_at = float("-inf")
         self._change_token: str | None = None
         self._is_identified = False
@@ -149,10 +148,10 @@ class Lookout:
             up=not self._errors and last is not None,
             last_success=last,
             lag=None if last is None else self._options.clock.now() - last,
-            next_look=self._next_look,
+            next_look=self._beat.next_look,
             backlog=backlog,
             errors=self._errors,
-            overruns=self._overruns,
+            overruns=self._beat.overruns,
         )
 
     async def save(self, steps: Sequence[Step]) -> None:
@@ -165,36 +164,16 @@ class Lookout:
 
         Raises: CheckpointError where the place cannot be read or written.
         """
-        clock, every = self._options.clock, self._options.every.total_seconds()
+        clock, beat = self._options.clock, self._beat
         place = await self._options.checkpoint.load(self._client.name)
         self.tracker = Tracker(self._client.name, place, self._options.since, self._options.memory)
-        await self._pause(self._phase * min(every, _SPREAD))
+        await beat.wait(beat.until_first())
         while True:
-            self._next_look = None
             began = clock.monotonic()
             pause = await self._try_to_look()
             if pause is None:
-                passed = clock.monotonic() - began
-                pause = self._until_next_beat(passed)
-            await self._pause(pause)
-
-    def _until_next_beat(self, passed: float) -> float:
-        """Seconds until the next beat of this server's own, which is the same before and after a restart."""
-        every = self._options.every.total_seconds()
-        beats = int(passed // every)
-        if beats:
-            self._overruns += beats
-            log.info("%s: a look took %.1f s, longer than %g s", self._client.name, passed, every)
-        pause = self._until_its_moment(every)
-        # A clock that ticks a little early is no reason to look twice.
-        return pause + every if pause < every / 4 and passed < every / 2 else pause
-
-    def _until_its_moment(self, interval: float) -> float:
-        return (self._phase * interval - self._options.clock.now().timestamp()) % interval
-
-    async def _pause(self, seconds: float) -> None:
-        self._next_look = self._options.clock.now() + timedelta(seconds=seconds)
-        await self._options.clock.sleep(seconds)
+                pause = beat.until_next(clock.monotonic() - began)
+            await beat.wait(pause)
 
     async def _try_to_look(self) -> float | None:
         """Look, and tell how it went; seconds until the next look where that is not the next beat."""
@@ -212,10 +191,7 @@ class Lookout:
                 self.was_told = True
                 key = f"{name}/unreachable/{clock.now().isoformat()}"
                 await self._deliver(Unreachable(server=name, id=key, error=error), None)
-            every = self._options.every.total_seconds()
-            longest = max(every, _LONGEST_BACKOFF)
-            backoff: float = min(longest, every * 2 ** min(self._errors - 1, 16))
-            return backoff * (0.5 + clock.random() / 2)
+            return self._beat.backoff(self._errors)
         if self._errors:
             log.info("%s: answers again", name)
         self._errors = 0
@@ -437,7 +413,7 @@ class Lookout:
         longest = min(self._options.every.total_seconds(), _LONGEST_POLL, self._client.longest_silence / 2)
         if longest < 1:
             return 0
-        left = self._until_its_moment(longest)
+        left = self._beat.until_moment(longest)
         return round(left if left >= 1 else left + longest)
 
     async def _look_at_some(self, ids: Collection[UUID]) -> None:
@@ -473,11 +449,6 @@ def _of_a_session(event: object) -> tuple[str, UUID | None]:
             except ValueError:
                 pass
     return "", None
-
-
-def _phase(name: str) -> float:
-    """A server's own steady place in every interval, from 0 to 1, the same in every process."""
-    return int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "big") / 2**32
 
 
 def _change_token_of(page: Resource) -> str | None:
