@@ -11,7 +11,7 @@ def main() -> int:
     try:
         from aiovbo._cli._app import main  # noqa: PLC0415  # it needs what may not be installed
     except ImportError as error:
-        print(f'aiovbo: {error}; the command line needs: pip install "aiovbo[cli]"', file=sys.stderr)  # noqa: T201
+        print(f'aiovbo: {error}; the command line needs: pip install "aiovbo[cli]"', file=sys.stderr)  # noqa: T201  # what else is there to print with
         return 2
     return main()
 

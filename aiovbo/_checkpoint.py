@@ -160,7 +160,7 @@ class Checkpoint:
     def _open(self) -> None:
         if not os.path.exists(self._path):  # noqa: PTH110  # in a thread of its own, as all that follows
             _create(self._path)
-        if os.path.getsize(self._path) < _SMALLEST:  # noqa: PTH202
+        if os.path.getsize(self._path) < _SMALLEST:  # noqa: PTH202  # as above
             raise ValueError(_DAMAGED)
         if not os.access(self._path, os.W_OK):
             # SQLite would speak of an I/O error.
@@ -178,7 +178,7 @@ class Checkpoint:
             file.close()
             raise
         self._file = file
-        self._inode = os.stat(self._path).st_ino  # noqa: PTH116
+        self._inode = os.stat(self._path).st_ino  # noqa: PTH116  # as above
 
     def _load(self, server: str) -> Place | None:
         file = self._ready()
@@ -279,10 +279,10 @@ def _create(path: str) -> None:
             pass
         except OSError:
             # Some file systems know no links.
-            os.replace(part, path)  # noqa: PTH105
+            os.replace(part, path)  # noqa: PTH105  # as above
     finally:
         with suppress(FileNotFoundError):
-            os.unlink(part)  # noqa: PTH108
+            os.unlink(part)  # noqa: PTH108  # as above
 
 
 def _check(file: sqlite3.Connection) -> None:

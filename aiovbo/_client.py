@@ -314,7 +314,7 @@ class Client:
         request = stop_request(self.server.url, version, session_id)
         await self._requester.send(request, operation, _nothing)
 
-    def explore(  # the API's own options
+    def explore(
         self,
         type: RestoreSessionType | str,  # noqa: A002  # the API's own name
         *,

@@ -268,7 +268,7 @@ class Requester:
                 # Every version has this collection.
                 self._doubt_version(reply)
             raise refusal(reply, self._clock.now(), self._given_version)
-        if not request.answer_may_be_empty and reply.status == 200 and not reply.body.strip():  # noqa: PLR2004
+        if not request.answer_may_be_empty and reply.status == 200 and not reply.body.strip():  # noqa: PLR2004  # success
             hint = "Rejected tokens are answered like that too: check the account's rights."
             raise PayloadError("the answer is empty", hint=hint)
         return read(reply)

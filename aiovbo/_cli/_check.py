@@ -23,7 +23,7 @@ from aiovbo import (
     TlsError,
     fetch_certificate,
 )
-from aiovbo._cli._columns import Listing, cell, name_cell
+from aiovbo._cli._columns import RowTable, cell, name_cell
 from aiovbo._cli._options import Selection
 from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._terminal import INTERRUPTED, collect, console, run, show_failures, status_of
@@ -148,7 +148,7 @@ async def _ask(client: Client) -> str:
 def _print(checks: list[_Check]) -> None:
     titles = ("server", *_STEPS, "pin", "version", "logon", "clock", "sessions")
     rows = [_cells(found) for found in checks]
-    console().print(Listing(rows=rows, layouts=[titles], names={"server"}, may_be_cut={"pin"}))
+    console().print(RowTable(rows=rows, layouts=[titles], names={"server"}, may_be_cut={"pin"}))
 
 
 def _cells(found: _Check) -> dict[str, Text]:
@@ -176,4 +176,4 @@ def _clock(skew: float | None) -> Text:
     if skew is None:
         return cell("-", "dim")
     # The server's clock is read to the second only.
-    return cell("ok" if abs(skew) < 2 else f"{skew:+.0f} s", "yellow" if abs(skew) > _MUCH_SKEW else "")  # noqa: PLR2004
+    return cell("ok" if abs(skew) < 2 else f"{skew:+.0f} s", "yellow" if abs(skew) > _MUCH_SKEW else "")  # noqa: PLR2004  # headers tell whole seconds

@@ -16,7 +16,7 @@ from aiovbo.errors import printable
 CELL_LIMIT = 60
 """Letters of a text for a table; more is cut."""
 
-_NAME_LIMIT = 300
+NAME_LIMIT = 300
 """Letters of a name by which something is known: as many as the name of a host has, and a few more."""
 _LEAST = 8
 """Columns down to which a text is cut that may be."""
@@ -33,7 +33,7 @@ def cell(text: object, style: str = "") -> Text:
 
 def name_cell(name: object, style: str = "") -> Text:
     """A name for a table by which a row is known: on several lines rather than cut."""
-    return Text(printable(str(name), _NAME_LIMIT), style=style, overflow="fold")
+    return Text(printable(str(name), NAME_LIMIT), style=style, overflow="fold")
 
 
 def plain_table(*titles: str) -> Table:
@@ -45,7 +45,7 @@ def plain_table(*titles: str) -> Table:
 
 
 @frozen(kw_only=True)
-class Listing:
+class RowTable:
     """Rows as a table; where a terminal is too narrow for one, each as a few lines.
 
     The name of a row is never cut, nor is anything that may not be.

@@ -18,7 +18,7 @@ from aiovbo import (
     RestoreSessionResult,
     ServerError,
 )
-from aiovbo._cli._columns import Listing, cell, name_cell
+from aiovbo._cli._columns import RowTable, cell, name_cell
 
 _COLOURS = {
     RestoreSessionResult.SUCCESS: "green",
@@ -75,14 +75,14 @@ def newest_first(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: row.session.creation_time, reverse=True)
 
 
-def table_of(rows: Sequence[Row], now: datetime, *, ids: bool = False) -> Listing:
+def table_of(rows: Sequence[Row], now: datetime, *, ids: bool = False) -> RowTable:
     """The rows, as wide as they need to be, or as the terminal is.
 
     A server's name is never cut, nor is an id: rather who and for whom is left out of the table, and where
     there is no room for that either, each row is a few lines.
     """
     layouts = [("id", *_TITLES), ("id", *_BESIDE_IDS)] if ids else [_TITLES]
-    return Listing(
+    return RowTable(
         rows=[_cells(row, now) for row in rows],
         layouts=layouts,
         names={"id", "server"},

@@ -71,7 +71,9 @@ def sessions(which: Selection, filters: Filter, output: Form, *, ids: bool) -> i
 
 
 async def _sessions(fleet: Fleet, filters: Filter, output: Form, *, ids: bool) -> int:
-    answers, status = await _ask(fleet, filters, _print_lines if output == "jsonl" else _wait)
+    answers, status = await (
+        _ask(fleet, filters, _print_lines) if output == "jsonl" else _ask(fleet, filters)
+    )
     rows = newest_first(row for answer in answers for rows in answer.items for row in rows)
     match output:
         case "table":
@@ -82,7 +84,7 @@ async def _sessions(fleet: Fleet, filters: Filter, output: Form, *, ids: bool) -
         case "csv":
             _print_csv(rows)
         case "jsonl":
-            """They were printed as they came."""
+            pass  # They were printed as they came.
     if not rows:
         for doubt in _doubts(filters):
             complain(doubt)
@@ -97,7 +99,7 @@ def _figures(rows: Sequence[Row], answers: Sequence[Answer[list[Row]]]) -> str:
 
 
 async def _ask(
-    fleet: Fleet, filters: Filter, each: Callable[[Answer[list[Row]]], None]
+    fleet: Fleet, filters: Filter, each: Callable[[Answer[list[Row]]], None] = lambda _: None
 ) -> tuple[list[Answer[list[Row]]], int]:
     """The answers, all of them or what had come when somebody interrupted it, and the exit status."""
 
@@ -170,10 +172,6 @@ def _meant(text: str) -> str:
 # --------------------------------------------------------------------------------- forms of output
 
 
-def _wait(_: Answer[list[Row]]) -> None:
-    """Keep a server's answer until all are in."""
-
-
 def _print_lines(answer: Answer[list[Row]]) -> None:
     for rows in answer.items:
         for row in rows:
@@ -199,16 +197,16 @@ def _harmless(value: object) -> str:
 # ---------------------------------------------------------------------------------------- timeline
 
 
-def timeline(which: Selection, filters: Filter, svg: Path | None) -> int:
+def timeline(which: Selection, filters: Filter, file: Path | None) -> int:
     """Who restored what when, as bars over time, server by server."""
     _refuse_slips(filters)
     fleet = fleet_of(which)
-    return run(_timeline(fleet, filters, svg))
+    return run(_timeline(fleet, filters, file))
 
 
 async def _timeline(fleet: Fleet, filters: Filter, file: Path | None) -> int:
     names = list(fleet)
-    answers, status = await _ask(fleet, filters, _wait)
+    answers, status = await _ask(fleet, filters)
     now = datetime.now(UTC)
     begins = now - filters.since if isinstance(filters.since, timedelta) else filters.since
     found = [row.session for answer in answers for rows in answer.items for row in rows]

@@ -23,7 +23,7 @@ from aiovbo import (
     RestoreSessionEvent,
     ServerError,
 )
-from aiovbo._cli._columns import Listing, cell, plain_table
+from aiovbo._cli._columns import RowTable, cell, plain_table
 from aiovbo._cli._options import Selection
 from aiovbo._cli._rows import Row, duration, organization_name, table_of, when
 from aiovbo._cli._selection import fleet_of
@@ -145,7 +145,7 @@ def _facts(document: dict[str, Any], server: str = "") -> Table:
     return table
 
 
-def _event_table(events: list[RestoreSessionEvent]) -> Listing:
+def _event_table(events: list[RestoreSessionEvent]) -> RowTable:
     now = datetime.now(UTC)
     rows = [
         {
@@ -159,4 +159,4 @@ def _event_table(events: list[RestoreSessionEvent]) -> Listing:
         for event in sorted(events, key=lambda event: event.start_time or _UNKNOWN)
     ]
     titles = ("start", "took", "type", "status", "item", "what")
-    return Listing(rows=rows, layouts=[titles], names={"start"}, may_be_cut={"item", "what"})
+    return RowTable(rows=rows, layouts=[titles], names={"start"}, may_be_cut={"item", "what"})

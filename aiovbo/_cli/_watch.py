@@ -28,16 +28,16 @@ from aiovbo import (
     Unreachable,
     Watch,
 )
+from aiovbo._cli._columns import NAME_LIMIT
 from aiovbo._cli._options import Selection
 from aiovbo._cli._rows import duration
 from aiovbo._cli._selection import fleet_of
-from aiovbo._cli._terminal import INTERRUPTED, OK, console, run
+from aiovbo._cli._terminal import INTERRUPTED, OK, console, counted, run
 from aiovbo._cli._words import in_our_words
 from aiovbo.errors import printable
 
 _NAME_WIDTH = 40
 """Columns for names of servers, at most; a longer one is not cut, but moves what stands beside it."""
-_NAME_LIMIT = 300
 _VERB_WIDTH = len("started")
 _ROOM_FOR_A_TEXT = 24
 """Columns beside the others from which on a text stands there, and not below."""
@@ -66,7 +66,7 @@ async def _watch(fleet: Fleet, watching: Watch, output: str, count: int | None) 
     out = console()
     if out.is_terminal and output == "text":
         console(stderr=True).print(
-            Text(f"Watching {len(fleet)} servers; times in UTC; Ctrl-C ends it.", style="dim")
+            Text(f"Watching {counted(len(fleet), 'server')}; times in UTC; Ctrl-C ends it.", style="dim")
         )
     width = min(max(map(len, fleet), default=0), _NAME_WIDTH)
     told = 0
@@ -95,7 +95,7 @@ def _line(change: Change, width: int, out: Console) -> RenderableType:
     """
     verb, style, about = _told(change)
     text = Text(f"{datetime.now(UTC):%H:%M:%S}  ", style="dim")
-    text.append(f"{printable(change.server, _NAME_LIMIT):<{width}}  ", style="bold")
+    text.append(f"{printable(change.server, NAME_LIMIT):<{width}}  ", style="bold")
     text.append(f"{verb:<{_VERB_WIDTH}}  ", style=style)
     if not out.is_terminal:
         return text.append(about)

@@ -35,7 +35,7 @@ class Bystander(Generic[T]):
         self._p99 = p99
 
     @property
-    def worst(self) -> float:
+    def p99(self) -> float:
         """The 99th percentile of the latencies, in seconds."""
         ordered = sorted(self.latencies)
         return ordered[math.ceil(len(ordered) * 0.99) - 1]
@@ -86,4 +86,4 @@ class Bystander(Generic[T]):
         count = len(self.latencies)
         assert count >= self._at_least, f"the bystander got {count} answers, not {self._at_least}"
         if self.latencies:
-            assert self.worst <= self._p99, f"the bystander's p99 is {self.worst:.3f} s"
+            assert self.p99 <= self._p99, f"the bystander's p99 is {self.p99:.3f} s"
