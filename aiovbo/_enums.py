@@ -8,7 +8,10 @@ from typing import Self
 
 
 class OpenEnum(StrEnum):
-    """A set of texts that may grow: known members, and any other text kept as it came."""
+    """A set of texts that may grow: known members, and any other text kept as it came.
+
+    A `match` over one needs a `case _:`, which type checkers do not ask for: to them an enum is closed.
+    """
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:

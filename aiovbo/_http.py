@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import ssl
+import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
@@ -268,6 +269,14 @@ class HttpPool:
                 self._attempts.abort()
                 if self._session is not None and not self._borrowed:
                     await self._session.close()
+
+    def __del__(self) -> None:
+        # aiohttp only tells of its own objects, of which whoever forgot the fleet has never heard.
+        session = getattr(self, "_session", None)
+        if session is not None and not (self._borrowed or self.closed):
+            names = ", ".join(server.name for server in self._servers[:3])
+            message = f"a fleet or client ({names}) was never closed: async with it, or await its aclose()"
+            warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
 
     def may_be_closed(self) -> bool:
         """Whether there is anything to close here: to a fork, the connections are its parent's.

@@ -1,7 +1,9 @@
 """One server: versions, paging, links, retries, deadlines, limits; against the embedded backup server."""
 
 import asyncio
+import gc
 import pickle
+import warnings
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
@@ -521,6 +523,20 @@ def test_a_client_belongs_to_one_event_loop() -> None:
                 with pytest.raises(ClosedError, match="another event loop"):
                     second.run(client.aclose())
             first.run(client.aclose())
+
+
+def test_what_was_never_closed_says_so() -> None:
+    """By the names of its servers, beside what aiohttp says of its session."""
+
+    async def forget(server: Server) -> None:
+        await Client(server, retries=0).restore_sessions().answer()
+
+    with BackupServer().run_in_thread() as backup, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        asyncio.run(forget(server_of(backup, name="vbo1")))
+        gc.collect()
+    said = [str(one.message) for one in caught if one.category is ResourceWarning]
+    assert "a fleet or client (vbo1) was never closed: async with it, or await its aclose()" in said
 
 
 async def test_a_borrowed_session_is_used_and_not_closed() -> None:
