@@ -19,6 +19,7 @@ from aiovbo._decode import decode_one
 from aiovbo._enums import RestoreSessionType
 from aiovbo._explore import Exploration
 from aiovbo._guard import LockoutGuard
+from aiovbo._hrefs import anchor, url_for
 from aiovbo._http import HttpPool
 from aiovbo._links import M, Resource
 from aiovbo._observe import Observer, ServerStatus
@@ -33,10 +34,8 @@ from aiovbo._wire import (
     Reply,
     Request,
     SessionFilter,
-    anchor,
     id_of,
     stop_request,
-    url_for,
 )
 from aiovbo.errors import (
     ConfigError,

@@ -12,8 +12,9 @@ from attrs import frozen
 from aiovbo._config import Assertion, Bearer, Options, Password, Secret, Server, can_be_sent
 from aiovbo._grant import LOGON_REFUSED, checked_token, read_grant
 from aiovbo._guard import LockoutGuard
+from aiovbo._refusal import refusal
 from aiovbo._tasks import SharedCalls
-from aiovbo._wire import Reply, Sealed, refusal
+from aiovbo._wire import Reply, Sealed
 from aiovbo.errors import AuthenticationError, ConfigError, ServerTimeoutError
 
 log = logging.getLogger("aiovbo.logon")

@@ -16,10 +16,11 @@ from attrs import evolve
 from yarl import URL
 
 from aiovbo._decode import Listing, decode_listing
+from aiovbo._hrefs import anchor
 from aiovbo._links import Fetcher, M, Resource
 from aiovbo._query import Operation, Page, Rejected
 from aiovbo._requester import Requester
-from aiovbo._wire import Reply, Request, anchor, with_offset
+from aiovbo._wire import Reply, Request, with_offset
 from aiovbo.errors import LinkError, PayloadError
 
 # A client's, to those who set levels: that the pages are read here is nobody's business.

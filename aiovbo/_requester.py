@@ -18,20 +18,18 @@ from aiovbo._config import API_VERSIONS, ApiVersion, Bearer, Options, Server
 from aiovbo._decode import holds_json
 from aiovbo._grant import LOGON_REFUSED, token_form, token_target
 from aiovbo._guard import LockoutGuard
+from aiovbo._hrefs import url_for
 from aiovbo._http import HttpPool
 from aiovbo._logon import Logon, Token
 from aiovbo._observe import ServerStatus, Tally
 from aiovbo._query import Operation
+from aiovbo._refusal import refusal, seconds_ahead, without_echo
 from aiovbo._tasks import SharedCalls
 from aiovbo._wire import (
     Reply,
     Request,
     Sealed,
     probe_target,
-    refusal,
-    seconds_ahead,
-    url_for,
-    without_echo,
 )
 from aiovbo.errors import (
     BEFORE_SENDING,

@@ -1,37 +1,21 @@
-"""What goes over the wire, without sending it: arguments to URLs, links to URLs, statuses to errors.
+"""What goes over the wire, without sending it: arguments to requests, and answers as they came.
 
 Knows the paths and parameters of every API version; knows no aiohttp, no asyncio, no clock.
 """
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from itertools import product
 from typing import Generic, Literal, NoReturn, TypeVar
-from urllib.parse import quote, quote_plus
 from uuid import UUID
 
 from attrs import evolve, field, frozen
 from yarl import URL
 
 from aiovbo._config import ApiVersion
-from aiovbo._decode import decode_object
 from aiovbo._enums import RestoreSessionType
-from aiovbo.errors import (
-    ConfigError,
-    ConflictError,
-    ForbiddenError,
-    LinkError,
-    NotFoundError,
-    PayloadError,
-    RateLimitedError,
-    ResponseError,
-    ServerError,
-    ServerFaultError,
-    printable,
-)
+from aiovbo._hrefs import url_for
+from aiovbo.errors import ConfigError
 from aiovbo.models import Organization, RestoreSession, utc_text
 
 T = TypeVar("T")
@@ -44,8 +28,6 @@ OrderBy = Literal["CreationTime", "EndTime"]
 
 PAGE_SIZE = 1000
 """Items asked for at once where the API has pages; its own default is 30, its most 10,000."""
-
-# ------------------------------------------------------------------------------------- requests
 
 
 @frozen
@@ -311,175 +293,3 @@ def with_offset(target: str, offset: int) -> str:
     path, _, query = target.partition("?")
     kept = [part for part in query.split("&") if part and not part.lower().startswith("offset=")]
     return f"{path}?{'&'.join([*kept, f'offset={offset}'])}"
-
-
-# ---------------------------------------------------------------------------------------- links
-
-_UNSAFE = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
-_ESCAPING = re.compile(r"(?i)(^|/)(\.|%2e){1,2}(/|$)|//|%2f|%5c|%00")
-_HREF_LIMIT = 8192
-
-
-def anchor(base: URL, version: str, href: str, asked: str) -> URL:
-    """The URL to ask for a link: its path and query, on the server's configured address.
-
-    The host in a link is the server's own name, often one that clients cannot reach, and could be anybody's:
-    it is never asked. `asked` is the path of the request that brought the link, for relative ones.
-
-    Raises: LinkError where the path is not under the API's own `/vN/`.
-    """
-    target = _path_and_query(href, asked)
-    path = target.partition("?")[0]
-    prefix = base.raw_path.rstrip("/")
-    if prefix and path.lower().startswith(f"{prefix.lower()}/"):
-        target, path = target[len(prefix) :], path[len(prefix) :]
-    if _ESCAPING.search(path) or not path.lower().startswith(f"/{version}/"):
-        raise _unsafe(href, f"its path is not under /{version}/")
-    return url_for(base, target)
-
-
-def url_for(base: URL, target: str) -> URL:
-    """The URL of `target` (path and query, encoded) on a server, byte for byte."""
-    path, _, query = target.partition("?")
-    return URL.build(
-        scheme=base.scheme,
-        authority=base.raw_authority,
-        path=base.raw_path.rstrip("/") + path,
-        query_string=query,
-        encoded=True,
-    )
-
-
-def _path_and_query(href: str, asked: str) -> str:
-    if len(href) > _HREF_LIMIT:
-        raise _unsafe(href, "it is absurdly long")
-    if _UNSAFE.search(href) or not href.isascii():
-        raise _unsafe(href, "it has characters that a URL cannot have")
-    text = href.partition("#")[0]
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", text)
-    if scheme:
-        if not re.match(r"(?i)https?://[^/?]", text):
-            raise _unsafe(href, "it is no http address")
-        text = text[scheme.end() :]
-    if text.startswith("//"):
-        authority, slash, rest = text[2:].partition("/")
-        if not slash or "?" in authority:
-            raise _unsafe(href, "it has no path")
-        return f"/{rest}"
-    if text.startswith("/"):
-        return text
-    path = asked.partition("?")[0]
-    if text.startswith("?"):
-        return path + text
-    if not text:
-        raise _unsafe(href, "it is empty")
-    return f"{path.rpartition('/')[0]}/{text}"
-
-
-def _unsafe(href: str, why: str) -> LinkError:
-    return LinkError(f"the link {printable(href)!r} is not followed: {why}")
-
-
-# --------------------------------------------------------------------------------------- errors
-
-
-_SECRET_FIELDS = ("Authorization", "password", "assertion", "refresh_token")
-_SHORTEST_SECRET = 4
-
-
-def without_echo(reply: Reply, *sent: Sealed[dict[str, str]]) -> Reply:
-    """The answer without the secrets that were sent: servers and proxies quote what they refuse."""
-    if reply.status < 400:  # noqa: PLR2004  # no error, and nobody's error text
-        return reply
-    body = reply.body
-    for one, name in product(sent, _SECRET_FIELDS):
-        secret = one.content.get(name, "").removeprefix("Bearer ")
-        if len(secret) >= _SHORTEST_SECRET:
-            in_json = json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
-            for written in (secret, *in_json, quote(secret, safe=""), quote_plus(secret)):
-                body = body.replace(written.encode(), b"***")
-            body = _without(body, secret)
-    return evolve(reply, body=body)
-
-
-def _without(body: bytes, secret: str) -> bytes:
-    """The body without a secret that was escaped more than we do, as .NET does with a plus."""
-    members = (decode_object(body) or {}).items()
-    # All that an error may quote.
-    said = {name: text for name, text in members if isinstance(text, str)}
-    if not any(secret in text for text in said.values()):
-        return body
-    return json.dumps({name: text.replace(secret, "***") for name, text in said.items()}).encode()
-
-
-def refusal(reply: Reply, now: datetime, version: str | None = None) -> ServerError:
-    """The error for an answer that is no success.
-
-    Source: schema RESTExceptionInfo, v6 to v8, read 2026-11-23.
-    """
-    status = reply.status
-    said = decode_object(reply.body) or {}
-    message = _line(said.get("message")) or _line(said.get("error_description"))
-    code = _line(said.get("errorCode")) or _line(said.get("error")) or None
-    what = f"HTTP {status}" + (f", {message}" if message else "")
-    if 300 <= status < 400:  # noqa: PLR2004  # the class of redirections
-        return PayloadError(
-            f"HTTP {status}, a redirect, which is never followed",
-            retryable=False,
-            hint="Give the address that it leads to, or mend the proxy in front of the server.",
-        )
-    if 200 <= status < 300:  # noqa: PLR2004  # the class of successes
-        return PayloadError(f"HTTP {status} without the answer that was asked for")
-    # A server that says in its own words what is wrong is the right one, and speaks this version.
-    cls, hint = _kind_of(status, version, is_api=bool(message))
-    error = cls(what, status=status, error_code=code, message=message, hint=hint)
-    if isinstance(error, RateLimitedError | ServerFaultError):
-        error.retry_after = _retry_after(reply.headers.get("Retry-After"), now)
-        error.retryable = status in (429, 500, 502, 503, 504)
-    return error
-
-
-def _kind_of(  # noqa: PLR0911  # a table
-    status: int, version: str | None, *, is_api: bool
-) -> tuple[type[ResponseError], str]:
-    match status:
-        case 403:
-            return ForbiddenError, "This account may not do that: ask for the rights, or use another."
-        case 404 if version and not is_api:
-            return NotFoundError, f"Does this server offer API {version}? api_version='auto' finds out."
-        case 404:
-            return NotFoundError, "Is it gone, or was it never there?"
-        case 409:
-            return ConflictError, "Its present state forbids it: look at it again before you repeat it."
-        case 429:
-            return RateLimitedError, "Ask this server less often."
-        case _ if status >= 500:  # noqa: PLR2004  # the class of server faults
-            return ServerFaultError, "The cause is in the server's log, or in the proxy before it."
-        case _ if is_api:
-            return ResponseError, "The server refuses what was asked for: ask for something else."
-        case _:
-            return ResponseError, "Is this the REST API of Veeam Backup for Microsoft 365?"
-
-
-def _line(value: object) -> str:
-    return printable(value) if isinstance(value, str) else ""
-
-
-def _retry_after(header: str | None, now: datetime) -> float | None:
-    if header is None:
-        return None
-    if re.fullmatch(r"\s*\d{1,12}\s*", header):
-        return float(header)
-    ahead = seconds_ahead(header, now)
-    return None if ahead is None else max(0.0, ahead)
-
-
-def seconds_ahead(date: str, now: datetime) -> float | None:
-    """By how many seconds an HTTP date is later than `now`; None where it is no date."""
-    try:
-        then = parsedate_to_datetime(date)
-    except (ValueError, OverflowError):
-        return None
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
-    return (then - now).total_seconds()

@@ -16,8 +16,8 @@ from yarl import URL
 
 from aiovbo import Answer, Client, Password, PayloadError, RestoreSession, Server, VboError
 from aiovbo._decode import decode_listing
+from aiovbo._hrefs import anchor
 from aiovbo._paging import Walk
-from aiovbo._wire import anchor
 from aiovbo.testing import BackupServer, Fault, World
 
 PATH = "/v8/RestoreSessions"

@@ -25,6 +25,8 @@ from aiovbo import (
 )
 from aiovbo import _grant as grant_of
 from aiovbo import _wire as wire
+from aiovbo._hrefs import anchor
+from aiovbo._refusal import refusal
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 BASE = URL("https://10.0.0.7:4443")
@@ -86,13 +88,13 @@ def test_a_page_size_that_the_api_refuses_is_refused_here(size: object) -> None:
 )
 def test_a_link_is_asked_at_the_configured_address(href: str, target: str) -> None:
     """Its path and query are kept byte for byte; its host is nobody's business."""
-    assert str(wire.anchor(BASE, "v8", href, ASKED)) == f"https://10.0.0.7:4443{target}"
+    assert str(anchor(BASE, "v8", href, ASKED)) == f"https://10.0.0.7:4443{target}"
 
 
 @pytest.mark.parametrize("href", ["/v8/x", "/vbo1/v8/x", "https://abc:4443/v8/x", "x"])
 def test_a_path_prefix_is_put_before_every_link(href: str) -> None:
     """A reverse proxy's prefix is unknown to the server, or known: both come out right."""
-    assert str(wire.anchor(PROXIED, "v8", href, ASKED)) == "https://proxy.local:4443/vbo1/v8/x"
+    assert str(anchor(PROXIED, "v8", href, ASKED)) == "https://proxy.local:4443/vbo1/v8/x"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def test_a_path_prefix_is_put_before_every_link(href: str) -> None:
 def test_a_link_that_leads_elsewhere_is_not_followed(href: str) -> None:
     """What is not plainly under /v8/ is a LinkError."""
     with pytest.raises(LinkError):
-        wire.anchor(BASE, "v8", href, ASKED)
+        anchor(BASE, "v8", href, ASKED)
 
 
 URLISH = st.text(alphabet="https:/\\@.%2eEvV8xX?#[]0123456789-_ \t\n\x00", max_size=40)
@@ -116,7 +118,7 @@ def test_no_text_whatever_leads_to_another_host(href: str) -> None:
     """Whatever a link says, the answer is our own server under /v8/, or a LinkError."""
     for base in (BASE, PROXIED):
         try:
-            url = wire.anchor(base, "v8", href, ASKED)
+            url = anchor(base, "v8", href, ASKED)
         except LinkError:
             continue
         assert (url.scheme, url.host, url.port) == (base.scheme, base.host, base.port)
@@ -146,7 +148,7 @@ def test_no_text_whatever_leads_to_another_host(href: str) -> None:
 )
 def test_each_status_has_its_error(status: int, kind: type[ServerError], *, retryable: bool) -> None:
     """And whether another try may help is known."""
-    error = wire.refusal(wire.Reply(status, {}, b""), NOW)
+    error = refusal(wire.Reply(status, {}, b""), NOW)
     assert type(error) is kind
     assert error.retryable is retryable
     assert str(status) in str(error)
@@ -155,7 +157,7 @@ def test_each_status_has_its_error(status: int, kind: type[ServerError], *, retr
 def test_the_servers_words_are_cut_and_its_stack_trace_is_not_shown() -> None:
     """The message is one line of at most 200 characters; the stack is of no use to the reader."""
     body = b'{"message": "out\\nof\\u001b[31m order %s", "errorCode": "HttpError", "stackTrace": "at X"}'
-    error = wire.refusal(wire.Reply(500, {}, body % (b"x" * 500)), NOW)
+    error = refusal(wire.Reply(500, {}, body % (b"x" * 500)), NOW)
     assert isinstance(error, ServerFaultError)
     assert error.error_code == "HttpError"
     assert error.message.startswith("out of [31m order xxx")
@@ -180,7 +182,7 @@ def test_the_servers_words_are_cut_and_its_stack_trace_is_not_shown() -> None:
 def test_retry_after_is_read_in_seconds_or_as_a_date(header: str | None, seconds: float | None) -> None:
     """Junk counts as not having said anything."""
     headers = {} if header is None else {"Retry-After": header}
-    error = wire.refusal(wire.Reply(429, headers, b""), NOW)
+    error = refusal(wire.Reply(429, headers, b""), NOW)
     assert isinstance(error, RateLimitedError)
     assert error.retry_after == seconds
 
