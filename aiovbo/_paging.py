@@ -31,6 +31,8 @@ _number_of = attrgetter("id.int")
 _MOST_IDLE_PAGES = 3
 """Pages in a row that bring nothing new before a listing is taken for endless."""
 
+_SMALLER = "What had come until then was kept; a smaller span of time may need one page only."
+
 ListingStart = tuple[URL, Callable[[M], bool] | None]
 """Where a listing begins, and which of its items to keep; None for all."""
 
@@ -112,8 +114,8 @@ class Pages(Generic[M]):
         following: URL | PayloadError | None
         try:
             following = walk.next_url(url, listing, news=news)
-        except (PayloadError, LinkError) as error:
-            failure = PayloadError(f"paging: {error}", phase="paging", retryable=False)
+        except LinkError as error:
+            failure = PayloadError(f"paging: {error}", phase="paging", retryable=False, hint=_SMALLER)
             following = self._requester.at(url, failure)
             walk.complete = False
         walk.complete &= not rejected
@@ -169,7 +171,7 @@ class Walk(Generic[M]):
     def next_url(self, url: URL, listing: Listing[M], *, news: bool) -> URL | None:
         """What to ask after the page at `url`, all of whose items were given to `new`; None at the end.
 
-        Raises: PayloadError where the server leads in circles.
+        Raises: LinkError where the server leads in circles, or out of the API.
         """
         self.received += len(listing)
         self.complete &= not listing.is_doubtful
@@ -190,12 +192,7 @@ class Walk(Generic[M]):
             return None
         self._asked.add(url)
         if repeated or following in self._asked or self._idle > _MOST_IDLE_PAGES:
-            raise PayloadError(
-                "its pages lead in circles",
-                phase="paging",
-                retryable=False,
-                hint="What had come until then was kept; a smaller span of time may need one page only.",
-            )
+            raise LinkError("its pages lead in circles")
         return following
 
     def _following(self, url: URL, listing: Listing[M]) -> URL | None:
@@ -207,7 +204,7 @@ class Walk(Generic[M]):
             more = self.received < listing.total and len(listing) > 0
             self.complete &= more or self.received >= listing.total
         elif listing.is_array:
-            more = limit is not None and len(listing) == limit
+            more = len(listing) == limit
         else:
             more = limit is not None and len(listing) >= limit > 0
         if not more:

@@ -177,7 +177,7 @@ class Requester:
     async def log_out(self) -> None:
         """Give the token back where the API takes it (since v7); whatever happens, nothing is raised."""
         token = self._logon.ours
-        if token is None or self.version not in ("v7", "v8") or self._pool.closed:
+        if token is None or self.version not in ("v7", "v8"):
             return
         self._logon.drop(token)
         url = url_for(self.server.url, f"{token_target(self.version)}/logout")
