@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 from aiovbo._changes import Known, Place, Step
 from aiovbo._tasks import in_thread
-from aiovbo.errors import CheckpointError
+from aiovbo.errors import CheckpointError, ConfigError
 
 T = TypeVar("T")
 
@@ -101,6 +101,8 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
+        if not fspath(path):
+            raise ConfigError("a checkpoint needs the path of a file, not an empty text")
         self._path = fspath(path)
         self._file: sqlite3.Connection | None = None
         self._inode = 0

@@ -46,6 +46,7 @@ from aiovbo.errors import (
 )
 from aiovbo.models import (
     JobSession,
+    Model,
     Organization,
     RestoreSession,
     ServiceInstance,
@@ -241,6 +242,7 @@ class Client:
 
         Raises: LinkError where it leads out of the API; ServerError where the server fails.
         """
+        _check_asked(path_or_href, cls)
         return await self._fetch(path_or_href, cls, Operation.current(self._options))
 
     async def _fetch(self, path_or_href: str, cls: type[M], operation: Operation) -> M:
@@ -263,6 +265,7 @@ class Client:
     def query(self, path_or_href: str, cls: type[M]) -> Query[M]: ...
     def query(self, path_or_href: str, cls: type[Any] = Resource) -> Query[Any]:
         """The collection at a path below `/vN/`, or behind a link's text, page after page."""
+        _check_asked(path_or_href, cls)
         return self._collection(cls, partial(self._start_of, path_or_href))
 
     async def _start_of(self, path_or_href: str, operation: Operation) -> ListingStart[Any]:
@@ -429,6 +432,17 @@ class Client:
         """The URL that would be asked for a path below `/vN/` or a link's text."""
         version = self._requester.likely_version
         return anchor(self.server.url, version, href, f"/{version}/")
+
+
+def _check_asked(path_or_href: object, cls: object) -> None:
+    if not isinstance(path_or_href, str):
+        message = (
+            f"what is asked for is a path such as 'Organizations', or a link's text, not {path_or_href!r}"
+        )
+        raise ConfigError(message)
+    if not (isinstance(cls, type) and issubclass(cls, Model | Resource)):
+        message = f"what comes of it is a model such as RestoreSession, or a Resource, not {cls!r}"
+        raise ConfigError(message)
 
 
 def _nothing(_: Reply) -> None:

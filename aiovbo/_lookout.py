@@ -76,7 +76,7 @@ class WatchOptions:
                 message = f"{name} is a timedelta {above}, and of a hundred years at most, not {value!r}"
                 raise ConfigError(message)
         given: object = self.checkpoint
-        if not isinstance(given, CheckpointStore):
+        if isinstance(given, type) or not isinstance(given, CheckpointStore):
             message = f"checkpoint is Checkpoint(path), or another store, not {given!r}"
             raise ConfigError(message)
 

@@ -14,6 +14,7 @@ from aiovbo import (
     Assertion,
     AuthenticationError,
     Bearer,
+    Checkpoint,
     Client,
     Clock,
     ClosedError,
@@ -171,3 +172,21 @@ async def test_a_lent_session_that_is_closed_is_told_as_such() -> None:
     async with Client(Server("vbo1", LOGIN, api_version="v8"), http=http) as client:
         with pytest.raises(ClosedError, match="the session that was lent"):
             await client.restore_sessions()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda client: client.query("Organizations", dict),
+        lambda client: client.query(5),
+        lambda client: client.fetch(5),
+        lambda client: client.fetch("Organizations", int),
+        lambda _: Checkpoint(""),
+        lambda _: Fleet(["vbo1"], LOGIN).watch(checkpoint=Checkpoint),  # type: ignore[arg-type]  # the point
+    ],
+)
+async def test_what_cannot_be_asked_is_refused_before_anything_is_sent(make: Callable[[Client], Any]) -> None:
+    """By what it should have been, not by a KeyError from within."""
+    async with Client(Server("vbo1", LOGIN, api_version="v8")) as client:
+        with pytest.raises(ConfigError, match=r"what is asked for|what comes of it|checkpoint"):
+            await make(client)
