@@ -10,7 +10,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 from backups import asked, server_of
-from harness.raw import ANY, Connection, RawServer, json_answer, vbo_routes
+from harness import VirtualClock
+from harness.raw import ANY, Connection, RawServer, http, json_answer, vbo_routes
 
 from aiovbo import (
     TLS,
@@ -18,12 +19,15 @@ from aiovbo import (
     BackupOrganization,
     Bearer,
     Client,
+    Clock,
     ClosedError,
     ConfigError,
     Fleet,
     ForbiddenError,
+    Link,
     LinkError,
     NotFoundError,
+    Password,
     PayloadError,
     RateLimitedError,
     Resource,
@@ -76,20 +80,37 @@ async def test_a_proxy_that_answers_for_the_server_does_not_decide_on_the_versio
         assert client.api_version == "v5"
 
 
-async def test_a_version_that_is_no_longer_offered_is_looked_for_again() -> None:
-    """As after another product version was installed: one operation fails, the next one knows better."""
+@pytest.mark.parametrize("later", [0, 4000])
+async def test_a_version_that_is_no_longer_offered_is_looked_for_again(
+    later: int, clock: VirtualClock
+) -> None:
+    """As after an upgrade: one operation fails, be it at its logon, and the next one knows better."""
     old = BackupServer(World(sessions=3), version="v8", versions=["v8"])
-    async with old, Client(server_of(old), retries=0) as client:
+    hands = Clock(monotonic=clock.monotonic)
+    async with old, Client(server_of(old), retries=0, clock=hands) as client:
         assert len(await client.restore_sessions()) == 3
+        clock.advance(later)
         port, trust = old.port, old.authority
         await old.stop()
         async with BackupServer(
             World(sessions=3), version="v6", port=port, authority=trust, password=old.password
         ):
-            with pytest.raises(ServerError):
+            with pytest.raises(ServerError, match="POST /v8/token" if later else "GET /v8/Rest"):
                 await client.restore_sessions()
             assert len(await client.restore_sessions()) == 3
             assert client.api_version == "v6"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_without_a_token_shows_that_a_version_is_offered(status: int) -> None:
+    """Whichever way a server refuses who has none."""
+    routes = {**vbo_routes(version="v6"), ("GET", "/v6/ServiceInstance"): http(status)}
+    async with RawServer(routes) as raw:
+        server = Server(raw.url, Password("u", "p"), allow_http=True)
+        async with Client(server, retries=0) as client:
+            assert await client.restore_sessions() == []
+            assert client.api_version == "v6"
+        assert [len(raw.asked("GET", f"/v{n}/ServiceInstance")) for n in (8, 7, 6)] == [1, 1, 1]
 
 
 async def test_a_version_that_is_given_is_not_looked_for() -> None:
@@ -117,8 +138,9 @@ async def test_what_is_no_backup_server_says_so() -> None:
     """A server that offers no version at all is probably something else."""
     async with BackupServer() as backup, Client(server_of(backup), retries=0) as client:
         backup.fail(Fault.status(404), times=None)
-        with pytest.raises(NotFoundError, match="none of the API versions"):
+        with pytest.raises(NotFoundError, match="none of the API versions") as caught:
             await client.restore_sessions()
+        assert caught.value.status == 404
 
 
 async def test_nothing_is_sent_before_a_query_is_used() -> None:
@@ -198,6 +220,7 @@ async def test_pages_are_read_one_ahead_and_no_further() -> None:
         assert asked(backup) == 2
         rest = [page async for page in pages]
         assert [len(page) for page in (first, *rest) if page] == [10, 10, 10, 10]
+        assert (first[0], first[-1], first[:2]) == (first.items[0], first.items[9], first.items[:2])
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -363,6 +386,19 @@ async def test_a_copy_that_was_pickled_is_equal_and_detached() -> None:
         assert hash(copy) == hash(session)
         with pytest.raises(LinkError, match="lost its client"):
             await copy.fetch_organization()
+
+
+async def test_links_are_equal_that_say_the_same() -> None:
+    """Wherever they come from, and whether they still have their client."""
+    async with BackupServer() as backup, Client(server_of(backup)) as client:
+        one, other = (await client.restore_sessions())[:2]
+        again = await client.fetch_restore_session(one.id)
+    link = one.links["self"]
+    same = [again.links["self"], pickle.loads(pickle.dumps(link))]
+    different = [other.links["self"], one.links["organization"], Link("other", link.href, None, Resource)]
+    assert all(link == twin and hash(link) == hash(twin) for twin in same)
+    assert not any(link == odd for odd in (*different, link.href, (link.rel, link.href), None))
+    assert len({link, *same, *different}) == 4
 
 
 @pytest.mark.parametrize(

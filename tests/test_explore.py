@@ -175,6 +175,50 @@ async def test_a_start_whose_answer_does_not_come_is_said_to_be_perhaps_open(
         assert not open_sessions(backup)
 
 
+async def test_a_start_that_is_cut_off_by_the_closing_is_said_to_be_perhaps_open() -> None:
+    """Cancelled, it waits for its answer no longer than the client is there to receive it."""
+    async with exploring(retries=0) as (backup, client):
+        backup.fail(Fault.stall(), on="Organization/Explore")
+        task = asyncio.ensure_future(explored(client))
+        while not asked(backup, "Organization/Explore"):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        await client.aclose()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        assert caught.value.__notes__ == [
+            f"a restore session may have been started on {client.name}, and be open still"
+        ]
+
+
+def test_a_program_that_ends_while_a_session_starts_is_told_that_it_may_be_open(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """All its tasks are cancelled at once, the start among them: nobody will hear the answer."""
+    notes: list[str] = []
+
+    async def explore(backup: BackupServer) -> None:
+        async with Client(server_of(backup, api_version="v8", name="one")) as client:
+            try:
+                await client.explore("Vex")
+            except asyncio.CancelledError as cancelled:
+                notes.extend(cancelled.__notes__)
+                raise
+
+    async def main(backup: BackupServer) -> asyncio.Task[None]:
+        backup.fail(Fault.stall(), on="Organization/Explore")
+        task = asyncio.create_task(explore(backup))
+        while not asked(backup, "Organization/Explore"):
+            await asyncio.sleep(0.001)
+        return task
+
+    with BackupServer(World(sessions=0), version="v8", tls=False).run_in_thread() as backup:
+        assert asyncio.run(main(backup)).cancelled()
+    assert notes == ["a restore session may have been started on one, and be open still"]
+    assert notes[0] in caplog.messages
+
+
 async def test_a_start_that_was_refused_while_it_was_cancelled_leaves_nothing_to_tell() -> None:
     """The server said no, so there is no session."""
     async with exploring() as (backup, client):

@@ -158,6 +158,7 @@ async def test_an_observer_that_fails_is_left_alone_and_harms_nothing(
         ("RestoreSessions/0800471b-d0e2-422b-9d7c-35d15661c3fb/Events", "GET RestoreSessions/{id}/Events"),
         ("Jobs", "GET Jobs"),
         ("Organizations/" + 40 * "x", "GET Organizations/{id}"),
+        ("Things/v2/Events", "GET Things/{id}/Events"),
     ],
 )
 async def test_an_operation_has_no_ids_and_one_spelling(path: str, operation: str) -> None:

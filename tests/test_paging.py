@@ -1,20 +1,23 @@
 """Paging: to the end, no further, nothing twice, nothing lost, and honest where that cannot be shown."""
 
+import asyncio
+import gc
 import json
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
 
 import pytest
 from backups import server_of
 from documents import session
-from harness.raw import Connection, RawServer, json_answer, vbo_routes
+from harness.raw import Connection, RawServer, http, in_turn, json_answer, vbo_routes
 from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from aiovbo import Answer, Client, Password, PayloadError, RestoreSession, Server, VboError
+from aiovbo import Answer, Client, Clock, Password, PayloadError, Resource, RestoreSession, Server, VboError
 from aiovbo._decode import decode_listing
 from aiovbo._hrefs import anchor
 from aiovbo._paging import Walk
@@ -68,6 +71,35 @@ async def test_next_links_are_followed_to_the_end() -> None:
     assert queries == ["limit=1000", "offset=30", "offset=31"]
 
 
+@pytest.mark.parametrize("idle", [3, 4])
+async def test_three_pages_without_news_are_followed_and_not_a_fourth(idle: int) -> None:
+    """As where as many rows were put in front meanwhile; what goes on like that never ends."""
+
+    def pager(offset: int, _: int) -> dict[str, Any]:
+        table = rows(0, 3) if offset == 0 else [] if offset <= idle else rows(3, 6)
+        return {"results": table, "limit": 30, **(following(offset + 1) if offset <= idle else {})}
+
+    answer, queries = await read(pager)
+    went_on = idle == 3
+    assert answer.complete is went_on
+    assert (answer.error is None) is went_on
+    assert len(answer.items) == (6 if went_on else 3)
+    assert len(queries) == 5
+
+
+async def test_a_last_page_that_is_the_one_before_again_is_the_end() -> None:
+    """It leads nowhere, so in no circle: all rows behind it went away, and it holds nothing new."""
+
+    def pager(offset: int, _: int) -> dict[str, Any]:
+        return {"results": rows(0, 3), "limit": 30, **({} if offset else following(3))}
+
+    answer, queries = await read(pager)
+    assert answer.error is None
+    assert answer.complete
+    assert len(answer.items) == 3
+    assert len(queries) == 2
+
+
 async def test_where_next_is_missing_the_offset_moves_by_the_rows_received() -> None:
     """A server that clamps the limit and forgets the link: asked for 1,000, it gives 30."""
 
@@ -114,9 +146,19 @@ async def test_rows_that_go_away_while_paging_make_a_listing_incomplete() -> Non
     assert not answer.complete
 
 
-async def test_a_server_that_ignores_our_offset_is_not_asked_for_ever() -> None:
+@pytest.mark.parametrize(
+    ("page", "version"),
+    [
+        ({"results": rows(0, 30), "limit": 30}, "v8"),
+        ({"results": rows(0, 30), "totalCount": 90}, "v6"),
+        (rows(0, 30), "v4"),
+    ],
+    ids=["a limit", "a total", "an array"],
+)
+async def test_a_server_that_ignores_our_offset_is_not_asked_for_ever(page: Any, version: str) -> None:
     """The same full page again is the end of what can be had, and completeness is not shown."""
-    answer, queries = await read(lambda _, __: {"results": rows(0, 30), "limit": 30})
+    answer, queries = await read(lambda _, __: page, version, page_size=30)
+    assert answer.error is None
     assert len(answer.items) == 30
     assert len(queries) == 2
     assert not answer.complete
@@ -130,23 +172,58 @@ async def test_a_row_that_comes_twice_on_a_page_is_one_item() -> None:
 
 
 @pytest.mark.parametrize(
-    "pager",
+    ("pager", "asked", "kept"),
     [
-        lambda _, __: {"results": rows(0, 30), **following(0)},
-        lambda offset, _: {"results": rows(offset, offset + 3), **following(0 if offset else 30)},
-        lambda offset, _: {"results": rows(0, 30), **following(offset + 30)},
-        lambda offset, _: {"results": [], **following(offset + 30)},
+        (lambda _, __: {"results": rows(0, 30), **following(0)}, 2, 30),
+        (
+            lambda offset, _: {"results": rows(offset, offset + 3), **following(60 if offset == 30 else 30)},
+            3,
+            9,
+        ),
+        (lambda offset, _: {"results": rows(0, 30), **following(offset + 30)}, 2, 30),
+        (lambda offset, _: {"results": [], **following(offset + 30)}, 4, 0),
     ],
     ids=["to itself", "in a circle", "the same page for ever", "empty pages for ever"],
 )
-async def test_pages_that_lead_in_circles_are_an_error_and_what_came_is_kept(pager: Pager) -> None:
-    """A loop is neither followed nor taken for the end."""
+async def test_pages_that_lead_in_circles_are_an_error_and_what_came_is_kept(
+    pager: Pager, asked: int, kept: int
+) -> None:
+    """A loop is neither followed nor taken for the end; the page that closes it counts like any other."""
     answer, queries = await read(pager)
     assert isinstance(answer.error, PayloadError)
     assert answer.error.phase == "paging"
+    assert not answer.error.retryable
+    assert answer.error.operation == f"GET {PATH}"
     assert not answer.complete
-    assert len(queries) <= 6
-    assert bool(answer.items) is bool(pager(0, 0)["results"])
+    assert len(queries) == asked
+    assert len(answer.items) == kept
+
+
+@pytest.mark.parametrize("retries", [0, 1], ids=["before", "when it is left"])
+async def test_a_page_read_ahead_that_failed_is_nobodys_trouble_once_the_listing_is_left(
+    retries: int,
+) -> None:
+    """Neither we nor asyncio complain, also where an application's own clock fails as it is cancelled."""
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+
+    async def sleep(_: float) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise OSError from None
+
+    first = json_answer({"results": rows(0, 3), **following(3)})
+    async with RawServer(vbo_routes(version="v8", sessions=in_turn(first, http(503)))) as raw:
+        server = Server(raw.url, Password("u", "p"), allow_http=True, api_version="v8")
+        async with Client(server, retries=retries, clock=Clock(sleep=sleep)) as client:
+            async with aclosing(client.restore_sessions().pages()) as pages:
+                assert len(await anext(pages)) == 3
+                while client.status().last_error is None and not client.status().retries:
+                    await asyncio.sleep(0)
+            gc.collect()
+            assert told == []
+            assert len(raw.asked("GET", "*")) == 2
 
 
 async def test_a_next_link_that_leads_elsewhere_is_the_servers_error() -> None:
@@ -188,24 +265,61 @@ async def test_a_bare_array_is_the_whole_answer() -> None:
     assert queries == ["limit=10", "limit=10&offset=10", "limit=10&offset=20"]
 
 
+async def things(target: str, pager: Callable[[int], dict[str, Any]]) -> tuple[Answer[Resource], list[str]]:
+    """What a client makes of a collection that has no class of its own, and the queries it sent."""
+
+    async def page(connection: Connection) -> None:
+        query = parse_qs(urlsplit(connection.requests[-1].target).query)
+        await connection.send(json_answer(pager(int(query.get("offset", ["0"])[0]))))
+
+    async with RawServer({**vbo_routes(version="v8"), ("GET", "/v8/Things"): page}) as raw:
+        server = Server(raw.url, Password("u", "p"), allow_http=True, api_version="v8")
+        async with Client(server, retries=0) as client:
+            answer = await client.query(target).answer()
+        return answer, [urlsplit(r.target).query for r in raw.asked("GET", "*")]
+
+
+@pytest.mark.parametrize(
+    "ids", [["a", "b", "c", "d"], [1, 2, 3, 4], ["1", 1, "2", 2], [str(UUID(int=n)) for n in range(4)]]
+)
+@pytest.mark.parametrize("name", ["id", "Id"])
+async def test_rows_that_move_while_one_pages_come_once(ids: list[Any], name: str) -> None:
+    """By their ids, whatever these are, and although what is beside them has changed."""
+
+    def pager(offset: int) -> dict[str, Any]:
+        shown = ids[1:] if offset else ids[:2]
+        table = [{name: key, "page": offset} for key in shown]
+        return {"results": table} | ({} if offset else {"_links": {"next": {"href": "Things?offset=2"}}})
+
+    answer, queries = await things("Things", pager)
+    assert answer.error is None
+    assert answer.complete
+    assert [item[name] for item in answer.items] == ids
+    assert queries == ["", "offset=2"]
+
+
+async def test_further_pages_are_asked_for_byte_for_byte_as_the_first_was() -> None:
+    """The caller's own escapes are nobody's to undo, nor to write in another way."""
+    table = [{"id": n} for n in range(5)]
+    asked = "name=a%7Eb%2fc+d%20e&x=%3A:&limit=2"
+    answer, queries = await things(f"Things?{asked}", lambda offset: {"results": table[offset : offset + 2]})
+    assert [item["id"] for item in answer.items] == list(range(5))
+    assert queries == [asked, f"{asked}&offset=2", f"{asked}&offset=4"]
+
+
 @pytest.mark.parametrize("linked", [True, False])
 async def test_rows_without_ids_are_no_circle(linked: bool) -> None:  # noqa: FBT001  # a parameter
     """Nor is one whose id is written `Id`, or is no id at all; only pages that say the same are."""
     table = [{"name": f"row {n}"} for n in range(4)] + [{"Id": f"i{n}"} for n in range(3)]
     table += [{"id": odd} for odd in ({}, [1], 1, True, "1")]
 
-    async def page(connection: Connection) -> None:
-        query = parse_qs(urlsplit(connection.requests[-1].target).query)
-        offset = int(query.get("offset", ["0"])[0])
+    def pager(offset: int) -> dict[str, Any]:
         members: dict[str, Any] = {"limit": 2, "results": table[offset : offset + 2]}
         if linked and offset + 2 < len(table):
             members |= {"_links": {"next": {"href": f"/v8/Things?offset={offset + 2}"}}}
-        await connection.send(json_answer(members))
+        return members
 
-    async with RawServer({**vbo_routes(version="v8"), ("GET", "/v8/Things"): page}) as raw:
-        server = Server(raw.url, Password("u", "p"), allow_http=True, api_version="v8")
-        async with Client(server, retries=0) as client:
-            answer = await client.query("Things").answer()
+    answer, _ = await things("Things", pager)
     assert answer.error is None
     assert [dict(item) for item in answer.items] == table
 

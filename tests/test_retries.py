@@ -1,6 +1,7 @@
 """Retries: how often, after how long, and when not; with a clock that costs no time."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -23,9 +24,11 @@ from aiovbo import (
 OK = json_answer([])
 
 
-async def ask(virtual: VirtualClock, *answers: Any, **limits: Any) -> tuple[Answer[RestoreSession], int]:
+async def ask(
+    virtual: VirtualClock, *answers: Any, chance: Callable[[], float] | None = None, **limits: Any
+) -> tuple[Answer[RestoreSession], int]:
     """What a client makes of these answers to its listing, and how often it asked; it logs on once."""
-    clock = Clock(virtual.monotonic, virtual.now, virtual.sleep, virtual.random)
+    clock = Clock(virtual.monotonic, virtual.now, virtual.sleep, chance or virtual.random)
     limits = {"deadline": 60, "retries": 2, **limits, "clock": clock}
     async with RawServer(vbo_routes(sessions=in_turn(*answers))) as raw:
         server = Server(raw.url, Password("u", "p"), allow_http=True, api_version="v4", name="bad")
@@ -80,6 +83,16 @@ async def test_the_backoff_grows_and_is_jittered() -> None:
     for n, slept in enumerate(virtual.slept):
         assert 0 <= slept <= 0.25 * 2**n
     assert len(set(virtual.slept)) == 5
+
+
+async def test_the_backoff_doubles_up_to_eight_seconds() -> None:
+    """Where chance is as unkind as it can be; and the error tells what all of it took."""
+    virtual = VirtualClock()
+    answer, asked = await ask(virtual, *[http(503)] * 8, retries=7, chance=lambda: 1.0)
+    assert virtual.slept == [0.25, 0.5, 1, 2, 4, 8, 8]
+    assert answer.error is not None
+    assert answer.error.elapsed == sum(virtual.slept)
+    assert asked == 8
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])

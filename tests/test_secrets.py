@@ -226,21 +226,39 @@ async def _waits_for_what_is_cancelled(_: str) -> str:
     return ""
 
 
-@pytest.mark.parametrize("fail", [_raises, _gives_bytes, _waits_for_what_is_cancelled])
+@pytest.mark.parametrize(
+    ("fail", "problem"),
+    [
+        (_raises, "it raised RuntimeError"),
+        (_gives_bytes, "it gave bytes"),
+        (_waits_for_what_is_cancelled, "what it waited for was cancelled"),
+    ],
+)
 @pytest.mark.parametrize("kind", [Bearer, lambda provide: Password("u", provide)])
 async def test_a_provider_that_fails_is_its_servers_trouble_and_keeps_its_secret(
-    fail: Callable[[str], Awaitable[str]], kind: Callable[[Callable[[], Awaitable[str]]], Bearer | Password]
+    fail: Callable[[str], Awaitable[str]],
+    problem: str,
+    kind: Callable[[Callable[[], Awaitable[str]]], Bearer | Password],
 ) -> None:
     """Nothing is sent there, the rest of the fleet does not notice, and what it raised is not repeated."""
     canary = Canary()
     secret = canary.secret()
+    calls = 0
+
+    async def provide() -> str:
+        nonlocal calls
+        calls += 1
+        return await fail(secret)
+
     async with BackupServer() as backup:
-        login = kind(lambda: fail(secret))
+        login = kind(provide)
         async with beside_a_healthy_server(server_of(backup, name="odd", credentials=login)) as fleet:
             result = await fleet.restore_sessions()
         (answer,) = result.failed
         assert (answer.server, type(answer.error)) == ("odd", AuthenticationError)
         assert "the provider of its" in str(answer.error)
+        assert problem in str(answer.error)
+        assert calls == 1
         assert not [request for request in backup.requests if request.resource.lower() == "token"]
         canary.assert_absent(answer.error)
 

@@ -50,6 +50,41 @@ def test_bounds_are_sent_in_utc_with_a_z(version: str) -> None:
     )
 
 
+BOUNDS = ["started_after", "started_before", "ended_after", "ended_before"]
+
+
+@pytest.mark.parametrize("names", [[name] for name in BOUNDS] + [BOUNDS], ids=",".join)
+def test_every_bound_may_be_that_long_ago(names: list[str]) -> None:
+    """Each by itself, and all of them together; what is no "ago" stays as it is."""
+    given: dict[str, wire.Moment] = dict.fromkeys(BOUNDS, NOW)
+    given |= {name: timedelta(days=BOUNDS.index(name) + 1) for name in names}
+    meant = {name: NOW - at if isinstance(at, timedelta) else at for name, at in given.items()}
+    assert wire.SessionFilter(**given).as_of(NOW) == wire.SessionFilter(**meant)  # type: ignore[arg-type]  # bounds
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        timedelta(days=365_001),
+        -timedelta(days=365_001),
+        timedelta.max,
+        datetime.max.replace(tzinfo=timezone(-timedelta(hours=1))),
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=1))),
+    ],
+)
+def test_a_time_beyond_the_calendar_is_refused_at_the_call(moment: wire.Moment) -> None:
+    """Also one that only UTC cannot write; for the bounds of a listing, and the moment of a backup."""
+    for make in (lambda: wire.SessionFilter(started_after=moment), lambda: wire.resolve(moment, NOW)):
+        with pytest.raises(ConfigError, match="beyond the calendar"):
+            make()
+
+
+@pytest.mark.parametrize("moment", [datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)])
+def test_the_ends_of_the_calendar_are_times_like_any_other(moment: datetime) -> None:
+    """As applications write "never" and "since ever"."""
+    assert wire.resolve(moment, NOW) == moment
+
+
 def test_only_v8_is_asked_to_filter_by_the_end() -> None:
     """Older servers do not know these parameters."""
     bounds = wire.SessionFilter(ended_after=NOW, ended_before=NOW, page_size=7).as_of(NOW)
@@ -57,7 +92,7 @@ def test_only_v8_is_asked_to_filter_by_the_end() -> None:
     assert "endTimeFrom=2026-11-23T12:00:00.000000Z&endTimeTo=" in bounds.target("v8")
 
 
-@pytest.mark.parametrize("name", ["started_after", "started_before", "ended_after", "ended_before"])
+@pytest.mark.parametrize("name", BOUNDS)
 def test_a_naive_time_is_refused_at_the_call(name: str) -> None:
     """Nobody knows which zone it means."""
     with pytest.raises(ConfigError, match="time zone"):
@@ -83,6 +118,8 @@ def test_a_page_size_that_the_api_refuses_is_refused_here(size: object) -> None:
         ("https://[::1]:4443/v8/x", "/v8/x"),
         ("RestoreSessions?offset=30", "/v8/RestoreSessions?offset=30"),
         ("?offset=30", "/v8/RestoreSessions?offset=30"),
+        ("?offset=2#x", "/v8/RestoreSessions?offset=2"),
+        ("name", "/v8/name"),
         ("/V8/a%20b+c", "/V8/a%20b+c"),
     ],
 )
@@ -99,7 +136,7 @@ def test_a_path_prefix_is_put_before_every_link(href: str) -> None:
 
 @pytest.mark.parametrize(
     "href",
-    ["", "/", "/v7/x", "/other", "https://abc", "https:evil", "ftp://abc/v8/x", "javascript:alert(1)",
+    ["", "#x", "/", "/v7/x", "/other", "https://abc", "https:evil", "ftp://abc/v8/x", "javascript:alert(1)",
      "file:///v8/x", "/v8/../v7/x", "/v8/%2e%2e/x", "/v8/%2E./x", "/v8//x", "/v8/a%2fb", "/v8/a%5cb", "/v8/.",
      "\\\\evil\\v8\\x", "/v8/\tx", "/v8/\nx", " /v8/x", "/v8/x y", "/v8/ü", "https://ev\u0456l/v8/x",
      "https://abc?/v8/x", "/v8/" + "x" * 9000],
@@ -172,6 +209,9 @@ def test_the_servers_words_are_cut_and_its_stack_trace_is_not_shown() -> None:
         ("0", 0.0),
         (format_datetime(NOW + timedelta(seconds=90)), 90.0),
         (format_datetime(NOW - timedelta(days=1)), 0.0),
+        ("Mon, 23 Nov 2026 12:01:30", 90.0),
+        ("Mon, 23 Nov 2026 11:58:30 -0000", 0.0),
+        ("Mon, 23 Nov 2026 14:01:30 +0200", 90.0),
         ("-5", None),
         ("soon", None),
         ("", None),
