@@ -49,6 +49,7 @@ class Watch:
         self._is_entered = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: BaseException | None = None
+        self._is_failure_told = False
 
     @property
     def _closed(self) -> bool:
@@ -139,7 +140,10 @@ class Watch:
         return {name: lookout.status(self._backlog[name]) for name, (lookout, _) in self._lookouts.items()}
 
     async def aclose(self) -> None:
-        """Stop looking, save what was acknowledged, let go of the checkpoint; safe to repeat."""
+        """Stop looking, save what was acknowledged, let go of the checkpoint; safe to repeat.
+
+        Raises: what the checkpoint's store raises, where the consumer has not heard of it yet.
+        """
         self.check_loop()
         if self._ending is None:
             self._ending = asyncio.create_task(self._end(), name="aiovbo watch ends")
@@ -170,6 +174,8 @@ class Watch:
             self._running.discard(self)
             if self._is_entered:
                 await self._checkpoint.close()
+        if self._failure is not None and not self._is_failure_told:
+            raise self._failure
 
     def check_loop(self) -> None:
         """Nothing in the event loop in which it was entered, and once that is closed.
@@ -190,6 +196,7 @@ class Watch:
 
     def _check(self) -> None:
         if self._failure is not None:
+            self._is_failure_told = True
             raise self._failure
         if self._closed or self._saver is None:
             message = "the watch is closed" if self._closed else "the watch is not open yet: async with it"

@@ -4,11 +4,13 @@ import asyncio
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 from aiohttp import web
 from backups import asked, server_of
-from watches import FAST, NOW, silent, take, told, until, watching
+from watches import FAST, NOW, VERSIONS, silent, take, told, until, watching
 
 from aiovbo import (
     Added,
@@ -16,10 +18,13 @@ from aiovbo import (
     Checkpoint,
     Finished,
     Fleet,
+    Known,
     MemoryCheckpoint,
+    Place,
     Removed,
     RestoreSessionResult,
 )
+from aiovbo._changes import Tracker
 from aiovbo.testing import BackupServer, Fault, World
 from aiovbo.testing._faults import Exchange
 
@@ -70,6 +75,20 @@ async def test_a_first_start_may_begin_in_the_past(backup: BackupServer) -> None
         assert await silent(changes)
 
 
+async def test_what_had_ended_before_anybody_watched_is_left_alone(backup: BackupServer) -> None:
+    """It is not asked for at every look; where it is corrected later, that is no end."""
+    long_ago = NOW - timedelta(days=3)
+    old = [backup.world.add(creation_time=long_ago, end_time=long_ago) for _ in range(3)]
+    backup.world.add(creation_time=NOW, end_time=NOW)
+    async with watching(backup) as changes:
+        await until(lambda: asked(backup) + asked(backup, "Events") >= 5)
+        assert not [one for one in backup.requests if one.resource.startswith("RestoreSessions/")]
+    async with watching(backup, full_look_every=FAST) as changes:
+        await until(lambda: changes.status()[backup.name].up)
+        backup.world.change(old[0].id, end_time=NOW)
+        assert told(await take(changes, 1)) == [("Changed", old[0].id)]
+
+
 async def test_a_row_that_appears_late_is_caught_by_the_overlap(backup: BackupServer) -> None:
     """By the next look, whatever it asks for; a row of the very moment of the newest, too."""
     backup.world.add(creation_time=NOW, end_time=NOW)
@@ -99,6 +118,18 @@ async def test_a_session_that_vanishes_is_removed(backup: BackupServer) -> None:
         assert isinstance(removed, Removed)
         assert (removed.session_id, removed.reset) == (keys[0], False)
         assert await silent(changes)
+
+
+@pytest.mark.parametrize(
+    ("there", "gone", "reset"), [(10, 4, False), (10, 5, True), (3, 2, False), (3, 3, True)]
+)
+def test_half_of_all_sessions_that_vanish_at_once_are_a_reset(there: int, gone: int, *, reset: bool) -> None:
+    """But not fewer than three."""
+    entry = Known(NOW, is_open=False, mark=7, revision=1)
+    keys = [UUID(int=number) for number in range(there)]
+    tracker = Tracker("vbo", Place(dict.fromkeys(keys, entry)), None, timedelta(days=30))
+    removed = [change for change, _ in tracker.remove(keys[:gone], NOW)]
+    assert [(type(one), one.reset) for one in removed] == [(Removed, reset)] * gone  # type: ignore[union-attr]  # they are
 
 
 async def test_a_server_that_is_restored_from_a_backup_of_itself_breaks_nothing(backup: BackupServer) -> None:
@@ -146,20 +177,32 @@ async def test_what_a_restored_server_does_is_told_though_its_time_was_forgotten
                     break
 
 
-async def test_old_sessions_that_go_on_cost_a_list_and_not_a_request_each(backup: BackupServer) -> None:
-    """Forty of them, older than all that is remembered; the end of the last is told like any other."""
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("full_look_every", [timedelta(milliseconds=1), timedelta(hours=1)])
+async def test_old_sessions_that_go_on_cost_a_list_and_not_a_request_each(
+    version: Any, full_look_every: timedelta
+) -> None:
+    """Forty of them, older than all that is remembered; the end of one or of all is told like any other."""
     long_ago = NOW - timedelta(days=100)
-    running = [
-        backup.world.add(creation_time=long_ago + timedelta(hours=n), end_time=None) for n in range(40)
+    world = World(now=NOW, speed=0, sessions=0)
+    last, *others = [
+        world.add(creation_time=long_ago - timedelta(hours=n), end_time=None).id for n in range(40)
     ]
-    backup.world.add(creation_time=NOW, end_time=NOW)
-    options = {"full_look_every": FAST, "remember": timedelta(days=5), "since": timedelta(days=4000)}
-    async with watching(backup, **options) as changes:
+    world.add(creation_time=NOW, end_time=NOW)
+    options = {"remember": timedelta(days=5), "since": timedelta(days=4000)}
+    async with (
+        BackupServer(world, version=version) as backup,
+        watching(backup, full_look_every=full_look_every, **options) as changes,
+    ):
         await take(changes, 42)
+        # Once all is dealt with, what ended is forgotten, and looks reach no further back than that.
+        assert await silent(changes)
         backup.requests.clear()
-        backup.world.change(running[-1].id, end_time=NOW, state="Stopped")
-        assert told(await take(changes, 1)) == [("Finished", running[-1].id)]
-        by_id = [one for one in backup.requests if "/restoresessions/" in one.path.lower()]
+        for some in ([last], others):
+            for key in some:
+                world.change(key, end_time=NOW, state="Stopped")
+            assert sorted(told(await take(changes, len(some)))) == sorted(("Finished", key) for key in some)
+        by_id = [one for one in backup.requests if one.resource.startswith("RestoreSessions/")]
         assert len(by_id) <= 10
 
 
@@ -303,6 +346,20 @@ async def test_another_installation_under_an_old_name_is_noticed(caplog: pytest.
         found = await renamed(one, then=two)
     assert [type(change).__name__ for change in found] == ["Removed", "Removed"]
     assert "vbo1 answers as installation" in caplog.text
+
+
+async def test_a_server_that_is_known_to_be_new_is_warned_of_by_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It told who it is, and so did all that are watched no more."""
+    store = MemoryCheckpoint()
+    for name in ("one", "two"):
+        async with BackupServer(World(now=NOW, speed=0, sessions=0), name=name) as backup:
+            begun = backup.world.add(creation_time=NOW, end_time=None)
+            async with watching(backup, checkpoint=store) as changes:
+                assert told(await take(changes, 1)) == [("Added", begun.id)]
+    assert len({*(await store.servers()).values()} - {None}) == 2
+    assert "is new" not in caplog.text
 
 
 async def test_a_clone_beside_its_original_takes_nothing_from_it(backup: BackupServer) -> None:

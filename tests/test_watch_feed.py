@@ -9,6 +9,7 @@ from random import Random
 from urllib.parse import parse_qs
 from uuid import UUID
 
+import pytest
 from aiohttp import web
 from backups import asked
 from watches import NOW, VERSIONS, silent, take, told, until, watching
@@ -106,6 +107,18 @@ async def test_an_outdated_change_token_costs_a_full_look_and_loses_nothing() ->
         backup.forget_events()
         begun = backup.world.add(creation_time=NOW, end_time=None)
         assert told(await take(changes, 1)) == [("Added", begun.id)]
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_server_without_the_feed_is_asked_for_lists(status: int) -> None:
+    """One that has none, or not for this account; the server is not out of reach for that."""
+    async with BackupServer(World(now=NOW, speed=0, sessions=0)) as backup:
+        backup.fail(Fault.status(status), on="Events", times=None)
+        async with watching(backup) as changes:
+            await until(lambda: asked(backup) >= 3)
+            begun = backup.world.add(creation_time=NOW, end_time=None)
+            assert told(await take(changes, 1)) == [("Added", begun.id)]
+        assert asked(backup, "Events") == 1
 
 
 async def test_v8_tells_by_itself_long_before_the_next_beat() -> None:

@@ -4,14 +4,16 @@ import asyncio
 import gc
 import pickle
 import time
+import weakref
 from collections import Counter
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from backups import asked, server_of
+from harness import VirtualClock
 from hypothesis import given
 from hypothesis import strategies as st
 from watches import FAST, NOW, silent, take, told, until, watching
@@ -33,16 +35,19 @@ from aiovbo import (
     Unreachable,
     Watch,
 )
+from aiovbo._beat import Beat
 from aiovbo._lookout import Lookout
 from aiovbo.testing import BackupFleet, BackupServer, Fault, World
 
 
 async def test_a_server_that_is_away_is_told_once_and_what_it_did_meanwhile_after() -> None:
-    """Unreachable, recovered, and then all that happened; its neighbour goes on."""
+    """Unreachable, recovered, and then all that happened, long ago as it may be; its neighbour goes on."""
     async with (
         BackupServer(World(now=NOW, speed=0, sessions=0), name="away") as away,
         BackupServer(World(now=NOW, speed=0, sessions=0), name="there") as there,
     ):
+        past = NOW - timedelta(days=5)
+        ended = away.world.add(creation_time=past, end_time=past)
         begun = away.world.add(creation_time=NOW, end_time=None)
         async with watching(away, there) as changes:
             assert told(await take(changes, 1)) == [("Added", begun.id)]
@@ -54,11 +59,12 @@ async def test_a_server_that_is_away_is_told_once_and_what_it_did_meanwhile_afte
             assert told(await take(changes, 1)) == [("Added", other.id)]
             assert not changes.status()["away"].up
             away.world.change(begun.id, state="Stopped", end_time=NOW)
+            away.world.remove(ended.id)
             await away.start()
-            back, finished = await take(changes, 2)
+            back, *news = await take(changes, 3)
             assert isinstance(back, Recovered)
             assert back.gap > timedelta()
-            assert told([finished]) == [("Finished", begun.id)]
+            assert told(news) == [("Finished", begun.id), ("Removed", ended.id)]
             assert changes.status()["away"].errors == 0
 
 
@@ -146,6 +152,87 @@ async def test_servers_that_all_come_back_at_once_are_not_all_logged_on_to_at_on
         assert max(in_each_second.values()) <= count / 4, in_each_second
 
 
+@pytest.mark.parametrize(("chance", "looks"), [(0.0, 54), (0.5, 60), (0.99, 66)])
+async def test_full_looks_are_spread_by_a_tenth_of_their_interval(chance: float, looks: int) -> None:
+    """Servers that were all added at one time are not all read whole at one time ever after."""
+    virtual = VirtualClock()
+    clock = Clock(monotonic=virtual.monotonic, now=virtual.now, sleep=virtual.sleep, random=lambda: chance)
+    world = World(now=virtual.now(), speed=0, sessions=0)
+    world.add(creation_time=world.now, end_time=world.now)
+    async with (
+        BackupServer(world, version="v4", tls=False) as backup,
+        Fleet([server_of(backup, api_version="v4")], clock=clock) as fleet,
+        fleet.watch(every=timedelta(minutes=1), full_look_every=timedelta(hours=1)),
+    ):
+        await until(lambda: asked(backup) > 70)
+        queries = [one.query for one in backup.requests if one.resource == "RestoreSessions"]
+    whole = [number for number, query in enumerate(queries) if query != queries[1]]
+    assert whole[0] == 0
+    assert abs(whole[1] - looks) <= 1
+
+
+def beat_of(every: float, now: datetime = NOW, chance: float = 0.5) -> Beat:
+    """The beat of one server, at an instant."""
+    return Beat("vbo", timedelta(seconds=every), Clock(now=lambda: now, random=lambda: chance))
+
+
+def test_a_server_has_the_same_place_in_every_interval() -> None:
+    """Whenever it is asked for, and however long the interval is; so has its first look."""
+    place = beat_of(100).until_first() / 5
+    assert 0 < place < 1
+    assert beat_of(1).until_first() == place
+    assert beat_of(10, NOW + timedelta(seconds=3)).until_first() == place * 5
+    for interval in (1.0, 25.0, 100.0):
+        for passed in (0.0, 0.3, 7.7, 88.8):
+            left = beat_of(7, NOW + timedelta(seconds=passed)).until_moment(interval)
+            assert 0 <= left < interval
+            # Noon is the beginning of each of these intervals.
+            assert (passed + left) % interval == pytest.approx(place * interval, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("before", "took", "pause", "overruns"),
+    [
+        (90, 1, 90, 0),
+        (26, 1, 26, 0),
+        (24, 1, 124, 0),
+        (1, 49, 101, 0),
+        (1, 51, 1, 0),
+        (1, 99, 1, 0),
+        (1, 100, 1, 1),
+        (60, 250, 60, 2),
+    ],
+)
+def test_the_next_look_is_at_the_servers_place_and_never_right_after_one(
+    before: float, took: float, pause: float, overruns: int
+) -> None:
+    """A clock that ticks early is no reason to look twice; after a long look the next place is due."""
+    at_its_place = NOW + timedelta(seconds=beat_of(100).until_moment(100))
+    beat = beat_of(100, at_its_place - timedelta(seconds=before))
+    assert beat.until_next(took) == pytest.approx(pause, abs=1e-3)
+    assert beat.overruns == overruns
+
+
+@pytest.mark.parametrize(
+    ("every", "errors", "longest"),
+    [
+        (10, 1, 10),
+        (10, 2, 20),
+        (10, 3, 40),
+        (10, 6, 300),
+        (10, 10_000, 300),
+        (1000, 1, 1000),
+        (1000, 5, 1000),
+    ],
+)
+def test_a_server_that_is_down_is_left_alone_for_twice_as_long_each_time(
+    every: float, errors: int, longest: float
+) -> None:
+    """From the half to the whole of that by chance, up to five minutes or one interval."""
+    for chance, share in ((0.0, 0.5), (0.5, 0.75), (0.98, 0.99)):
+        assert beat_of(every, chance=chance).backoff(errors) == pytest.approx(longest * share)
+
+
 async def test_many_watches_of_one_moment_are_spread_and_steady() -> None:
     """Each server has its own place in the interval, the same after a restart."""
     async with BackupFleet(20, sessions=1, versions=("v4",)) as backups:
@@ -213,6 +300,25 @@ async def test_a_server_that_left_and_came_back_goes_on_where_it_was(backup: Bac
         assert changes.status()["vbo"].backlog == 0
 
 
+async def test_what_a_lookout_could_not_hand_over_when_its_server_left_does_not_wait() -> None:
+    """More than wait at once: the one that was held back is told by the next lookout, and counted once."""
+    async with (
+        BackupServer(World(now=NOW, speed=0, sessions=0), version="v4") as backup,
+        Fleet([server_of(backup, name="vbo")]) as fleet,
+        fleet.watch(every=FAST) as changes,
+    ):
+        await until(lambda: changes.status()["vbo"].up)
+        for number in range(60):
+            last = backup.world.add(creation_time=NOW + timedelta(seconds=number), end_time=NOW)
+        await until(lambda: changes.status()["vbo"].backlog == 101)
+        server = fleet["vbo"].server
+        fleet.remove("vbo")
+        fleet.add(server)
+        while told(await take(changes, 1)) != [("Finished", last.id)]:
+            continue
+        assert changes.status()["vbo"].backlog == 0
+
+
 async def test_a_server_that_joins_before_the_watch_is_entered_is_watched() -> None:
     """Who is in the fleet counts when the watch begins."""
     async with (
@@ -238,8 +344,11 @@ async def test_a_watch_that_is_not_open_says_so() -> None:
         async with changes:
             with pytest.raises(ClosedError, match="used once"):
                 await changes.__aenter__()
-        with pytest.raises(ClosedError, match="used once"):
-            await changes.__aenter__()
+        closed_unused = fleet.watch(every=FAST)
+        await closed_unused.aclose()
+        for over in (changes, closed_unused):
+            with pytest.raises(ClosedError, match="used once"):
+                await over.__aenter__()
 
 
 async def test_a_watch_whose_closing_is_cancelled_lets_go_of_its_place(tmp_path: Path) -> None:
@@ -299,6 +408,21 @@ async def test_nothing_is_kept_of_servers_that_left() -> None:
             fleet.remove(f"guest{number}")
         assert await silent(changes)
         assert lookouts() == before
+
+
+async def test_nothing_is_kept_of_a_watch_that_was_closed() -> None:
+    """A fleet that is watched again and again would remember all that each of them knew."""
+    async with (
+        BackupServer(World(now=NOW, speed=0, sessions=0)) as backup,
+        Fleet([server_of(backup)]) as fleet,
+    ):
+        async with fleet.watch(every=FAST) as changes:
+            backup.world.add(creation_time=NOW, end_time=None)
+            await take(changes, 1)
+        kept = weakref.ref(changes)
+        del changes
+        gc.collect()
+        assert kept() is None
 
 
 async def test_a_watch_is_not_used_from_another_thread() -> None:
@@ -415,6 +539,54 @@ async def test_a_store_that_is_cancelled_by_others_ends_the_watch_in_words() -> 
                     backup.world.add(type="Vex")
 
 
+async def test_a_place_that_cannot_be_read_is_the_consumers_to_hear() -> None:
+    """The store's own error, as it was raised."""
+    error = CheckpointError("it is locked away")
+
+    class Locked(MemoryCheckpoint):
+        async def load(self, *_: object) -> None:
+            raise error
+
+    async with BackupServer() as backup, watching(backup, checkpoint=Locked()) as changes:
+        with pytest.raises(CheckpointError) as caught:
+            await take(changes, 1)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("takes", [0.0, 0.01], ids=["at once", "when it is closed"])
+@pytest.mark.parametrize("has_failed", [False, True])
+async def test_a_last_save_that_fails_is_heard_of(*, has_failed: bool, takes: float) -> None:
+    """By an error of its own, or a note at the one that ended the block; also where nobody asked for more."""
+
+    class Full(MemoryCheckpoint):
+        is_full = False
+
+        async def save(self, *of: Any) -> None:
+            if self.is_full:
+                await asyncio.sleep(takes)
+                saved.set()
+                raise CheckpointError("no space left")
+            await super().save(*of)
+
+    store, saved = Full(), asyncio.Event()
+    async with BackupServer(World(now=NOW, speed=0, sessions=0)) as backup:
+        backup.world.add(creation_time=NOW, end_time=None)
+        with pytest.raises((CheckpointError, RuntimeError)) as caught:
+            async with watching(backup, checkpoint=store, ack="manual") as changes:
+                (change,) = await take(changes, 1)
+                store.is_full = True
+                changes.ack(change)
+                if not takes:
+                    await saved.wait()
+                if has_failed:
+                    raise RuntimeError("of the block")
+    if has_failed:
+        assert str(caught.value) == "of the block"
+        assert caught.value.__notes__ == ["While the watch was closed: no space left"]
+    else:
+        assert str(caught.value) == "no space left"
+
+
 async def test_a_feed_of_nonsense_is_that_servers_trouble_and_no_others() -> None:
     """Whatever its answer holds in place of events, or of the token that it goes on with."""
     async with (
@@ -448,11 +620,10 @@ async def test_rows_that_make_no_sense_for_a_while_are_not_taken_for_gone(versio
         Fleet([server_of(backup)], retries=0) as fleet,
         fleet.watch(every=every, full_look_every=2 * every) as changes,
     ):
-        while asked(backup) < 2:
-            await asyncio.sleep(0.02)
+        await until(lambda: all(status.up for status in changes.status().values()))
+        backup.requests.clear()
         backup.fail(Fault.edit(spoiled), on="RestoreSessions", times=6)
-        while asked(backup) < 10:
-            await asyncio.sleep(0.02)
+        await until(lambda: asked(backup) >= 8)
         added = backup.world.add(type="Vex")
         change = await anext(changes)
         assert isinstance(change, Added)
