@@ -17,8 +17,8 @@ settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def frozen_imports() -> Iterator[None]:
-    """What was imported is not searched for garbage again; a collection per test would take 50 ms else."""
+def unfrozen_at_the_end() -> Iterator[None]:
+    """What lives as long as the session is let go of with it."""
     gc.collect()
     gc.freeze()
     yield
@@ -32,6 +32,8 @@ def nothing_open() -> Iterator[None]:
     yield
     # Now, so that a warning of something never closed is shown with the test that forgot it.
     gc.collect()
+    # What is left are modules and the like: to search them again after each test would take 50 ms.
+    gc.freeze()
     assert_nothing_open(before)
 
 
