@@ -26,6 +26,10 @@ class OpenEnum(StrEnum):
         member._value_ = value
         return member
 
+    def __reduce_ex__(self, proto: object) -> tuple[type[Self], tuple[str]]:
+        # Python before 3.11.4 would look it up by its name, which finds the known members only.
+        return type(self), (self._value_,)
+
     @property
     def is_known(self) -> bool:
         """Whether this is one of the documented values."""
