@@ -16,7 +16,7 @@ _SPREAD = 5.0
 _LONGEST_BACKOFF = 300.0
 """Seconds between two looks at a server that is down, at most, unless the interval is longer."""
 _DOUBLINGS = 16
-"""More of them only make numbers that no float holds."""
+"""The backoff is at its longest long before, and a few hundred more would be beyond what a float holds."""
 
 
 class Beat:

@@ -310,6 +310,26 @@ class _Labels(Mapping[str, str]):
         return repr(dict(self._pairs))
 
 
+def check_credentials(given: object, *, of: str = "") -> None:
+    """Nothing where they are.
+
+    Raises: ConfigError, which begins with `of`, where they are something else.
+    """
+    if not isinstance(given, Credentials):
+        message = f"{of}credentials are a Password, a Bearer or an Assertion, not {type(given).__name__}"
+        raise ConfigError(message)
+
+
+def check_tls(given: object, *, of: str = "") -> None:
+    """Nothing where it is one.
+
+    Raises: ConfigError, which begins with `of`, where it is something else.
+    """
+    if not isinstance(given, TLS):
+        message = f"{of}tls is a TLS, such as TLS(ca_file=...), not {type(given).__name__}"
+        raise ConfigError(message)
+
+
 @frozen
 class Server:
     """One backup server: where it is, how to log on, whom to trust."""
@@ -330,12 +350,8 @@ class Server:
     """What you call it by besides its name, such as a site or a tenant; never sent."""
 
     def __attrs_post_init__(self) -> None:
-        if not isinstance(self.credentials, Credentials):
-            message = f"{self.url}: credentials are a Password, a Bearer or an Assertion"
-            raise ConfigError(message)
-        if not isinstance(self.tls, TLS):
-            message = f"{self.url}: tls is a TLS, such as TLS(ca_file=...), not {type(self.tls).__name__}"
-            raise ConfigError(message)
+        check_credentials(self.credentials, of=f"{self.url}: ")
+        check_tls(self.tls, of=f"{self.url}: ")
         if self.url.scheme == "http" and not self.allow_http:
             message = (
                 f"{self.url} would send the password unencrypted: "
@@ -392,11 +408,7 @@ class Options:
             if not isinstance(value, int | float) or not value > 0:
                 message = f"{name} is a number of seconds above 0, not {value!r}"
                 raise ConfigError(message)
-        for name, least in (("retries", 0), ("connections", 1), ("max_body", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                message = f"{name} is a whole number of at least {least}, not {value!r}"
-                raise ConfigError(message)
+        self._check_counts(retries=0, connections=1, max_body=1)
         cooldown: object = self.logon_cooldown
         if not isinstance(cooldown, int | float) or not cooldown >= 0:
             message = f"logon_cooldown is a number of seconds, not {cooldown!r}"
@@ -408,6 +420,13 @@ class Options:
         if isinstance(clock, type):
             message = f"clock is a Clock(), not {clock!r}"
             raise ConfigError(message)
+
+    def _check_counts(self, **least_of: int) -> None:
+        for name, least in least_of.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                message = f"{name} is a whole number of at least {least}, not {value!r}"
+                raise ConfigError(message)
 
 
 def _is_plain_function(given: object) -> bool:
@@ -426,11 +445,7 @@ class Limits(Options):
 
     def __attrs_post_init__(self) -> None:
         Options.__attrs_post_init__(self)
-        for name in ("concurrency", "lockout_guard"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                message = f"{name} is a whole number of at least 1, not {value!r}"
-                raise ConfigError(message)
+        self._check_counts(concurrency=1, lockout_guard=1)
 
 
 class FleetOptions(TypedDict, total=False):

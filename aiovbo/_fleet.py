@@ -19,7 +19,16 @@ from yarl import URL
 
 from aiovbo._checkpoint import CheckpointStore, MemoryCheckpoint
 from aiovbo._client import Client
-from aiovbo._config import TLS, Clock, Credentials, FleetOptions, Limits, Server
+from aiovbo._config import (
+    TLS,
+    Clock,
+    Credentials,
+    FleetOptions,
+    Limits,
+    Server,
+    check_credentials,
+    check_tls,
+)
 from aiovbo._guard import LockoutGuard
 from aiovbo._http import HttpPool
 from aiovbo._lookout import WatchOptions
@@ -92,7 +101,11 @@ class Fleet:
 
         Raises: ConfigError for settings that cannot work.
         """
-        _check_arguments(servers, credentials, tls)
+        _check_list(servers)
+        if credentials is not None:
+            check_credentials(credentials)
+        if tls is not None:
+            check_tls(tls)
         options = Limits(
             deadline=deadline,
             connect_timeout=connect_timeout,
@@ -367,17 +380,13 @@ class Fleet:
         return f"<Fleet of {len(self)} servers>"
 
 
-def _check_arguments(servers: object, credentials: object, tls: object) -> None:
+def _check_list(servers: object) -> None:
     if isinstance(servers, Mapping):
         raise ConfigError("servers are a list; for a mapping that describes them there is Fleet.from_mapping")
-    if isinstance(servers, str | URL | Server):
+    if isinstance(servers, str):
         raise ConfigError("servers are a list, also of one: a text would be taken letter by letter")
-    if credentials is not None and not isinstance(credentials, Credentials):
-        message = f"credentials are a Password, a Bearer or an Assertion, not {type(credentials).__name__}"
-        raise ConfigError(message)
-    if tls is not None and not isinstance(tls, TLS):
-        message = f"tls is a TLS, such as TLS(ca_file=...), not {type(tls).__name__}"
-        raise ConfigError(message)
+    if isinstance(servers, URL | Server):
+        raise ConfigError("servers are a list, also of one")
 
 
 def _server(entry: Server | str | URL, credentials: Credentials | None, tls: TLS | None) -> Server:

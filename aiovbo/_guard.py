@@ -39,7 +39,7 @@ class LockoutGuard:
         """Note that it is one less."""
         self._shared[server.credentials] -= 1
 
-    async def logon(  # who, with what, how
+    async def logon(
         self,
         server: Server,
         told: Credentials,
@@ -62,7 +62,7 @@ class LockoutGuard:
         if not self._counts(trial.accepted_at, doubtful_since):
             # A server that does not answer at all would keep the others waiting for its verdict.
             await sign_of_life()
-        await self._turn(trial, doubtful_since)
+        await self._wait_for_turn(trial, doubtful_since)
         trial.undecided += 1
         try:
             reply = await post()
@@ -72,7 +72,7 @@ class LockoutGuard:
             trial.undecided -= 1
             trial.tell()
 
-    async def _turn(self, trial: "_Trial", doubtful_since: float) -> None:
+    async def _wait_for_turn(self, trial: "_Trial", doubtful_since: float) -> None:
         """Wait until one more server may be tried.
 
         Raises: SkippedError once enough have refused.

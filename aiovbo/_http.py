@@ -151,8 +151,6 @@ class HttpPool:
         self._opening = asyncio.Lock()
         self._closing = asyncio.Lock()
         self._attempts = Attempts(options)
-        self.is_taking_leave = False
-        """Whether nothing new may be asked any more."""
         self.closed = False
         self.connections = options.connections
         """At most so many requests at once to one server, as file descriptors allow."""
@@ -261,7 +259,6 @@ class HttpPool:
         async with self._closing:
             if not self.may_be_closed():
                 return
-            self.is_taking_leave = True
             try:
                 await take_leave()
             finally:
@@ -269,6 +266,11 @@ class HttpPool:
                 self._attempts.abort()
                 if self._session is not None and not self._borrowed:
                     await self._session.close()
+
+    @property
+    def is_taking_leave(self) -> bool:
+        """Whether nothing new may be asked any more."""
+        return self.closed or self._closing.locked()
 
     def __del__(self) -> None:
         # aiohttp only tells of its own objects, of which whoever forgot the fleet has never heard.

@@ -101,7 +101,7 @@ class Logon:
         return _provider_failed(self._asks_for, "it had given nothing when the deadline passed")
 
     def drop(self, token: Token) -> None:
-        """Note that the server refused `token`; a newer one is not touched by a late answer to an older."""
+        """Let go of `token`, which the server takes no more; a newer one stays, whatever came of an older."""
         if self._token is token:
             self._token = self._refresh_token = None
             self._doubtful_since = self._clock.monotonic()

@@ -25,12 +25,7 @@ from aiovbo._observe import ServerStatus, Tally
 from aiovbo._query import Operation
 from aiovbo._refusal import refusal, seconds_ahead, without_echo
 from aiovbo._tasks import SharedCalls
-from aiovbo._wire import (
-    Reply,
-    Request,
-    Sealed,
-    probe_target,
-)
+from aiovbo._wire import Reply, Request, Sealed, probe_target
 from aiovbo.errors import (
     BEFORE_SENDING,
     AuthenticationError,
@@ -248,11 +243,10 @@ class Requester:
         seconds = attempt.seconds
         if seconds is not None:
             self._tally.request(method, url.raw_path, outcome, seconds)
-            if log.isEnabledFor(logging.DEBUG):
-                how = (
-                    f"HTTP {outcome}" if isinstance(outcome, int) else outcome.what if outcome else "answered"
-                )
-                log.debug("%s: %s %s: %s (%.2f s)", self.server.name, method, url.raw_path, how, seconds)
+            how = "answered" if outcome is None else f"HTTP {outcome}"
+            if isinstance(outcome, ServerError):
+                how = outcome.what
+            log.debug("%s: %s %s: %s (%.2f s)", self.server.name, method, url.raw_path, how, seconds)
 
     def _count_logon(self, attempt: Attempt, outcome: int | ServerError | None) -> None:
         self._count(attempt, "POST", self._token_url(), outcome)

@@ -13,10 +13,7 @@ import msgspec
 from aiovbo._enums import RestoreSessionResult, RestoreSessionState, RestoreSessionType
 from aiovbo._links import NOTHING_MORE, Fetcher, JsonObject, Origin
 from aiovbo._structure import DOCUMENT, in_utc
-from aiovbo.models import (
-    Model,
-    RestoreSession,
-)
+from aiovbo.models import Model, RestoreSession
 
 NO_LINKS = msgspec.Raw(b"null")
 

@@ -46,7 +46,6 @@ class Watch:
         self._leaving: set[asyncio.Task[None]] = set()
         self._saver: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._is_entered = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: BaseException | None = None
         self._is_failure_told = False
@@ -58,15 +57,14 @@ class Watch:
     # ------------------------------------------------------------------------------- the consumer
 
     async def __aenter__(self) -> Self:
-        if self._closed or self._is_entered:
+        if self._closed or self._loop is not None:
             message = "a watch is used once: call fleet.watch(...) again"
             raise ClosedError(message)
-        self._is_entered = True
         self._loop = asyncio.get_running_loop()
         try:
             await self._checkpoint.open()
         except BaseException:
-            self._is_entered = False
+            self._loop = None
             raise
         self._running.add(self)
         self._saver = asyncio.create_task(self._save_forever(), name="aiovbo watch saves")
@@ -172,7 +170,7 @@ class Watch:
                 await self._save()
         finally:
             self._running.discard(self)
-            if self._is_entered:
+            if self._loop is not None:
                 await self._checkpoint.close()
         if self._failure is not None and not self._is_failure_told:
             raise self._failure

@@ -574,11 +574,12 @@ async def test_a_provider_is_asked_once_more_after_a_refusal(version: str) -> No
 async def test_what_a_provider_gives_is_refused_once_however_often_it_gives_it(
     kind: type[Password | Assertion],
 ) -> None:
-    """Nor is the newer one sent again that it goes on giving: accounts lock."""
+    """Nor is the newer one sent again that it goes on giving: accounts lock. It is asked each time."""
     for given, sent in ((["wrong", "wrong"], 1), (["wrong", "also wrong"], 2)):
-        left = list(given)
+        left, calls = list(given), Counter[str]()
 
-        async def provide(left: list[str] = left) -> str:
+        async def provide(left: list[str] = left, calls: Counter[str] = calls) -> str:
+            calls[left[0]] += 1
             return left.pop(0) if len(left) > 1 else left[0]
 
         async with BackupServer(assertions={"u": "right"}) as backup:
@@ -587,6 +588,7 @@ async def test_what_a_provider_gives_is_refused_once_however_often_it_gives_it(
                     with pytest.raises(AuthenticationError):
                         await client.restore_sessions()
             assert backup.refused_logons == sent
+            assert calls.total() == 2 + 2
 
 
 async def test_a_bearer_that_stays_refused_is_sent_twice_at_most() -> None:

@@ -66,6 +66,27 @@ async def test_an_observer_is_told_of_requests_logons_and_servers_that_come_up()
     assert all(0 < signal.seconds < 10 for signal in requests)
 
 
+async def test_every_request_is_a_line_of_the_log_and_every_retry_says_which_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Logons too; with the server's name once, and how often it was tried."""
+    caplog.set_level(logging.DEBUG, logger="aiovbo.requests")
+    async with BackupServer(version="v8") as backup:
+        backup.fail(Fault.status(503), on="RestoreSessions", times=2)
+        async with Fleet([named(backup)]) as fleet:
+            assert not (await fleet.restore_sessions()).failed
+    lines = [record for record in caplog.records if record.name == "aiovbo.requests"]
+    sent = [one.message for one in lines if one.levelno == logging.DEBUG and " s)" in one.message]
+    *requests, logout = backup.requests
+    assert logout.resource.lower() == "token/logout"
+    for request, line in zip(requests, sent, strict=True):
+        assert line.lower().startswith(f"one: {request.method} {request.path}: ".lower())
+    retries = [one.message for one in lines if one.levelno == logging.INFO]
+    assert [line.split(" in ")[0] for line in retries] == [
+        f"one: GET /v8/RestoreSessions: HTTP 503, The request failed (503); try {number}" for number in (2, 3)
+    ]
+
+
 async def test_every_request_is_told_exactly_once() -> None:
     """As many as the server has counted, whatever became of them."""
     signals: list[Signal] = []

@@ -14,13 +14,13 @@ from aiovbo._cli._timeline import (
     NO_ANSWER,
     OUTCOMES,
     Bar,
-    Lane,
     Placed,
     Plot,
+    ServerBars,
     Tick,
+    bars_by_server,
     counts_of,
     kind_of,
-    lanes_by_server,
     lanes_of,
     period_of,
     ticks_of,
@@ -79,7 +79,7 @@ def svg(
 
     Raises: ValueError where the window is empty.
     """
-    rows = lanes_by_server(sessions, servers, begins, ends, silent)
+    rows = bars_by_server(sessions, servers, begins, ends, silent)
     longest = max((cell_len(printable(row.server, _NAME_LIMIT)) for row in rows), default=0)
     gutter = _MARGIN + max(60.0, longest * 7.6) + 12
     plot = Plot(
@@ -146,7 +146,7 @@ def _svg_tick(tick: Tick, gutter: float, width: float, bottom: int) -> list[str]
     ]
 
 
-def _svg_row(row: Lane, lanes: Sequence[Sequence[Placed]], gutter: float, top: int) -> list[str]:
+def _svg_row(row: ServerBars, lanes: Sequence[Sequence[Placed]], gutter: float, top: int) -> list[str]:
     style = "server silent" if row.is_silent else "server" if row.bars else "server idle"
     name = escape(printable(row.server, _NAME_LIMIT))
     parts = [f'<text class="{style}" x="{_MARGIN}" y="{top + 13}">{name}</text>']

@@ -91,7 +91,7 @@ class Bar:
 
 
 @frozen
-class Lane:
+class ServerBars:
     """One server, and what was restored on it."""
 
     server: str
@@ -100,13 +100,13 @@ class Lane:
     """Whether it gave no answer, so that nobody knows what was restored on it."""
 
 
-def lanes_by_server(
+def bars_by_server(
     sessions: Iterable[RestoreSession],
     servers: Iterable[str],
     begins: datetime,
     ends: datetime,
     silent: Collection[str],
-) -> list[Lane]:
+) -> list[ServerBars]:
     if begins >= ends:
         raise ValueError("a timeline begins before it ends")
     found: dict[str, list[Bar]] = {server: [] for server in servers}
@@ -117,7 +117,7 @@ def lanes_by_server(
         if start <= ends and end >= begins:
             shares = [(min(max(at, begins), ends) - begins) / (ends - begins) for at in (start, end)]
             found.setdefault(session.server, []).append(Bar(session, _outcome(session), *shares))
-    return [Lane(server, bars, server in silent) for server, bars in found.items()]
+    return [ServerBars(server, bars, server in silent) for server, bars in found.items()]
 
 
 def _outcome(session: RestoreSession) -> str:
@@ -139,7 +139,7 @@ def _shown(text: str, limit: int = 24) -> str:
     return printable(text, limit).translate(_NO_BARS)
 
 
-def counts_of(rows: Iterable[Lane]) -> dict[str, int]:
+def counts_of(rows: Iterable[ServerBars]) -> dict[str, int]:
     """How many sessions came out how, in the order of the legend."""
     counted = Counter(bar.outcome for row in rows for bar in row.bars)
     return {outcome: counted[outcome] for outcome in OUTCOMES if counted[outcome]}
@@ -307,7 +307,7 @@ def bars(  # noqa: PLR0913  # what is drawn, and the frame
 
     Raises: ValueError where the window is empty.
     """
-    rows = lanes_by_server(sessions, servers, begins, ends, silent)
+    rows = bars_by_server(sessions, servers, begins, ends, silent)
     width = max(width, 1)
     gutter = _gutter([printable(row.server, NAME_LIMIT) for row in rows], width)
     plot = Plot(
@@ -361,7 +361,7 @@ class _Picture:
         return twin
 
 
-def _row_lines(row: Lane, plot: Plot, ticks: Sequence[Tick], gutter: int) -> list[Text]:
+def _row_lines(row: ServerBars, plot: Plot, ticks: Sequence[Tick], gutter: int) -> list[Text]:
     name = printable(row.server, NAME_LIMIT)
     style = "red" if row.is_silent else "bold" if row.bars else "dim"
     columns = _columns(ticks, int(plot.width))
