@@ -92,7 +92,7 @@ def with_a_row_without_a_time(backup: BackupServer) -> None:
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="a rejected row is logged at every poll and never reported, and with strict=True it hides all others",
+    reason="a rejected row is logged at every poll, never reported, and hides all others if strict=True",
 )
 async def test_a_rejected_row_is_reported_once_and_hides_no_other(
     strict: bool,  # noqa: FBT001  # as the setting is
