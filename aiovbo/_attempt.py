@@ -12,15 +12,8 @@ from types import TracebackType
 from typing import Self
 
 from aiovbo._config import Options
+from aiovbo._deadline import DOING, EXCUSED, HINTS, RESOLUTION, Deadline, deadline_passed
 from aiovbo.errors import ClosedError, Phase, ServerTimeoutError
-
-EXCUSED = 0.1
-"""Seconds that a try may be overdue before what ends it lets it look for an answer that came meanwhile."""
-
-IS_IT_UP = "Is the server up, and does a firewall drop the connection?"
-
-_RESOLUTION = 0.001
-"""Seconds by which a timer may fire early."""
 
 _NEVER = float("inf")
 
@@ -33,11 +26,15 @@ class Attempt:
         "_began",
         "_behind",
         "_cancelling",
+        "_deadline",
         "_ends",
         "_excused",
         "_failure",
-        "_left",
+        "_last",
+        "_limit",
         "_loop",
+        "_most",
+        "_seen",
         "_task",
         "due",
         "fresh",
@@ -45,7 +42,13 @@ class Attempt:
         "sent",
     )
 
-    def __init__(self, all_of_them: "Attempts", left: float, behind: Callable[[], "Attempt | None"]) -> None:
+    def __init__(
+        self,
+        all_of_them: "Attempts",
+        deadline: Deadline,
+        behind: Callable[[], "Attempt | None"],
+        most: float,
+    ) -> None:
         self.phase: Phase = "queue"
         """How far it has come."""
         self.fresh = False
@@ -53,7 +56,8 @@ class Attempt:
         self.sent = 0
         """How often its request was given a connection: twice where a kept one proved dead, to aiohttp."""
         self._all = all_of_them
-        self._left = left
+        self._deadline = deadline
+        self._most = most
         self._behind = behind
         self._excused = False
         self._began: float | None = None
@@ -72,8 +76,20 @@ class Attempt:
         self._task: asyncio.Task[object] | None = task
         self._cancelling = task.cancelling()
         self._loop = asyncio.get_running_loop()
-        self.due = self._ends = self._loop.time() + self._left
-        self._all.begin(self, self._loop)
+        left, self._seen = self._deadline.read()
+        if left <= 0:
+            # Where the application blocked the event loop, there may be a moment more.
+            if self._deadline.has_passed():
+                raise deadline_passed(self._all.options.deadline, self.where())
+            left, self._seen = self._deadline.read()
+        now = self._loop.time()
+        # By the event loop's clock; `_seen` is the same by the deadline's own, by which it may move.
+        self._ends = now + left
+        self._last = self._limit = now + self._most
+        self.due = min(self._ends, self._last)
+        self._all.in_progress.add(self)
+        if self.due < self._all.fires or self._loop is not self._all.loop:
+            self._all.watch(self.due, self._loop)
         return self
 
     def __exit__(
@@ -82,7 +98,7 @@ class Attempt:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._all.leave(self)
+        self._all.in_progress.discard(self)
         # Let go of: the task holds what comes of it, which would be kept until the garbage collector came.
         task, self._task = self._task, None
         if self._failure is not None and task is not None:
@@ -98,8 +114,15 @@ class Attempt:
         now = self._loop.time()
         if self._began is None:
             self._began = now
-        self.due = min(self._ends, now + limit)
-        self._all.watch(self.due)
+        self._limit = min(now + limit, self._last)
+        self.due = due = min(self._ends, self._limit)
+        if due < self._all.fires:
+            self._all.watch(due, self._loop)
+
+    def where(self) -> Phase:
+        """The phase in which time passes now: its own, or that of the request that it waits for."""
+        first = self._behind() if self.phase == "queue" else None
+        return first.phase if first else self.phase
 
     def abort(self) -> None:
         """End it now, as its session closes."""
@@ -107,13 +130,20 @@ class Attempt:
 
     def look_at_the_time(self, now: float) -> None:
         """End it where its time is over."""
-        if now < self.due - _RESOLUTION:
+        if now < self.due - RESOLUTION:
             return
         if now - self.due > EXCUSED and not self._excused:
-            # Somebody held the loop: what came meanwhile is read before this is called a timeout.
+            # The event loop was blocked: what came meanwhile is read before this is called a timeout.
             self._excused = True
             self.due = now + EXCUSED / 10
-        else:
+            return
+        ends = self._deadline.ends
+        if now >= self._ends - RESOLUTION and ends - self._seen > RESOLUTION:
+            # Suspended meanwhile, or shared with a caller that has more time.
+            self._ends += ends - self._seen
+            self._seen = ends
+            self.due = min(self._ends, self._limit)
+        if now >= self.due - RESOLUTION:
             self._end(self._timeout())
 
     def _end(self, failure: Exception) -> None:
@@ -122,34 +152,18 @@ class Attempt:
             self._task.cancel()
 
     def _timeout(self) -> ServerTimeoutError:
-        in_words: dict[Phase, str] = {
-            "queue": "waiting for its turn, behind requests that had no answer",
-            "dns": "resolving the name",
-            "connect": "connecting",
-            "tls": "shaking hands (TLS)",
-            "read": "waiting for the answer",
-            "body": "reading the answer",
-        }
-        first = self._behind() if self.phase == "queue" else None
-        phase = first.phase if first else self.phase
-        doing = in_words.get(phase, phase)
-        options = self._all.options
-        if self._loop.time() >= self._ends - _RESOLUTION:
-            what = f"the deadline of {options.deadline:g} s passed while {doing}"
+        phase, options, now = self.where(), self._all.options, self._loop.time()
+        if now >= self._ends - RESOLUTION:
+            self._deadline.was_reached = True
+            return deadline_passed(options.deadline, phase)
+        doing = DOING.get(phase, phase)
+        if now >= self._last - RESOLUTION:
+            what = f"no complete answer within {self._most:g} s, while {doing}"
         elif phase in ("dns", "connect", "tls"):
             what = f"no connection within {options.connect_timeout:g} s, while {doing}"
         else:
             what = f"nothing came for {options.read_timeout:g} s, while {doing}"
-        hint = "The server is slow or stuck: try again, or allow more time."
-        if phase in ("dns", "connect"):
-            hint = IS_IT_UP
-        elif phase == "queue":
-            hint = (
-                "The server is slow or stuck; if it is not, ask less of it at once, or allow more time "
-                "(deadline=...)."
-            )
-        elif phase == "tls":
-            hint = "Is this the right port, does it speak https, and is the server alive?"
+        hint = HINTS.get(phase, "The server is slow or stuck: try again, or allow more time.")
         return ServerTimeoutError(what, phase=phase, hint=hint)
 
 
@@ -159,50 +173,39 @@ class Attempts:
     def __init__(self, options: Options) -> None:
         self.options = options
         """Their limits."""
-        self._under_way: set[Attempt] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.in_progress: set[Attempt] = set()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The event loop that the timer belongs to."""
         self._timer: asyncio.TimerHandle | None = None
-        self._fires = _NEVER
+        self.fires = _NEVER
+        """When the timer fires, by the event loop's clock."""
         # Its own: what was asked first must not be kept for as long as the timer.
         self._context = Context()
 
-    def begin(self, attempt: Attempt, loop: asyncio.AbstractEventLoop) -> None:
-        """Count it among those under way, and see to its end."""
-        if loop is not self._loop:
-            self._forget_the_timer()
-            self._loop = loop
-        self._under_way.add(attempt)
-        self.watch(attempt.due)
-
-    def leave(self, attempt: Attempt) -> None:
-        """Count it no longer."""
-        self._under_way.discard(attempt)
-
-    def watch(self, due: float) -> None:
-        """See to it that somebody looks at that time."""
-        if due < self._fires and self._loop is not None:
-            self._forget_the_timer()
-            self._fires = due
-            self._timer = self._loop.call_at(due, self._look_at_the_time, self._loop, context=self._context)
+    def watch(self, due: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Check the limits at that time, in place of the time that the timer was set to."""
+        self._forget_the_timer()
+        self.loop, self.fires = loop, due
+        self._timer = loop.call_at(due, self._look_at_the_time, loop, context=self._context)
 
     def abort(self) -> None:
         """End all of them now."""
-        for attempt in list(self._under_way):
+        for attempt in list(self.in_progress):
             attempt.abort()
         self._forget_the_timer()
 
     def _look_at_the_time(self, loop: asyncio.AbstractEventLoop) -> None:
         self._forget_the_timer()
         now = loop.time()
-        for attempt in self._under_way:
+        for attempt in self.in_progress:
             attempt.look_at_the_time(now)
-        if self._under_way:
+        if self.in_progress:
             # A moment later at least: those that are due nearly together are ended together.
             soon = now + EXCUSED / 10
-            self.watch(max(soon, min(attempt.due for attempt in self._under_way)))
+            self.watch(max(soon, min(attempt.due for attempt in self.in_progress)), loop)
 
     def _forget_the_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._fires = _NEVER
+        self.fires = _NEVER

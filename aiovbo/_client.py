@@ -15,6 +15,7 @@ import aiohttp
 from yarl import URL
 
 from aiovbo._config import ApiVersion, Assertion, Clock, Options, Server
+from aiovbo._deadline import Deadline, Operation
 from aiovbo._decode import decode_one
 from aiovbo._enums import RestoreSessionType
 from aiovbo._explore import Exploration
@@ -24,9 +25,9 @@ from aiovbo._http import HttpPool
 from aiovbo._links import M, Resource
 from aiovbo._observe import Observer, ServerStatus
 from aiovbo._paging import ListingStart, Pages
-from aiovbo._query import Operation, Query
+from aiovbo._query import Query
 from aiovbo._requester import Requester
-from aiovbo._tasks import SharedCalls
+from aiovbo._single_flight import SingleFlight
 from aiovbo._wire import (
     ExploreOptions,
     Moment,
@@ -121,7 +122,7 @@ class Client:
         self._pool = pool
         self._closes_pool = False
         self._requester = Requester(server, options, pool, guard)
-        self._fetches: SharedCalls[Any] = SharedCalls()
+        self._fetches: SingleFlight[Any] = SingleFlight()
 
     @property
     def name(self) -> str:
@@ -219,7 +220,7 @@ class Client:
         self, bounds: SessionFilter, operation: Operation
     ) -> ListingStart[RestoreSession]:
         fixed = bounds.as_of(self._options.clock.now())
-        version = await self._requester.find_version(operation)
+        version = self._requester.version or await self._requester.find_version(operation)
         try:
             return url_for(self.server.url, fixed.target(version)), fixed.sieve(version)
         except ConfigError as error:
@@ -227,7 +228,7 @@ class Client:
             raise ConfigError(message) from None
 
     def _collection(self, cls: type[M], find: Callable[[Operation], Awaitable[ListingStart[M]]]) -> Query[M]:
-        return Query(self.name, self._options, partial(Pages, self._requester, self, cls, find))
+        return Query(self.server.name, self._options, partial(Pages, self._requester, self, cls, find))
 
     async def fetch_restore_session(self, session_id: UUID | str) -> RestoreSession:
         """The restore session with this id, as it is now; one request."""
@@ -243,15 +244,15 @@ class Client:
         Raises: LinkError where it leads out of the API; ServerError where the server fails.
         """
         _check_asked(path_or_href, cls)
-        return await self._fetch(path_or_href, cls, Operation.current(self._options))
-
-    async def _fetch(self, path_or_href: str, cls: type[M], operation: Operation) -> M:
-        await self._requester.find_version(operation)
-        url = self.url_of(path_or_href)
-        # With nobody who has less to spend, or more.
-        key = (cls, url, operation.company)
-        found: M = await self._fetches.join(key, lambda: self._fetch_one(Request(url), cls, operation))
-        return found
+        operation = Operation.current(self._options)
+        with operation.deadline:
+            await self._requester.find_version(operation)
+            url = self.url_of(path_or_href)
+            # Where a failed request may not be sent again, a call that would do so serves as well.
+            key = (cls, url, operation.may_retry)
+            return await self._requester.share(
+                self._fetches, key, operation, partial(self._fetch_one, Request(url), cls), url
+            )
 
     async def _fetch_one(self, request: Request, cls: type[M], operation: Operation) -> M:
         def read(reply: Reply) -> M:
@@ -274,7 +275,9 @@ class Client:
 
     async def fetch_api_version(self) -> ApiVersion:
         """The API version spoken; one request or a few, unless it is known already."""
-        return await self._requester.find_version(Operation.current(self._options))
+        operation = Operation.current(self._options)
+        with operation.deadline:
+            return await self._requester.find_version(operation)
 
     def operation(self, *, may_retry: bool = True) -> Operation:
         """A block for several questions that are to be over within one deadline."""
@@ -312,9 +315,10 @@ class Client:
         """
         session_id = id_of(session_id)
         operation = Operation.current(self._options)
-        version = await self._requester.find_version(operation)
-        request = stop_request(self.server.url, version, session_id)
-        await self._requester.send(request, operation, _nothing)
+        with operation.deadline:
+            version = await self._requester.find_version(operation)
+            request = stop_request(self.server.url, version, session_id)
+            await self._requester.send(request, operation, _nothing)
 
     def explore(
         self,
@@ -347,7 +351,7 @@ class Client:
         is_operator = isinstance(credentials, Assertion) and credentials.operator
 
         async def start() -> RestoreSession:
-            with self.operation() as operation:
+            with self.operation() as operation, operation.deadline:
                 version = await self._requester.find_version(operation)
                 fixed = options.as_of(self._options.clock.now())
                 request = fixed.request(self.server.url, version, is_operator=is_operator)
@@ -391,16 +395,15 @@ class Client:
         Raises: ServerTimeoutError after `timeout` seconds; NotFoundError where it has vanished.
         """
         clock = self._options.clock
-        ends = clock.monotonic() + timeout
+        waiting = Deadline(timeout, clock)
         looks = 0
         while True:
             looks += 1
             last = "it is not what was waited for"
-            operation = Operation(self._options)
-            left = ends - clock.monotonic()
-            # Also a silent server ends with the time; whoever looks for the last time has a moment to do so.
+            left = waiting.left()
+            # Also a silent server ends with the time; the last poll has a moment to be answered.
             limit = left if left > _EARLY else _LAST_LOOK
-            operation.left = min(operation.left, limit)
+            operation = Operation(self._options, deadline=Deadline(min(self._options.deadline, limit), clock))
             try:
                 await self._requester.find_version(operation)
                 found = await self._fetch_one(Request(self.url_of(href)), cls, operation)
@@ -411,14 +414,14 @@ class Client:
                     raise
                 is_silent = limit < self._options.deadline and isinstance(error, ServerTimeoutError)
                 last = "it had not answered" if is_silent else error.what
-            left = ends - clock.monotonic()
+            left = waiting.left()
             if left < _EARLY:
                 break
             pause = every * (0.5 + clock.random())
             if pause > left - min(every / 2, _LAST_LOOK):
                 # The time would end in it, or soon after: a last look follows then.
                 pause = left
-            with self._pool.attempt(pause + _PATIENCE):
+            with self._pool.attempt(Deadline(pause + _PATIENCE, clock)):
                 await clock.sleep(pause)
         what = f"waited for {timeout:g} s, and at last {last}"
         raise self._requester.at(

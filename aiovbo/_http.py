@@ -24,8 +24,9 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from aiovbo._attempt import IS_IT_UP, Attempt, Attempts
+from aiovbo._attempt import Attempt, Attempts
 from aiovbo._config import TLS, Options, Server
+from aiovbo._deadline import IS_IT_UP, Deadline
 from aiovbo._tasks import in_thread
 from aiovbo._tls import make_context, tls_error
 from aiovbo._wire import Reply, Sealed
@@ -295,9 +296,15 @@ class HttpPool:
         self._check()
         return True
 
-    def attempt(self, left: float, behind: Callable[[], Attempt | None] = lambda: None) -> Attempt:
-        """A try that has `left` seconds; `behind` tells what it waits for while it is queued."""
-        return Attempt(self._attempts, left, behind)
+    def attempt(
+        self,
+        deadline: Deadline,
+        behind: Callable[[], Attempt | None] = lambda: None,
+        *,
+        most: float = float("inf"),
+    ) -> Attempt:
+        """A try until the deadline, for `most` seconds; `behind` is what it waits for while it is queued."""
+        return Attempt(self._attempts, deadline, behind, most)
 
     async def exchange(  # noqa: PLR0913  # a request has that many parts
         self,

@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 from attrs import frozen
 
 from aiovbo._config import Assertion, Bearer, Options, Password, Secret, Server, can_be_sent
+from aiovbo._deadline import Deadline, Operation
 from aiovbo._grant import LOGON_REFUSED, checked_token, read_grant
 from aiovbo._guard import LockoutGuard
 from aiovbo._refusal import refusal
-from aiovbo._tasks import SharedCalls
+from aiovbo._single_flight import SingleFlight
 from aiovbo._wire import Reply, Sealed
 from aiovbo.errors import AuthenticationError, ConfigError, ServerTimeoutError
 
@@ -70,7 +71,9 @@ class Logon:
         self._clock = options.clock
         self._post = post
         self._sign_of_life = sign_of_life
-        self._calls: SharedCalls[Token] = SharedCalls()
+        self._calls: SingleFlight[Token] = SingleFlight()
+        self.deadline = Deadline(options.deadline, options.clock)
+        """The deadline of the login in progress: the latest one of the callers that wait for it."""
         self._token: Token | None = None
         self._refresh_token: str | None = None
         self._refusal: _Refusal | None = None
@@ -79,7 +82,7 @@ class Logon:
         """The secrets that the server was told last, by which it may be caught repeating them."""
         self._asks_for: str | None = None
 
-    async def token(self) -> Token:
+    async def token(self, operation: Operation) -> Token:
         """A token that is good now.
 
         Raises: AuthenticationError where the server refuses to log us on; other ServerErrors where it fails.
@@ -87,7 +90,7 @@ class Logon:
         token = self._token
         if token is not None and self._clock.monotonic() < token.renew_at:
             return token
-        return await self._calls.join("logon", self._obtain)
+        return await self._calls.run("logon", operation, self._obtain)
 
     @property
     def ours(self) -> Token | None:
@@ -106,7 +109,8 @@ class Logon:
             self._token = self._refresh_token = None
             self._doubtful_since = self._clock.monotonic()
 
-    async def _obtain(self) -> Token:
+    async def _obtain(self, operation: Operation) -> Token:
+        self.deadline = operation.deadline
         self._token = self._asks_for = None
         token = await (
             self._ready_token(self._credentials)

@@ -26,7 +26,8 @@ from attrs import evolve, frozen
 
 from aiovbo._client import Client
 from aiovbo._config import Options
-from aiovbo._query import Answer, Operation, Page, Query
+from aiovbo._deadline import Deadline, Operation
+from aiovbo._query import Answer, Page, Query
 from aiovbo.errors import ClosedError, FleetError, LinkError, PayloadError
 
 T = TypeVar("T")
@@ -178,7 +179,8 @@ class FleetQuery(Generic[T]):
         async with aclosing(self.answers()) as answers:
             found = {answer.server: answer async for answer in answers}
         # In the fleet's order, whoever came first.
-        return FleetResult({client.name: found[client.name] for client in self._clients})
+        names = [client.server.name for client in self._clients]
+        return FleetResult({name: found[name] for name in names})
 
     def _use(self, *, stream: bool) -> "Run[T]":
         registers = (self._running, self._mine)
@@ -233,6 +235,8 @@ class Run(Generic[T]):
         self.user = asyncio.current_task()
         """The task that uses it."""
         self._context = copy_context()
+        # What is left to a server as it begins: to wait for a slot counts, the consumer's own time does not.
+        self._queued = Deadline(options.deadline, options.clock, suspended=True)
         self._bugs: list[BaseException] = []
         self._stopped = False
 
@@ -255,7 +259,7 @@ class Run(Generic[T]):
         """Begin to ask a server, in a task of its own, of which the consumer hears however it ends."""
         # Not in the context of whoever leaves the slot: in the consumer's own.
         create = self._context.copy().run
-        task = create(asyncio.create_task, self._answer(client), name=f"aiovbo {client.name}")
+        task = create(asyncio.create_task, self._answer(client), name=f"aiovbo {client.server.name}")
         task.add_done_callback(partial(self._ended, client))
         self._tasks.add(task)
 
@@ -301,7 +305,8 @@ class Run(Generic[T]):
                 if self._bugs:
                     raise self._bugs.pop()
                 return None
-            event = await self._queue.get()
+            with self._queued:
+                event = await self._queue.get()
             if isinstance(event, tuple):
                 page, self._taken = event
                 return page
@@ -335,11 +340,13 @@ class Run(Generic[T]):
             await asyncio.wait(self._tasks)
 
     async def _answer(self, client: Client) -> Answer[T]:
-        with Operation(self._options):
+        deadline = Deadline(self._queued.left(), self._options.clock, suspended=True)
+        with Operation(self._options, deadline=deadline):
             query = _as_query(client, self._question(client), self._options)
             answer = await query.run(self._deliver if self._stream else None)
         # A question may also have been put to somebody else.
-        return answer if answer.server == client.name else evolve(answer, server=client.name)
+        name = client.server.name
+        return answer if answer.server == name else evolve(answer, server=name)
 
     async def _deliver(self, page: Page[T]) -> None:
         """Hand a page over, and wait until the consumer is through with it: a slow one is not buried."""

@@ -15,10 +15,11 @@ from uuid import UUID
 from attrs import evolve
 from yarl import URL
 
+from aiovbo._deadline import Operation
 from aiovbo._decode import Listing, decode_listing
 from aiovbo._hrefs import anchor
 from aiovbo._links import Fetcher, M, Resource
-from aiovbo._query import Operation, Page, Rejected
+from aiovbo._query import Page, Rejected
 from aiovbo._requester import Requester
 from aiovbo._wire import Reply, Request, with_offset
 from aiovbo.errors import LinkError, PayloadError
@@ -63,27 +64,29 @@ class Pages(Generic[M]):
         return self
 
     async def __anext__(self) -> Page[M]:
-        while True:
-            if self._find is not None:
-                find, self._find = self._find, None
-                url, self._sieve = await find(self._operation)
-                page, following = await self._page(url)
-            elif self._ahead is not None:
-                page, following = await self._ahead
-                self._ahead = None
-            elif self._trouble is not None:
-                # Only now, so that what had come is not lost with what cannot be had.
-                trouble, self._trouble = self._trouble, None
-                raise copy(trouble)
-            else:
-                raise StopAsyncIteration
-            if not isinstance(following, URL):
-                # The last one also when it is empty: it says whether the listing is complete.
-                self._trouble = following
-                return page
-            self._ahead = asyncio.create_task(self._page(following))
-            if page.items or page.rejected:
-                return page
+        # From a page's return until the next one is requested, the time is the consumer's.
+        with self._operation.deadline:
+            while True:
+                if self._find is not None:
+                    find, self._find = self._find, None
+                    url, self._sieve = await find(self._operation)
+                    page, following = await self._page(url)
+                elif self._ahead is not None:
+                    page, following = await self._ahead
+                    self._ahead = None
+                elif self._trouble is not None:
+                    # Only now, so that what had come is not lost with what cannot be had.
+                    trouble, self._trouble = self._trouble, None
+                    raise copy(trouble)
+                else:
+                    raise StopAsyncIteration
+                if not isinstance(following, URL):
+                    # The last one also when it is empty: it says whether the listing is complete.
+                    self._trouble = following
+                    return page
+                self._ahead = asyncio.create_task(self._page(following))
+                if page.items or page.rejected:
+                    return page
 
     async def aclose(self) -> None:
         """End what is under way."""
@@ -95,8 +98,10 @@ class Pages(Generic[M]):
             _ = ahead.cancelled() or ahead.exception()
 
     async def _page(self, url: URL) -> tuple[Page[M], URL | PayloadError | None]:
-        listing = await self._requester.send(Request(url), self._operation, self._read)
-        walk, sieve = self._walk, self._sieve
+        walk, sieve, operation = self._walk, self._sieve, self._operation
+        if walk.received and operation.deadline.has_passed():
+            raise self._requester.overdue(url, operation, "paging")
+        listing = await self._requester.send(Request(url), operation, self._read)
         items: list[M] = []
         rejected: list[Rejected] = []
         news = False
@@ -104,6 +109,8 @@ class Pages(Generic[M]):
             if number:
                 # A long answer must not hold the event loop.
                 await asyncio.sleep(0)
+                if operation.deadline.has_passed():
+                    raise self._requester.overdue(url, operation, "decoding")
             fresh = walk.new(some)
             news |= bool(fresh)
             items += fresh if sieve is None else filter(sieve, fresh)

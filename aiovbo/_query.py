@@ -13,66 +13,17 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
-from contextvars import ContextVar
 from copy import copy
 from datetime import datetime
-from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar, overload
+from typing import Generic, Protocol, TypeVar, overload
 
 from attrs import field, frozen
 
 from aiovbo._config import Options
+from aiovbo._deadline import Operation
 from aiovbo.errors import ServerError
 
 T = TypeVar("T")
-
-
-class Operation:
-    """What one operation on a server may still spend, and what it has spent.
-
-    Entered, it takes in all that the current task, and tasks that it begins, ask until it is left.
-    """
-
-    __slots__ = ("_before", "_is_over", "attempts", "left", "may_retry", "options")
-
-    def __init__(self, options: Options, *, may_retry: bool = True) -> None:
-        self.options = options
-        self.left = options.deadline
-        """Seconds of the deadline that are left; the consumer's own time is not counted."""
-        self.attempts = 0
-        """Requests sent."""
-        self.may_retry = may_retry
-        """Whether a request may be sent again that failed."""
-        self._is_over = False
-
-    @property
-    def company(self) -> "Operation | None":
-        """Whose requests it may join: None stands for all operations that have everything to spend yet."""
-        is_fresh = self.may_retry and self.left == self.options.deadline
-        return None if is_fresh else self
-
-    @classmethod
-    def current(cls, options: Options) -> "Operation":
-        """The operation that the current task is part of, or a new one."""
-        found = _current.get()
-        # A task that outlives the operation in which it was begun has all its time again.
-        return cls(options) if found is None or found._is_over else found  # noqa: SLF001  # its own
-
-    def __enter__(self) -> Self:
-        self._before = _current.set(self)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        _current.reset(self._before)
-        self._is_over = True
-
-
-_current: ContextVar[Operation | None] = ContextVar("aiovbo_operation", default=None)
 
 
 @frozen

@@ -6,15 +6,16 @@ Knows no resources.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Hashable
 from copy import copy
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from yarl import URL
 
 from aiovbo._attempt import Attempt
 from aiovbo._config import API_VERSIONS, ApiVersion, Bearer, Options, Server
+from aiovbo._deadline import Deadline, Operation, deadline_passed
 from aiovbo._decode import holds_json
 from aiovbo._grant import LOGON_REFUSED, token_form, token_target
 from aiovbo._guard import LockoutGuard
@@ -22,9 +23,8 @@ from aiovbo._hrefs import url_for
 from aiovbo._http import HttpPool
 from aiovbo._logon import Logon, Token
 from aiovbo._observe import ServerStatus, Tally
-from aiovbo._query import Operation
 from aiovbo._refusal import refusal, seconds_ahead, without_echo
-from aiovbo._tasks import SharedCalls
+from aiovbo._single_flight import SingleFlight
 from aiovbo._wire import Reply, Request, Sealed, probe_target
 from aiovbo.errors import (
     BEFORE_SENDING,
@@ -32,6 +32,7 @@ from aiovbo.errors import (
     ClosedError,
     NotFoundError,
     PayloadError,
+    Phase,
     RateLimitedError,
     ServerError,
     ServerFaultError,
@@ -69,7 +70,7 @@ class Requester:
         self._pool = pool
         self.version: ApiVersion | None = self._given_version
         """The API version spoken; None while it has not been found out."""
-        self._versions: SharedCalls[ApiVersion] = SharedCalls()
+        self._versions: SingleFlight[ApiVersion] = SingleFlight()
         self._logon = Logon(server, options, guard, self._post_logon, self._sign_of_life)
         self._tally = Tally(server.name, options.clock.now, options.observer)
         self._has_answered = False
@@ -107,8 +108,31 @@ class Requester:
     async def find_version(self, operation: Operation) -> ApiVersion:
         """The API version spoken: what was given, or the newest that the server offers, asked for once."""
         if self.version is None:
-            self.version = await self._versions.join(operation.company, lambda: self._probe(operation))
+            url = url_for(self.server.url, probe_target(self.likely_version))
+            found = await self.share(self._versions, operation.may_retry, operation, self._probe, url)
+            self.version = found
         return self.version
+
+    async def share(
+        self,
+        flights: SingleFlight[R],
+        key: Hashable,
+        operation: Operation,
+        call: Callable[[Operation], Coroutine[Any, Any, R]],
+        url: URL,
+    ) -> R:
+        """The outcome of a call that all callers with the same key share, each until its own deadline.
+
+        Raises: what `call` raises; ServerTimeoutError, complete.
+        """
+        started = self._clock.monotonic()
+        try:
+            return await flights.run(key, operation, call)
+        except ServerTimeoutError as error:
+            if not error.server:
+                self.at(url, error, attempts=error.attempts, elapsed=self._clock.monotonic() - started)
+                self._tally.failure(error)
+            raise
 
     async def _probe(self, operation: Operation) -> ApiVersion:
         for version in reversed(API_VERSIONS):
@@ -130,7 +154,7 @@ class Requester:
         Raises: ServerError, complete; ClosedError.
         """
         clock = self._clock
-        started, left = clock.monotonic(), operation.left
+        started = clock.monotonic()
         self._credit = min(_CREDIT, self._credit + _EARNED)
         attempts, logons, retries, renewed = 0, 0, 0, False
         while True:
@@ -138,7 +162,6 @@ class Requester:
             attempts += sent
             logons += 0 if token else sent
             operation.attempts += sent
-            operation.left = min(operation.left, left - (clock.monotonic() - started))
             if isinstance(outcome, Reply) and token is not None and _refuses_token(request, outcome):
                 if not renewed:
                     self._logon.drop(token)
@@ -161,13 +184,19 @@ class Requester:
             if not await self._worth_a_retry(request, outcome, retries, operation):
                 break
             retries += 1
-            operation.left = min(operation.left, left - (clock.monotonic() - started))
         # Where the logon failed, it is the logon that was tried so often.
         tried = logons if outcome.operation else attempts
         failure = self.at(request.url, outcome, request.method, tried, clock.monotonic() - started)
         self._tally.failure(failure)
         # A copy, since what is raised gets a traceback: whoever kept it would keep all its frames.
         raise copy(failure)
+
+    def overdue(self, url: URL, operation: Operation, phase: Phase) -> ServerTimeoutError:
+        """The error, complete, of an operation whose deadline has passed between two requests."""
+        failure = deadline_passed(self.options.deadline, phase)
+        self.at(url, failure, attempts=operation.attempts, elapsed=operation.deadline.spent())
+        self._tally.failure(failure)
+        return failure
 
     async def log_out(self) -> None:
         """Give the token back where the API takes it (since v7); whatever happens, nothing is raised."""
@@ -177,7 +206,7 @@ class Requester:
         self._logon.drop(token)
         url = url_for(self.server.url, f"{token_target(self.version)}/logout")
         try:
-            with self._pool.attempt(LOGOUT) as attempt:
+            with self._pool.attempt(Deadline(LOGOUT, self._clock)) as attempt:
                 headers = token.headers(json=False)
                 await self._pool.exchange(attempt, "POST", url, tls=self.server.tls, headers=headers)
         except (ServerError, ClosedError) as error:
@@ -191,10 +220,11 @@ class Requester:
             # A new logon would leave a token behind.
             raise ClosedError("the fleet or client that this came from is closed")
         token: Token | None = None
-        attempt = self._pool.attempt(operation.left, self._first_in_line)
+        attempt = self._pool.attempt(operation.deadline, self._first_in_line)
+        operation.phase = attempt.where
         try:
             with attempt:
-                token = await self._logon.token() if request.needs_token else None
+                token = await self._logon.token(operation) if request.needs_token else None
                 if self._turns is None:
                     await self._pool.open()
                 # Not in the branch above: while it opened, another request may have come this far.
@@ -275,14 +305,14 @@ class Requester:
         delay = min(_LONGEST_BACKOFF, _BACKOFF * 2**retries) * self._clock.random()
         if isinstance(failure, RateLimitedError | ServerFaultError) and failure.retry_after:
             delay = failure.retry_after
-        if delay >= operation.left:
+        if delay >= operation.deadline.left():
             return False
         self._credit -= 1
         asked, what = f"{request.method} {request.url.raw_path}", failure.what.rstrip(".")
         log.info("%s: %s: %s; try %d in %.2f s", self.server.name, asked, what, retries + 2, delay)
         self._tally.retry(request.method, request.url.raw_path, failure, delay)
         try:
-            with self._pool.attempt(operation.left):
+            with self._pool.attempt(operation.deadline):
                 await self._clock.sleep(delay)
         except ServerTimeoutError:
             # Somebody held the event loop until the deadline: what failed before is what there is to tell.
@@ -335,7 +365,7 @@ class Requester:
     def _first_attempt(self) -> Attempt:
         """The try that all wait for who want to be logged on."""
         limit = self.options.connect_timeout + self.options.read_timeout
-        self._logging_on = self._pool.attempt(min(limit, self.options.deadline))
+        self._logging_on = self._pool.attempt(self._logon.deadline, most=limit)
         return self._logging_on
 
     async def _post_logon(self, fields: Sealed[dict[str, str]]) -> Reply:

@@ -28,8 +28,8 @@ Knows nothing of HTTP libraries, and never holds a secret: every error can be lo
 from collections.abc import Sequence
 from typing import ClassVar, Literal, Self, cast
 
-Phase = Literal["queue", "dns", "connect", "tls", "send", "read", "body", "paging"]
-"""How far a request had come: waiting for its turn, resolving the name, connecting, ..., paging."""
+Phase = Literal["queue", "dns", "connect", "tls", "read", "body", "decoding", "paging"]
+"""How far an operation had come: waiting for its turn, resolving the name, connecting, ..., paging."""
 
 BEFORE_SENDING: tuple[Phase, ...] = ("queue", "dns", "connect", "tls")
 """The phases in which nothing of a request can have arrived."""

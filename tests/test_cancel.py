@@ -9,7 +9,9 @@ from backups import server_of
 from harness.cancel import cancel_at_every_await
 
 from aiovbo import Client, Fleet, UnreachableError
-from aiovbo._tasks import SharedCalls
+from aiovbo._config import Options
+from aiovbo._deadline import Operation
+from aiovbo._single_flight import SingleFlight
 from aiovbo.testing import BackupFleet, BackupServer, World
 
 ALL = timedelta(days=400)
@@ -138,15 +140,15 @@ async def test_a_shared_call_that_fails_while_its_last_waiter_is_cancelled_is_no
     """Nobody is left to hear of the error, and asyncio has nothing to report."""
     complaints: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    calls: SharedCalls[None] = SharedCalls()
+    calls: SingleFlight[None] = SingleFlight()
     for pause in range(6):
         go = asyncio.Event()
 
-        async def fail(go: asyncio.Event = go) -> None:
+        async def fail(_: Operation, go: asyncio.Event = go) -> None:
             await go.wait()
             raise UnreachableError("gone")
 
-        waiting = asyncio.create_task(calls.join("key", fail))
+        waiting = asyncio.create_task(calls.run("key", Operation(Options()), fail))
         await asyncio.sleep(0)
         go.set()
         for _ in range(pause):
