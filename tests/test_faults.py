@@ -201,7 +201,9 @@ JSON = {
 async def test_json_at_its_worst_is_the_trouble_of_one_server(case: str) -> None:
     """A listing, with what made no sense set aside, or a PayloadError; a healthy one goes on answering."""
     script = http(body=JSON[case])
-    async with RawServer(vbo_routes(sessions=script)) as raw, beside_a_healthy_server(at(raw.url)) as fleet:
+    server = RawServer(vbo_routes(sessions=script))
+    # Enough time on a busy machine to decode what is invalid row by row.
+    async with server as raw, beside_a_healthy_server(at(raw.url), deadline=20) as fleet:
         answer = await fleet["bad"].restore_sessions().answer()
     if answer.error is not None:
         assert isinstance(answer.error, PayloadError)
