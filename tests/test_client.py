@@ -313,7 +313,6 @@ async def test_requests_are_shared_by_those_only_who_have_as_much_to_spend() -> 
 
         async def in_a_hurry() -> ServerError | None:
             (answer,) = (await fleet.map(both)).answers.values()
-            assert answer.elapsed < 0.6
             return answer.error
 
         hurry = asyncio.create_task(in_a_hurry())

@@ -90,7 +90,7 @@ async def test_a_refused_connection() -> None:
     assert type(error) is UnreachableError
     assert error.phase == "connect"
     assert error.retryable
-    assert error.elapsed < 0.2
+    assert error.attempts == 1
 
 
 async def test_a_black_hole_ends_with_the_connect_timeout() -> None:

@@ -446,12 +446,10 @@ async def test_the_coordinator_ends_in_the_midst_of_an_update(coordinator: Any) 
     """At once, with nothing under way, although a server is slow; the fleet is still of use."""
     async with BackupServer() as backup, Fleet([server_of(backup)]) as fleet:
         board = coordinator(fleet, every=0.01)
-        started = time.monotonic()
-        async with board.polling():
-            backup.fail(Fault.delay(30), on="RestoreSessions", times=None)
+        async with asyncio.timeout(20), board.polling():
+            backup.fail(Fault.delay(60), on="RestoreSessions", times=None)
             refreshing = asyncio.create_task(board.refresh())
             await asyncio.sleep(0.1)
-        assert time.monotonic() - started < 5
         with pytest.raises(asyncio.CancelledError):
             await refreshing
         backup.heal()

@@ -48,7 +48,7 @@ async def test_a_name_server_that_hangs_holds_up_nobody_else(
     answered = threading.Event()
 
     def hang(_: str) -> list[str]:
-        answered.wait(5)
+        answered.wait(50)
         return ["127.0.0.1"]
 
     known_as(hang)
@@ -59,20 +59,17 @@ async def test_a_name_server_that_hangs_holds_up_nobody_else(
         assert isinstance(answer.error, ServerTimeoutError)
         assert answer.error.phase == "dns"
         servers = [named(f"vbo{n}.test", 1) for n in range(50)]
-        loop = asyncio.get_running_loop()
         async with RawServer(vbo_routes()) as raw:
             here = Server(raw.url, LOGIN, allow_http=True, api_version="v4", name="here")
-            started = loop.time()
-            fleet = Fleet([*servers, here], connect_timeout=0.5, retries=0)
-            async with fleet:
-                async for one in fleet.restore_sessions().answers():
-                    if one.server == "here":
-                        assert one.error is None
-                        assert loop.time() - started < 0.4
-                    else:
-                        assert isinstance(one.error, ServerTimeoutError)
-                        assert one.error.phase == "dns"
-            assert loop.time() - started < 2
+            async with Fleet([*servers, here], connect_timeout=40, retries=0) as fleet:
+                answers = fleet.restore_sessions().answers()
+                first = await anext(answers)
+                assert (first.server, first.error) == ("here", None)
+                await answers.aclose()
+            async with Fleet(servers, connect_timeout=0.5, retries=0) as fleet:
+                for one in (await fleet.restore_sessions()).failed:
+                    assert isinstance(one.error, ServerTimeoutError)
+                    assert one.error.phase == "dns"
     finally:
         answered.set()
         while any(thread.name == "aiovbo blocking call" for thread in threading.enumerate()):
