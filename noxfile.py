@@ -25,6 +25,20 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def lowest(session: nox.Session) -> None:
+    """The tests of decoding, requests and the command line, with the lowest versions that are declared."""
+    session.install("uv>=0.5")
+    # uv by itself, whatever backend nox has: pip has no such resolution.
+    session.run(
+        *("uv", "pip", "install", "--quiet", "--python", f"{session.virtualenv.location}/bin/python"),
+        *("--resolution", "lowest-direct", "-e", ".[dev]"),
+    )
+    names = ("client", "config", "decode", "fleet", "inventory", "observe", "round_trip", "session", "tls", "watch")
+    tests = (*(f"tests/test_{name}.py" for name in names), "tests/cli")
+    session.run("python", "-m", "pytest", "-n", "auto", *(session.posargs or tests))
+
+
+@nox.session
 def typing(session: nox.Session) -> None:
     """Run mypy --strict and pyright on the package, the examples, tests/typing and this file."""
     session.install("-e", ".[dev]")
