@@ -16,6 +16,7 @@ from time import monotonic
 
 from decoding import decoding, kept_memory
 from fanout import fanout
+from instructions import instructions
 from limits import machine, raise_file_limit
 from others import dead_servers, imports, server_memory
 from rounds import Table
@@ -64,7 +65,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="less of everything, within a minute")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the tables there, as Markdown")
     parser.add_argument("--only", choices=_SECTIONS, action="append", help="this section; may be repeated")
+    parser.add_argument("--instructions", action="store_true", help="nothing but that, by callgrind")
     options = parser.parse_args()
+    if options.instructions:
+        counted = instructions()
+        if counted is not None:
+            print(f"Revision: {_revision()}", "", counted.text(), sep="\n")
+        return
     raise_file_limit()
     began = monotonic()
     facts = (

@@ -39,6 +39,15 @@ def _response(status: str, content: bytes) -> bytes:
     return head.encode() + content
 
 
+_TEXTS = tuple(f"{number} items were restored" for number in range(11, 18))
+"""What one session of a changing listing says in turn: seven texts, which no round number of servers divides."""
+
+
+def _with(sessions: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    """The same sessions, but for what the first one says."""
+    return [{**sessions[0], "details": text}, *sessions[1:]]
+
+
 _NUMBER = b"ffffffff-"
 
 
@@ -55,8 +64,10 @@ def _numbered(sessions: list[dict[str, Any]]) -> bytes:
 class Answers:
     """Whole responses by path, in lower case; made once."""
 
-    def __init__(self, items: int, pages: int = 0) -> None:
+    def __init__(self, items: int, pages: int = 0, changing: int = 0) -> None:
         old, new = v4_sessions(items), v8_sessions(items)
+        self._variants = [_response("200 OK", array(_with(old, text))) for text in _TEXTS[:changing]]
+        self._turn = 0
         self.listings = {
             b"/v4/restoresessions": _response("200 OK", array(old)),
             # The peer begins with v6: it gets the very items that a v4 server sends, as a page.
@@ -86,6 +97,9 @@ class Answers:
             return self._page(int(found[1]) // self._items if found else 0)
         if b"offset=" in query and b"offset=0" not in query:
             return self.empty
+        if self._variants and path == b"/v4/restoresessions":
+            self._turn += 1
+            return self._variants[self._turn % len(self._variants)]
         return self.listings.get(path, self.unknown)
 
     def _page(self, number: int) -> bytes:
@@ -160,7 +174,7 @@ async def _serve(options: argparse.Namespace, folder: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     context.set_alpn_protocols(["http/1.1"])
-    answers = Answers(options.items, options.pages)
+    answers = Answers(options.items, options.pages, options.changing)
     with ExitStack() as stack:
         told = {
             "ca": str(ca_file),
@@ -187,7 +201,9 @@ class Stub:
         items: int = 30,
         pages: int = 0,
         delay: float = 0.0,
+        changing: int = 0,
     ) -> None:
+        """As many of each kind; with `changing` (2 to 7) one session of v4 listings has so many versions."""
         wanted = {
             "plain": plain,
             "tls": tls,
@@ -195,6 +211,7 @@ class Stub:
             "items": items,
             "pages": pages,
             "delay": delay,
+            "changing": changing,
         }
         self._arguments = [f"--{name}={value}" for name, value in wanted.items()]
         self.items = items
@@ -246,7 +263,15 @@ class Stub:
 def main() -> None:
     """Serve until standard input ends."""
     parser = argparse.ArgumentParser()
-    kinds = {"plain": int, "tls": int, "silent": int, "items": int, "pages": int, "delay": float}
+    kinds = {
+        "plain": int,
+        "tls": int,
+        "silent": int,
+        "items": int,
+        "pages": int,
+        "delay": float,
+        "changing": int,
+    }
     for name, kind in kinds.items():
         parser.add_argument(f"--{name}", type=kind, default=0)
     options = parser.parse_args()

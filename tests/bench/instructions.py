@@ -1,0 +1,97 @@
+"""User instructions per server and round, counted by callgrind: the same figure on every run, however busy it is.
+
+Each figure is the difference of two processes under valgrind, one of which goes on for some rounds. The servers
+are in another process, which is not counted. Run as a program, it is the process that is counted.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+from contestants import ENTRIES, Aims, present
+from rounds import Table, against
+from stub import Stub
+
+SERVERS, ROUNDS, ITEMS = 30, 3, 30
+NAMES = ("aiovbo", "aiohttp + orjson")
+PHASES = {"warm": 0, "changed": 7, "cold": 0}
+"""The kinds of rounds, and how many versions the listings have that they ask for."""
+
+
+def instructions(names: tuple[str, ...] = NAMES) -> Table | None:
+    """The table; None, and a message, where valgrind is missing."""
+    if shutil.which("valgrind") is None:
+        print("valgrind is not installed: no instructions are counted (on Debian: apt install valgrind)")
+        return None
+    entrants = [name for name in names if name in present(SERVERS)]
+    found: dict[str, dict[str, float]] = {name: {} for name in entrants}
+    for phase, changing in PHASES.items():
+        with Stub(tls=SERVERS, items=ITEMS, changing=changing) as stub:
+            for name in entrants:
+                before, after = (_counted(name, phase, rounds, stub) for rounds in (0, ROUNDS))
+                found[name][phase] = (after - before) / ROUNDS / SERVERS
+    rows = [
+        (name, *(text for phase in PHASES for text in _cells(figures[phase], found[entrants[-1]][phase])))
+        for name, figures in found.items()
+    ]
+    columns = ("thousand instructions", *(text for phase in PHASES for text in (phase, "ratio")))
+    note = (
+        f"Per server and round; {SERVERS} TLS servers, {ROUNDS} rounds, {ITEMS} sessions each. Changed: one session "
+        "of each listing is another one than before. Cold: new connections and logins."
+    )
+    return Table("User instructions", columns, rows, note)
+
+
+def _cells(figure: float, other: float) -> tuple[str, str]:
+    return f"{figure / 1000:,.0f}", against(figure, other)
+
+
+def _counted(name: str, phase: str, rounds: int, stub: Stub) -> int:
+    order = json.dumps({"name": name, "phase": phase, "rounds": rounds, "urls": stub.tls, "ca": stub.ca})
+    command = [
+        "valgrind",
+        "--tool=callgrind",
+        "--callgrind-out-file=/dev/null",
+        sys.executable,
+        __file__,
+        order,
+    ]
+    # The order of sets, and with it what is done, must not differ from one process to the next.
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONHASHSEED": "0"}
+    )
+    collected = re.search(r"Collected : (\d+)", done.stderr)
+    if done.returncode or collected is None:
+        message = f"{name}, {phase}: {done.stderr[-2000:]}"
+        raise RuntimeError(message)
+    return int(collected[1])
+
+
+async def _rounds(name: str, phase: str, rounds: int, aims: Aims) -> None:
+    """Everything once, so that it is there; then so many rounds."""
+    make = ENTRIES[name].cls
+    client = make(aims)
+    await client.open()
+    for _ in range(2):
+        await client.ask()
+    for _ in range(rounds):
+        asked = make(aims) if phase == "cold" else client
+        if asked is not client:
+            await asked.open()
+        shares = await asked.ask()
+        assert sum(len(share.items) for share in shares) == ITEMS * len(aims.urls)
+        if asked is not client:
+            await asked.close()
+    sys.stdout.flush()
+    # Closing is not part of a round, and costs as much in both processes.
+    await client.close()
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1])
+    aims = Aims(given["urls"], given["ca"])
+    asyncio.run(_rounds(given["name"], given["phase"], given["rounds"], aims))
