@@ -1,7 +1,7 @@
 """Functions and modules of aiovbo that one warm listing enters: `python tests/bench/calls.py [--names]`.
 
-A fleet of one v8 server, one page of 30 sessions, connection and token already there. Functions that the event
-loop calls meanwhile on behalf of the listing count too.
+A fleet of one v8 server, one page of 30 sessions; connection and token are there. What the event loop calls
+meanwhile on behalf of the listing counts too.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""User instructions per server and round, counted by callgrind: the same figure on every run, however busy it is.
+"""User instructions per server and round, counted by callgrind, which a busy machine does not change.
 
-Each figure is the difference of two processes under valgrind, one of which goes on for some rounds. The servers
-are in another process, which is not counted. Run as a program, it is the process that is counted.
+Each figure is the difference of two processes under valgrind, one of which goes on for some rounds. The
+servers are in another process, which is not counted. Run as a program, it is the process that is counted.
 """
 
 import asyncio
@@ -40,8 +40,8 @@ def instructions(names: tuple[str, ...] = NAMES) -> Table | None:
     ]
     columns = ("thousand instructions", *(text for phase in PHASES for text in (phase, "ratio")))
     note = (
-        f"Per server and round; {SERVERS} TLS servers, {ROUNDS} rounds, {ITEMS} sessions each. Changed: one session "
-        "of each listing is another one than before. Cold: new connections and logins."
+        f"Per server and round; {SERVERS} TLS servers, {ROUNDS} rounds, {ITEMS} sessions each. Changed: one "
+        "session of each listing differs from the one before. Cold: new connections and logins."
     )
     return Table("User instructions", columns, rows, note)
 
@@ -52,17 +52,14 @@ def _cells(figure: float, other: float) -> tuple[str, str]:
 
 def _counted(name: str, phase: str, rounds: int, stub: Stub) -> int:
     order = json.dumps({"name": name, "phase": phase, "rounds": rounds, "urls": stub.tls, "ca": stub.ca})
-    command = [
-        "valgrind",
-        "--tool=callgrind",
-        "--callgrind-out-file=/dev/null",
-        sys.executable,
-        __file__,
-        order,
-    ]
+    callgrind = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
     # The order of sets, and with it what is done, must not differ from one process to the next.
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONHASHSEED": "0"}
+        [*callgrind, sys.executable, __file__, order],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
     )
     collected = re.search(r"Collected : (\d+)", done.stderr)
     if done.returncode or collected is None:
@@ -86,7 +83,6 @@ async def _rounds(name: str, phase: str, rounds: int, aims: Aims) -> None:
         assert sum(len(share.items) for share in shares) == ITEMS * len(aims.urls)
         if asked is not client:
             await asked.close()
-    sys.stdout.flush()
     # Closing is not part of a round, and costs as much in both processes.
     await client.close()
 

@@ -39,13 +39,13 @@ def _response(status: str, content: bytes) -> bytes:
     return head.encode() + content
 
 
-_TEXTS = tuple(f"{number} items were restored" for number in range(11, 18))
-"""What one session of a changing listing says in turn: seven texts, which no round number of servers divides."""
+_ENDS = tuple(f"2026-11-02T00:00:{second}.0000000Z" for second in range(11, 18))
+"""When one session of a changing listing ended, in turn: seven times, so that 30 servers get another one."""
 
 
-def _with(sessions: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
-    """The same sessions, but for what the first one says."""
-    return [{**sessions[0], "details": text}, *sessions[1:]]
+def _with(sessions: list[dict[str, Any]], ended: str) -> list[dict[str, Any]]:
+    """The same sessions, but for the time at which the first one ended."""
+    return [{**sessions[0], "endTime": ended}, *sessions[1:]]
 
 
 _NUMBER = b"ffffffff-"
@@ -66,7 +66,7 @@ class Answers:
 
     def __init__(self, items: int, pages: int = 0, changing: int = 0) -> None:
         old, new = v4_sessions(items), v8_sessions(items)
-        self._variants = [_response("200 OK", array(_with(old, text))) for text in _TEXTS[:changing]]
+        self._variants = [_response("200 OK", array(_with(old, text))) for text in _ENDS[:changing]]
         self._turn = 0
         self.listings = {
             b"/v4/restoresessions": _response("200 OK", array(old)),
@@ -263,17 +263,9 @@ class Stub:
 def main() -> None:
     """Serve until standard input ends."""
     parser = argparse.ArgumentParser()
-    kinds = {
-        "plain": int,
-        "tls": int,
-        "silent": int,
-        "items": int,
-        "pages": int,
-        "delay": float,
-        "changing": int,
-    }
-    for name, kind in kinds.items():
-        parser.add_argument(f"--{name}", type=kind, default=0)
+    for name in ("plain", "tls", "silent", "items", "pages", "changing"):
+        parser.add_argument(f"--{name}", type=int, default=0)
+    parser.add_argument("--delay", type=float, default=0)
     options = parser.parse_args()
     raise_file_limit()
     factory = None
