@@ -68,6 +68,11 @@ class Attempt:
         """How long its request has taken so far; None where none was begun."""
         return None if self._began is None else self._loop.time() - self._began
 
+    @property
+    def has_timed_out(self) -> bool:
+        """Whether a limit was reached, so that its task was ended."""
+        return isinstance(self._failure, ServerTimeoutError)
+
     def __enter__(self) -> Self:
         task = asyncio.current_task()
         if task is None:

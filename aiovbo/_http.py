@@ -26,6 +26,13 @@ from yarl import URL
 
 from aiovbo._attempt import Attempt, Attempts
 from aiovbo._config import TLS, Options, Server
+from aiovbo._connections import (
+    EarlyDataError,
+    OwnedConnector,
+    OwnedRequest,
+    ServerConnections,
+    current_connections,
+)
 from aiovbo._deadline import IS_IT_UP, Deadline
 from aiovbo._tasks import in_thread
 from aiovbo._tls import make_context, tls_error
@@ -79,7 +86,7 @@ def _mark_fresh() -> None:
         attempt.fresh = True
 
 
-class _Connector(aiohttp.TCPConnector):
+class _Connector(OwnedConnector):
     """aiohttp's connector, telling the attempt when the connection is there."""
 
     async def connect(
@@ -88,8 +95,11 @@ class _Connector(aiohttp.TCPConnector):
         traces: list[Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # as aiohttp has it
     ) -> Connection:
-        connection = await super().connect(req, traces, timeout)
         attempt = _current.get()
+        if attempt is not None:
+            # Until a socket is made: aiohttp may send it a second time, over another kept connection.
+            attempt.fresh = False
+        connection = await super().connect(req, traces, timeout)
         if attempt is not None:
             attempt.sent += 1
             attempt.enter("read")
@@ -233,6 +243,7 @@ class HttpPool:
         )
         return aiohttp.ClientSession(
             connector=connector,
+            request_class=OwnedRequest,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._timeout,
             trust_env=False,
@@ -313,10 +324,14 @@ class HttpPool:
         url: URL,
         *,
         tls: TLS,
+        connections: ServerConnections,
         headers: Sealed[dict[str, str]],
         body: Sealed[bytes] | None = None,
     ) -> Reply:
-        """Send one request and read the whole answer.
+        """Send one request and read the whole answer, over one of the server's connections.
+
+        After a timeout on a kept connection the server's other idle ones are closed: what made that one
+        silent, such as a router that forgot it, probably made them silent too.
 
         Raises: ServerError, without its server and operation; ClosedError.
         """
@@ -325,6 +340,7 @@ class HttpPool:
         session = self._session
         assert session is not None  # noqa: S101  # open() made it
         mark = _current.set(attempt)
+        whose = current_connections.set(connections)
         try:
             async with self._descriptors:
                 attempt.enter("read" if self._borrowed else "connect")
@@ -349,6 +365,9 @@ class HttpPool:
                 failure = translate(error, attempt.phase)
         finally:
             _current.reset(mark)
+            current_connections.reset(whose)
+            if attempt.has_timed_out and attempt.phase in ("read", "body") and not attempt.fresh:
+                connections.close_idle()
         try:
             raise failure
         finally:
@@ -422,6 +441,10 @@ def translate(  # noqa: C901, PLR0911, PLR0912  # a table, one line of thought p
             hint = "The server, or a proxy before it, hung up: try again."
             what = "the connection was closed without an answer"
             return PayloadError(what, phase=phase, retryable=True, hint=hint)
+        case EarlyDataError():
+            hint = "Is this the right port, and does a proxy garble answers?"
+            what = "it sent data before it was sent a request, so this is not HTTP"
+            return PayloadError(what, phase="read", retryable=True, hint=hint)
         case aiohttp.ClientPayloadError():
             hint = "The connection was cut, or a proxy garbles answers: try again."
             return PayloadError("the answer broke off", retryable=True, hint=hint)

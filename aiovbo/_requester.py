@@ -15,6 +15,7 @@ from yarl import URL
 
 from aiovbo._attempt import Attempt
 from aiovbo._config import API_VERSIONS, ApiVersion, Bearer, Options, Server
+from aiovbo._connections import ServerConnections
 from aiovbo._deadline import Deadline, Operation, deadline_passed
 from aiovbo._decode import holds_json
 from aiovbo._grant import LOGON_REFUSED, token_form, token_target
@@ -80,6 +81,8 @@ class Requester:
         self._logging_on: Attempt | None = None
         self._turns: asyncio.Semaphore | None = None
         self._credit = _CREDIT
+        # To this server, over its own connections.
+        self._exchange = partial(pool.exchange, tls=server.tls, connections=ServerConnections(server.name))
 
     def _doubt_version(self, reply: Reply) -> None:
         """Where what every version has is not there, look for the version again the next time."""
@@ -208,7 +211,7 @@ class Requester:
         try:
             with self._pool.attempt(Deadline(LOGOUT, self._clock)) as attempt:
                 headers = token.headers(json=False)
-                await self._pool.exchange(attempt, "POST", url, tls=self.server.tls, headers=headers)
+                await self._exchange(attempt, "POST", url, headers=headers)
         except (ServerError, ClosedError) as error:
             log.debug("%s: not logged out: %s", self.server.name, error)
 
@@ -231,13 +234,8 @@ class Requester:
                 self._turns = self._turns or asyncio.Semaphore(self._pool.connections)
                 async with self._turns:
                     headers = token.headers(json=request.body is not None) if token else _ACCEPT
-                    reply = await self._pool.exchange(
-                        attempt,
-                        request.method,
-                        request.url,
-                        tls=self.server.tls,
-                        headers=headers,
-                        body=request.body,
+                    reply = await self._exchange(
+                        attempt, request.method, request.url, headers=headers, body=request.body
                     )
         except ServerError as error:
             # A copy has no traceback and no context, where aiohttp's own errors would print the token.
@@ -352,7 +350,7 @@ class Requester:
             attempt = self._first_attempt()
             try:
                 with attempt:
-                    await self._pool.exchange(attempt, "GET", url, tls=self.server.tls, headers=_ACCEPT)
+                    await self._exchange(attempt, "GET", url, headers=_ACCEPT)
             except ServerError as error:
                 self._logging_on = None
                 self._count(attempt, "GET", url, error)
@@ -374,11 +372,10 @@ class Requester:
             attempt = self._first_attempt()
             try:
                 with attempt:
-                    reply = await self._pool.exchange(
+                    reply = await self._exchange(
                         attempt,
                         "POST",
                         self._token_url(),
-                        tls=self.server.tls,
                         headers=_FORM,
                         body=token_form(fields, self.likely_version),
                     )

@@ -1,0 +1,219 @@
+"""Connections of aiovbo's own session: which server each belongs to, and when one must not be used again.
+
+In HTTP/1.1 a response does not name its request: whatever arrives on a connection is taken for the response
+to the request that was sent there. So a connection serves one server only, and it is closed when anything
+arrives on it without a request.
+
+Knows aiohttp's connector and its protocol of a connection. Must not know requests, limits or errors of the
+SDK.
+"""
+
+import asyncio
+import logging
+import select
+import socket
+from contextlib import suppress
+from contextvars import ContextVar
+from functools import partial
+from http import HTTPStatus
+from itertools import count
+from typing import Any
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ClientRequest, ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.http import RawResponseMessage
+from aiohttp.streams import StreamReader
+from aiohttp.tracing import Trace
+
+log = logging.getLogger("aiovbo.http")
+
+PROBED_AFTER, PROBED_EVERY = 60, 15
+"""Seconds until the operating system probes an idle connection, and between two probes.
+
+Routers and VPNs commonly forget connections that were idle for a few minutes: the probes also prevent that.
+"""
+
+UNACKNOWLEDGED = 30
+"""Seconds without an acknowledgement after which the operating system ends a connection, where it can."""
+
+_PROBES = {
+    "TCP_KEEPIDLE": PROBED_AFTER,
+    # The same on macOS.
+    "TCP_KEEPALIVE": PROBED_AFTER,
+    "TCP_KEEPINTVL": PROBED_EVERY,
+    "TCP_USER_TIMEOUT": UNACKNOWLEDGED * 1000,
+}
+
+_numbers = count()
+
+
+class ServerConnections:
+    """The connections of one server, which no other server's requests use."""
+
+    __slots__ = ("_idle", "_name", "number")
+
+    def __init__(self, name: str) -> None:
+        self.number = next(_numbers)
+        """Identifies them in the pool's keys."""
+        self._name = name
+        self._idle: set[HttpConnection] = set()
+
+    def add_idle(self, connection: "HttpConnection") -> None:
+        """Note that no request uses it now."""
+        self._idle.add(connection)
+
+    def remove_idle(self, connection: "HttpConnection") -> None:
+        """Note that it is in use or lost."""
+        self._idle.discard(connection)
+
+    def close_idle(self) -> None:
+        """Close those that no request uses: one of them has failed, so the others probably will."""
+        while self._idle:
+            self._idle.pop().abort()
+
+    def report_unsolicited(self) -> None:
+        """Log that a connection was closed because of data that no request asked for."""
+        log.debug("%s: closed a connection on which data arrived without a request", self._name)
+
+
+current_connections: ContextVar[ServerConnections] = ContextVar("aiovbo_connections")
+"""The connections that the current request may use."""
+
+
+class EarlyDataError(aiohttp.ClientConnectionError):
+    """A server sent data on a new connection before it was sent a request."""
+
+
+class OwnedRequest(ClientRequest):
+    """A request whose connection belongs to its server, not only to an address."""
+
+    @property
+    def connection_key(self) -> ConnectionKey:
+        """The key of aiohttp with the server's number, so that two users of one URL share no connection."""
+        # A field that only the key itself uses. One server has one proxy, with one set of headers.
+        return super().connection_key._replace(proxy_headers_hash=current_connections.get().number)
+
+
+class HttpConnection(ResponseHandler):
+    """aiohttp's protocol of a connection, which closes it when data arrives without a request."""
+
+    _connections: ServerConnections | None = None
+    # Until its first request it may be a tunnel, which aiohttp uses by itself.
+    _in_use = True
+    _has_answered = False
+    _poll: "select.poll | None" = None
+    reused = False
+    """Whether it has served a request already."""
+
+    def begin(self, connections: ServerConnections) -> bool:
+        """Whether a request may be sent; it is in use from then on."""
+        if self.should_close or self._reading_paused or (self.reused and self._has_leftover()):
+            self.abort()
+            return False
+        self._connections = connections
+        self._in_use, self._has_answered = True, False
+        connections.remove_idle(self)
+        return True
+
+    def end(self) -> None:
+        """Note that the request has its complete response, or was given up."""
+        self._in_use, self.reused = False, True
+        if self._connections is not None and self.transport is not None:
+            self._connections.add_idle(self)
+
+    def _has_leftover(self) -> bool:
+        """Whether anything arrived that `should_close` does not include."""
+        parser = self._parser
+        if parser is not None:
+            try:
+                # A part of a head: aiohttp's parser in C returns it or fails, the one in Python keeps its lines.
+                if parser.feed_eof() is not None or getattr(parser, "_lines", None):
+                    return True
+            except Exception:  # noqa: BLE001  # whatever is wrong with the part
+                return True
+        # What the event loop has not read yet, the end of the stream included.
+        return self._poll is not None and bool(self._poll.poll(0))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        _probe_when_idle(sock)
+        # Windows has none; its event loop always has a read pending there.
+        if hasattr(select, "poll"):
+            self._poll = select.poll()
+            self._poll.register(sock.fileno(), select.POLLIN)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop; by aiohttp with nothing, after a pause."""
+        if self._in_use or not data:
+            super().data_received(data)
+        else:
+            if self._connections is not None:
+                self._connections.report_unsolicited()
+            self.abort()
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Called by aiohttp with the head of a response."""
+        if data[0].code == HTTPStatus.REQUEST_TIMEOUT and self.reused and self._connections is not None:
+            # Sent before the request arrived, so it means what a closed connection means.
+            self._connections.close_idle()
+            self.abort()
+            self.set_exception(aiohttp.ServerDisconnectedError())
+        else:
+            self._has_answered = True
+            super().feed_data(data, size)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Called by the event loop."""
+        if self._connections is not None:
+            self._connections.remove_idle(self)
+            if self._in_use and self.reused and not self._has_answered:
+                self._connections.close_idle()
+        super().connection_lost(exc)
+
+
+def _probe_when_idle(sock: socket.socket) -> None:
+    """Make the operating system notice when the connection is dead, as far as it can."""
+    # Not before it is made, because the limit on acknowledgements would count for connecting too.
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _PROBES.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+class OwnedConnector(aiohttp.TCPConnector):
+    """aiohttp's connector, with connections that belong to one server each."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401  # aiohttp's own, which pass through
+        super().__init__(**settings)
+        factory: type[ResponseHandler] = HttpConnection
+        self._factory = partial(factory, loop=self._loop)
+
+    async def connect(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # as aiohttp has it
+    ) -> Connection:
+        """A connection on which nothing arrived that no request asked for.
+
+        Raises: EarlyDataError where something arrived on a new one.
+        """
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            if not isinstance(protocol, HttpConnection):
+                # aiohttp makes them in another way by now: nothing checks this one, so it serves one request.
+                if protocol is not None:
+                    protocol.force_close()
+                return connection
+            if protocol.begin(current_connections.get()):
+                connection.add_callback(protocol.end)
+                return connection
+            connection.close()
+            if not protocol.reused:
+                raise EarlyDataError
