@@ -128,7 +128,7 @@ class HttpConnection(ResponseHandler):
         parser = self._parser
         if parser is not None:
             try:
-                # A part of a head: aiohttp's parser in C returns it or fails, the one in Python keeps its lines.
+                # A part of a head: aiohttp's parser in C returns it or fails, the one in Python keeps it.
                 if parser.feed_eof() is not None or getattr(parser, "_lines", None):
                     return True
             except Exception:  # noqa: BLE001  # whatever is wrong with the part

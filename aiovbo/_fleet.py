@@ -93,8 +93,8 @@ class Fleet:
         - `lockout_guard`: how many servers may refuse the same credentials, none accepting them, until the
           others are not asked.
         - `strict`: an item that makes no sense is an error of its server, instead of being set aside.
-        - `http`: a ClientSession to borrow; it is never closed, and its connector's limits apply. It may share a
-          connection between servers at one address, and use a connection that has unread data.
+        - `http`: a ClientSession to borrow; it is never closed, and its connector's limits apply. It may
+          share a connection between servers at one address, and use a connection that has unread data.
         - `observer`: a plain function that is told of every request, retry and logon, and of servers that
           go down and come up; at once and in the event loop, so it must be quick. Where it fails, it is
           told no more of that server.
