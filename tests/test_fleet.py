@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 from backups import asked, server_of
 from documents import session
-from harness.raw import Connection, RawServer, json_answer, stall, vbo_routes
+from harness import closed_port
+from harness.raw import ANY, Connection, RawServer, json_answer, stall, vbo_routes
 
 from aiovbo import (
     TLS,
     Answer,
     AuthenticationError,
+    Bearer,
     Client,
     ClosedError,
     ConfigError,
@@ -782,6 +784,59 @@ async def test_a_fleet_larger_than_its_file_descriptors_still_works(
         assert [answer.error for answer in result.failed] == []
         assert len(result.answers) == 30
         assert "ulimit -n" in caplog.text
+
+
+async def test_few_file_descriptors_are_shared_by_the_servers_of_a_fleet() -> None:
+    """With room for two connections to each server, no more than two requests to one are under way."""
+    resource = pytest.importorskip("resource")
+    together, most = 0, 0
+    both = asyncio.Event()
+
+    async def count(connection: Connection) -> None:
+        nonlocal together, most
+        together += 1
+        most = max(most, together)
+        if together == 2:
+            both.set()
+        await both.wait()
+        # Time for a third request, if one is sent.
+        await asyncio.sleep(0.1)
+        together -= 1
+        await connection.send(json_answer({"results": [], "_links": {}}))
+
+    async with RawServer({("GET", ANY): count}) as raw:
+        one = Server(raw.url, Bearer("t"), api_version="v8", allow_http=True, name="asked")
+        others = [Server(f"vbo{number}", Bearer("t")) for number in range(9)]
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        used = len(os.listdir("/dev/fd"))  # noqa: PTH208  # names suffice
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + SPARED_DESCRIPTORS + 25, hard))
+        try:
+            async with Fleet([one, *others], retries=0) as fleet:
+                asking = [fleet["asked"].restore_sessions() for _ in range(6)]
+                assert await asyncio.gather(*asking) == [[]] * 6
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert most == 2
+
+
+async def test_servers_that_were_unreachable_are_queried_last_the_next_time() -> None:
+    """Whatever their place in the fleet; the others keep their order."""
+    begun: list[str] = []
+
+    async def ask(client: Client) -> None:
+        begun.append(client.name)
+
+    with closed_port() as port:
+        dead = [Server(f"127.0.0.1:{port}", Bearer(str(number)), name=f"dead{number}") for number in range(2)]
+        async with BackupFleet(3, sessions=1) as backups:
+            first, second, third = servers_of(backups)
+            async with Fleet([dead[0], first, dead[1], second, third], retries=0, concurrency=1) as fleet:
+                await fleet.map(ask)
+                assert begun == list(fleet)
+                await fleet.restore_sessions()
+                begun.clear()
+                await fleet.map(ask)
+                assert begun == [first.name, second.name, third.name, "dead0", "dead1"]
 
 
 async def test_one_policy_of_trust_is_one_context() -> None:

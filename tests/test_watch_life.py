@@ -69,16 +69,23 @@ async def test_a_server_that_is_away_is_told_once_and_what_it_did_meanwhile_afte
 
 
 async def test_a_dead_server_is_probed_by_one_request_and_ever_more_rarely() -> None:
-    """No flood, however long it is dead."""
-    async with BackupServer(World(now=NOW, speed=0, sessions=1)) as backup:
-        servers = [server_of(backup, name="dead", api_version="v8")]
-        async with Fleet(servers) as fleet, fleet.watch(every=FAST) as changes:
-            await silent(changes, 0.1)
+    """Once it is known to be down, each poll is one request, and each pause is twice the one before."""
+    virtual = VirtualClock()
+    clock = Clock(monotonic=virtual.monotonic, now=virtual.now, sleep=virtual.sleep, random=lambda: 0.99)
+    async with (
+        BackupServer(World(now=virtual.now(), speed=0, sessions=1), version="v4") as backup,
+        Fleet([server_of(backup, name="dead", api_version="v4")], clock=clock) as fleet,
+    ):
+        async with fleet.watch(every=timedelta(seconds=1)) as changes:
+            await until(lambda: changes.status()["dead"].up)
             backup.fail(Fault.status(503), times=None)
-            await take(changes, 1)
             backup.requests.clear()
-            await asyncio.sleep(0.6)
-            assert len(backup.requests) <= 6
+            await until(lambda: changes.status()["dead"].errors >= 8)
+            errors, requests = changes.status()["dead"].errors, len(backup.requests)
+        # Only the first poll that failed was repeated, twice; one may be under way, one may have succeeded.
+        assert errors <= requests <= errors + 4
+        first = next(number for number, pause in enumerate(virtual.slept) if pause == pytest.approx(0.995))
+        assert virtual.slept[first : first + 7] == pytest.approx([0.995 * 2**number for number in range(7)])
 
 
 async def test_a_slow_consumer_is_not_buried_and_misses_nothing() -> None:
