@@ -252,18 +252,17 @@ async def test_the_deadline_is_suspended_while_the_consumer_holds_a_page(
 
 async def test_servers_that_wait_for_their_turn_do_not_lose_the_time_of_the_consumer() -> None:
     """One server at a time, and a consumer that holds the first answer for longer than the deadline."""
-    ahead = 0.0
-    clock = Clock(monotonic=lambda: time.monotonic() + ahead)
+    hand, clock = virtual()
     async with RawServer({("GET", "/v8/RestoreSessions"): json_answer({"results": []})}) as raw:
         servers = [
             Server(raw.url, Bearer(f"token-{n}"), allow_http=True, api_version="v8", name=f"s{n}")
             for n in range(3)
         ]
-        async with Fleet(servers, deadline=20, retries=0, concurrency=1, clock=clock) as fleet:
+        async with Fleet(servers, deadline=60, retries=0, concurrency=1, clock=clock) as fleet:
             errors = []
             async for answer in fleet.restore_sessions().answers():
                 errors.append(answer.error)
-                ahead += 400 if len(errors) == 1 else 0
+                hand.advance(60 + EXCUSED / 2 if len(errors) == 1 else 0)
             assert errors == [None] * 3
 
 
