@@ -300,8 +300,8 @@ async def test_a_thousand_waiting_for_one_organization_cost_one_request() -> Non
         assert len(set(map(id, found))) == 1
 
 
-async def test_requests_are_shared_by_those_only_who_have_as_much_to_spend() -> None:
-    """Who is nearly out of time takes nobody along, and waits for nobody beyond it."""
+async def test_callers_with_different_time_left_share_a_request_and_each_ends_at_its_own_deadline() -> None:
+    """A caller that is nearly out of time does not end the request of the other, and does not wait longer."""
     async with BackupServer() as backup, Fleet([server_of(backup)], deadline=0.5, retries=0) as fleet:
         client = fleet[next(iter(fleet))]
         one, other, *_ = await client.restore_sessions()
