@@ -81,7 +81,7 @@ class Client:
         retries: int = 2,
         connections: int = 4,
         max_body: int = 32 * 1024 * 1024,
-        logon_cooldown: float = 300.0,
+        login_cooldown: float = 300.0,
         strict: bool = False,
         http: aiohttp.ClientSession | None = None,
         observer: Observer | None = None,
@@ -98,14 +98,14 @@ class Client:
             retries=retries,
             connections=connections,
             max_body=max_body,
-            logon_cooldown=logon_cooldown,
+            login_cooldown=login_cooldown,
             strict=strict,
             observer=observer,
             clock=clock or Clock(),
         )
         pool = HttpPool(options, http)
         pool.expect(server)
-        self._bind(server, options, pool, LockoutGuard(1, logon_cooldown, options.clock))
+        self._bind(server, options, pool, LockoutGuard(1, login_cooldown, options.clock))
         self._closes_pool = True
 
     @classmethod

@@ -8,9 +8,10 @@ import inspect
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import blake2b
 from os import PathLike, fspath
 from typing import Literal, NoReturn, TypedDict
 
@@ -74,6 +75,12 @@ class Secret:
             raise ConfigError("it is no async function")
         text: str = await given
         return text
+
+    def fingerprint(self, key: bytes) -> Hashable:
+        """A keyed digest of the text; the provider itself where there is one."""
+        if not isinstance(self._source, str):
+            return self._source
+        return blake2b(self._source.encode(), key=key).digest()
 
     def __repr__(self) -> str:
         return "***"
@@ -394,8 +401,8 @@ class Options:
     """At most so many requests at once to one server."""
     max_body: int = 32 * 1024 * 1024
     """Bytes, after decompression, above which an answer is refused."""
-    logon_cooldown: float = 300.0
-    """Seconds for which a refused password is not tried again: domain accounts lock."""
+    login_cooldown: float = 300.0
+    """Seconds of the first cool-down after a login that failed; later ones are an hour, 0 disables them."""
     strict: bool = field(default=False, validator=_switch)
     """True makes an item that makes no sense a PayloadError instead of setting it aside."""
     observer: Observer | None = None
@@ -409,9 +416,9 @@ class Options:
                 message = f"{name} is a number of seconds above 0, not {value!r}"
                 raise ConfigError(message)
         self._check_counts(retries=0, connections=1, max_body=1)
-        cooldown: object = self.logon_cooldown
+        cooldown: object = self.login_cooldown
         if not isinstance(cooldown, int | float) or not cooldown >= 0:
-            message = f"logon_cooldown is a number of seconds, not {cooldown!r}"
+            message = f"login_cooldown is a number of seconds, not {cooldown!r}"
             raise ConfigError(message)
         if self.observer is not None and not _is_plain_function(self.observer):
             message = f"observer is a plain function that takes a signal, not {self.observer!r}"
@@ -441,7 +448,7 @@ class Limits(Options):
     concurrency: int = 100
     """Servers asked at once; those that take long do not count."""
     lockout_guard: int = 3
-    """How many servers may refuse the same credentials until the others are not asked."""
+    """Most servers that may reject the same credentials in a cool-down; above 5 is as 5."""
 
     def __attrs_post_init__(self) -> None:
         Options.__attrs_post_init__(self)
@@ -458,6 +465,6 @@ class FleetOptions(TypedDict, total=False):
     concurrency: int
     connections: int
     max_body: int
-    logon_cooldown: float
+    login_cooldown: float
     lockout_guard: int
     strict: bool

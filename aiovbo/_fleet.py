@@ -71,7 +71,7 @@ class Fleet:
         concurrency: int = 100,
         connections: int = 4,
         max_body: int = 32 * 1024 * 1024,
-        logon_cooldown: float = 300.0,
+        login_cooldown: float = 300.0,
         lockout_guard: int = 3,
         strict: bool = False,
         http: aiohttp.ClientSession | None = None,
@@ -80,7 +80,7 @@ class Fleet:
     ) -> None:
         """A fleet of `Server`s, or of URLs, which take the fleet's `credentials` and `tls`.
 
-        Units: deadline, connect_timeout, read_timeout and logon_cooldown in seconds; max_body in bytes.
+        Units: deadline, connect_timeout, read_timeout and login_cooldown in seconds; max_body in bytes.
 
         - `deadline`: for everything that one operation costs on one server, retries and waiting included.
         - `connect_timeout`: to resolve the name, connect and shake hands.
@@ -89,9 +89,10 @@ class Fleet:
         - `concurrency`: servers asked at once; those that take long do not count. If in doubt, leave it.
         - `connections`: requests at once to one server.
         - `max_body`: the largest answer that is read.
-        - `logon_cooldown`: for how long a refused password is not tried again.
-        - `lockout_guard`: how many servers may refuse the same credentials, none accepting them, until the
-          others are not asked.
+        - `login_cooldown`: seconds of the first cool-down after a login that was not accepted, in which
+          the same password is not sent to that server again. Later ones are an hour. 0 disables them.
+        - `lockout_guard`: how many servers may reject the same credentials in a cool-down, while none
+          accepts them, before the others are skipped; above 5 is as 5.
         - `strict`: an item that makes no sense is an error of its server, instead of being set aside.
         - `http`: a ClientSession to borrow; it is never closed, and its connector's limits apply. It may
           share a connection between servers at one address, and use a connection that has unread data.
@@ -115,7 +116,7 @@ class Fleet:
             concurrency=concurrency,
             connections=connections,
             max_body=max_body,
-            logon_cooldown=logon_cooldown,
+            login_cooldown=login_cooldown,
             lockout_guard=lockout_guard,
             strict=strict,
             observer=observer,
@@ -125,7 +126,7 @@ class Fleet:
         self._options = options
         self._http = http
         self._pool = HttpPool(options, http)
-        self._guard = LockoutGuard(lockout_guard, logon_cooldown, options.clock)
+        self._guard = LockoutGuard(lockout_guard, login_cooldown, options.clock)
         self._clients: dict[str, Client] = {}
         for entry in servers:
             self._join(_server(entry, credentials, tls))

@@ -10,11 +10,9 @@ from attrs import frozen
 
 from aiovbo._config import ApiVersion
 from aiovbo._decode import decode_object
+from aiovbo._refusal import kind_of_body
 from aiovbo._wire import Reply, Sealed
-from aiovbo.errors import AuthenticationError, Phase
-
-LOGON_REFUSED = (400, 401, 403)
-"""How a server says that it will not log us on; anything else says nothing of the credentials."""
+from aiovbo.errors import AuthenticationError, PayloadError, Phase
 
 _LIFETIME = 3600.0
 _SHORTEST, _LONGEST = 5.0, 30 * 86400.0
@@ -49,37 +47,41 @@ def read_grant(reply: Reply) -> Grant:
     """The token in the answer to a logon.
 
     Source: schema OAuthTokenResponse, v6 to v8, read 2026-11-23.
-    Raises: AuthenticationError where there is none that could be used.
+    Raises: PayloadError where it has no token that can be used.
     """
-    members = decode_object(reply.body)
-    if members is None or not isinstance(members.get("access_token"), str):
-        raise _unusable("the logon was answered without a token")
+    members = decode_object(reply.body) or {}
+    token = members.get("access_token")
+    if not isinstance(token, str):
+        raise _unusable("has no token, but " + kind_of_body(reply))
     if str(members.get("token_type", "bearer")).lower() != "bearer":
-        raise _unusable("the logon was answered with a token that is not of type 'bearer'")
+        raise _unusable("has a token that is not of type 'bearer'")
+    if not _TOKEN.fullmatch(token):
+        raise _unusable("has a token that is " + _INVALID)
     refresh = members.get("refresh_token")
     return Grant(
-        checked_token(members["access_token"]),
+        token,
         refresh if isinstance(refresh, str) and refresh else None,
         _seconds(members.get("expires_in")),
     )
 
 
 _IS_IT_VBO = "Is this the REST API of Veeam Backup for Microsoft 365, and is it enabled?"
+_TOKEN = re.compile(r"[\x21-\x7e]{1,65536}")
+_INVALID = "empty, too long, or has characters that no header can have"
 
 
-def checked_token(token: str, *, phase: Phase | None = None, hint: str = _IS_IT_VBO) -> str:
-    """The token, if it can stand in a header.
+def checked_token(token: str, *, phase: Phase, hint: str) -> str:
+    """The token that the caller gave, if it can stand in a header.
 
     Raises: AuthenticationError where it cannot.
     """
-    if not re.fullmatch(r"[\x21-\x7e]{1,65536}", token):
-        what = "the token is empty, too long, or has characters that no header can have"
-        raise AuthenticationError(what, phase=phase, hint=hint)
+    if not _TOKEN.fullmatch(token):
+        raise AuthenticationError("the token is " + _INVALID, phase=phase, hint=hint)
     return token
 
 
-def _unusable(what: str) -> AuthenticationError:
-    return AuthenticationError(what, hint=_IS_IT_VBO)
+def _unusable(what: str) -> PayloadError:
+    return PayloadError(f"the response to the login {what}", hint=_IS_IT_VBO)
 
 
 def _seconds(value: object) -> float:

@@ -287,7 +287,7 @@ _BOUNDS: dict[str, dict[str, int]] = {
     key: {bound: value}
     for bound, value, keys in (
         ("exclusiveMinimum", 0, ("deadline", "connect_timeout", "read_timeout")),
-        ("minimum", 0, ("retries", "logon_cooldown")),
+        ("minimum", 0, ("retries", "login_cooldown")),
         ("minimum", 1, ("connections", "max_body", "concurrency", "lockout_guard")),
         ("minLength", 1, ("url", "username", "ca_file", "client_cert", "client_key", "env", "file")),
         ("minProperties", 1, ("servers",)),
@@ -329,7 +329,7 @@ _DESCRIPTIONS = {
     "concurrency": "Servers asked at once.",
     "connections": "Requests at once to one server.",
     "max_body": "Bytes of an answer above which it is refused.",
-    "logon_cooldown": "Seconds for which a refused password is not tried again.",
-    "lockout_guard": "Servers that may refuse the same credentials before the others are not asked.",
+    "login_cooldown": "Seconds of the first cool-down after a login that was not accepted.",
+    "lockout_guard": "Servers that may reject the same credentials before the others are skipped.",
     "strict": "Whether an item that makes no sense is an error of its server.",
 }

@@ -6,17 +6,16 @@ Knows grants and clocks; how a logon is sent is handed in. Knows no aiohttp.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-
-from attrs import frozen
+from copy import copy
 
 from aiovbo._config import Assertion, Bearer, Options, Password, Secret, Server, can_be_sent
 from aiovbo._deadline import Deadline, Operation
-from aiovbo._grant import LOGON_REFUSED, checked_token, read_grant
-from aiovbo._guard import LockoutGuard
-from aiovbo._refusal import refusal
+from aiovbo._grant import Grant, checked_token
+from aiovbo._guard import CredentialVerdicts, LockoutGuard, LoginTurn
+from aiovbo._refusal import REJECTED
 from aiovbo._single_flight import SingleFlight
-from aiovbo._wire import Reply, Sealed
-from aiovbo.errors import AuthenticationError, ConfigError, ServerTimeoutError
+from aiovbo._wire import Sealed
+from aiovbo.errors import AuthenticationError, ConfigError, ResponseError, ServerError, ServerTimeoutError
 
 log = logging.getLogger("aiovbo.logon")
 
@@ -43,16 +42,6 @@ class Token:
         return "Token(***)"
 
 
-@frozen
-class _Refusal:
-    """What was refused, when by the monotonic clock, and what there is to say of it."""
-
-    form: Sealed[dict[str, str]]
-    what: str
-    hint: str
-    at: float
-
-
 class Logon:
     """One server's logon; many callers may want its token at once, and cost one request."""
 
@@ -61,12 +50,11 @@ class Logon:
         server: Server,
         options: Options,
         guard: LockoutGuard,
-        post: Callable[[Sealed[dict[str, str]]], Awaitable[Reply]],
+        post: Callable[[Sealed[dict[str, str]], LoginTurn | None], Awaitable[Grant]],
         sign_of_life: Callable[[], Awaitable[None]],
     ) -> None:
         self._credentials = server.credentials
         self._server = server
-        self._options = options
         self._guard = guard
         self._clock = options.clock
         self._post = post
@@ -76,7 +64,7 @@ class Logon:
         """The deadline of the login in progress: the latest one of the callers that wait for it."""
         self._token: Token | None = None
         self._refresh_token: str | None = None
-        self._refusal: _Refusal | None = None
+        self._last_tried: CredentialVerdicts | None = None
         self._doubtful_since = float("-inf")
         self.spoken: Sealed[dict[str, str]] = Sealed({})
         """The secrets that the server was told last, by which it may be caught repeating them."""
@@ -85,7 +73,7 @@ class Logon:
     async def token(self, operation: Operation) -> Token:
         """A token that is good now.
 
-        Raises: AuthenticationError where the server refuses to log us on; other ServerErrors where it fails.
+        Raises: AuthenticationError where the API rejects the credentials; another ServerError where it fails.
         """
         token = self._token
         if token is not None and self._clock.monotonic() < token.renew_at:
@@ -127,71 +115,77 @@ class Logon:
     async def _log_on(self, credentials: Password | Assertion) -> Token:
         refresh_token, self._refresh_token = self._refresh_token, None
         if refresh_token is not None:
-            reply = await self._post(Sealed({"grant_type": "refresh_token", "refresh_token": refresh_token}))
-            if reply.status not in LOGON_REFUSED:
-                return self._take(reply)
-            log.info("%s: the refresh token was refused, logging on anew", self._server.name)
+            token = await self._refresh(refresh_token)
+            if token is not None:
+                return token
+            log.info("%s: the refresh token was rejected, logging in again", self._server.name)
             self._doubtful_since = self._clock.monotonic()
-        form = await self._promising_form(credentials)
-        reply = await self._post_guarded(credentials, form)
-        if reply.status in LOGON_REFUSED:
-            # A provider may have given what was true a moment ago; the same secret is not tried twice.
-            refused, form = form, await self._newer_form(credentials, form)
-            if form != refused:
-                reply = await self._post_guarded(credentials, form)
-        if reply.status in LOGON_REFUSED:
-            raise self._refused(reply, form)
-        return self._take(reply)
+        form = await self._form_or_failure(credentials)
+        self._last_tried = verdicts = self._guard.verdicts(form)
+        verdicts.check(self._server)
+        try:
+            return self._take(await self._send(verdicts, form))
+        except (AuthenticationError, ResponseError) as error:
+            if isinstance(error, ResponseError) and error.status not in REJECTED:
+                raise
+            failure = copy(error)
+        # A provider may have given what was right a moment ago; the same secret is not sent twice.
+        newer = await self._newer_form(credentials, form)
+        if newer == form:
+            raise failure
+        self._last_tried = verdicts = self._guard.verdicts(newer)
+        verdicts.check(self._server)
+        return self._take(await self._send(verdicts, newer))
 
-    async def _post_guarded(self, credentials: Password | Assertion, form: Sealed[dict[str, str]]) -> Reply:
+    async def _refresh(self, refresh_token: str) -> Token | None:
+        """A token for the refresh token; None where the server rejects that."""
+        form = Sealed({"grant_type": "refresh_token", "refresh_token": refresh_token})
+        del refresh_token
+        try:
+            return self._take(await self._post(form, None))
+        except ServerError as error:
+            is_rejected = isinstance(error, ResponseError) and error.status in REJECTED
+            if is_rejected or isinstance(error, AuthenticationError):
+                return None
+            raise
+
+    async def _send(self, verdicts: CredentialVerdicts, form: Sealed[dict[str, str]]) -> Grant:
+        """What the server grants, once it may be sent the secret."""
+        shared = self._guard.is_widely_shared(self._server.credentials)
+        if shared and not verdicts.is_trusted(self._doubtful_since):
+            # A server that does not answer at all would keep the others waiting for its verdict.
+            await self._sign_of_life()
+        turn = await verdicts.turn(self._server, self._doubtful_since)
         self.spoken = form
-        told = credentials
-        if isinstance(credentials, Password):
-            told = Password(credentials.username, form.content["password"])
-        return await self._guard.logon(
-            self._server,
-            told,
-            lambda: self._post(form),
-            self._sign_of_life,
-            doubtful_since=self._doubtful_since,
-        )
+        with turn:
+            return await self._post(form, turn)
 
-    def _take(self, reply: Reply) -> Token:
-        grant = read_grant(reply)
+    def _take(self, grant: Grant) -> Token:
         self._refresh_token = grant.refresh_token
         margin = min(_MARGIN, grant.lifetime / 10)
         return Token(grant.access_token, self._clock.monotonic() + grant.lifetime - margin)
 
-    def _refused(self, reply: Reply, form: Sealed[dict[str, str]]) -> AuthenticationError:
-        what = f"the logon was refused ({refusal(reply, self._clock.now()).what})"
-        hint = (
-            "Check the credentials, and that the account may use the REST API. It is not tried again for "
-            f"{self._options.logon_cooldown:g} s by this process, since domain accounts lock."
-        )
-        self._refusal = _Refusal(form, what, hint, self._clock.monotonic())
-        return AuthenticationError(what, hint=hint)
+    async def _form_or_failure(self, credentials: Password | Assertion) -> Sealed[dict[str, str]]:
+        """What to log in with.
 
-    async def _promising_form(self, credentials: Password | Assertion) -> Sealed[dict[str, str]]:
-        """What to log on with.
-
-        Raises: AuthenticationError where it was refused lately, or cannot be had.
+        Raises: AuthenticationError where the provider fails; the error of the last try instead, while its
+        cool-down lasts.
         """
-        lately = self._refusal
-        if lately is None or self._clock.monotonic() - lately.at >= self._options.logon_cooldown:
-            return await self._form(credentials)
-        form = await self._newer_form(credentials, lately.form)
-        if form == lately.form:
-            raise AuthenticationError(lately.what, phase="queue", hint=lately.hint)
-        return form
-
-    async def _newer_form(
-        self, credentials: Password | Assertion, refused: Sealed[dict[str, str]]
-    ) -> Sealed[dict[str, str]]:
-        """What the provider gives now; what was refused, where it fails or there is none."""
         try:
             return await self._form(credentials)
         except AuthenticationError:
-            return refused
+            if self._last_tried is not None:
+                self._last_tried.check(self._server)
+            raise
+
+    async def _newer_form(
+        self, credentials: Password | Assertion, sent: Sealed[dict[str, str]]
+    ) -> Sealed[dict[str, str]]:
+        """What the provider gives now; what was sent, where it fails or there is none."""
+        try:
+            return await self._form(credentials)
+        except AuthenticationError:
+            return sent
 
     async def _reveal(self, secret: Secret, kind: str) -> str:
         """The secret's text, from its provider where it has one.

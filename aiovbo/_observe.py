@@ -158,9 +158,9 @@ class Tally:
         self._last_success = self._now()
         self._turn(up=True, outcome=OK)
 
-    def failure(self, error: ServerError) -> None:
-        """Note that what was asked for has not come."""
-        if isinstance(error, _DOWN):
+    def failure(self, error: ServerError, *, of_login: bool = False) -> None:
+        """Note that a request, or the login that it needs, has failed."""
+        if of_login or isinstance(error, _DOWN):
             self._last_error, self._last_error_at = error, self._now()
             self._turn(up=False, outcome=_outcome(error))
 

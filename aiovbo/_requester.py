@@ -18,13 +18,13 @@ from aiovbo._config import API_VERSIONS, ApiVersion, Bearer, Options, Server
 from aiovbo._connections import ServerConnections
 from aiovbo._deadline import Deadline, Operation, deadline_passed
 from aiovbo._decode import holds_json
-from aiovbo._grant import LOGON_REFUSED, token_form, token_target
-from aiovbo._guard import LockoutGuard
+from aiovbo._grant import Grant, read_grant, token_form, token_target
+from aiovbo._guard import LockoutGuard, LoginTurn
 from aiovbo._hrefs import url_for
 from aiovbo._http import HttpPool
 from aiovbo._logon import Logon, Token
 from aiovbo._observe import ServerStatus, Tally
-from aiovbo._refusal import refusal, seconds_ahead, without_echo
+from aiovbo._refusal import login_error, refusal, seconds_ahead, without_echo
 from aiovbo._single_flight import SingleFlight
 from aiovbo._wire import Reply, Request, Sealed, probe_target
 from aiovbo.errors import (
@@ -188,9 +188,10 @@ class Requester:
                 break
             retries += 1
         # Where the logon failed, it is the logon that was tried so often.
-        tried = logons if outcome.operation else attempts
+        of_login = bool(outcome.operation)
+        tried = logons if of_login else attempts
         failure = self.at(request.url, outcome, request.method, tried, clock.monotonic() - started)
-        self._tally.failure(failure)
+        self._tally.failure(failure, of_login=of_login)
         # A copy, since what is raised gets a traceback: whoever kept it would keep all its frames.
         raise copy(failure)
 
@@ -366,9 +367,13 @@ class Requester:
         self._logging_on = self._pool.attempt(self._logon.deadline, most=limit)
         return self._logging_on
 
-    async def _post_logon(self, fields: Sealed[dict[str, str]]) -> Reply:
-        """A logon's answer, granted or refused; sent once more where the kept connection proves dead."""
-        for may_repeat in (True, False):
+    async def _post_logon(self, fields: Sealed[dict[str, str]], turn: LoginTurn | None) -> Grant:
+        """What a login grants; sent once more where the kept connection proves dead.
+
+        Raises: AuthenticationError where the API rejects the login; another ServerError where it fails.
+        """
+        is_repeated = False
+        while True:
             attempt = self._first_attempt()
             try:
                 with attempt:
@@ -379,22 +384,38 @@ class Requester:
                         headers=_FORM,
                         body=token_form(fields, self.likely_version),
                     )
-            except (PayloadError, UnreachableError) as error:
+            except ServerError as error:
                 self._logging_on = None
                 self._count_logon(attempt, error)
+                if turn is not None:
+                    turn.count(error.phase)
                 stale = error.phase == "read" and not isinstance(error, ServerTimeoutError)
-                if attempt.fresh or not stale or not may_repeat:
+                if attempt.fresh or not stale or is_repeated or not (turn is None or turn.may_repeat):
                     raise
+                is_repeated = True
+            except asyncio.CancelledError:
+                # `_logging_on` stays: a task that waited for it reports how far it came.
+                if turn is not None:
+                    turn.count(attempt.phase)
+                raise
             else:
-                # Not where it was cancelled: whoever waited for it tells how far it had come.
                 self._logging_on = None
-                self._count_logon(attempt, None if reply.status == 200 else reply.status)  # noqa: PLR2004  # success
-                reply = without_echo(reply, fields)
-                if reply.status != 200 and reply.status not in LOGON_REFUSED:  # noqa: PLR2004  # success
-                    self._doubt_version(reply)
-                    raise refusal(reply, self._clock.now(), self._given_version)
-                return reply
-        raise AssertionError  # the second round returns or raises
+                if turn is not None:
+                    turn.count("body")
+                return self._granted(attempt, without_echo(reply, fields))
+
+    def _granted(self, attempt: Attempt, reply: Reply) -> Grant:
+        if reply.status != 200:  # noqa: PLR2004  # success
+            self._count_logon(attempt, reply.status)
+            self._doubt_version(reply)
+            raise login_error(reply, self._clock.now(), self._given_version)
+        try:
+            grant = read_grant(reply)
+        except PayloadError as error:
+            self._count_logon(attempt, error)
+            raise
+        self._count_logon(attempt, None)
+        return grant
 
 
 def _refuses_token(request: Request, reply: Reply) -> bool:

@@ -14,7 +14,7 @@
     │   │   ├── ConflictError          409
     │   │   ├── RateLimitedError       429
     │   │   └── ServerFaultError       5xx
-    │   ├── AuthenticationError        logon refused, or a fresh token refused
+    │   ├── AuthenticationError        login rejected by the API, or a fresh token rejected
     │   ├── PayloadError               an answer that is not what the API promises
     │   └── SkippedError               not asked, so as not to do harm
     ├── FleetError                     also ExceptionGroup; the ServerErrors of one fleet query
@@ -179,7 +179,7 @@ class ServerFaultError(ResponseError):
 
 
 class AuthenticationError(ServerError):
-    """The logon was refused, or a token that had just been granted was."""
+    """The API rejected the login, or a token that it had just granted."""
 
 
 class PayloadError(ServerError):
@@ -200,7 +200,7 @@ class PayloadError(ServerError):
 
 
 class SkippedError(ServerError):
-    """Not asked, so as not to do harm; `reason` says what harm."""
+    """Not queried, because that could do harm; `reason` says which."""
 
     def __init__(
         self, what: str, *, reason: Literal["lockout_guard"] = "lockout_guard", hint: str = ""

@@ -90,7 +90,7 @@ async def test_a_fleet_query_is_cancelled_in_any_turn_of_the_loop() -> None:
     """So also inside its own tasks: in a logon, while the password is to be proven, and in a page ahead."""
     async with BackupFleet(5, sessions=4) as backups:  # noqa: SIM117  # the fleet needs its backups' URLs
         # Verdicts that count for no time: every logon is one of few until it is answered.
-        async with Fleet([server_of(backup) for backup in backups], logon_cooldown=0) as fleet:
+        async with Fleet([server_of(backup) for backup in backups], login_cooldown=0) as fleet:
 
             async def ask() -> None:
                 for backup in backups:

@@ -103,7 +103,7 @@ def test_one_address_is_no_list_of_addresses() -> None:
         lambda: Fleet(["vbo1"], LOGIN, deadline=0),
         lambda: Fleet(["vbo1"], LOGIN, deadline="60"),  # type: ignore[arg-type]
         lambda: Fleet(["vbo1"], LOGIN, read_timeout=timedelta(1)),  # type: ignore[arg-type]
-        lambda: Fleet(["vbo1"], LOGIN, logon_cooldown=None),  # type: ignore[arg-type]
+        lambda: Fleet(["vbo1"], LOGIN, login_cooldown=None),  # type: ignore[arg-type]
         lambda: Fleet(["vbo1"], LOGIN).watch(every=30),  # type: ignore[arg-type]
         lambda: Fleet(["vbo1"], LOGIN).watch(every=timedelta()),
         lambda: Fleet(["vbo1"], LOGIN).watch(heartbeat=-timedelta(1)),

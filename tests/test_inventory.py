@@ -233,7 +233,7 @@ async def test_a_secret_is_read_anew_when_it_was_refused(write: Write) -> None:
         tls.ca_file = "{backup.ca_file}"
         credentials = {{ username = '{backup.username}', password.file = "secret" }}
         """)
-        async with await asyncio.to_thread(Fleet.from_toml, file, logon_cooldown=0) as fleet:
+        async with await asyncio.to_thread(Fleet.from_toml, file, login_cooldown=0) as fleet:
             assert len((await fleet.restore_sessions()).failed) == 1
             secret.write_text(backup.password)
             assert len((await fleet.restore_sessions()).items) == 40
@@ -595,7 +595,7 @@ FULL: dict[str, Any] = {
     "allow_literal_secrets": True,
     "fleet": {
         "deadline": 30, "connect_timeout": 2.5, "read_timeout": 5, "retries": 0, "concurrency": 10,
-        "connections": 2, "max_body": 1000, "logon_cooldown": 0, "lockout_guard": 1, "strict": True,
+        "connections": 2, "max_body": 1000, "login_cooldown": 0, "lockout_guard": 1, "strict": True,
     },
     "defaults": {
         "credentials": {"username": "u", "password": "p"}, "tls": {"ca_file": "ca.pem", "strict_x509": False},

@@ -280,7 +280,9 @@ async def test_one_wrong_password_is_refused_three_times_by_a_fleet_and_not_two_
                 assert sum(backup.refused_logons for backup in backups) == refused
                 kinds = Counter(type(answer.error) for answer in result.failed)
                 assert kinds == {AuthenticationError: 3, SkippedError: 197}
-                assert "3 other servers refused" in str(result.failed[-1].error)
+                skipped = [str(a.error) for a in result.failed if isinstance(a.error, SkippedError)]
+                said = "3 servers rejected the same credentials, and none accepted them; last response: "
+                assert sum(said in text and "Incorrect user name" in text for text in skipped) >= 194
                 hands.seconds += 200
 
 
@@ -403,7 +405,8 @@ async def test_another_password_is_not_on_trial_for_the_one_before() -> None:
             failed = (await fleet.restore_sessions()).failed
             kinds = Counter(type(answer.error) for answer in failed)
             assert kinds == {AuthenticationError: 3, SkippedError: 7}
-            assert "others, that a provider gives, at once" in str(failed[-1].error) + str(failed[0].error)
+            skipped = next(str(answer.error) for answer in failed if isinstance(answer.error, SkippedError))
+            assert "other credentials, from a provider, at once" in skipped
             given = backups[0].password
             assert not (await fleet.restore_sessions()).failed
         # Each gave one sign of life, which is good for the second logon too, and one listing.
@@ -480,7 +483,7 @@ async def test_a_password_that_was_changed_is_noticed_at_once_where_it_is_provid
         login = Password(backup.username, provide)
         async with Client(server_of(backup, credentials=login)) as client:
             for _ in range(2):
-                with pytest.raises(AuthenticationError, match="was refused"):
+                with pytest.raises(AuthenticationError, match="was rejected"):
                     await client.restore_sessions()
             assert backup.refused_logons == 1
             current = backup.password

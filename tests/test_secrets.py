@@ -324,7 +324,7 @@ async def test_a_provider_that_fails_when_asked_again_leaves_the_refusal_standin
         login = Password(backup.username, provide)
         async with Client(server_of(backup, credentials=login)) as client:
             for _ in range(3):
-                with pytest.raises(AuthenticationError, match="refused"):
+                with pytest.raises(AuthenticationError, match="rejected"):
                     await client.restore_sessions()
         assert asked(backup, "token") == 1
 

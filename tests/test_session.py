@@ -316,7 +316,8 @@ async def test_an_assertion_is_exchanged_for_a_token(operator: bool) -> None:  #
 
 async def test_an_assertion_that_stays_refused_is_sent_once() -> None:
     """The same secret is not tried twice."""
-    async with RawServer({("POST", "/v8/token"): http(400)}) as raw:
+    refusal = json_answer({"error": "invalid_grant"}, 400)
+    async with RawServer({("POST", "/v8/token"): refusal}) as raw:
         login = Assertion("app-id", "refused")
         async with Client(Server(raw.url, login, allow_http=True, api_version="v8")) as client:
             with pytest.raises(AuthenticationError):

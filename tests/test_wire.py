@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from aiovbo import (
-    AuthenticationError,
     ConfigError,
     ConflictError,
     ForbiddenError,
@@ -246,9 +245,9 @@ def test_a_tokens_lifetime_is_kept_within_reason(expires_in: object, lifetime: f
      b'{"access_token": "a", "token_type": "mac"}',
      b'{"access_token": "' + b"x" * 65537 + b'"}'],
 )  # fmt: skip
-def test_a_logon_answered_without_a_usable_token_is_an_authentication_error(body: bytes) -> None:
-    """No header is ever built from what a server makes up."""
-    with pytest.raises(AuthenticationError):
+def test_a_login_answered_without_a_usable_token_is_a_payload_error(body: bytes) -> None:
+    """It says nothing of the credentials, and no header is ever built from it."""
+    with pytest.raises(PayloadError):
         grant_of.read_grant(wire.Reply(200, {}, body))
 
 

@@ -19,7 +19,6 @@ from aiovbo import (
     LogonFinished,
     ServerError,
     Signal,
-    SkippedError,
     TlsError,
     fetch_certificate,
 )
@@ -101,7 +100,7 @@ def _blame(found: _Check, error: ServerError) -> None:
     """Let the step show as failed that did; several of them are one request."""
     if isinstance(error, TlsError):
         found.said["TLS"] = _FAILED
-    elif isinstance(error, AuthenticationError | SkippedError):
+    elif error.operation.lower().endswith("/token") or isinstance(error, AuthenticationError):
         found.said["logon"] = _FAILED
         found.said.pop("sessions", None)
     elif _FAILED not in found.said.values():
