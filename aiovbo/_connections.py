@@ -93,7 +93,8 @@ class OwnedRequest(ClientRequest):
     def connection_key(self) -> ConnectionKey:
         """The key of aiohttp with the server's number, so that two users of one URL share no connection."""
         # A field that only the key itself uses. One server has one proxy, with one set of headers.
-        return super().connection_key._replace(proxy_headers_hash=current_connections.get().number)
+        key = super().connection_key
+        return ConnectionKey(*key[:6], current_connections.get().number, key.server_hostname)
 
 
 class HttpConnection(ResponseHandler):
