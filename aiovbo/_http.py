@@ -12,13 +12,16 @@ import re
 import socket
 import ssl
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from functools import partial
+from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
@@ -35,7 +38,7 @@ from aiovbo._connections import (
 )
 from aiovbo._deadline import IS_IT_UP, Deadline
 from aiovbo._tasks import in_thread
-from aiovbo._tls import make_context, tls_error
+from aiovbo._tls import NotVerifiedError, ServerContext, tls_error
 from aiovbo._wire import Reply, Sealed
 from aiovbo.errors import (
     ClosedError,
@@ -74,11 +77,6 @@ def _mark(phase: Phase) -> None:
         attempt.phase = phase
 
 
-def _handshake_began() -> None:
-    _mark("tls")
-    _mark_fresh()
-
-
 def _mark_fresh() -> None:
     """Note that the current connection is a new one."""
     attempt = _current.get()
@@ -100,10 +98,85 @@ class _Connector(OwnedConnector):
             # Until a socket is made: aiohttp may send it a second time, over another kept connection.
             attempt.fresh = False
         connection = await super().connect(req, traces, timeout)
-        if attempt is not None:
-            attempt.sent += 1
-            attempt.enter("read")
+        _admit(req, connection)
         return connection
+
+    async def _wrap_create_connection(
+        self,
+        *args: Any,  # noqa: ANN401  # aiohttp's own, which pass through
+        **kwargs: Any,  # noqa: ANN401
+    ) -> tuple[asyncio.Transport, ResponseHandler]:
+        factory, *rest = args
+
+        def make() -> ResponseHandler:
+            # Every event loop makes the protocol between connecting and the handshake.
+            if kwargs.get("ssl") is not None:
+                _mark("tls")
+            made: ResponseHandler = factory()
+            return made
+
+        _mark("connect")
+        return await super()._wrap_create_connection(make, *rest, **kwargs)
+
+    async def _start_tls_connection(
+        self,
+        *args: Any,  # noqa: ANN401  # the same
+        **kwargs: Any,  # noqa: ANN401
+    ) -> tuple[asyncio.BaseTransport, ResponseHandler]:
+        _mark("tls")
+        return await super()._start_tls_connection(*args, **kwargs)
+
+
+def _admit(request: ClientRequest, connection: Connection) -> None:
+    """Note that a request has its connection; where TLS is due, make sure that it was verified.
+
+    Raises: NotVerifiedError where it was not, ClientConnectorError where the server cut it off after the
+    handshake; the connection is closed then.
+    """
+    context, protocol = request.ssl, connection.protocol
+    assert isinstance(context, ServerContext)  # noqa: S101  # exchange() gave it
+    assert protocol is not None  # noqa: S101  # the connection was just handed out
+    first = protocol not in context.admitted
+    if first:
+        try:
+            if request.is_ssl():
+                _verify(request, context, connection.transport)
+        except BaseException:
+            connection.close()
+            raise
+        context.admitted.add(protocol)
+    attempt = _current.get()
+    if attempt is not None:
+        attempt.fresh = first
+        attempt.sent += 1
+        attempt.enter("read")
+
+
+def _verify(request: ClientRequest, context: ServerContext, transport: asyncio.Transport | None) -> None:
+    if transport is None or transport.is_closing():
+        cut_off = ConnectionResetError("cut off after the handshake")
+        raise aiohttp.ClientConnectorError(request.connection_key, cut_off)
+    context.check(transport)
+
+
+async def _admit_before_sending(request: ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
+    """A middleware for borrowed sessions, whose connector does not call `_admit`."""
+
+    async def send(connection: Connection) -> aiohttp.ClientResponse:
+        del request.send
+        _admit(request, connection)
+        return await request.send(connection)
+
+    # No hook of aiohttp is called between the connection and the first byte.
+    request.send = send  # type: ignore[method-assign, assignment]
+    try:
+        response = await handler(request)
+    finally:
+        was_sent_past_us = request.__dict__.pop("send", None) is not None
+    if was_sent_past_us and request.is_ssl():
+        response.close()
+        raise NotVerifiedError(b"", b"", "", 0)
+    return response
 
 
 def _new_socket(address: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
@@ -146,9 +219,8 @@ class HttpPool:
         if given is not None and not isinstance(given, aiohttp.ClientSession):
             message = f"http is an aiohttp.ClientSession that is lent, not {given!r}"
             raise ConfigError(message)
-        if http is not None and http.auth is not None:
-            message = "the session that is lent (http=...) has auth=..., and would send it to every server"
-            raise ConfigError(message)
+        if http is not None:
+            _refuse_what_it_adds(http)
         self._options = options
         self._servers: list[Server] = []
         self._session = http
@@ -156,7 +228,10 @@ class HttpPool:
         # A borrowed session's connector does not tell when the connection is there: aiohttp has to watch it.
         connect_timeout = options.connect_timeout if self._borrowed else None
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
-        self._contexts: dict[TLS, ssl.SSLContext] = {}
+        self._middlewares: tuple[ClientMiddlewareType, ...] = ()
+        if http is not None:
+            self._middlewares = *_middlewares_of(http), _admit_before_sending
+        self._contexts: dict[TLS, ServerContext] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self._opening = asyncio.Lock()
@@ -202,14 +277,12 @@ class HttpPool:
             self._loop, self._process = asyncio.get_running_loop(), os.getpid()
         return self._check()
 
-    async def _context(self, tls: TLS) -> ssl.SSLContext:
+    async def _context(self, tls: TLS) -> ServerContext:
         if tls not in self._contexts:
-            # A borrowed session's connector tells nothing: a handshake does, which ends where sending begins.
-            marks = _handshake_began, partial(_mark, "read")
-            self._contexts[tls] = await in_thread(partial(make_context, tls, *marks))
+            self._contexts[tls] = await in_thread(partial(ServerContext, tls))
         return self._contexts[tls]
 
-    async def _late_context(self, tls: TLS) -> ssl.SSLContext:
+    async def _late_context(self, tls: TLS) -> ServerContext:
         """The context of a server that joined after the opening, whose trouble is its own."""
         try:
             return await self._context(tls)
@@ -353,16 +426,19 @@ class HttpPool:
                     raise_for_status=False,
                     timeout=self._timeout,
                     ssl=context,
+                    middlewares=self._middlewares,
                 ) as response:
                     content = await self._read(response, attempt)
                     return Reply(response.status, response.headers, content)
-        except (aiohttp.ClientError, OSError, RuntimeError, _TooLargeError) as error:
+        except (aiohttp.ClientError, OSError, RuntimeError, ValueError, _TooLargeError) as error:
             if self.closed:
                 failure: Exception = ClosedError("the fleet or client was closed while it was in use")
             elif session.closed:
                 failure = ClosedError("the session that was lent (http=...) is closed")
             else:
-                failure = translate(error, attempt.phase)
+                # Only a connection that was accepted is cut off, so this was the handshake.
+                in_handshake = url.scheme == "https" and isinstance(error, aiohttp.ClientConnectorError)
+                failure = translate(error, "tls" if in_handshake else attempt.phase)
         finally:
             _current.reset(mark)
             current_connections.reset(whose)
@@ -397,6 +473,37 @@ class HttpPool:
         return body
 
 
+def _middlewares_of(session: aiohttp.ClientSession) -> Iterable[ClientMiddlewareType]:
+    # aiohttp has no public name for them; those of a request replace those of its session.
+    found: Iterable[ClientMiddlewareType] = getattr(session, "_middlewares", None) or ()
+    return found
+
+
+def _refuse_what_it_adds(session: aiohttp.ClientSession) -> None:
+    """Refuse a session that is lent if it sends something of its own to every server, or garbles responses.
+
+    Raises: ConfigError, without the secret.
+    """
+    problem: str | None = None
+    secret = next((name for name in ("Authorization", "Cookie") if name in session.headers), None)
+    if session.auth is not None:
+        problem = "has auth=..., and would send it to every server"
+    elif secret is not None:
+        problem = f"has a default {secret} header, and would send it to every server"
+    elif any(isinstance(one, aiohttp.DigestAuthMiddleware) for one in _middlewares_of(session)):
+        problem = "has a DigestAuthMiddleware, and would answer every server with its password"
+    elif session.trust_env:
+        problem = (
+            "has trust_env=True, and would send the passwords of a netrc file to servers. For a proxy, "
+            "make it with aiohttp.ClientSession(proxy=...)"
+        )
+    elif not session.auto_decompress:
+        problem = "has auto_decompress=False, so compressed responses cannot be read"
+    if problem is not None:
+        message = f"the session that is lent (http=...) {problem}"
+        raise ConfigError(message)
+
+
 def _warn_of_insecure(server: Server) -> None:
     if server.tls.insecure:
         log.warning("%s: its certificate is not checked (insecure=True)", server.name)
@@ -413,12 +520,20 @@ def translate(  # noqa: C901, PLR0911, PLR0912  # a table, one line of thought p
     error: Exception, phase: Phase
 ) -> Exception:
     """Our error for one of aiohttp's, of the operating system's, or of zlib's."""
+    # aiohttp tries another address of the server then, and may fail in that.
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, NotVerifiedError):
+            return tls_error(cause)
+        cause = cause.__context__
     match error:
         case ServerError() | ConfigError() | ClosedError():
             return error
         case _TooLargeError():
             hint = "Ask for fewer items (page_size=...), or raise max_body."
             return PayloadError(str(error), retryable=False, hint=hint)
+        case aiohttp.ServerFingerprintMismatch():
+            return tls_error(error)
         case aiohttp.ClientConnectorCertificateError():
             return tls_error(error.certificate_error)
         case aiohttp.ClientSSLError():

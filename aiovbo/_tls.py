@@ -1,73 +1,96 @@
-"""Trust: TLS policies to contexts, and failed handshakes to errors that say what to do.
+"""TLS policies, and the errors of failed handshakes.
 
-Knows ssl; knows nothing of HTTP.
+Knows ssl, and the form in which aiohttp takes a policy; knows nothing of HTTP.
 """
 
+import asyncio
 import hashlib
+import os
 import ssl
-from collections.abc import Callable
-from typing import Any
+import sys
+from typing import Self
+from weakref import WeakSet
+
+from aiohttp import Fingerprint, ServerFingerprintMismatch
 
 from aiovbo._config import TLS
 from aiovbo.errors import ConfigError, TlsError, TlsReason, printable
 
 
-class PinMismatchError(ssl.SSLCertVerificationError):
-    """The server's certificate is none of the pinned ones; `seen` is its fingerprint."""
-
-    seen = ""
+class NotVerifiedError(ServerFingerprintMismatch):
+    """The certificate of a connection is not the pinned one; `got` is empty where nothing was verified."""
 
 
-def make_context(
-    tls: TLS, handshake_began: Callable[[], None], handshake_ended: Callable[[], None]
-) -> ssl.SSLContext:
-    """The context for a policy; reads files, so not for the event loop.
+class ServerContext(ssl.SSLContext, Fingerprint):
+    """A TLS policy as the `ssl=` of a request: the context of the handshake, and the check after it.
 
-    `handshake_began` and `handshake_ended` are called in the context of whoever connects.
-
-    Raises: ConfigError where a file cannot be used.
+    aiohttp takes a context or a fingerprint; this is both. The check reads the connection, so it works with
+    every implementation of TLS. A context equals only itself and is part of the key of pooled connections,
+    so no connection serves two policies.
     """
-    try:
-        context = ssl.create_default_context(cafile=tls.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        message = f"TLS(ca_file={tls.ca_file!r}) cannot be used: {error}. It takes a PEM file."
-        raise ConfigError(message) from None
-    if tls.insecure or tls.pin:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if not tls.strict_x509:
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    if tls.client_cert is not None:
+
+    def __new__(cls, _tls: TLS) -> Self:
+        return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+
+    def __init__(self, tls: TLS) -> None:
+        """Read the files of the policy; not for the event loop.
+
+        Raises: ConfigError where a file cannot be used.
+        """
+        self._pins = tls.pin
+        self.admitted: WeakSet[asyncio.BaseProtocol] = WeakSet()
+        """The connections over which requests may be sent, by their protocols."""
+        if tls.insecure or tls.pin:
+            self.check_hostname = False
+            self.verify_mode = ssl.CERT_NONE
+        else:
+            self._trust(tls)
+        if tls.client_cert is not None:
+            try:
+                # A passphrase would be asked for on the terminal, and the program would hang.
+                self.load_cert_chain(tls.client_cert, tls.client_key, password=lambda: "")
+            except (OSError, ssl.SSLError) as error:
+                message = f"TLS(client_cert={tls.client_cert!r}) cannot be used: {error}"
+                raise ConfigError(message) from None
+        self.set_alpn_protocols(["http/1.1"])
+        if keys := os.environ.get("SSLKEYLOGFILE"):
+            self.keylog_filename = keys
+
+    def _trust(self, tls: TLS) -> None:
+        # Python 3.13 made this the default of `ssl.create_default_context`, which makes no subclasses.
+        if sys.version_info >= (3, 13):
+            self.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            if tls.strict_x509:
+                self.verify_flags |= ssl.VERIFY_X509_STRICT
+        if tls.ca_file is None:
+            self.load_default_certs()
+            return
         try:
-            # A passphrase would be asked for on the terminal, and the program would hang.
-            context.load_cert_chain(tls.client_cert, tls.client_key, password=lambda: "")
+            self.load_verify_locations(tls.ca_file)
         except (OSError, ssl.SSLError) as error:
-            message = f"TLS(client_cert={tls.client_cert!r}) cannot be used: {error}"
+            message = f"TLS(ca_file={tls.ca_file!r}) cannot be used: {error}. It takes a PEM file."
             raise ConfigError(message) from None
-    context.set_alpn_protocols(["http/1.1"])
-    context.sslobject_class = _ssl_object(tls.pin, handshake_began, handshake_ended)
-    return context
 
+    def check(self, transport: asyncio.Transport) -> None:
+        """Verify what the server presented, after the handshake and before a request is sent.
 
-def _ssl_object(
-    pins: tuple[str, ...], handshake_began: Callable[[], None], handshake_ended: Callable[[], None]
-) -> type[ssl.SSLObject]:
-    class PinnedObject(ssl.SSLObject):
-        """A TLS connection that comes about only with a pinned certificate, before a byte is sent over it."""
-
-        def do_handshake(self) -> None:
-            handshake_began()
-            super().do_handshake()
-            if pins:
-                certificate: Any = self.getpeercert(binary_form=True)
-                seen = f"sha256:{hashlib.sha256(certificate or b'').hexdigest()}"
-                if seen not in pins:
-                    mismatch = PinMismatchError("certificate is not the pinned one")
-                    mismatch.seen = seen
-                    raise mismatch
-            handshake_ended()
-
-    return PinnedObject
+        Raises: NotVerifiedError. `got` is the digest of the certificate; it is empty where the connection
+        shows none, or was not made with this context.
+        """
+        connection = transport.get_extra_info("ssl_object")
+        certificate = connection.getpeercert(binary_form=True) if connection is not None else None
+        digest = hashlib.sha256(certificate).digest() if certificate else b""
+        if self._pins:
+            if f"sha256:{digest.hex()}" in self._pins:
+                return
+        elif digest and transport.get_extra_info("sslcontext") is self:
+            # The handshake verified it, as this context requires.
+            return
+        # Not at once: aiohttp still asks the connection for its address. A server that does not answer the
+        # closing of TLS would keep it open.
+        asyncio.get_running_loop().call_soon(transport.abort)
+        expected = bytes.fromhex(self._pins[0].removeprefix("sha256:")) if self._pins else b""
+        raise NotVerifiedError(expected, digest if expected else b"", "", 0)
 
 
 _BY_VERIFY_CODE: dict[int, TlsReason] = {9: "expired", 10: "expired", 62: "hostname", 64: "hostname"}
@@ -104,13 +127,20 @@ _HINTS: dict[TlsReason, str] = {
     "strict": "The authority's certificate breaks RFC 5280: renew it, or allow it: TLS(strict_x509=False).",
     "not_tls": "Is this the right port, and does it speak https?",
 }
+_NOT_VERIFIED = (
+    "Lend a session (http=...) whose connector makes TLS connections with the context of the request, "
+    "such as aiohttp.TCPConnector."
+)
 
 
 def tls_error(error: BaseException) -> TlsError:
     """The error for a handshake that failed."""
-    if isinstance(error, PinMismatchError):
-        what = f"the certificate is not the pinned one, its fingerprint is {error.seen}"
-        return TlsError(what, reason="pin", hint=_HINTS["pin"])
+    if isinstance(error, ServerFingerprintMismatch):
+        if error.got:
+            what = f"the certificate is not the pinned one, its fingerprint is sha256:{error.got.hex()}"
+            return TlsError(what, reason="pin", hint=_HINTS["pin"])
+        what = "nothing was sent, because the connection does not show that its certificate was verified"
+        return TlsError(what, reason="pin" if error.expected else "untrusted", hint=_NOT_VERIFIED)
     if isinstance(error, ssl.SSLCertVerificationError):
         said = printable(error.verify_message)
         reason = _BY_VERIFY_CODE.get(error.verify_code)

@@ -5,6 +5,8 @@ import gc
 import pickle
 import warnings
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -610,13 +612,46 @@ async def test_on_a_borrowed_session_nothing_that_may_have_arrived_is_sent_again
         assert len(await healthy.restore_sessions()) == 40
 
 
-async def test_a_session_that_logs_on_by_itself_is_not_borrowed() -> None:
+async def test_a_session_that_logs_in_by_itself_is_not_borrowed() -> None:
     """It would send its own credentials to every server."""
     with pytest.warns(DeprecationWarning, match="auth"):
         http = aiohttp.ClientSession(auth=aiohttp.BasicAuth("u", "hunter2"))
     async with http:
         with pytest.raises(ConfigError, match="would send it to every server") as refused:
             Client(Server("vbo1", Bearer("token")), http=http)
+    assert "hunter2" not in str(refused.value)
+
+
+OWN_WAYS: dict[str, tuple[dict[str, Any], str]] = {
+    "Authorization": ({"headers": {"authorization": "Bearer hunter2"}}, "default Authorization header"),
+    "Cookie": ({"headers": {"Cookie": "session=hunter2"}}, "default Cookie header"),
+    "digest": ({"middlewares": [aiohttp.DigestAuthMiddleware("u", "hunter2")]}, "DigestAuthMiddleware"),
+    "netrc": ({"trust_env": True}, "netrc"),
+    "compressed responses": ({"auto_decompress": False}, "auto_decompress"),
+}
+
+
+@pytest.mark.parametrize("way", OWN_WAYS)
+@pytest.mark.parametrize("kind", [Client, Fleet])
+async def test_a_session_that_adds_something_of_its_own_is_not_borrowed(
+    way: str, kind: type[Client | Fleet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is rejected at once, before a server receives anything, and the message holds no secret."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login u password hunter2")
+    monkeypatch.setenv("NETRC", str(netrc))
+    settings, words = OWN_WAYS[way]
+    async with BackupServer() as backup, aiohttp.ClientSession(**settings) as http:
+        server = server_of(backup)
+        with pytest.raises(ConfigError, match=words) as refused:
+            kind([server], http=http) if issubclass(kind, Fleet) else kind(server, http=http)
+        assert backup.requests == []
+        # What else a session has is the application's own affair.
+        async with (
+            aiohttp.ClientSession(headers={"X-Tenant": "t1"}) as other,
+            Client(server, http=other) as client,
+        ):
+            assert len(await client.restore_sessions()) == 40
     assert "hunter2" not in str(refused.value)
 
 
