@@ -190,9 +190,9 @@ class OwnedConnector(aiohttp.TCPConnector):
     """aiohttp's connector, with connections that belong to one server each."""
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401  # aiohttp's own, which pass through
-        super().__init__(**settings)
+        super().__init__(**settings)  # pyright: ignore[reportUnknownMemberType]  # aiohttp types it in part
         factory: type[ResponseHandler] = HttpConnection
-        self._factory = partial(factory, loop=self._loop)
+        self._factory: partial[ResponseHandler] = partial(factory, loop=self._loop)
 
     async def connect(
         self,

@@ -6,7 +6,7 @@ import os
 import select
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -345,13 +345,17 @@ async def test_nothing_is_sent_on_a_new_connection_on_which_data_arrived_first()
 
 async def test_a_connection_that_cannot_be_checked_serves_one_request() -> None:
     """As where aiohttp makes its protocols in another way some day."""
-    connector = OwnedConnector()
-    connector._factory = partial(ResponseHandler, loop=asyncio.get_running_loop())
+
+    class Unchecked(OwnedConnector):
+        def __init__(self) -> None:
+            super().__init__()
+            self._factory = partial(ResponseHandler, loop=self._loop)
+
     mark = current_connections.set(ServerConnections("ours"))
     try:
         async with (
             RawServer({("GET", "/"): OURS}) as raw,
-            aiohttp.ClientSession(connector=connector, request_class=OwnedRequest) as http_session,
+            aiohttp.ClientSession(connector=Unchecked(), request_class=OwnedRequest) as http_session,
         ):
             for _ in range(2):
                 async with http_session.get(raw.url) as response:
@@ -385,7 +389,7 @@ async def test_lost_connections_are_not_kept_in_memory() -> None:
 @asynccontextmanager
 async def kept_connections(
     count: int, dies_by: Script, **limits: Any
-) -> AsyncIterator[tuple[Fleet, RawServer, asyncio.Event]]:
+) -> AsyncGenerator[tuple[Fleet, RawServer, asyncio.Event]]:
     """A fleet that keeps so many connections to a server.
 
     Once the event is set, a request on one of them is answered by `dies_by`; new connections work.
