@@ -4,7 +4,7 @@ Knows what was seen of each session and what that means. Does no I/O, and has no
 server's own.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import ClassVar
@@ -140,7 +140,13 @@ class Tracker:
     MANY: ClassVar[int] = 3
     """So many sessions that vanish at once, and nearly half of all, are a reset."""
 
-    def __init__(self, server: str, place: Place | None, since: datetime | None, remember: timedelta) -> None:
+    def __init__(
+        self,
+        server: str,
+        place: Place | None,
+        since: datetime | None,
+        remember: timedelta,
+    ) -> None:
         self._server = server
         self.is_first = place is None
         """Whether nothing has ever been told of the server."""
@@ -149,7 +155,7 @@ class Tracker:
         self.known: dict[UUID, Known] = dict(place.known) if place else {}
         """What has been seen, told or about to be."""
         self.horizon = place.horizon if place else None
-        """Sessions created before are forgotten once they have ended."""
+        """All sessions that were forgotten were created before; it moves only over what is forgotten."""
         self.installation = place.installation if place else None
         """Which installation the server is, as far as it has told."""
         self._next_horizon: datetime | None = None
@@ -167,7 +173,11 @@ class Tracker:
 
     def open_before(self, moment: datetime) -> list[UUID]:
         """Sessions created before whose end is still to come."""
-        return [key for key, entry in self.known.items() if entry.is_open and entry.created < moment]
+        return [
+            key
+            for key, entry in self.known.items()
+            if entry.is_open and entry.mark != _GONE and entry.created < moment
+        ]
 
     def missing(self, seen: Iterable[UUID], since: datetime | None) -> list[UUID]:
         """Sessions that a whole listing of everything created since should have had."""
@@ -183,7 +193,6 @@ class Tracker:
 
         Shape: the steps to save at once, before any change is told; then `observe` the same sessions.
         """
-        self.is_first = False
         steps: list[Step] = []
         for session in sessions:
             is_news = self._since is not None and session.creation_time > self._since
@@ -198,7 +207,9 @@ class Tracker:
         before, mark, has_ended = self.known.get(session.id), _mark(session), session.has_ended
         told: list[tuple[AnyChange, Step]] = []
         if before is None or before.mark == _GONE:
-            if before is None and self.horizon is not None and session.creation_time < self.horizon:
+            is_old = self.horizon is not None and session.creation_time < self.horizon
+            if before is None and is_old and has_ended:
+                # Most likely it was reported, and forgotten since. What is open is never forgotten.
                 return []
             # Its end is a change of its own, so until that is told it counts as open.
             seen = _UNHEARD_OF if has_ended else mark
@@ -221,7 +232,8 @@ class Tracker:
             if entry is not None and entry.mark != _GONE:
                 name = f"{self._server}/{key}/removed/{entry.revision}"
                 removed = Removed(server=self._server, id=name, session_id=key, reset=reset)
-                self.known[key] = evolve(entry, is_open=False, mark=_GONE)
+                # One that vanished while it was open stays known: it may come back, whatever its date.
+                self.known[key] = evolve(entry, mark=_GONE)
                 told.append((removed, Step(key, self.known[key])))
         if reset and self.horizon is not None:
             # The server's time may have gone back with it; what it has now is to be seen again.
@@ -235,19 +247,40 @@ class Tracker:
         newest = self.newest(now)
         self._next_horizon = None if newest is None else newest - self._remember
 
-    def forget(self) -> list[Step]:
-        """Let go of what ended long ago, so that memory is bounded; the steps to save.
+    def forget(self, pending: Collection[UUID] = ()) -> list[Step]:
+        """Discard what ended long ago, so that memory is bounded; the steps to save.
 
-        Only for when nothing is left to be told: after a crash, nobody would know what that was.
+        The horizon moves only as far as what is discarded, and not with the newest session: a clock that is
+        ahead for a while makes sessions old too early, but hides none that comes later.
+
+        - `pending`: sessions of which changes are not saved yet; after a crash they must be found again.
         """
-        horizon = self._next_horizon
-        if horizon is None or (self.horizon is not None and horizon <= self.horizon):
+        limit = self._next_horizon
+        if limit is None:
             return []
-        self.horizon = horizon
-        old = [key for key, entry in self.known.items() if not entry.is_open and entry.created < horizon]
+        for key in pending:
+            created = self.known[key].created if key in self.known else None
+            if created is not None and (self.horizon is None or created >= self.horizon):
+                limit = min(limit, created)
+        ended = {key: entry.created for key, entry in self.known.items() if not entry.is_open}
+        old = {key: created for key, created in ended.items() if created < limit and key not in pending}
+        if not old:
+            return []
+        reached = max(old.values()) + timedelta.resolution
+        self.horizon = reached if self.horizon is None else max(self.horizon, reached)
         for key in old:
             del self.known[key]
         return [Step(key, None) for key in old]
+
+    def recover(self, now: datetime) -> bool:
+        """Move a horizon back that lies in the future, as after a clock was ahead for long; whether it did.
+
+        What was forgotten since then may be reported once more, with the same ids.
+        """
+        if self.horizon is None or self.horizon <= now:
+            return False
+        self.horizon, self._next_horizon = now - self._remember, None
+        return True
 
     def _tell(
         self, kind: type[Added | Changed | Finished], session: RestoreSession, entry: Known

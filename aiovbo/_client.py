@@ -16,7 +16,7 @@ from yarl import URL
 
 from aiovbo._config import ApiVersion, Assertion, Clock, Options, Server
 from aiovbo._deadline import Deadline, Operation
-from aiovbo._decode import decode_one
+from aiovbo._decode import Listing, decode_listing, decode_one
 from aiovbo._enums import RestoreSessionType
 from aiovbo._explore import Exploration
 from aiovbo._guard import LockoutGuard
@@ -268,6 +268,17 @@ class Client:
         """The collection at a path below `/vN/`, or behind a link's text, page after page."""
         _check_asked(path_or_href, cls)
         return self._collection(cls, partial(self._start_of, path_or_href))
+
+    async def fetch_page(self, path_or_href: str, cls: type[M]) -> Listing[M]:
+        """One page of a collection, and nothing beyond it; its items are decoded as they are iterated."""
+
+        def read(reply: Reply) -> Listing[M]:
+            return decode_listing(reply.body, cls, self.name, self)
+
+        operation = Operation.current(self._options)
+        with operation.deadline:
+            await self._requester.find_version(operation)
+            return await self._requester.send(Request(self.url_of(path_or_href)), operation, read)
 
     async def _start_of(self, path_or_href: str, operation: Operation) -> ListingStart[Any]:
         await self._requester.find_version(operation)

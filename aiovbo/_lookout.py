@@ -1,41 +1,38 @@
 """The lookout for one server: what to ask, and how it goes.
 
-Knows lists and v8's change feed; when a look is due is in `_beat`, what it means in `_changes`, and who hears
-of it is handed in.
+Knows which lists are read; the change feed is in `_feed`, when a look is due in `_beat`, what it means in
+`_changes`, and who hears of it is handed in.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, cast
-from urllib.parse import quote
+from typing import Any
 from uuid import UUID
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from aiovbo._beat import Beat
 from aiovbo._changes import AnyChange, Place, Recovered, Step, Tracker, Unreachable
 from aiovbo._checkpoint import CheckpointStore
 from aiovbo._client import Client
 from aiovbo._config import Clock
-from aiovbo._links import Resource
-from aiovbo._query import Answer
-from aiovbo.errors import ConfigError, ForbiddenError, NotFoundError, PayloadError, ResponseError, ServerError
+from aiovbo._feed import ChangeFeed
+from aiovbo._query import Answer, Operation
+from aiovbo._wire import SessionFilter, with_offset
+from aiovbo.errors import ConfigError, NotFoundError, PayloadError, ResponseError, ServerError
 from aiovbo.models import RestoreSession
 
 log = logging.getLogger("aiovbo.watch")
 
 _ONE_BY_ONE = 10
 """Sessions up to which each is fetched by its id; more are listed."""
-_FEED_PAGE = 1000
-"""Events asked for at once."""
+_STEP = 500
+"""Rows of the history that are read at once, at most, however long it is."""
 _FEED_PAUSE = 1.0
 """Seconds from one poll of the feed to the next, at least: a busy one is not asked for every event."""
-_LONGEST_POLL = 25.0
-"""Seconds that a poll waits at the server, at most: proxies tend to cut off what is silent for 30."""
 _INSTANT, _LONGEST_SPAN = timedelta.resolution, timedelta(days=36_525)
-_LONGEST_CHANGE_TOKEN = 2000
-"""Characters; it goes into a URL."""
 
 
 @frozen(kw_only=True)
@@ -108,6 +105,24 @@ class WatchStatus:
     """Looks that were left out because the one before took too long."""
 
 
+@define(eq=False)
+class _Stretch:
+    """A part of the history that is read in steps, from look to look."""
+
+    start: datetime | None
+    """Only sessions created then or later."""
+    end: datetime
+    """Only sessions created then or before."""
+    offset: int = 0
+    """Rows that were read in this round."""
+    first: UUID | None = None
+    """The session that the last page began with."""
+    seen: set[UUID] = field(factory=set[UUID])
+    """The sessions that were read in this round."""
+    is_over: bool = False
+    """Whether it was read to its end."""
+
+
 class Lookout:
     """One server that is being watched."""
 
@@ -115,8 +130,8 @@ class Lookout:
         self,
         client: Client,
         options: WatchOptions,
-        deliver: Callable[[AnyChange, Step | None], Coroutine[Any, Any, None]],
-        settle: Callable[[str, Callable[[], list[Step]]], None],
+        deliver: Callable[[str, Sequence[tuple[AnyChange, Step | None]]], Coroutine[Any, Any, None]],
+        settle: Callable[[str, Callable[[Collection[UUID]], list[Step]]], None],
         find_former: Callable[[str, UUID | None], Coroutine[Any, Any, Place | None]],
     ) -> None:
         self._client = client
@@ -124,20 +139,27 @@ class Lookout:
         self._deliver = deliver
         self._settle = settle
         self._find_former = find_former
-        self.tracker = Tracker(client.name, None, options.since, options.memory)
+        self.tracker = self._track(None)
         """What is known of the server."""
+        self._is_loaded = False
         self._beat = Beat(client.name, options.every, options.clock)
+        self._feed = ChangeFeed(client, options.every, options.full_look_every, options.clock)
         self.was_told = False
         """Whether the consumer was told that it is out of reach, and not yet that it is back."""
         self._last_success: datetime | None = None
         self._errors = 0
         self._full_look_at = float("-inf")
-        self._change_token: str | None = None
         self._is_identified = False
+        self._old: _Stretch | None = None
+        self._unfinished: _Stretch | None = None
+
+    def _track(self, place: Place | None) -> Tracker:
+        options = self._options
+        return Tracker(self._client.name, place, options.since, options.memory)
 
     def succeed(self, former: "Lookout") -> None:
-        """Go on for one of the same name: what waits of it is saved before this one has read its place."""
-        self.tracker = former.tracker
+        """Continue for one of the same name, of which changes still wait: all that it found is known."""
+        self.tracker, self._is_loaded = former.tracker, former._is_loaded  # noqa: SLF001  # its own
         self.was_told, self._last_success = former.was_told, former._last_success  # noqa: SLF001  # its own
 
     def status(self, backlog: int) -> WatchStatus:
@@ -159,14 +181,19 @@ class Lookout:
         tracker = self.tracker
         await self._options.checkpoint.save(self._client.name, steps, tracker.horizon, tracker.installation)
 
-    async def follow(self) -> None:
+    async def follow(self, after: asyncio.Task[None] | None = None) -> None:
         """Look at every beat, for ever.
+
+        - `after`: the task of a former one of this name, which ends first.
 
         Raises: CheckpointError where the place cannot be read or written.
         """
         clock, beat = self._options.clock, self._beat
-        place = await self._options.checkpoint.load(self._client.name)
-        self.tracker = Tracker(self._client.name, place, self._options.since, self._options.memory)
+        if after is not None:
+            await asyncio.wait([after])
+        if not self._is_loaded:
+            self.tracker = self._track(await self._options.checkpoint.load(self._client.name))
+            self._is_loaded = True
         await beat.wait(beat.until_first())
         while True:
             began = clock.monotonic()
@@ -179,18 +206,17 @@ class Lookout:
         """Look, and tell how it went; seconds until the next look where that is not the next beat."""
         clock, name = self._options.clock, self._client.name
         try:
-            # A server that is down is probed by a single request.
-            with self._client.operation(may_retry=self._errors == 0):
-                pause = await self._look()
+            pause = await self._look()
         except ServerError as error:
             self._errors += 1
             log.info("look %d in a row that failed: %s", self._errors, error)
             # All may have changed when it is back.
-            self._full_look_at, self._change_token = float("-inf"), None
+            self._full_look_at = float("-inf")
+            self._feed.reset()
             if not self.was_told:
                 self.was_told = True
                 key = f"{name}/unreachable/{clock.now().isoformat()}"
-                await self._deliver(Unreachable(server=name, id=key, error=error), None)
+                await self._deliver(name, [(Unreachable(server=name, id=key, error=error), None)])
             return self._beat.backoff(self._errors)
         if self._errors:
             log.info("%s: answers again", name)
@@ -206,23 +232,52 @@ class Lookout:
             gap = now - self._last_success if self._last_success else timedelta()
             name = self._client.name
             told = Recovered(server=name, id=f"{name}/recovered/{now.isoformat()}", gap=gap)
-            await self._deliver(told, None)
+            await self._deliver(name, [(told, None)])
 
     # ---------------------------------------------------------------------------------- one look
 
     async def _look(self) -> float | None:
-        clock = self._options.clock
-        if clock.monotonic() >= self._full_look_at:
-            # The token first: what changes during the look is in the feed after it.
-            self._change_token = await self._latest_change_token()
-            await self._look_at_all()
-            every = self._options.full_look_every.total_seconds()
-            self._full_look_at = clock.monotonic() + every * (0.9 + clock.random() / 5)
-            return None
-        if self._change_token is not None:
+        clock, feed = self._options.clock, self._feed
+        if self.tracker.recover(clock.now()):
+            log.warning(
+                "%s: its clock or this one was ahead; what ended since may be reported again",
+                self._client.name,
+            )
+            self._full_look_at = float("-inf")
+        is_full = clock.monotonic() >= self._full_look_at
+        if self._errors and self._client.api_version == "v8":
+            # A server that is down is probed by a single request, which is none of the feed.
+            with self._operation():
+                await self._client.fetch_page("RestoreSessions?limit=1", RestoreSession)
+        if feed.is_open and not is_full:
             return await self._look_at_feed()
-        await self._look_at_latest()
-        return None
+        # The token first: what changes during the look is in the feed after it.
+        if not feed.is_open and await self._start_feed():
+            is_full = True
+        if not is_full:
+            with self._operation():
+                await self._look_at_latest()
+            return None
+        with self._operation():
+            await self._look_at_all()
+        every = self._options.full_look_every.total_seconds()
+        self._full_look_at = clock.monotonic() + every * (0.9 + clock.random() / 5)
+        # Whatever happens next is in the feed, if that waits for it.
+        is_next = (
+            feed.is_open and self._seconds_to_wait() and self._options.every <= self._options.full_look_every
+        )
+        return 0.0 if is_next else None
+
+    def _operation(self) -> Operation:
+        # A server that is down is probed by a single request.
+        return self._client.operation(may_retry=self._errors == 0)
+
+    async def _start_feed(self) -> bool:
+        """Whether the feed can be read from now on; a server that is older than v8 has none."""
+        with self._operation():
+            if not self._feed.is_due or await self._client.fetch_api_version() != "v8":
+                return False
+        return await self._feed.start()
 
     async def _look_at_all(self) -> None:
         """Everything that is remembered, and all that is unfinished; what is gone is noticed."""
@@ -234,25 +289,73 @@ class Lookout:
         self._settle(self._client.name, tracker.forget)
         sessions = await self._list(tracker.horizon)
         if tracker.is_first:
-            steps = tracker.begin(sessions)
-            await self.save(steps)
+            await self.save(tracker.begin(sessions))
+            tracker.is_first = False
         await self._observe(sessions)
         gone = tracker.missing([one.id for one in sessions], tracker.horizon)
         await self._confirm_removed(gone)
         if tracker.horizon is not None:
-            await self._look_at_old(tracker.open_before(tracker.horizon))
+            seen = await self._look_at_old(tracker.horizon)
+            await self._look_at_unfinished(
+                [key for key in tracker.open_before(tracker.horizon) if key not in seen]
+            )
         tracker.has_seen_all(self._options.clock.now())
 
-    async def _look_at_old(self, unfinished: list[UUID]) -> None:
-        """Sessions that go on although they are older than all that is remembered."""
-        if len(unfinished) > _ONE_BY_ONE:
-            known = self.tracker.known
-            sessions = await self._list(min(known[key].created for key in unfinished))
-            await self._observe(sessions)
-            there = {session.id for session in sessions}
-            unfinished = [key for key in unfinished if key not in there]
-        # Who is gone costs a request; of many, the others are asked for at the next such look.
-        await self._fetch_each(unfinished[:_ONE_BY_ONE])
+    async def _look_at_old(self, horizon: datetime) -> set[UUID]:
+        """The next rows of what is forgotten, in which an unfinished session may have appeared; their ids."""
+        if self._old is None or self._old.is_over:
+            self._old = _Stretch(None, horizon)
+        before = set(self._old.seen)
+        await self._read_on(self._old)
+        return self._old.seen - before
+
+    async def _look_at_unfinished(self, unfinished: list[UUID]) -> None:
+        """Sessions that go on although they are old: each by its id, or many by the rows around them."""
+        if len(unfinished) <= _ONE_BY_ONE:
+            self._unfinished = None
+            await self._fetch_each(unfinished)
+            return
+        stretch = self._unfinished
+        if stretch is None or stretch.is_over:
+            created = [self.tracker.known[key].created for key in unfinished]
+            self._unfinished = stretch = _Stretch(min(created), max(created))
+        await self._read_on(stretch)
+        if stretch.is_over:
+            # Who is gone costs a request; of many, the others are asked for after the next round.
+            missing = [key for key in unfinished if key not in stretch.seen]
+            await self._fetch_each([key for key in missing if self._lies_in(stretch, key)][:_ONE_BY_ONE])
+
+    def _lies_in(self, stretch: _Stretch, key: UUID) -> bool:
+        entry = self.tracker.known.get(key)
+        return entry is not None and (stretch.start is None or stretch.start <= entry.created <= stretch.end)
+
+    async def _read_on(self, stretch: _Stretch) -> None:
+        """The next rows of a part of the history, a bounded number of them.
+
+        By offsets: rows that move while it is read are read twice, or not before the next round.
+        """
+        bounds = SessionFilter(
+            started_after=None if stretch.start is None else stretch.start - timedelta(microseconds=1),
+            started_before=stretch.end + timedelta(microseconds=1),
+            page_size=_STEP,
+        )
+        version = await self._client.fetch_api_version()
+        rows = 0
+        while rows < _STEP and not stretch.is_over:
+            target = with_offset(bounds.target(version), stretch.offset)
+            page = await self._client.fetch_page(target, RestoreSession)
+            ids: list[UUID] = []
+            for sessions, _ in page.slices():
+                await asyncio.sleep(0)
+                ids += [session.id for session in sessions]
+                await self._observe(sorted(sessions, key=_creation_time))
+            # A server that ignores the offset sends the same page for ever.
+            is_same = bool(ids) and ids[0] == stretch.first
+            stretch.first = ids[0] if ids else None
+            stretch.seen.update(ids)
+            stretch.offset += len(page)
+            rows += len(page)
+            stretch.is_over = is_same or not len(page) or (page.next_href is None and len(page) < _STEP)
 
     async def _identify(self) -> None:
         """Which installation this is: one that had another name before goes on where it was."""
@@ -261,7 +364,7 @@ class Lookout:
         if tracker.is_first:
             place = await self._find_former(name, installation)
             if place is not None:
-                self.tracker = Tracker(name, place, self._options.since, self._options.memory)
+                self.tracker = self._track(place)
                 await self.save([Step(key, entry) for key, entry in place.known.items()])
                 return
         if installation is None or installation == known:
@@ -288,14 +391,8 @@ class Lookout:
         """What is new since the newest session, with the overlap, and what is unfinished."""
         tracker = self.tracker
         newest = tracker.newest(self._options.clock.now())
-        start = None if newest is None else newest - self._options.overlap
-        unfinished: list[UUID] = []
-        if start is not None:
-            unfinished = tracker.open_before(start)
-            if len(unfinished) > _ONE_BY_ONE:
-                # One list that reaches further back is cheaper than many requests.
-                start = min(tracker.known[key].created for key in unfinished)
-                unfinished = []
+        start = tracker.horizon if newest is None else newest - self._options.overlap
+        unfinished = [] if start is None else tracker.open_before(start)
         sessions = await self._list(start)
         await self._observe(sessions)
         gone = tracker.missing([one.id for one in sessions], start)
@@ -303,7 +400,7 @@ class Lookout:
             # Where something vanished that had just been there, more may have.
             await self._look_at_all()
             return
-        await self._fetch_each(unfinished)
+        await self._look_at_unfinished(unfinished)
 
     async def _list(self, start: datetime | None) -> list[RestoreSession]:
         """All sessions created at or after `start`, the oldest first."""
@@ -323,8 +420,9 @@ class Lookout:
             await self._tell(self.tracker.observe(session))
 
     async def _tell(self, told: Iterable[tuple[AnyChange, Step]]) -> None:
-        for change, step in told:
-            await self._deliver(change, step)
+        changes = list(told)
+        if changes:
+            await self._deliver(self._client.name, changes)
 
     async def _fetch_each(self, ids: Iterable[UUID]) -> None:
         gone: list[UUID] = []
@@ -356,61 +454,33 @@ class Lookout:
 
     # ------------------------------------------------------------------------- the feed, since v8
 
-    async def _latest_change_token(self) -> str | None:
-        """Where the change feed goes on from now; None on servers that have none.
-
-        Source: operation Events_Get, v8, read 2026-11-23.
-        """
-        if await self._client.fetch_api_version() != "v8":
-            return None
-        try:
-            page = await self._client.fetch("Events?from=latest&limit=1")
-        except (NotFoundError, ForbiddenError) as error:
-            log.info("%s: no change feed, lists are polled: %s", self._client.name, error.what)
-            return None
-        return _change_token_of(page)
-
-    def _events_of(self, page: Resource) -> list[object]:
-        events: object = page.get("results") or []
-        if isinstance(events, list):
-            return cast("list[object]", events)
-        hint = "It is looked at again, and by lists first."
-        failure = PayloadError("its change feed holds no list of events", hint=hint)
-        failure.server = self._client.name
-        raise failure
-
     async def _look_at_feed(self) -> float | None:
-        clock, every = self._options.clock, self._options.every.total_seconds()
+        clock, every, feed = self._options.clock, self._options.every.total_seconds(), self._feed
         began, seconds = clock.monotonic(), self._seconds_to_wait()
-        token = quote(self._change_token or "", safe="")
-        path = f"Events?from={token}&limit={_FEED_PAGE}&timeoutSeconds={seconds}"
-        try:
-            page = await self._client.fetch(path)
-        except ResponseError as error:
-            if error.error_code != "OutdatedChangeToken":
-                raise
-            # As if nothing had been looked at yet.
-            self._full_look_at = float("-inf")
-            return await self._look()
-        await self._tell_recovery()
-        updated: dict[UUID, None] = {}
-        deleted: list[UUID] = []
-        for event in self._events_of(page):
-            kind, key = _of_a_session(event)
-            if key is not None and kind == "RestoreSessionUpdate":
-                updated[key] = None
-            elif key is not None and kind == "RestoreSessionDelete":
-                deleted.append(key)
-        await self._look_at_some(dict.fromkeys([*updated, *deleted]))
-        self._change_token = _change_token_of(page)
-        if self._change_token is None:
-            self._full_look_at = float("-inf")
+        found = await feed.read(seconds)
         passed = clock.monotonic() - began
-        return max(0.0, min(_FEED_PAUSE, every) - passed) if seconds else None
+        if found is None:
+            if feed.is_outdated:
+                # As if nothing had been looked at yet.
+                self._full_look_at = float("-inf")
+                return await self._look()
+            with self._operation():
+                await self._look_at_latest()
+            return None
+        with self._operation():
+            await self._tell_recovery()
+            await self._look_at_some(found)
+        feed.keep()
+        if not seconds or (not found and passed < seconds / 2):
+            # It did not wait.
+            return None
+        return max(0.0, min(_FEED_PAUSE, every) - (clock.monotonic() - began))
 
     def _seconds_to_wait(self) -> int:
         """For how long a poll waits at the server: until this one's own moment, so that polls stay spread."""
-        longest = min(self._options.every.total_seconds(), _LONGEST_POLL, self._client.longest_silence / 2)
+        longest = min(
+            self._options.every.total_seconds(), self._feed.longest_poll, self._client.longest_silence / 2
+        )
         if longest < 1:
             return 0
         left = self._beat.until_moment(longest)
@@ -435,25 +505,9 @@ class Lookout:
             await self._fetch_each([key for key in ids if key in left])
 
 
+def _creation_time(session: RestoreSession) -> datetime:
+    return session.creation_time
+
+
 def _oldest_first(answer: Answer[RestoreSession]) -> list[RestoreSession]:
-    return sorted(answer.items, key=lambda one: one.creation_time)
-
-
-def _of_a_session(event: object) -> tuple[str, UUID | None]:
-    if isinstance(event, dict):
-        members = cast("dict[str, object]", event)
-        kind, key = str(members.get("eventType")), members.get("id")
-        if kind.startswith("RestoreSession") and isinstance(key, str):
-            try:
-                return kind, UUID(key)
-            except ValueError:
-                pass
-    return "", None
-
-
-def _change_token_of(page: Resource) -> str | None:
-    """Where the feed goes on; None where that makes no sense."""
-    token = page.get("nextChangeToken")
-    if isinstance(token, str) and token.isprintable() and 0 < len(token) <= _LONGEST_CHANGE_TOKEN:
-        return token
-    return None
+    return sorted(answer.items, key=_creation_time)

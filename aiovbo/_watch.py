@@ -1,34 +1,33 @@
 """Watching a fleet: every change at least once, in each server's order, and none lost over a crash.
 
-Knows what waits for the consumer, what was delivered, and when that is saved; who looks is in `_lookout`.
+Knows when changes are delivered and saved; which are waiting is in `_delivery`, who looks in `_lookout`.
 """
 
 import asyncio
 import logging
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from types import TracebackType
 from typing import Self
 from uuid import UUID
 
 from aiovbo._changes import AnyChange, Change, Heartbeat, Place, Step
 from aiovbo._client import Client
+from aiovbo._delivery import Delivery
 from aiovbo._lookout import Lookout, WatchOptions, WatchStatus
 from aiovbo.errors import CheckpointError, ClosedError
 
 log = logging.getLogger("aiovbo.watch")
 
 _FEW = 3
-_WAITING = 100
-"""Changes of all servers that wait for the consumer; no more are looked for until it is through."""
 
 
 class Watch:
     """Changes of all servers of a fleet: `async with fleet.watch(...) as changes`, then iterate.
 
-    A change counts as delivered when the next one is asked for, or by `ack` where that was chosen. The place
-    is saved after that: a crash repeats changes, with the same `id`, and loses none. Several tasks share a
-    watch only where they `ack`: else each would count what the others still hold as delivered.
+    A change is acknowledged when the next one is requested, or by `ack` where that was chosen. The checkpoint
+    is saved after that: a crash repeats changes, with the same `id`, and loses none. Several tasks may share
+    a watch only where they `ack`: otherwise each acknowledges what the others have not processed yet.
     """
 
     def __init__(self, clients: Iterable[Client], options: WatchOptions, running: "set[Watch]") -> None:
@@ -38,12 +37,9 @@ class Watch:
         self._running = running
         self._lookouts: dict[str, tuple[Lookout, asyncio.Task[None]]] = {}
         self._removed: dict[str, Lookout] = {}
-        self._queue: asyncio.Queue[tuple[AnyChange, Step | None] | None] = asyncio.Queue(_WAITING)
-        self._backlog: Counter[str] = Counter()
-        self._unacked: dict[str, OrderedDict[str, Step]] = {}
-        self._to_save: dict[str, list[Step]] = {}
+        self._delivery = Delivery()
         self._news = asyncio.Event()
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[str, asyncio.Task[None]] = {}
         self._saver: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -91,51 +87,37 @@ class Watch:
 
     async def __anext__(self) -> AnyChange:
         if not self._options.ack_by_hand:
-            self._ack_all()
+            self._delivery.acknowledge_all()
+            if self._delivery.has_steps:
+                self._news.set()
         wait = self._options.heartbeat
         self.check_loop()
         while True:
             self._check()
             try:
                 async with asyncio.timeout(None if wait is None else wait.total_seconds()):
-                    found = await self._queue.get()
+                    change = await self._delivery.get()
             except TimeoutError:
                 return self._heartbeat()
-            if found is not None:
-                break
-            # For whoever else waits for a change.
-            self._queue.put_nowait(None)
-        change, step = found
-        if step is not None:
-            self._backlog[change.server] -= 1
-            self._unacked.setdefault(change.server, OrderedDict())[change.id] = step
-        return change
+            if change is not None:
+                return change
 
     def ack(self, change: Change) -> None:
-        """Note that a change is dealt with, and with it all earlier ones of its server.
+        """Acknowledge one change, in any order; the others stay as they are.
 
-        The place is saved a moment later; a crash before repeats the change.
+        It is saved a moment later. A crash before repeats the change, and so does one while an earlier change
+        of the same session is not acknowledged: a session's changes are saved in their order.
         """
-        waiting = self._unacked.get(change.server, OrderedDict())
-        if change.id not in waiting:
-            return
-        steps = self._to_save.setdefault(change.server, [])
-        name = None
-        while name != change.id:
-            name, step = waiting.popitem(last=False)
-            steps.append(step)
-        self._news.set()
-
-    def _ack_all(self) -> None:
-        for server, waiting in self._unacked.items():
-            if waiting:
-                self._to_save.setdefault(server, []).extend(waiting.values())
-                self._news.set()
-        self._unacked.clear()
+        self._delivery.acknowledge(change)
+        if self._delivery.has_steps:
+            self._news.set()
 
     def status(self) -> dict[str, WatchStatus]:
         """How the watch of each server goes, by name."""
-        return {name: lookout.status(self._backlog[name]) for name, (lookout, _) in self._lookouts.items()}
+        return {
+            name: lookout.status(self._delivery.backlog(name))
+            for name, (lookout, _) in self._lookouts.items()
+        }
 
     async def aclose(self) -> None:
         """Stop looking, save what was acknowledged, let go of the checkpoint; safe to repeat.
@@ -154,11 +136,8 @@ class Watch:
             raise
 
     async def _end(self) -> None:
-        # Whoever still waits for a change hears that there will be none.
-        while not self._queue.empty():
-            self._queue.get_nowait()
-        self._queue.put_nowait(None)
-        tasks = [task for _, task in self._lookouts.values()] + list(self._leaving)
+        self._delivery.close()
+        tasks = [task for _, task in self._lookouts.values()] + list(self._leaving.values())
         if self._saver is not None:
             tasks.append(self._saver)
         for task in tasks:
@@ -220,53 +199,54 @@ class Watch:
             self._fail(error)
 
     async def _save(self) -> None:
-        while self._to_save:
-            self._news.clear()
-            server = next(iter(self._to_save))
-            steps = self._to_save.pop(server)
+        self._news.clear()
+        while (batch := self._delivery.begin_save()) is not None:
+            server, steps = batch
             try:
                 lookout = self._lookouts[server][0] if server in self._lookouts else self._removed[server]
                 await lookout.save(steps)
             except BaseException:
                 # Not saved is not lost: it goes before what came since.
-                self._to_save[server] = [*steps, *self._to_save.get(server, [])]
+                self._delivery.end_save(server, steps)
                 raise
-        self._news.clear()
+            self._delivery.end_save(server)
         self._forget_removed()
 
     def _fail(self, error: BaseException) -> None:
         self._failure = self._failure or error
-        if self._queue.full():
-            self._queue.get_nowait()
-        self._queue.put_nowait(None)
+        self._delivery.interrupt()
 
     # -------------------------------------------------------------------------------- the servers
 
     def add(self, client: Client) -> None:
         """Watch one more server."""
-        lookout = Lookout(client, self._options, self._deliver, self._settle, self._find_former)
-        if former := self._removed.pop(client.name, None):
+        name = client.name
+        lookout = Lookout(client, self._options, self._delivery.put, self._settle, self._find_former)
+        if former := self._removed.pop(name, None):
             lookout.succeed(former)
-        task = asyncio.create_task(lookout.follow(), name=f"aiovbo watch {client.name}")
+        task = asyncio.create_task(lookout.follow(self._leaving.get(name)), name=f"aiovbo watch {name}")
         task.add_done_callback(self._hear_of_its_end)
-        self._lookouts[client.name] = lookout, task
+        self._lookouts[name] = lookout, task
 
     def remove(self, name: str) -> None:
         """Watch a server no more; what waits of it is still delivered, its place stays saved."""
         if name in self._lookouts:
             self._removed[name], task = self._lookouts.pop(name)
             task.remove_done_callback(self._hear_of_its_end)
-            task.add_done_callback(_retrieve)
-            task.add_done_callback(self._leaving.discard)
-            self._leaving.add(task)
+            self._leaving[name] = task
+            task.add_done_callback(partial(self._has_left, name))
             task.cancel()
-            self._forget_removed()
+
+    def _has_left(self, name: str, task: asyncio.Task[None]) -> None:
+        _retrieve(task)
+        if self._leaving.get(name) is task:
+            del self._leaving[name]
+        self._forget_removed()
 
     def _forget_removed(self) -> None:
-        """Let go of removed servers of which nothing waits: should they come back, their place is saved."""
+        """Discard removed servers of which nothing waits: should they come back, their place is saved."""
         for name, lookout in list(self._removed.items()):
-            waits = self._backlog[name] or self._unacked.get(name) or name in self._to_save
-            if not waits and not lookout.was_told:
+            if name not in self._leaving and not lookout.was_told and self._delivery.forget(name):
                 del self._removed[name]
 
     async def _find_former(self, server: str, installation: UUID | None) -> Place | None:
@@ -285,23 +265,10 @@ class Watch:
             )
         return None
 
-    async def _deliver(self, change: AnyChange, step: Step | None) -> None:
-        if step is None:
-            await self._queue.put((change, step))
-            return
-        self._backlog[change.server] += 1
-        try:
-            await self._queue.put((change, step))
-        except asyncio.CancelledError:
-            self._backlog[change.server] -= 1
-            raise
-
-    def _settle(self, server: str, forget: Callable[[], list[Step]]) -> None:
-        """Save what a server's lookout forgets, unless changes of it are still to be dealt with."""
-        if self._backlog[server] or self._unacked.get(server):
-            return
-        if steps := forget():
-            self._to_save.setdefault(server, []).extend(steps)
+    def _settle(self, server: str, forget: Callable[[Collection[UUID]], list[Step]]) -> None:
+        """Save what a server's lookout forgets; not of sessions whose changes are not saved yet."""
+        if steps := forget(self._delivery.unsaved(server)):
+            self._delivery.save_also(server, steps)
             self._news.set()
 
     def _hear_of_its_end(self, task: asyncio.Task[None]) -> None:

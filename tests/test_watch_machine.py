@@ -2,17 +2,17 @@
 
 The history is hypothesis' choice: sessions that come, move on, end, vanish and come back; rows that
 appear late or are dated wrongly; clocks that jump; faults, restarts of the server, restarts and crashes
-of the watch, before and after an ack, in the midst of a look. Time passes only when a rule says so, and
-nothing is awaited for luck.
+of the watch, before and after an ack, in the midst of a look; acks in any order. Time passes only when a
+rule says so, and nothing is awaited for luck.
 
-A consumer is assumed that keeps what it knows together with its place: after a crash it knows what it was
-told until the last change that was saved, and all that came later is told again.
+A consumer is assumed that keeps what it knows together with its place: after a crash it knows the changes
+that were saved, and all others are told again.
 """
 
 import asyncio
 import os
 import shutil
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -86,6 +86,8 @@ class StepClock:
 
     def __init__(self) -> None:
         self.elapsed = 0.0
+        self.wrong = timedelta()
+        """How far the wall clock is ahead of what it should be."""
         self.due: float | None = None
         """Until when the lookout sleeps; None while it is at work."""
         self.idle = asyncio.Event()
@@ -96,7 +98,7 @@ class StepClock:
 
     def now(self) -> datetime:
         # A little ahead of the server's.
-        return NOW + timedelta(minutes=5, seconds=self.elapsed)
+        return NOW + timedelta(minutes=5, seconds=self.elapsed) + self.wrong
 
     def random(self) -> float:
         return 0.5
@@ -117,14 +119,14 @@ class StepClock:
 
 
 class Ledger:
-    """A store that notes what is saved in it: how many of the changes that were told, in their order."""
+    """A store that notes what is saved in it: which of the changes that were told."""
 
     def __init__(self, store: CheckpointStore, told: list[Change]) -> None:
         self._store = store
         self._told = told
         self._is_new = True
-        self.saved = 0
-        """How many of `told` are saved."""
+        self.saved = set(range(len(told)))
+        """Which of `told` are saved."""
         self.busy = False
 
     async def open(self) -> None:
@@ -147,11 +149,16 @@ class Ledger:
         finally:
             self.busy = False
         for step in [] if self._is_new else steps:
-            if self.saved < len(self._told) and step.session_id == session_of(self._told[self.saved]):
-                self.saved += 1
-            else:
-                # Besides what was told, only what is forgotten is noted.
-                assert step.known is None, f"{step} is saved, and nobody was told"
+            if step.known is not None:
+                # Each is saved for one change, in the order of the session's changes; the rest is forgotten.
+                left = (
+                    number
+                    for number, change in enumerate(self._told)
+                    if number not in self.saved and session_of(change) == step.session_id
+                )
+                number = next(left, None)
+                assert number is not None, f"{step} is saved, and nobody was told"
+                self.saved.add(number)
         self._is_new = False
 
     async def close(self) -> None:
@@ -219,18 +226,20 @@ class WatchMachine(RuleBasedStateMachine):
         self.directory = TemporaryDirectory()
         self.lives = 0
         self.told: list[Change] = []
-        self.acked = 0
+        self.acked: set[int] = set()
         self.keys: dict[str, tuple[type[Change], UUID, Looks | None]] = {}
         self.ids: dict[tuple[type[Change], UUID, Looks | None], str] = {}
         self.unannounced: set[UUID] = set()
         self.silent: set[UUID] = set()
         self.too_late: set[UUID] = set()
         self.came_back: set[UUID] = set()
+        self.old_too_early: set[UUID] = set()
+        self.forgotten_until = datetime.min.replace(tzinfo=UTC)
+        self.may_be_repeated = False
         self.created: dict[UUID, datetime] = {}
         self.newest = NOW
         self.number = 0
         self.snapshot: WorldSnapshot | None = None
-        self.was_reset = False
         self.is_away = False
         self.is_up = True
 
@@ -292,7 +301,6 @@ class WatchMachine(RuleBasedStateMachine):
             store = Checkpoint(self.store) if isinstance(self.store, Path) else self.store
             assert store is not None
             self.ledger = Ledger(store, self.told)
-            self.ledger.saved = len(self.told)
             self.changes: Watch = self.fleet.watch(checkpoint=self.ledger, **self.options)
             await self.changes.__aenter__()
             await self.clock.idle.wait()
@@ -322,9 +330,19 @@ class WatchMachine(RuleBasedStateMachine):
 
     def appeared(self, one: WorldSession) -> None:
         self.created[one.id] = one.creation_time
-        if one.creation_time < self.limit:
+        if one.state == "Stopped" and self.is_old(one):
             self.too_late.add(one.id)
         self.newest = max(self.newest, one.creation_time)
+
+    def is_old(self, one: WorldSession) -> bool:
+        """Whether one that nobody was told of is taken for forgotten, once it has ended."""
+        return one.creation_time < max(self.limit, self.forgotten_until)
+
+    def finish(self, one: WorldSession) -> None:
+        self.number += 1
+        self.world.change(one.id, state="Stopped", end_time=self.world.now, result=f"R{self.number}")
+        if self.is_old(one) and one.id not in {session_of(change) for change in self.told}:
+            self.too_late.add(one.id)
 
     def one_of(self, index: int, *, open_only: bool = False) -> WorldSession | None:
         found = sorted(self.world.sessions, key=lambda one: one.id.int)
@@ -361,8 +379,7 @@ class WatchMachine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 99))
     def one_finishes(self, index: int) -> None:
         if one := self.one_of(index, open_only=True):
-            self.number += 1
-            self.world.change(one.id, state="Stopped", end_time=self.world.now, result=f"R{self.number}")
+            self.finish(one)
 
     @rule(index=st.integers(0, 99), minutes=st.integers(1, 50))
     def an_end_is_corrected(self, index: int, minutes: int) -> None:
@@ -375,8 +392,7 @@ class WatchMachine(RuleBasedStateMachine):
     def the_oldest_finishes(self) -> None:
         ones = [one for one in self.world.sessions if one.state == "Working"]
         if ones:
-            self.number += 1
-            self.world.change(ones[-1].id, state="Stopped", end_time=self.world.now, result=f"R{self.number}")
+            self.finish(ones[-1])
 
     @rule(index=st.integers(0, 99), count=st.sampled_from([1, 1, 1, 3, 12]))
     def some_vanish(self, index: int, count: int) -> None:
@@ -424,11 +440,29 @@ class WatchMachine(RuleBasedStateMachine):
         self.world.restore(self.snapshot)
         if is_set_right:
             self.world.advance(before - self.world.now)
-        self.was_reset = True
+        self.may_be_repeated = True
         there = {one.id for one in self.world.sessions}
         self.came_back |= there
         # What had been forgotten stays so, unless many sessions vanish.
         self.too_late |= {key for key in there if self.created[key] < self.limit}
+
+    @precondition(lambda self: not self.is_away)
+    @rule(days=st.sampled_from([60, -40]), is_open=st.booleans(), looks=st.integers(1, 3))
+    def both_clocks_are_wrong_for_a_while(self, days: int, is_open: bool, looks: int) -> None:
+        """As on one hypervisor: what there is by then may be forgotten early, and nothing that comes later."""
+        self.clock.wrong = timedelta(days=days)
+        self.create(-self.clock.wrong, is_open=is_open)
+        for _ in range(looks):
+            self.look_at_everything()
+            self.take(200)
+        # What ended long ago by the wrong clock may be forgotten; by the right one, some of it is yet to come.
+        created = {one.id: one.creation_time for one in self.world.sessions}
+        self.old_too_early |= {key for key, at in created.items() if at < self.limit}
+        self.clock.wrong = timedelta()
+        now = self.clock.now()
+        self.forgotten_until = max([self.forgotten_until, *(at for at in created.values() if at <= now)])
+        is_ahead = any(created.get(key, now) > now for key in self.old_too_early)
+        self.may_be_repeated |= days < 0 or is_ahead
 
     @rule(
         fault=st.sampled_from(FAULTS),
@@ -540,7 +574,7 @@ class WatchMachine(RuleBasedStateMachine):
             if newest is None or (kind == "late" and not self.options["overlap"]):
                 return False
             created = newest - timedelta(minutes=50 if kind == "late" else 0)
-            if created < self.limit:
+            if created < max(self.limit, self.forgotten_until):
                 return False
             self.create(self.world.now - created, is_open=is_open)
         elif one is None:
@@ -577,7 +611,7 @@ class WatchMachine(RuleBasedStateMachine):
         """The consumer asks for the next change."""
         for _ in range(count):
             if not self.by_hand:
-                self.acked = len(self.told)
+                self.acked = set(range(len(self.told)))
             change = self.run(anext(self.changes))
             if isinstance(change, Heartbeat):
                 break
@@ -597,21 +631,34 @@ class WatchMachine(RuleBasedStateMachine):
         if key not in self.came_back:
             assert self.ids.setdefault(what, change.id) == change.id, f"this change had another id: {change}"
 
-    @precondition(lambda self: self.by_hand and self.acked < len(self.told))
-    @rule(index=st.integers(0, 99))
-    def acknowledge(self, index: int) -> None:
-        number = self.acked + index % (len(self.told) - self.acked)
-        self.run(self.acknowledge_until(number))
+    @precondition(lambda self: self.by_hand and len(self.acked) < len(self.told))
+    @rule(indexes=st.lists(st.integers(0, 99), min_size=1, max_size=5))
+    def acknowledge(self, indexes: list[int]) -> None:
+        """Some of them, in whatever order."""
+        left = [number for number in range(len(self.told)) if number not in self.acked]
+        self.run(self.acknowledge_these([left[index % len(left)] for index in indexes]))
 
-    async def acknowledge_until(self, number: int) -> None:
-        self.changes.ack(self.told[number])
-        self.acked = number + 1
+    async def acknowledge_these(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self.changes.ack(self.told[number])
+            self.acked.add(number)
+
+    def to_be_saved(self) -> set[int]:
+        """What was acknowledged, and all that was told of the same session before it."""
+        held = set[UUID]()
+        found = set[int]()
+        for number, change in enumerate(self.told):
+            if number not in self.acked:
+                held.add(session_of(change))
+            elif session_of(change) not in held:
+                found.add(number)
+        return found
 
     @invariant()
     def nothing_is_saved_before_it_was_dealt_with(self) -> None:
         """Whatever is saved was acknowledged."""
         if hasattr(self, "ledger"):
-            assert self.ledger.saved <= self.acked, "saved, although nobody has dealt with it"
+            assert self.ledger.saved <= self.to_be_saved(), "saved, although nobody has dealt with it"
 
     # -------------------------------------------------------------------------------- how it ends
 
@@ -619,7 +666,7 @@ class WatchMachine(RuleBasedStateMachine):
     def the_watch_is_restarted(self) -> None:
         """In good order: all that was acknowledged is saved."""
         self.run(self.fleet.aclose())
-        assert self.ledger.saved == self.acked, "what was acknowledged is saved when the watch is closed"
+        assert self.ledger.saved == self.to_be_saved(), "all is saved when the watch is closed"
         self.start_again()
 
     @rule(turns=st.sampled_from([0, 0, 1, 3, 10, 30, 60]))
@@ -637,7 +684,7 @@ class WatchMachine(RuleBasedStateMachine):
                 await asyncio.sleep(0)
 
         self.run(go_on())
-        assert self.ledger.saved <= self.acked, "saved, although nobody has dealt with it"
+        assert self.ledger.saved <= self.to_be_saved(), "saved, although nobody has dealt with it"
         saved, store = self.ledger.saved, self.store
         if isinstance(store, Path):
             self.store = self.place()
@@ -648,7 +695,7 @@ class WatchMachine(RuleBasedStateMachine):
             self.store = MemoryCheckpoint()
             self.store._places = dict(store._places)  # as a disk would be read
         # What it saves from here on is on another disk.
-        self.ledger._told = []
+        self.ledger._told, self.ledger.saved = [], set()
         with suppress(AssertionError):
             self.run(self.fleet.aclose())
         self.ledger.saved = saved
@@ -656,9 +703,8 @@ class WatchMachine(RuleBasedStateMachine):
 
     def start_again(self) -> None:
         was_away = self.is_away
-        del self.told[self.ledger.saved :]
-        self.told = list(self.told)
-        self.acked = len(self.told)
+        self.told = [change for number, change in enumerate(self.told) if number in self.ledger.saved]
+        self.acked = set(range(len(self.told)))
         # A new process takes a server for up until it was asked.
         self.is_up = True
         self.start_watch()
@@ -677,8 +723,8 @@ class WatchMachine(RuleBasedStateMachine):
             before = len(self.told)
             self.look_at_everything()
             self.take(1000)
-            if self.by_hand and self.acked < len(self.told):
-                self.run(self.acknowledge_until(len(self.told) - 1))
+            if self.by_hand:
+                self.run(self.acknowledge_these(set(range(len(self.told))) - self.acked))
             status = self.changes.status()["vbo"]
             quiet = quiet + 1 if status.up and self.clock.due is not None and len(self.told) == before else 0
             if quiet == 2:
@@ -687,11 +733,11 @@ class WatchMachine(RuleBasedStateMachine):
         self.check()
 
     def may_be_forgotten(self, key: UUID) -> bool:
-        return self.created[key] < self.limit
+        return self.created[key] < self.limit or key in self.old_too_early
 
     def check(self) -> None:
         consumer = Consumer(
-            self.told, self.unannounced, lambda key: self.was_reset and self.may_be_forgotten(key)
+            self.told, self.unannounced, lambda key: self.may_be_repeated and self.may_be_forgotten(key)
         )
         there = {one.id: looks_of(one) for one in self.world.sessions}
         for key, looks in there.items():

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from backups import server_of
 
@@ -25,7 +26,8 @@ async def watching(*backups: BackupServer, **options: object) -> AsyncIterator[W
     """A watch of these servers, hasty."""
     servers = [server_of(one, name=one.name) for one in backups]
     settings = {"every": FAST, **options}
-    async with Fleet(servers, retries=0) as fleet, fleet.watch(**settings) as changes:  # type: ignore[arg-type]  # as given
+    clock: Any = settings.pop("clock", None)
+    async with Fleet(servers, retries=0, clock=clock) as fleet, fleet.watch(**settings) as changes:  # type: ignore[arg-type]  # as given
         yield changes
 
 
