@@ -275,7 +275,7 @@ class Tracker:
     def recover(self, now: datetime) -> bool:
         """Move a horizon back that lies in the future, as after a clock was ahead for long; whether it did.
 
-        What was forgotten since then may be reported once more, with the same ids.
+        What was forgotten since then is reported once more.
         """
         if self.horizon is None or self.horizon <= now:
             return False

@@ -240,7 +240,7 @@ class Lookout:
         clock, feed = self._options.clock, self._feed
         if self.tracker.recover(clock.now()):
             log.warning(
-                "%s: its clock or this one was ahead; what ended since may be reported again",
+                "%s: a clock was wrong; sessions that ended may be reported once more",
                 self._client.name,
             )
             self._full_look_at = float("-inf")
