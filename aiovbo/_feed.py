@@ -34,6 +34,8 @@ _LONGEST_PAUSE = 3600.0
 _DOUBLINGS = 10
 _LONGEST_TOKEN = 2000
 """Characters; it goes into a URL."""
+_GATEWAY_STATUSES = (408, 502, 504)
+"""What a proxy answers in place of the server."""
 _UNREACHED = ("queue", "dns", "connect", "tls")
 """Phases in which a request has not reached anything that could treat the feed differently."""
 
@@ -108,17 +110,14 @@ class ChangeFeed:
         try:
             page = await self._fetch(f"Events?from={token}&limit={_PAGE}&timeoutSeconds={seconds}")
             found = _sessions_of(page)
-        except UnreachableError as error:
+        except ServerError as error:
             if error.phase in _UNREACHED:
                 raise
-            if not seconds:
-                self._fail(error)
+            if seconds and _is_cut_off(error):
+                # Something in between does not wait as long. The token is as good as before.
+                log.info("%s: a poll of the change feed was cut off: %s", self._client.name, error.what)
+                self.longest_poll = min(self.longest_poll, seconds) / 2
                 return None
-            # Something in between does not wait as long. The token is as good as before.
-            log.info("%s: a poll of the change feed was cut off: %s", self._client.name, error.what)
-            self.longest_poll = min(self.longest_poll, seconds) / 2
-            return None
-        except ServerError as error:
             is_outdated = isinstance(error, ResponseError) and error.error_code == "OutdatedChangeToken"
             if is_outdated and not self.is_outdated:
                 self._token, self.is_outdated = None, True
@@ -167,6 +166,13 @@ class ChangeFeed:
         if self._failures:
             log.info("%s: the change feed works again", self._client.name)
         self._failures = 0
+
+
+def _is_cut_off(error: ServerError) -> bool:
+    """Whether a request ended without an answer of the server, as where a proxy waits less long."""
+    if isinstance(error, ResponseError):
+        return error.status in _GATEWAY_STATUSES
+    return error.retryable and isinstance(error, UnreachableError | PayloadError)
 
 
 def _sessions_of(page: Resource) -> dict[UUID, None]:

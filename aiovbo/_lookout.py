@@ -18,8 +18,9 @@ from aiovbo._changes import AnyChange, Place, Recovered, Step, Tracker, Unreacha
 from aiovbo._checkpoint import CheckpointStore
 from aiovbo._client import Client
 from aiovbo._config import Clock
+from aiovbo._deadline import Operation
 from aiovbo._feed import ChangeFeed
-from aiovbo._query import Answer, Operation
+from aiovbo._query import Answer
 from aiovbo._wire import SessionFilter, with_offset
 from aiovbo.errors import ConfigError, NotFoundError, PayloadError, ResponseError, ServerError
 from aiovbo.models import RestoreSession

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from aiohttp import web
 from backups import asked, server_of
-from watches import FAST, NOW, VERSIONS, silent, take, told, until, watching
+from watches import FAST, NOW, VERSIONS, polls, ready, silent, take, told, until, watching
 
 from aiovbo import (
     Added,
@@ -48,7 +48,7 @@ async def test_a_session_is_added_and_finished_each_once(backup: BackupServer) -
 async def test_what_starts_and_ends_between_two_looks_is_told_whole(backup: BackupServer) -> None:
     """Added, then finished."""
     async with watching(backup) as changes:
-        await silent(changes)
+        await ready(changes)
         done = backup.world.add(creation_time=NOW - timedelta(seconds=5), end_time=NOW)
         assert told(await take(changes, 2)) == [("Added", done.id), ("Finished", done.id)]
         assert await silent(changes)
@@ -93,7 +93,7 @@ async def test_a_row_that_appears_late_is_caught_by_the_overlap(backup: BackupSe
     """By the next look, whatever it asks for; a row of the very moment of the newest, too."""
     backup.world.add(creation_time=NOW, end_time=NOW)
     async with watching(backup, full_look_every=timedelta(days=1)) as changes:
-        await silent(changes)
+        await ready(changes)
         for age in (timedelta(minutes=59), timedelta()):
             late = backup.world.add(creation_time=NOW - age, end_time=NOW)
             assert told(await take(changes, 2)) == [("Added", late.id), ("Finished", late.id)]
@@ -103,7 +103,7 @@ async def test_a_row_that_appears_days_late_is_caught_by_a_full_look(backup: Bac
     """Beyond the overlap."""
     backup.world.add(creation_time=NOW, end_time=NOW)
     async with watching(backup, full_look_every=timedelta(milliseconds=100)) as changes:
-        await silent(changes, 0.1)
+        await ready(changes)
         late = backup.world.add(creation_time=NOW - timedelta(days=3), end_time=NOW)
         assert told(await take(changes, 2)) == [("Added", late.id), ("Finished", late.id)]
 
@@ -237,7 +237,7 @@ async def test_what_was_not_dealt_with_is_told_again_with_the_same_id(backup: Ba
 
 
 async def test_changes_may_be_acknowledged_by_hand(backup: BackupServer) -> None:
-    """Then asking for the next one says nothing; an ack counts for what came before it, too."""
+    """Then asking for the next one says nothing; an ack counts for one change, and for no other."""
     place = MemoryCheckpoint()
     for _ in range(3):
         backup.world.add(creation_time=NOW, end_time=None)
@@ -245,9 +245,36 @@ async def test_changes_may_be_acknowledged_by_hand(backup: BackupServer) -> None
     async with watching(backup, **options) as changes:
         first = await take(changes, 3)
         changes.ack(first[1])
+        changes.ack(first[1])
     async with watching(backup, **options) as changes:
-        assert [change.id for change in await take(changes, 1)] == [first[2].id]
+        again = await take(changes, 2)
+        assert {change.id for change in again} == {first[0].id, first[2].id}
         assert await silent(changes)
+        for change in again:
+            changes.ack(change)
+    async with watching(backup, **options) as changes:
+        assert await silent(changes)
+
+
+async def test_an_end_that_is_acknowledged_before_its_beginning_repeats_both(backup: BackupServer) -> None:
+    """One task is slow with a session's first change, another one is done with its last: none is lost."""
+    place = MemoryCheckpoint()
+    slow = backup.world.add(creation_time=NOW, end_time=NOW)
+    other = backup.world.add(creation_time=NOW, end_time=NOW)
+    options = {"checkpoint": place, "since": NOW - timedelta(days=1), "ack": "manual"}
+    async with watching(backup, **options) as changes:
+        for change in await take(changes, 4):
+            if told([change]) != [("Added", slow.id)]:
+                changes.ack(change)
+    async with watching(backup, **options) as changes:
+        again = await take(changes, 2)
+        assert told(again) == [("Added", slow.id), ("Finished", slow.id)]
+        assert await silent(changes)
+        changes.ack(again[1])
+        changes.ack(again[0])
+    saved = await place.load(backup.name)
+    assert saved is not None
+    assert {key: entry.is_open for key, entry in saved.known.items()} == {slow.id: False, other.id: False}
 
 
 async def test_what_is_still_to_be_dealt_with_is_not_forgotten(backup: BackupServer) -> None:
@@ -272,7 +299,7 @@ async def test_a_crash_between_two_pages_loses_nothing(backup: BackupServer) -> 
     """What the first pages brought is no place to go on from; what was away for days is caught up with."""
     place = MemoryCheckpoint()
     async with watching(backup, checkpoint=place) as changes:
-        await silent(changes)
+        await ready(changes)
     backup.world.advance(timedelta(days=3))
     news = [
         backup.world.add(creation_time=NOW + timedelta(hours=hour), end_time=NOW + timedelta(days=3)).id
@@ -385,7 +412,8 @@ async def test_what_is_remembered_does_not_grow_with_the_years(backup: BackupSer
             backup.world.add(creation_time=at, state="Stopped", end_time=at)
             assert [type(one) for one in await take(changes, 2)] == [Added, Finished]
             if day % 10 == 9:
-                await silent(changes, 0.1)
+                assert await silent(changes, 0.1)
+                await polls(backup)
                 place = await store.load(backup.name)
                 assert place is not None
                 assert first.id in place.known

@@ -174,11 +174,6 @@ async def noticed(backup: BackupServer, changes: Watch) -> None:
     await until(lambda: changes.status()[backup.name].backlog == 0)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a server that leaves the fleet and returns while its changes wait has changes delivered twice",
-)
 async def test_no_change_is_delivered_twice_when_its_server_leaves_and_returns() -> None:
     """Without a crash, each change arrives once."""
     async with (
@@ -202,11 +197,6 @@ async def test_no_change_is_delivered_twice_when_its_server_leaves_and_returns()
     assert len(delivered) == 60
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="all waiting changes of one server are delivered before a newer change of another server",
-)
 async def test_many_changes_of_one_server_do_not_hold_back_another_servers_change() -> None:
     """The servers take turns: a slow consumer gets the quiet server's change among the next few."""
     async with (

@@ -6,8 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from backups import asked
-from watches import FAST, NOW, VERSIONS, silent, take, told, until, watching
+from watches import FAST, NOW, VERSIONS, polls, silent, take, told, until, watching
 
 from aiovbo import Clock, Known, MemoryCheckpoint, Place, Watch
 from aiovbo._changes import Tracker
@@ -25,12 +24,6 @@ class WrongClock:
     def __init__(self) -> None:
         self.is_ahead_by = timedelta()
         self.clock = Clock(now=lambda: NOW + timedelta(seconds=1) + self.is_ahead_by)
-
-
-async def polls(backup: BackupServer, count: int = 4) -> None:
-    """Wait until the server was polled so often from now on."""
-    wanted = asked(backup) + count
-    await until(lambda: asked(backup) >= wanted)
 
 
 def add_ended(backup: BackupServer, at: datetime) -> WorldSession:

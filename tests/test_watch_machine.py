@@ -787,7 +787,7 @@ class WatchOfV8(WatchMachine):
     version = "v8"
 
 
-@pytest.mark.timeout(120 + 5 * EXAMPLES)
+@pytest.mark.timeout(300 + 5 * EXAMPLES)
 @pytest.mark.parametrize("machine", [WatchOfV4, WatchOfV6, WatchOfV8])
 def test_whatever_happens_the_changes_rebuild_what_the_server_went_through(
     machine: type[WatchMachine],

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from backups import server_of
+from backups import asked, server_of
 
 from aiovbo import (
     Change,
@@ -26,8 +26,9 @@ async def watching(*backups: BackupServer, **options: object) -> AsyncIterator[W
     """A watch of these servers, hasty."""
     servers = [server_of(one, name=one.name) for one in backups]
     settings = {"every": FAST, **options}
-    clock: Any = settings.pop("clock", None)
-    async with Fleet(servers, retries=0, clock=clock) as fleet, fleet.watch(**settings) as changes:  # type: ignore[arg-type]  # as given
+    limits: dict[str, Any] = {"retries": 0}
+    limits |= {name: settings.pop(name) for name in ("clock", "read_timeout", "retries") if name in settings}
+    async with Fleet(servers, **limits) as fleet, fleet.watch(**settings) as changes:  # type: ignore[arg-type]  # as given
         yield changes
 
 
@@ -48,6 +49,17 @@ async def silent(changes: Watch, seconds: float = 0.15) -> bool:
     except TimeoutError:
         return True
     return False
+
+
+async def ready(changes: Watch) -> None:
+    """Wait until each server was polled once."""
+    await until(lambda: all(status.up for status in changes.status().values()))
+
+
+async def polls(backup: BackupServer, count: int = 4) -> None:
+    """Wait until lists of the server, or its feed, were requested so often from now on."""
+    wanted = asked(backup) + asked(backup, "Events") + count
+    await until(lambda: asked(backup) + asked(backup, "Events") >= wanted)
 
 
 async def until(it_is: Callable[[], bool], seconds: float = 30.0) -> None:
