@@ -194,8 +194,9 @@ class Client:
         """The restore sessions within these bounds, which are exclusive.
 
         A bound is an aware `datetime`, or a `timedelta` for "that long ago", counted when the query is used.
-        `ended_*` is filtered by the server on v8, and here on older versions. `order_by` and `ascending` need
-        v8: older servers have an order of their own.
+        `ended_*` is filtered by the server on v8, and here on older versions. What a server sends outside
+        the bounds is not delivered; where it ignored them, `Answer.complete` is False. `order_by` and
+        `ascending` need v8: older servers have an order of their own.
 
         Raises: ConfigError at once for a naive time or a page_size outside 1 to 10,000, and when used for an
         order that the server's version does not know.
@@ -222,7 +223,7 @@ class Client:
         fixed = bounds.as_of(self._options.clock.now())
         version = self._requester.version or await self._requester.find_version(operation)
         try:
-            return url_for(self.server.url, fixed.target(version)), fixed.sieve(version)
+            return url_for(self.server.url, fixed.target(version)), fixed.bounds(version)
         except ConfigError as error:
             message = f"{self.name}: {error}"
             raise ConfigError(message) from None

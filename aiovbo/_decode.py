@@ -6,7 +6,9 @@ HTTP, no asyncio, no clock.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Generic, cast
+from uuid import UUID
 
 import msgspec
 
@@ -18,7 +20,7 @@ from aiovbo._sessions import (
     WireSession,
     as_text,
 )
-from aiovbo._structure import BROKEN, DOCUMENT, read_tolerant, whole_number
+from aiovbo._structure import BROKEN, DOCUMENT, read_json, read_tolerant, repaired, whole_number
 from aiovbo.errors import PayloadError, printable
 from aiovbo.models import RestoreSession
 
@@ -70,7 +72,9 @@ class Listing(Generic[M]):
         *,
         raws: Sequence[msgspec.Raw] = (),
         structured: list[M] | None = None,
+        body: bytes = b"",
     ) -> None:
+        self._body = body
         self._raws = raws
         self._structured = structured
         self._origin = origin
@@ -109,6 +113,21 @@ class Listing(Generic[M]):
 
     def __len__(self) -> int:
         return len(self._raws if self._structured is None else self._structured)
+
+    def just_after(self, member: str, moment: datetime) -> set[UUID]:
+        """The ids of sessions whose time, as it came, is later than `moment` by less than a microsecond."""
+        finer = re.compile(rf"[.,]{moment.microsecond:06}\d*[1-9]")
+        found: set[UUID] = set()
+        for raw in self._raws or _raws_of(self._body):
+            # Few have such a time; the others are not read a second time.
+            document = read_json(raw) if finer.search(bytes(raw).decode("utf-8", "replace")) else None
+            if isinstance(document, dict):
+                names = {name.casefold(): name for name in cast("dict[str, Any]", document)}
+                time = cast("dict[str, Any]", document).get(names.get(member.casefold(), ""))
+                session = read_tolerant(raw, RestoreSession, "", None)
+                if isinstance(session, RestoreSession) and isinstance(time, str) and finer.search(time):
+                    found.add(session.id)
+        return found
 
     def slices(self) -> Iterator[tuple[list[M], list[Rejected]]]:
         """The items, a millisecond's worth at a stretch, and what had to be set aside of them."""
@@ -175,7 +194,7 @@ def decode_listing(body: bytes, cls: type[M], server: str, fetcher: Fetcher | No
     except BROKEN:
         pass
     try:
-        return _listing(_repaired(body), origin)
+        return _listing(repaired(body), origin)
     except BROKEN as error:
         # A body that ends too early is JSON cut short: the next attempt may bring all of it.
         said, cut_short = str(error), type(error) is msgspec.DecodeError
@@ -190,12 +209,16 @@ def _listing(body: bytes, origin: _From[M]) -> Listing[M]:
             reader = SessionReader(server, fetcher)
             typed = None if is_array else _SESSION_PAGE.decode(as_text(body))
             sessions = reader.read_many(body) if typed is None else reader.models(typed.results)
-            return Listing(typed, origin, structured=cast("list[M]", sessions))
+            return Listing(typed, origin, structured=cast("list[M]", sessions), body=body)
         except BROKEN:
             pass
     page = None if is_array else _PAGE.decode(body)
     raws = _ITEMS.decode(body) if page is None else page.results
     return Listing(page, origin, raws=raws)
+
+
+def _raws_of(body: bytes) -> list[msgspec.Raw]:
+    return _ITEMS.decode(body) if body[:1] == b"[" else _PAGE.decode(body).results
 
 
 def decode_one(body: bytes, cls: type[M], server: str, fetcher: Fetcher | None) -> M:
@@ -205,8 +228,6 @@ def decode_one(body: bytes, cls: type[M], server: str, fetcher: Fetcher | None) 
     """
     body = _bare(body)
     read = read_tolerant(body, cls, server, fetcher)
-    if isinstance(read, Rejected):
-        read = read_tolerant(_repaired(body), cls, server, fetcher)
     if isinstance(read, Rejected):
         raise _not_the_promised(body, f"a {cls.__name__}", f"{read.reason} @ {read.path}")
     return read
@@ -244,15 +265,3 @@ def _not_the_promised(body: bytes, promised: str, said: str, *, retryable: bool 
 def _bare(body: bytes) -> bytes:
     """`body` without a byte order mark, and without blanks around it."""
     return body.removeprefix(b"\xef\xbb\xbf").strip(b" \t\r\n")
-
-
-_SURROGATES = re.compile(
-    rb"\\(?:(?P<pair>u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-    rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
-    re.DOTALL,
-)
-
-
-def _repaired(body: bytes) -> bytes:
-    """`body` with U+FFFD for halves of surrogate pairs, of which no text can be made."""
-    return _SURROGATES.sub(lambda m: rb"\ufffd" if m["lone"] else m[0], body)

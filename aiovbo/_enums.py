@@ -65,7 +65,7 @@ class RestoreSessionState(OpenEnum):
 
 
 class RestoreSessionResult(OpenEnum):
-    """How a restore session went; an outcome only once its state is Stopped.
+    """How a restore session went; an outcome only once the session has ended.
 
     Source: schema RESTRestoreSession, v6 to v8, read 2026-11-23.
     """

@@ -185,15 +185,15 @@ class Links(_Attached, Mapping[str, Link]):
 
     @property
     def raw(self) -> Any:  # noqa: ANN401  # whatever the server takes for links
-        """A copy of what the server sent as links, whatever it says of each; empty where that is nonsense."""
+        """A copy of what the server sent as links: its text where no Python value can hold that."""
         # Parsed at each look: sessions by the thousand are kept, their links are looked at now and then.
         if not isinstance(self._raw, bytes):
             return {} if self._raw is None else deepcopy(self._raw)
         try:
             document: object = msgspec.json.decode(self._raw)
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            # Well-formed, or the answer would not have been read, but with a number that is beyond all.
-            return {}
+            # Well-formed, or the response would not have been read, but with a number that is out of range.
+            return self._raw.decode("utf-8", "replace")
         return {} if document is None else document
 
     def _hrefs(self) -> dict[str, str]:

@@ -5,8 +5,9 @@ Knows what pages say of each other; how a request gets its answer is in `_reques
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from copy import copy
+from datetime import datetime
 from functools import partial
 from operator import attrgetter
 from typing import Generic, Self
@@ -34,8 +35,16 @@ _MOST_IDLE_PAGES = 3
 
 _SMALLER = "What had come until then was kept; a smaller span of time may need one page only."
 
-ListingStart = tuple[URL, Callable[[M], bool] | None]
-"""Where a listing begins, and which of its items to keep; None for all."""
+_SHOWN = 3
+"""Rejected rows that the log names, of one listing."""
+_MOST_PROBLEMS = 20
+"""Rejected rows that an error names."""
+
+Check = Callable[[list[M], URL, Callable[[str, datetime], Collection[UUID]]], tuple[list[M], bool]]
+"""Which of a page's items to keep, and whether the page can be trusted to lack none."""
+
+ListingStart = tuple[URL, Check[M] | None]
+"""Where a listing begins, and the check of its items; None keeps them all."""
 
 
 class Pages(Generic[M]):
@@ -54,11 +63,14 @@ class Pages(Generic[M]):
         self._cls = cls
         self._find: Callable[[Operation], Awaitable[ListingStart[M]]] | None = find
         self._operation = operation
-        self._sieve: Callable[[M], bool] | None = None
+        self._check: Check[M] | None = None
         # Not a method of ours: nothing that a query made may wait for the garbage collector.
         self._walk: Walk[M] = Walk(partial(_follow, requester.server.url))
         self._ahead: asyncio.Task[tuple[Page[M], URL | PayloadError | None]] | None = None
         self._trouble: PayloadError | None = None
+        self._structured = 0
+        self._rejected = 0
+        self._problems: list[str] = []
 
     def __aiter__(self) -> Self:
         return self
@@ -69,7 +81,7 @@ class Pages(Generic[M]):
             while True:
                 if self._find is not None:
                     find, self._find = self._find, None
-                    url, self._sieve = await find(self._operation)
+                    url, self._check = await find(self._operation)
                     page, following = await self._page(url)
                 elif self._ahead is not None:
                     page, following = await self._ahead
@@ -89,7 +101,12 @@ class Pages(Generic[M]):
                     return page
 
     async def aclose(self) -> None:
-        """End what is under way."""
+        """End what is under way, and log what was rejected: one line a listing, however many rows it has."""
+        if self._rejected:
+            rejected, self._rejected = self._rejected, 0
+            name, received = self._requester.server.name, self._walk.received
+            shown = "; ".join(_first(self._problems[:_SHOWN], rejected))
+            log.warning("%s: %s: rejected %d of %d items: %s", name, self._path, rejected, received, shown)
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             ahead.cancel()
@@ -98,7 +115,7 @@ class Pages(Generic[M]):
             _ = ahead.cancelled() or ahead.exception()
 
     async def _page(self, url: URL) -> tuple[Page[M], URL | PayloadError | None]:
-        walk, sieve, operation = self._walk, self._sieve, self._operation
+        walk, check, operation = self._walk, self._check, self._operation
         if walk.received and operation.deadline.has_passed():
             raise self._requester.overdue(url, operation, "paging")
         listing = await self._requester.send(Request(url), operation, self._read)
@@ -113,11 +130,16 @@ class Pages(Generic[M]):
                     raise self._requester.overdue(url, operation, "decoding")
             fresh = walk.new(some)
             news |= bool(fresh)
-            items += fresh if sieve is None else filter(sieve, fresh)
+            self._structured += len(some)
+            if check is not None:
+                fresh, is_trusted = check(fresh, url, listing.just_after)
+                walk.complete &= is_trusted
+            items += fresh
             if others:
+                news |= walk.has_new_rejections(others)
                 rejected += [evolve(r, index=walk.received + r.index) for r in others]
         if rejected:
-            self._report(url, rejected)
+            self._note(url, rejected)
         following: URL | PayloadError | None
         try:
             following = walk.next_url(url, listing, news=news)
@@ -126,17 +148,35 @@ class Pages(Generic[M]):
             following = self._requester.at(url, failure)
             walk.complete = False
         walk.complete &= not rejected
+        if following is None and self._rejected and not self._structured:
+            what = f"all {self._rejected} items were rejected"
+            following = self._requester.at(url, self._error_of_rejected(what))
         return Page(items, tuple(rejected), walk.complete), following
 
     def _read(self, reply: Reply) -> Listing[M]:
         return decode_listing(reply.body, self._cls, self._requester.server.name, self._fetcher)
 
-    def _report(self, url: URL, rejected: list[Rejected]) -> None:
-        problems = [f"item {r.index}: {r.reason} @ {r.path}" for r in rejected]
+    def _note(self, url: URL, rejected: list[Rejected]) -> None:
+        self._path = url.raw_path
+        self._rejected += len(rejected)
+        missing = rejected[: _MOST_PROBLEMS - len(self._problems)]
+        self._problems += [f"item {r.index}: {r.reason} @ {r.path}" for r in missing]
         if self._requester.options.strict:
-            raise self._requester.at(url, PayloadError("it has items that make no sense", problems=problems))
-        for problem in problems:
-            log.warning("%s: %s: set aside %s", self._requester.server.name, url.raw_path, problem)
+            failure = self._error_of_rejected(f"{self._rejected} items were rejected")
+            # The error says it all.
+            self._rejected = 0
+            raise self._requester.at(url, failure)
+
+    def _error_of_rejected(self, what: str) -> PayloadError:
+        problems = _first(self._problems, self._rejected)
+        hint = "Check that this is the API of Veeam Backup for Microsoft 365; `problems` has the details."
+        return PayloadError(f"{what}: {problems[0]}", problems=problems, hint=hint)
+
+
+def _first(problems: list[str], count: int) -> list[str]:
+    """The first few of so many problems, and how many more there are."""
+    more = count - len(problems)
+    return [*problems, f"and {more} more"] if more else problems
 
 
 class Walk(Generic[M]):
@@ -174,6 +214,14 @@ class Walk(Generic[M]):
                 fresh.append(item)
                 known.add(key)
         return fresh
+
+    def has_new_rejections(self, rejected: list[Rejected]) -> bool:
+        """Whether any of the current page's rejected rows was not seen before: they are rows as any other."""
+        keys: list[object] = [("rejected", hash(one.raw)) for one in rejected]
+        self._page += keys
+        is_new = not self._known.issuperset(keys)
+        self._known.update(keys)
+        return is_new
 
     def next_url(self, url: URL, listing: Listing[M], *, news: bool) -> URL | None:
         """What to ask after the page at `url`, all of whose items were given to `new`; None at the end.

@@ -1,11 +1,13 @@
-"""Documents to models, item by item, forgiving what a model can do without: the tolerant path, by cattrs.
+"""Documents to models, member by member: the tolerant path, by cattrs.
 
-Knows how the API writes values and where it strays from its documents; knows no listings, no URLs, no HTTP.
+An invalid value never costs the whole resource, unless it identifies it: the field is None, and the value
+is in `extra`. Knows how the API writes values; knows no listings, no URLs, no HTTP, and no model by name.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, TypeVar, cast, get_origin
 from uuid import UUID
 
@@ -14,13 +16,11 @@ import cattrs
 import msgspec
 from cattrs.cols import homogenous_tuple_structure_factory
 from cattrs.dispatch import StructureHook
-from cattrs.gen import make_dict_structure_fn, override
 
 from aiovbo._enums import OpenEnum
 from aiovbo._links import Fetcher, JsonObject, Links, M, Resource
 from aiovbo._query import Rejected
 from aiovbo.errors import printable
-from aiovbo.models import OURS, Model, api_name
 
 LAST_YEAR = 9999
 """Of .NET, where it stands for "never"; as year 1 does."""
@@ -31,6 +31,10 @@ BROKEN = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
 
 DOCUMENT = msgspec.json.Decoder()
 """Any JSON, as plain Python values."""
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+OURS = ("server", "links", "extra")
+"""Fields of a model that the server does not set."""
 
 E = TypeVar("E", bound=OpenEnum)
 
@@ -49,7 +53,9 @@ def in_utc(time: datetime) -> datetime | None:
     """The same in UTC, which naive means too; None for .NET's "never"."""
     if time.year in (1, LAST_YEAR):
         return None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    # Its offset may lead into one of these years: what is read from `to_dict` must be the same again.
+    return None if time.year in (1, LAST_YEAR) else time
 
 
 def _time_or_none(value: object, _: object = None) -> datetime | None:
@@ -166,7 +172,8 @@ def _tuple_hook(kind: Any, within: cattrs.Converter) -> StructureHook:  # noqa: 
 
 
 def _make_converter() -> cattrs.Converter:
-    converter = cattrs.Converter(detailed_validation=True)
+    # Each member is structured by itself, so cattrs need not collect what is wrong.
+    converter = cattrs.Converter(detailed_validation=False)
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(int, whole_number)
     converter.register_structure_hook(bool, _truth)
@@ -175,92 +182,153 @@ def _make_converter() -> cattrs.Converter:
     converter.register_structure_hook(datetime, _time)
     converter.register_structure_hook(datetime | None, _time_or_none)
     converter.register_structure_hook(JsonObject, _json_object)
-    converter.register_structure_hook(Links, lambda links, _: links)
     converter.register_structure_hook_factory(_is_tuple, _tuple_hook)
     for enum in OpenEnum.__subclasses__():
         # Each by itself: a hook for a class serves its subclasses too, and these are texts.
         converter.register_structure_hook(enum, _open_enum)
-    for model in Model.__subclasses__():
-        # What is OURS is not the server's to set: see `_structure`.
-        names: dict[str, Any] = {
-            name: override(rename=api_name(name)) for name in attrs.fields_dict(model) if name not in OURS
-        }
-        converter.register_structure_hook(model, make_dict_structure_fn(model, converter, **names))
     return converter
 
 
-converter = _make_converter()
-"""The door through which documents become models."""
+_converter = _make_converter()
+
+
+def api_name(attribute: str) -> str:
+    """The API's own name of a model's attribute: `creation_time` is `creationTime`."""
+    if attribute == "etag":
+        return "eTag"
+    first, *others = attribute.split("_")
+    return first + "".join(other.capitalize() for other in others)
 
 
 @attrs.frozen
-class _Shape:
-    """The API's names of a model's fields, by the same in lower case; and those that cannot be missing."""
+class _Member:
+    """A documented member of a resource, and the field of its model."""
 
-    names: dict[str, str]
-    required: frozenset[str]
-
-
-def _shape(model: type[Model]) -> _Shape:
-    known = [found for found in attrs.fields(model) if found.name not in OURS]
-    return _Shape(
-        {api_name(found.name).casefold(): api_name(found.name) for found in known},
-        frozenset(api_name(found.name) for found in known if found.default is attrs.NOTHING),
-    )
+    name: str
+    attribute: str
+    kind: Any
+    read: Callable[[Any, Any], Any]
+    is_required: bool
+    """Whether it identifies the resource, which is rejected without it."""
 
 
-_SHAPES: dict[object, _Shape] = {model: _shape(model) for model in Model.__subclasses__()}
+@cache
+def _members(model: type[Any]) -> dict[str, _Member]:
+    """A model's members, by their names in lower case."""
+    found: dict[str, _Member] = {}
+    for field in attrs.fields(model):
+        if field.name not in OURS:
+            read = _converter.get_structure_hook(field.type)
+            name = api_name(field.name)
+            member = _Member(name, field.name, field.type, read, field.default is attrs.NOTHING)
+            found[name.casefold()] = member
+    return found
 
 
-def _structure(document: Mapping[str, Any], cls: type[M], server: str, fetcher: Fetcher | None) -> M:
-    links = Links(document.get("_links"), fetcher, cls)
+class InvalidResourceError(ValueError):
+    """A document without what identifies a resource of its kind."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{reason} @ {path}")
+        self.path = path
+        """The location of what is invalid, such as `$.id`."""
+        self.reason = reason
+        """What is wrong there."""
+
+
+def _named(document: Mapping[str, Any], name: str) -> str | None:
+    """The key that is `name` in any case."""
+    return next((key for key in document if key.casefold() == name), None)
+
+
+def structure(document: Mapping[str, Any], cls: type[M], server: str, fetcher: Fetcher | None) -> M:
+    """The resource that a JSON object describes; a member that is invalid and not required is in its `extra`.
+
+    Raises: InvalidResourceError where it has not what identifies it.
+    """
+    rel = "_links" if "_links" in document else _named(document, "_links")
+    links = Links(None if rel is None else document[rel], fetcher, cls)
     if issubclass(cls, Resource):
         return cls(document, server, links)
-    shape = _SHAPES[cls]
-    members: dict[str, Any] = {"server": server, "links": links}
+    # Any: to a type checker, a model without a base has no fields.
+    model: Any = cls
+    members = _members(model)
+    documented = {member.name for member in members.values()}
+    found: dict[str, Any] = {}
     extra: dict[str, Any] = {}
-    for key, value in document.items():
-        # Older property tables write `Id` where the examples have `id`.
-        name = shape.names.get(key.casefold())
-        if name is None or (name != key and (name in document or name in members)):
-            if key != "_links":
+    invalid: dict[str, str] = {}
+    # The documented names first: older property tables write `Id` where the examples have `id`.
+    for key, value in sorted(document.items(), key=lambda item: item[0] not in documented):
+        member = members.get(key.casefold())
+        if member is None or member.attribute in found or member.name in invalid:
+            if key != rel:
                 extra[key] = value
-        elif value is not None or name in shape.required:
-            members[name] = value
+        elif value is not None or member.is_required:
+            try:
+                found[member.attribute] = member.read(value, member.kind)
+            except BROKEN as error:
+                invalid[member.name] = printable(str(error))
+                extra[key] = value
+    missing = next((it for it in members.values() if it.is_required and it.attribute not in found), None)
+    if missing is not None:
+        path, reason = f"$.{missing.name}", invalid.get(missing.name, "missing")
+        raise InvalidResourceError(path, reason)
+    if "id" in members and rel is None and members.keys().isdisjoint(map(str.casefold, document)):
+        # Where the id may be missing, any object would do: an error with status 200, for example.
+        reason = f"it has no member of {cls.__name__}"
+        raise InvalidResourceError("$", reason)
     if extra:
-        members["extra"] = extra
-    return converter.structure(members, cls)
+        found["extra"] = JsonObject(extra)
+    structured: M = model(**found, server=server, links=links)
+    return structured
 
 
-def _problems(error: BaseException) -> list[tuple[str, str]]:
-    """What cattrs found wrong, as (path, reason)."""
-    if not isinstance(error, cattrs.ClassValidationError):
-        return [("$", printable(str(error)))]
+def repaired(text: bytes) -> bytes:
+    """`text` with U+FFFD for what is not UTF-8, and for halves of surrogate pairs, which no text can hold."""
+    if not text.isascii():
+        text = text.decode("utf-8", "replace").encode()
+    return _SURROGATES.sub(lambda m: rb"\ufffd" if m["lone"] else m[0], text)
 
-    def reason(exc: BaseException, _: object) -> str:
-        return "missing" if isinstance(exc, KeyError) else printable(str(exc))
 
-    lines = cattrs.transform_error(error, format_exception=reason)
-    found: list[tuple[str, str]] = []
-    for line in lines:
-        text, _, path = line.rpartition(" @ ")
-        prefix, _, name = path.rpartition(".")
-        found.append((f"{prefix}.{api_name(name)}", text))
-    return found
+_SURROGATES = re.compile(
+    rb"\\(?:(?P<pair>u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+
+
+def read_json(raw: bytes | msgspec.Raw) -> object:
+    """What `raw` holds; a member that no Python value can hold is its text, such as the number 1e400."""
+    try:
+        return DOCUMENT.decode(raw)
+    except BROKEN:
+        text = repaired(bytes(raw))
+    try:
+        return DOCUMENT.decode(text)
+    except BROKEN:
+        return {name: _value_or_text(value) for name, value in _MEMBERS.decode(text).items()}
+
+
+def _value_or_text(raw: msgspec.Raw) -> object:
+    try:
+        return DOCUMENT.decode(raw)
+    except BROKEN:
+        return bytes(raw).decode()
 
 
 def read_tolerant(
     raw: bytes | msgspec.Raw, cls: type[M], server: str, fetcher: Fetcher | None, index: int = 0
 ) -> M | Rejected:
-    """The model in `raw`, accepting what a model can do without; or what is wrong with it."""
+    """The model in `raw`, with None for what is invalid in it; or why it is rejected."""
+    path = "$"
     try:
-        document = DOCUMENT.decode(raw)
-        if not isinstance(document, dict):
-            problems = [("$", f"expected an object, got {kind_of(document)}")]
-        else:
-            return _structure(cast("dict[str, Any]", document), cls, server, fetcher)
-    except (*BROKEN, cattrs.BaseValidationError) as error:
-        problems = _problems(error)
-    path, reason = problems[0]
+        document = read_json(raw)
+        if isinstance(document, dict):
+            return structure(cast("dict[str, Any]", document), cls, server, fetcher)
+        reason = f"expected an object, got {kind_of(document)}"
+    except InvalidResourceError as error:
+        path, reason = error.path, error.reason
+    except BROKEN as error:
+        reason = printable(str(error))
     text = bytes(raw)[:_RAW_LIMIT].decode("utf-8", "replace")
     return Rejected(index, path, reason, text)

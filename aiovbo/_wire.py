@@ -4,9 +4,10 @@ Knows the paths and parameters of every API version; knows no aiohttp, no asynci
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Generic, Literal, NoReturn, TypeVar
+from operator import attrgetter
+from typing import Any, Generic, Literal, NoReturn, TypeVar
 from uuid import UUID
 
 from attrs import evolve, field, frozen
@@ -125,8 +126,12 @@ def id_of(value: UUID | str) -> UUID:
 
 def _organization_id(value: "Organization | UUID | str | None") -> UUID | None:
     match value:
+        case Organization(id=UUID() as key):
+            return key
         case Organization():
-            return value.id
+            # Without an id it would be the caller's own organization, whose backup is opened.
+            message = f"organization {value.name!r} has no id that is a UUID: give the id itself"
+            raise ConfigError(message)
         case str() | UUID():
             return id_of(value)
         case None:
@@ -207,19 +212,91 @@ class SessionFilter:
         path = f"/{version}/RestoreSessions"
         return f"{path}?{'&'.join(query)}" if query else path
 
-    def sieve(self, version: ApiVersion) -> Callable[[RestoreSession], bool] | None:
-        """Whether to keep a session that was sent; None where the server has filtered them all itself."""
-        if version == "v8" or (self.ended_after is None and self.ended_before is None):
-            return None
-        return self._ended_within
+    def bounds(self, version: ApiVersion) -> "SessionBounds | None":
+        """What checks that rows are within the bounds; None where there are none. `as_of` comes first."""
+        spans = [
+            _Span(_created, "creationTime", self.started_after, self.started_before, _START),
+            _Span(_ended, "endTime", self.ended_after, self.ended_before, _END if version == "v8" else ()),
+        ]
+        spans = [span for span in spans if span.after is not None or span.before is not None]
+        return SessionBounds(spans) if spans else None
 
-    def _ended_within(self, session: RestoreSession) -> bool:
-        after, before, end = self.ended_after, self.ended_before, session.end_time
-        return (
-            end is not None
-            and (not isinstance(after, datetime) or end > after)
-            and (not isinstance(before, datetime) or end < before)
-        )
+
+_START, _END = ("startTimeFrom", "startTimeTo"), ("endTimeFrom", "endTimeTo")
+_created: Callable[[RestoreSession], datetime | None] = attrgetter("creation_time")
+_ended: Callable[[RestoreSession], datetime | None] = attrgetter("end_time")
+
+JustAfter = Callable[[str, datetime], Collection[UUID]]
+"""The ids of sessions whose time, as it came, is less than a microsecond after another."""
+
+
+def _in_utc(bound: Moment | None) -> datetime | None:
+    # Times in one zone are compared several times faster.
+    return bound.astimezone(UTC) if isinstance(bound, datetime) else None
+
+
+@frozen
+class _Span:
+    """Two bounds of one time of a session, both exclusive."""
+
+    time_of: Callable[[RestoreSession], datetime | None]
+    member: str
+    after: datetime | None = field(converter=_in_utc)
+    before: datetime | None = field(converter=_in_utc)
+    parameters: tuple[str, ...]
+    """The names under which the server is sent the bounds; none where it does not know them."""
+
+    def within(self, sessions: list[RestoreSession], just_after: JustAfter) -> list[RestoreSession]:
+        """Those whose time is within the bounds."""
+        after, before = self.after, self.before
+        times: Any = list(map(self.time_of, sessions))
+        try:
+            # All of it in C: nearly always, every row is within.
+            if (after is None or min(times) > after) and (before is None or max(times) < before):
+                return sessions
+        except (TypeError, ValueError):
+            # One has no such time, or there are no rows.
+            pass
+        # The models' times are cut to the microsecond, and the server's are not.
+        on_the_bound = just_after(self.member, after) if after is not None and after in times else ()
+        return [
+            one
+            for one, time in zip(sessions, times, strict=True)
+            if time is not None
+            and (after is None or time > after or (time == after and one.id in on_the_bound))
+            and (before is None or time < before)
+        ]
+
+    def was_sent_in(self, url: URL) -> bool:
+        """Whether the server was sent these bounds: what lies outside is then its mistake."""
+        bounds = zip(self.parameters, (self.after, self.before), strict=False)
+        query = f"&{url.raw_query_string.lower()}"
+        names = [f"&{name.lower()}=" for name, bound in bounds if bound is not None]
+        return bool(names) and all(name in query for name in names)
+
+    def is_unclear(self, session: RestoreSession) -> bool:
+        """Whether the server sent this time in a way that cannot be read."""
+        name = self.member.casefold()
+        return self.time_of(session) is None and any(key.casefold() == name for key in session.extra)
+
+
+class SessionBounds:
+    """The bounds that were asked for, to be checked on every row: a server may forget them or ignore them."""
+
+    def __init__(self, spans: list[_Span]) -> None:
+        self._spans = spans
+
+    def __call__(
+        self, sessions: list[RestoreSession], url: URL, just_after: JustAfter
+    ) -> tuple[list[RestoreSession], bool]:
+        """The sessions within the bounds, and whether the page at `url` can be trusted to lack none."""
+        is_trusted = True
+        for span in self._spans:
+            within = span.within(sessions, just_after)
+            if len(within) < len(sessions):
+                is_trusted &= not (span.was_sent_in(url) or any(map(span.is_unclear, sessions)))
+            sessions = within
+        return sessions, is_trusted
 
 
 def stop_request(base: URL, version: ApiVersion, session_id: UUID) -> Request:

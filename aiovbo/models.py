@@ -21,6 +21,7 @@ from aiovbo._enums import (
 )
 from aiovbo._links import NOTHING_MORE, JsonObject, KeptLinks, Link, Links, Origin
 from aiovbo._query import Query
+from aiovbo._structure import OURS, api_name
 from aiovbo.errors import ConfigError
 
 
@@ -35,7 +36,8 @@ class _FromAnswer:
 class Model(_FromAnswer):
     """What every typed resource has: where it came from, where it leads, and what has no field of its own.
 
-    Fields that a version of the API does not have, or that the server left out, are None.
+    Fields that a version of the API does not have, or that the server left out, are None. So are fields whose
+    value is invalid: that value is in `extra`.
     """
 
     RELATIONS: ClassVar[Mapping[str, type[Any]]] = {}
@@ -46,7 +48,7 @@ class Model(_FromAnswer):
     links: Links = field(factory=Links, hash=False, repr=False)
     """Relations to other resources."""
     extra: JsonObject = field(default=NOTHING_MORE, hash=False, repr=False)
-    """What the server sent beyond the fields, under the API's own names."""
+    """What the server sent beyond the fields, and invalid values, each under the name that it sent."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types under the API's own names, as `json.dumps` takes them; without what is None."""
@@ -65,17 +67,6 @@ class Model(_FromAnswer):
 
 _kept = KeptLinks(vars(Model)["links"], vars(_FromAnswer)["origin"])
 setattr(Model, "links", _kept)  # noqa: B010  # to attrs and to type checkers, a field as any other
-
-OURS = ("server", "links", "extra")
-"""Fields that are not the server's to set."""
-
-
-def api_name(attribute: str) -> str:
-    """The API's own name of a model's attribute: `creation_time` is `creationTime`."""
-    if attribute == "etag":
-        return "eTag"
-    first, *others = attribute.split("_")
-    return first + "".join(other.capitalize() for other in others)
 
 
 def _plain(value: object) -> Any:  # noqa: ANN401, PLR0911  # a table from what a field holds to JSON
@@ -196,8 +187,8 @@ class BackupOrganization(Model):
     Source: schema RESTBackupOrganization, v6 to v8, read 2026-11-23.
     """
 
-    id: UUID
-    """The organization's id."""
+    id: UUID | None = None
+    """The organization's id; None where the server sends none, or one that is not a UUID (see `extra`)."""
     name: str | None = None
     """Its name, often a domain; None where the server did not say."""
     type: str | None = None
@@ -318,7 +309,7 @@ class RestoreSession(Model):
     state: RestoreSessionState | None = None
     """How far it has come."""
     result: RestoreSessionResult | None = None
-    """How it went; an outcome only once `state` is Stopped."""
+    """How it went; an outcome only once the session has ended."""
     name: str | None = None
     """The session's name; since v5."""
     organization: str | None = None
@@ -338,8 +329,8 @@ class RestoreSession(Model):
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has stopped; where a server told no state, whether it has an end."""
-        return self.end_time is not None if self.state is None else self.state is RestoreSessionState.STOPPED
+        """Whether it has an end time, whatever its state is called, or its state is Stopped."""
+        return self.end_time is not None or self.state is RestoreSessionState.STOPPED
 
     @property
     def outcome(self) -> RestoreSessionResult | None:
@@ -385,6 +376,9 @@ class RestoreSession(Model):
                 raise ConfigError(message)
         if isinstance(until, str):
             wanted = RestoreSessionState(until)
+            if wanted is RestoreSessionState.STOPPED:
+                # Some servers have another name for it.
+                return await self.wait(lambda now: now.has_ended, timeout=timeout, every=every)
             return await self.wait(lambda now: now.state == wanted, timeout=timeout, every=every)
         href = self._here().href
         return await self.links.fetcher.poll(href, RestoreSession, until, timeout=timeout, every=every)
@@ -421,8 +415,8 @@ class Organization(Model):
     Source: schema RestOrganizationComposed, v6 to v8, read 2026-11-23.
     """
 
-    id: UUID
-    """The organization's id."""
+    id: UUID | None = None
+    """The organization's id; None where the server sends none, or one that is not a UUID (see `extra`)."""
     name: str | None = None
     """Its name, often a domain."""
     office_name: str | None = None
@@ -448,8 +442,8 @@ class JobSession(Model):
 
     id: UUID
     """The run's id."""
-    creation_time: datetime
-    """When it began; aware, UTC."""
+    creation_time: datetime | None = None
+    """When it began; aware, UTC; None where the server did not say."""
     end_time: datetime | None = None
     """When it ended; None while it goes on."""
     status: str | None = None

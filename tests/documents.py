@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from aiovbo import JsonObject
 from aiovbo._enums import OpenEnum
-from aiovbo.models import OURS, Model, api_name
+from aiovbo._structure import OURS, api_name
+from aiovbo.models import Model
 
 V4_EXAMPLE = b"""[{"id": "0800471b-d0e2-422b-9d7c-35d15661c3fb", "type": "Vex", "creationTime": "2018-06-29T07:42:21.191694Z",
   "endTime": "2018-06-29T08:14:58.3532833Z", "state": "Stopped", "result": "Success", "_links": {
@@ -123,14 +124,51 @@ MORE = st.dictionaries(st.text(max_size=8), JSON, max_size=3)
 """Members that nobody has heard of yet."""
 
 
+CASES: list[Callable[[str], str]] = [
+    str,
+    str,
+    str.upper,
+    str.lower,
+    lambda name: name[:1].upper() + name[1:],
+]
+"""How a member's name may be written."""
+
+
 @st.composite
 def in_odd_case(draw: st.DrawFn, documents: st.SearchStrategy[dict[str, Any]]) -> dict[str, Any]:
     """The same with some members' names in another case, as older property tables write them."""
-    change = draw(st.sampled_from([str, str, str.upper, str.lower, lambda name: name[:1].upper() + name[1:]]))
+    change = draw(st.sampled_from(CASES))
     return {
         change(name) if name != "_links" and draw(st.booleans()) else name: value
         for name, value in draw(documents).items()
     }
+
+
+ODD = st.one_of(
+    st.none(), JSON, st.sampled_from(["", "17", "1.0", "true", "yesterday", "24:00:00", "2026-02-30"])
+)
+"""Values that hardly any member may have."""
+
+
+@st.composite
+def mutated(draw: st.DrawFn, documents: st.SearchStrategy[dict[str, Any]]) -> dict[str, Any]:
+    """The same, with members left out, made null or of another type, in another case, and unknown ones added.
+
+    What identifies it is kept: an id, and the creation time of a restore session.
+    """
+    found: dict[str, Any] = {}
+    for name, value in draw(documents).items():
+        change = draw(st.sampled_from(CASES))
+        fate = (
+            "kept" if name.casefold() == "id" else draw(st.sampled_from(["kept", "odd", "odd", "left out"]))
+        )
+        if name.casefold() == "creationtime":
+            found[change(name)] = draw(MOMENTS)
+        elif fate != "left out":
+            found[change(name)] = value if fate == "kept" else draw(ODD)
+    known = {name.casefold() for name in found}
+    more = {name: value for name, value in draw(MORE).items() if name.casefold() not in known}
+    return {**more, **found}
 
 
 def timespan(ticks: int) -> str:

@@ -202,7 +202,8 @@ async def test_wait_takes_no_time_that_is_none(times: dict[str, float]) -> None:
     [
         ("Stopped", None, "Failed", "Failed"),
         ("Working", None, "Success", None),
-        ("Stopping", "2026-11-20T08:31:00Z", "Success", None),
+        ("Stopping", "2026-11-20T08:31:00Z", "Success", "Success"),
+        ("Completed", "2026-11-20T08:31:00Z", "Failed", "Failed"),
         (None, "2026-11-20T08:31:00Z", "Warning", "Warning"),
         (None, None, "Warning", None),
     ],
@@ -210,7 +211,7 @@ async def test_wait_takes_no_time_that_is_none(times: dict[str, float]) -> None:
 async def test_a_result_is_an_outcome_only_once_the_session_has_ended(
     state: str | None, end: str | None, result: str, outcome: str | None
 ) -> None:
-    """While it works it may say Success; where no state is told, an end is an end."""
+    """While it works it may say Success; with an end time it has ended, whatever its state is called."""
     sent = json_answer(document("v8", state=state, endTime=end, result=result))
     async with asking("v8", {("GET", f"/v8/RestoreSessions/{KEY}"): sent}) as (client, _):
         found = await client.fetch_restore_session(KEY)

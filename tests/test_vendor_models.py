@@ -27,7 +27,8 @@ from aiovbo import (
 )
 from aiovbo._decode import decode_listing, decode_one
 from aiovbo._enums import OpenEnum
-from aiovbo.models import OURS, Model, api_name
+from aiovbo._structure import OURS, api_name
+from aiovbo.models import Model
 
 DOCUMENTS = Path(__file__).parents[2] / "shared" / "openapi"
 
