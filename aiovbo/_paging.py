@@ -148,7 +148,7 @@ class Pages(Generic[M]):
             following = self._requester.at(url, failure)
             walk.complete = False
         walk.complete &= not rejected
-        if following is None and self._rejected and not self._structured:
+        if self._rejected and not self._structured and not isinstance(following, URL):
             what = f"all {self._rejected} items were rejected"
             following = self._requester.at(url, self._error_of_rejected(what))
         return Page(items, tuple(rejected), walk.complete), following
