@@ -130,7 +130,7 @@ class Listing(Generic[M]):
         return found
 
     def slices(self) -> Iterator[tuple[list[M], list[Rejected]]]:
-        """The items, a millisecond's worth at a stretch, and what had to be set aside of them."""
+        """The items, a millisecond's worth at a stretch, and those that were rejected."""
         if self._structured is not None:
             yield self._structured, []
             return

@@ -93,7 +93,7 @@ class Fleet:
           the same password is not sent to that server again. Later ones are an hour. 0 disables them.
         - `lockout_guard`: how many servers may reject the same credentials in a cool-down, while none
           accepts them, before the others are skipped; above 5 is as 5.
-        - `strict`: an item that makes no sense is an error of its server, instead of being set aside.
+        - `strict`: a rejected item is an error of its server.
         - `http`: a ClientSession to borrow; it is never closed, and its connector's limits apply. It may
           share a connection between servers at one address, and use a connection that has unread data.
         - `observer`: a plain function that is told of every request, retry and logon, and of servers that

@@ -28,12 +28,12 @@ T = TypeVar("T")
 
 @frozen
 class Rejected:
-    """An item of an answer that makes no sense, set aside so that the others are not lost with it."""
+    """An item that was rejected, because what identifies it is missing or invalid; the others are delivered."""
 
     index: int
     """Its place in the listing, from 0."""
     path: str
-    """The place of the trouble inside the item, such as `$.id`."""
+    """The location of what is invalid inside the item, such as `$.id`."""
     reason: str
     """What is wrong there."""
     raw: str
@@ -47,7 +47,7 @@ class Page(Sequence[T]):
     items: tuple[T, ...] = field(converter=tuple)
     """The items, in the server's order."""
     rejected: tuple[Rejected, ...] = ()
-    """What made no sense on this page."""
+    """The items of this page that were rejected."""
     complete: bool = True
     """False once something may be missing from this page or an earlier one."""
 
@@ -76,7 +76,7 @@ class Answer(Generic[T]):
     error: ServerError | None = None
     """Why there is nothing, or nothing further."""
     rejected: tuple[Rejected, ...] = ()
-    """Items that made no sense."""
+    """Items that were rejected."""
     complete: bool
     """Whether this is shown to be everything that was asked for, as far as the server tells.
 
@@ -142,7 +142,7 @@ class Query(Generic[T]):
         return items
 
     async def answer(self) -> Answer[T]:
-        """Everything at once: items, error, what was set aside; never raises for the server."""
+        """Everything at once: items, error, what was rejected; never raises for the server."""
         return await self.run()
 
     async def run(self, deliver: Callable[[Page[T]], Awaitable[None]] | None = None) -> Answer[T]:

@@ -58,7 +58,7 @@ def gaps_in(result: FleetResult[RestoreSession]) -> Gaps:
             not_whole.append(f"{name}: sessions may be missing.")
         for bad in answer.rejected:
             raw = shorten(bad.raw, 300, placeholder=" ...")
-            not_whole += [f"{name}: not listed, as {bad.path} makes no sense ({bad.reason}): {raw}"]
+            not_whole += [f"{name}: not listed, as {bad.path} is invalid ({bad.reason}): {raw}"]
         untold = [
             said for field, said in TOLD.items() if all(getattr(s, field) is None for s in answer.items)
         ]

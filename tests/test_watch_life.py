@@ -613,10 +613,11 @@ async def test_a_feed_of_nonsense_is_that_servers_trouble_and_no_others() -> Non
 
 @pytest.mark.parametrize("version", ["v4", "v6", "v8"])
 async def test_rows_that_make_no_sense_for_a_while_are_not_taken_for_gone(version: str) -> None:
-    """Twelve sessions, more than are asked for one by one, which several lists in a row set aside."""
+    """Eleven of twelve sessions, more than are fetched one by one, are rejected by several lists in a row."""
 
     def spoiled(document: Any) -> Any:  # JSON holds anything
-        for row in document if isinstance(document, list) else document.get("results", []):
+        rows = document if isinstance(document, list) else document.get("results", [])
+        for row in rows[1:]:
             row["creationTime"] = None
         return document
 
