@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @frozen
 class Rejected:
-    """An item that was rejected, because what identifies it is missing or invalid; the others are delivered."""
+    """An item that was rejected: what identifies it is missing or invalid. The others are delivered."""
 
     index: int
     """Its place in the listing, from 0."""
