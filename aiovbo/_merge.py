@@ -179,8 +179,7 @@ class FleetQuery(Generic[T]):
         async with aclosing(self.answers()) as answers:
             found = {answer.server: answer async for answer in answers}
         # In the fleet's order, whoever came first.
-        names = [client.server.name for client in self._clients]
-        return FleetResult({name: found[name] for name in names})
+        return FleetResult({c.server.name: found[c.server.name] for c in self._clients})
 
     def _use(self, *, stream: bool) -> "Run[T]":
         registers = (self._running, self._mine)

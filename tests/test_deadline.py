@@ -259,7 +259,7 @@ async def test_servers_that_wait_for_their_turn_do_not_lose_the_time_of_the_cons
             for n in range(3)
         ]
         async with Fleet(servers, deadline=60, retries=0, concurrency=1, clock=clock) as fleet:
-            errors = []
+            errors: list[ServerError | None] = []
             async for answer in fleet.restore_sessions().answers():
                 errors.append(answer.error)
                 hand.advance(60 + EXCUSED / 2 if len(errors) == 1 else 0)
