@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 from uuid import UUID, uuid4
 
 from aiovbo._changes import Known, Place, Step
-from aiovbo._tasks import in_thread
+from aiovbo._threads import in_thread
 from aiovbo.errors import CheckpointError, ConfigError
 
 T = TypeVar("T")

@@ -12,10 +12,11 @@ import re
 import socket
 import ssl
 import warnings
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from functools import partial
+from types import FrameType, TracebackType
 from typing import Any
 
 import aiohttp
@@ -37,7 +38,7 @@ from aiovbo._connections import (
     current_connections,
 )
 from aiovbo._deadline import IS_IT_UP, Deadline
-from aiovbo._tasks import in_thread
+from aiovbo._threads import NoThreadError, in_thread_if_possible, look_up
 from aiovbo._tls import NotVerifiedError, ServerContext, tls_error
 from aiovbo._wire import Reply, Sealed
 from aiovbo.errors import (
@@ -186,29 +187,28 @@ def _new_socket(address: tuple[int, int, int, str, tuple[object, ...]]) -> socke
 
 
 class _Resolver(AbstractResolver):
-    """Names to addresses, each look-up in a thread of its own: one that hangs holds no other."""
+    """Names to addresses, in the threads that all look-ups share."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         _mark("dns")
-        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, family=family)
-        found = await in_thread(look_up)
+        found = await look_up(host, port, family)
         _mark("connect")
         return [
             ResolveResult(
                 hostname=host,
-                host=str(address[0]),
-                port=int(address[1]),
-                family=kind,
-                proto=proto,
+                host=address.host,
+                port=address.port,
+                family=address.family,
+                proto=address.protocol,
                 flags=socket.AI_NUMERICHOST,
             )
-            for kind, _, proto, _, address in found
+            for address in found
         ]
 
     async def close(self) -> None:
-        """Nothing to release: a thread that still waits belongs to nobody."""
+        """Nothing to release."""
 
 
 class HttpPool:
@@ -269,7 +269,7 @@ class HttpPool:
                     problem = f"{server.name}: {error}"
                     raise ConfigError(problem) from None
                 _warn_of_insecure(server)
-            spare = await in_thread(_spare_descriptors)
+            spare = await in_thread_if_possible(_spare_descriptors)
             if self.closed:
                 raise ClosedError("closed while it was opened")
             if self._session is None:
@@ -279,7 +279,7 @@ class HttpPool:
 
     async def _context(self, tls: TLS) -> ServerContext:
         if tls not in self._contexts:
-            self._contexts[tls] = await in_thread(partial(ServerContext, tls))
+            self._contexts[tls] = await in_thread_if_possible(partial(ServerContext, tls))
         return self._contexts[tls]
 
     async def _late_context(self, tls: TLS) -> ServerContext:
@@ -414,41 +414,57 @@ class HttpPool:
         assert session is not None  # noqa: S101  # open() made it
         mark = _current.set(attempt)
         whose = current_connections.set(connections)
+        failure: BaseException
         try:
             async with self._descriptors:
                 attempt.enter("read" if self._borrowed else "connect")
-                async with session.request(
-                    method,
-                    url,
-                    headers=headers.content,
-                    data=body and body.content,
-                    allow_redirects=False,
-                    raise_for_status=False,
-                    timeout=self._timeout,
-                    ssl=context,
-                    middlewares=self._middlewares,
-                ) as response:
-                    content = await self._read(response, attempt)
-                    return Reply(response.status, response.headers, content)
-        except (aiohttp.ClientError, OSError, RuntimeError, ValueError, _TooLargeError) as error:
+                return await self._send(session, attempt, method, url, headers, body, context)
+        except Exception as error:  # noqa: BLE001  # one server's failure, or a bug
             if self.closed:
-                failure: Exception = ClosedError("the fleet or client was closed while it was in use")
+                failure = ClosedError("the fleet or client was closed while it was in use")
             elif session.closed:
                 failure = ClosedError("the session that was lent (http=...) is closed")
             else:
                 # Only a connection that was accepted is cut off, so this was the handshake.
                 in_handshake = url.scheme == "https" and isinstance(error, aiohttp.ClientConnectorError)
                 failure = translate(error, "tls" if in_handshake else attempt.phase)
+        except BaseException as error:  # noqa: BLE001  # a cancellation or an interruption
+            failure = error.with_traceback(None)
         finally:
             _current.reset(mark)
             current_connections.reset(whose)
             if attempt.has_timed_out and attempt.phase in ("read", "body") and not attempt.fresh:
                 connections.close_idle()
+        _forget_origin(failure)
         try:
             raise failure
         finally:
             # What is raised keeps this frame, which must not keep it in turn.
             del failure
+
+    async def _send(  # noqa: PLR0913, PLR0917  # a request has that many parts
+        self,
+        session: aiohttp.ClientSession,
+        attempt: Attempt,
+        method: str,
+        url: URL,
+        headers: Sealed[dict[str, str]],
+        body: Sealed[bytes] | None,
+        context: ServerContext,
+    ) -> Reply:
+        async with session.request(
+            method,
+            url,
+            headers=headers.content,
+            data=body and body.content,
+            allow_redirects=False,
+            raise_for_status=False,
+            timeout=self._timeout,
+            ssl=context,
+            middlewares=self._middlewares,
+        ) as response:
+            content = await self._read(response, attempt)
+            return Reply(response.status, response.headers, content)
 
     async def _read(self, response: aiohttp.ClientResponse, attempt: Attempt) -> bytes:
         most = self._options.max_body
@@ -516,6 +532,38 @@ class _TooLargeError(Exception):
         super().__init__(f"the answer is larger than {most:,} bytes")
 
 
+def _forget_origin(error: BaseException) -> None:
+    """Drop the frames of other packages, and the errors that it came from.
+
+    The frames of the HTTP library hold the token in their locals, and its errors show it in their repr.
+    """
+    entries = list(_entries(error.__traceback__))
+    kept: TracebackType | None = None
+    for entry in reversed(entries):
+        if _is_ours(entry.tb_frame):
+            kept = TracebackType(kept, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    error.__traceback__ = kept
+    error.__cause__ = error.__context__ = None
+    # Set with the cause, it would hide what the caller was handling.
+    error.__suppress_context__ = False
+
+
+def _entries(traceback: TracebackType | None) -> Iterator[TracebackType]:
+    while traceback is not None:
+        yield traceback
+        traceback = traceback.tb_next
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == __name__.partition(".")[0]
+
+
+def _is_bug(error: Exception) -> bool:
+    """Whether it was raised by this package, neither by the HTTP library nor by the operating system."""
+    *_, last = _entries(error.__traceback__)
+    return _is_ours(last.tb_frame)
+
+
 def translate(  # noqa: C901, PLR0911, PLR0912  # a table, one line of thought per row
     error: Exception, phase: Phase
 ) -> Exception:
@@ -546,6 +594,11 @@ def translate(  # noqa: C901, PLR0911, PLR0912  # a table, one line of thought p
             return UnreachableError(what, phase="connect", retryable=may_pass, hint=_WHOSE_PROXY)
         case aiohttp.ClientProxyConnectionError():
             return UnreachableError("the proxy cannot be reached", phase="connect", hint=_WHOSE_PROXY)
+        case aiohttp.ClientConnectorDNSError(os_error=NoThreadError()):
+            return _no_thread()
+        case RuntimeError() if "new thread" in str(error):
+            # A borrowed session looks names up in the event loop's own threads.
+            return _no_thread()
         case aiohttp.ClientConnectorDNSError():
             hint = "Is the name right, and does this machine's name server know it?"
             what = f"the name {printable(error.host)} cannot be resolved"
@@ -578,8 +631,24 @@ def translate(  # noqa: C901, PLR0911, PLR0912  # a table, one line of thought p
             return UnreachableError("the connection was lost", phase=phase, hint=hint)
         case aiohttp.ClientError():
             return UnreachableError("no conversation came about", phase=phase)
-        case _:
+        case MemoryError():
+            hint = "Query fewer servers at once (concurrency=...), or allow this process more memory."
+            return UnreachableError("this process has no memory left for the request", phase=phase, hint=hint)
+        case _ if _is_bug(error):
             return error
+        case _:
+            # Without its text, which may quote the request.
+            what = f"the HTTP library failed with {type(error).__name__}"
+            hint = "Try again. If it fails again, check the server's address and its responses."
+            return UnreachableError(what, phase=phase, hint=hint)
+
+
+def _no_thread() -> UnreachableError:
+    hint = (
+        "Allow this process more threads (ulimit -u, TasksMax, the container's limit of processes), or "
+        "configure the server by its IP address, which needs no thread."
+    )
+    return UnreachableError("no thread is left to look up its name", phase="dns", hint=hint)
 
 
 def handshake_failure(error: OSError) -> UnreachableError:

@@ -63,7 +63,7 @@ class Logon:
         self.deadline = Deadline(options.deadline, options.clock)
         """The deadline of the login in progress: the latest one of the callers that wait for it."""
         self._token: Token | None = None
-        self._refresh_token: str | None = None
+        self._refresh_token: Sealed[str] | None = None
         self._last_tried: CredentialVerdicts | None = None
         self._doubtful_since = float("-inf")
         self.spoken: Sealed[dict[str, str]] = Sealed({})
@@ -137,10 +137,9 @@ class Logon:
         verdicts.check(self._server)
         return self._take(await self._send(verdicts, newer))
 
-    async def _refresh(self, refresh_token: str) -> Token | None:
+    async def _refresh(self, refresh_token: Sealed[str]) -> Token | None:
         """A token for the refresh token; None where the server rejects that."""
-        form = Sealed({"grant_type": "refresh_token", "refresh_token": refresh_token})
-        del refresh_token
+        form = Sealed({"grant_type": "refresh_token", "refresh_token": refresh_token.content})
         try:
             return self._take(await self._post(form, None))
         except ServerError as error:
@@ -161,7 +160,8 @@ class Logon:
             return await self._post(form, turn)
 
     def _take(self, grant: Grant) -> Token:
-        self._refresh_token = grant.refresh_token
+        # Sealed, as a traceback shows the locals of what uses it.
+        self._refresh_token = Sealed(grant.refresh_token) if grant.refresh_token else None
         margin = min(_MARGIN, grant.lifetime / 10)
         return Token(grant.access_token, self._clock.monotonic() + grant.lifetime - margin)
 

@@ -35,7 +35,7 @@ from aiovbo._config import (
     SecretSource,
     server_url,
 )
-from aiovbo._tasks import in_thread
+from aiovbo._threads import in_thread
 from aiovbo.errors import ConfigError, printable
 
 LookUp = Callable[[str, str], str | None]

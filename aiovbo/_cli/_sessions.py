@@ -71,7 +71,7 @@ def sessions(which: Selection, filters: Filter, output: Form, *, ids: bool) -> i
 
 
 async def _sessions(fleet: Fleet, filters: Filter, output: Form, *, ids: bool) -> int:
-    answers, status = await _ask(fleet, filters, _print_lines if output == "jsonl" else _nothing_yet)
+    answers, status = await _ask(fleet, filters, _print_lines if output == "jsonl" else None)
     rows = newest_first(row for answer in answers for rows in answer.items for row in rows)
     match output:
         case "table":
@@ -97,7 +97,7 @@ def _figures(rows: Sequence[Row], answers: Sequence[Answer[list[Row]]]) -> str:
 
 
 async def _ask(
-    fleet: Fleet, filters: Filter, each: Callable[[Answer[list[Row]]], None]
+    fleet: Fleet, filters: Filter, print_each: Callable[[Answer[list[Row]]], None] | None = None
 ) -> tuple[list[Answer[list[Row]]], int]:
     """The answers, all of them or what had come when somebody interrupted it, and the exit status."""
 
@@ -105,7 +105,7 @@ async def _ask(
         return [row for row in await rows_of(client, started_after=filters.since) if _fits(row, filters)]
 
     async with fleet:
-        answers, interrupted = await collect(fleet.map(fitting).answers(), list(fleet), each)
+        answers, interrupted = await collect(fleet.map(fitting).answers(), list(fleet), print_each)
     failed = sum(answer.error is not None for answer in answers)
     return answers, INTERRUPTED if interrupted else status_of(failed, len(fleet))
 
@@ -170,10 +170,6 @@ def _meant(text: str) -> str:
 # --------------------------------------------------------------------------------- forms of output
 
 
-def _nothing_yet(_: Answer[list[Row]]) -> None:
-    """Print nothing of an answer until all are in."""
-
-
 def _print_lines(answer: Answer[list[Row]]) -> None:
     for rows in answer.items:
         for row in rows:
@@ -208,7 +204,7 @@ def timeline(which: Selection, filters: Filter, file: Path | None) -> int:
 
 async def _timeline(fleet: Fleet, filters: Filter, file: Path | None) -> int:
     names = list(fleet)
-    answers, status = await _ask(fleet, filters, _nothing_yet)
+    answers, status = await _ask(fleet, filters, None)
     now = datetime.now(UTC)
     begins = now - filters.since if isinstance(filters.since, timedelta) else filters.since
     found = [row.session for answer in answers for rows in answer.items for row in rows]

@@ -46,10 +46,22 @@ class _Console(Console):
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where to write: plain text of 120 columns, unless it is a terminal; markup is never interpreted."""
+    """Where to write: plain text of 120 columns, unless it is a terminal; markup is never interpreted.
+
+    FORCE_COLOR adds colours to a file or a pipe, and does not make it a terminal.
+    """
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
-    return _Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False, soft_wrap=False)
+    is_terminal = stream.isatty()
+    return _Console(
+        stderr=stderr,
+        width=None if is_terminal or "COLUMNS" in os.environ else _PIPE_WIDTH,
+        force_terminal=is_terminal,
+        color_system="standard" if os.environ.get("FORCE_COLOR") and not is_terminal else "auto",
+        markup=False,
+        highlight=False,
+        emoji=False,
+        soft_wrap=False,
+    )
 
 
 def show_failures(errors: Sequence[ServerError], asked: int, out: Console) -> None:
@@ -83,12 +95,13 @@ def status_of(failed: int, asked: int) -> int:
 async def collect(
     answers: AsyncGenerator[Answer[T]],
     asked: Collection[str],
-    each: Callable[[Answer[T]], None] = lambda _: None,
+    print_each: Callable[[Answer[T]], None] | None = None,
     enough: Callable[[Answer[T]], bool] = lambda _: False,
 ) -> tuple[list[Answer[T]], bool]:
     """The answers as they come, up to one that is enough; and whether somebody interrupted it.
 
-    On a terminal with progress, and the names of the last few that are waited for.
+    On a terminal with progress, and the names of the last few that are waited for; not where `print_each`
+    writes to a terminal too.
     """
     arrived: list[Answer[T]] = []
     interrupted = False
@@ -99,14 +112,19 @@ async def collect(
         BarColumn(),
         TextColumn("{task.description}", style="dim", markup=False, table_column=Column(no_wrap=True)),
     )
-    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+    is_shown = out.is_terminal and not (print_each is not None and sys.stdout.isatty())
+    # What is written to standard output must not appear on standard error.
+    with Progress(
+        *columns, console=out, transient=True, redirect_stdout=False, disable=not is_shown
+    ) as progress:
         task = progress.add_task("", total=len(asked))
         try:
             async with aclosing(answers):
                 async for answer in answers:
                     arrived.append(answer)
                     missing.pop(answer.server, None)
-                    each(answer)
+                    if print_each is not None:
+                        print_each(answer)
                     progress.update(task, advance=1, description=_waiting_for(missing))
                     if enough(answer):
                         break
