@@ -15,12 +15,21 @@ import msgspec
 from aiovbo._links import Fetcher, Link, Links, M
 from aiovbo._query import Rejected
 from aiovbo._sessions import (
-    NO_LINKS,
+    NULL,
     SessionReader,
     WireSession,
     as_text,
 )
-from aiovbo._structure import BROKEN, DOCUMENT, read_json, read_tolerant, repaired, whole_number
+from aiovbo._structure import (
+    BROKEN,
+    DOCUMENT,
+    members_of,
+    read_json,
+    read_tolerant,
+    repaired,
+    value_or_text,
+    whole_number,
+)
 from aiovbo.errors import PayloadError, printable
 from aiovbo.models import RestoreSession
 
@@ -45,7 +54,7 @@ class _TypedPage(msgspec.Struct, gc=False):
     results: list[WireSession]
     limit: object = None
     total: object = msgspec.field(name="totalCount", default=None)
-    links: msgspec.Raw = msgspec.field(name="_links", default=NO_LINKS)
+    links: msgspec.Raw = msgspec.field(name="_links", default=NULL)
 
 
 class _RawPage(msgspec.Struct, gc=False):
@@ -53,13 +62,27 @@ class _RawPage(msgspec.Struct, gc=False):
 
     results: list[msgspec.Raw]
     limit: object = None
-    total: object = msgspec.field(name="totalCount", default=None)
-    links: msgspec.Raw = msgspec.field(name="_links", default=NO_LINKS)
+    total: object = None
+    links: msgspec.Raw = NULL
 
 
 _SESSION_PAGE = msgspec.json.Decoder(_TypedPage)
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
-_PAGE = msgspec.json.Decoder(_RawPage)
+
+
+def _read_page(body: bytes) -> _RawPage:
+    """A page, whatever the case of its members' names.
+
+    Raises: msgspec.MsgspecError or ValueError where it is not one.
+    """
+    members = members_of(body)
+    in_any_case = {name.casefold(): value for name, value in members.items()}
+
+    def member(name: str) -> msgspec.Raw:
+        return members.get(name) or in_any_case.get(name.casefold(), NULL)
+
+    limit, total = value_or_text(member("limit")), value_or_text(member("totalCount"))
+    return _RawPage(_ITEMS.decode(member("results")), limit, total, member("_links"))
 
 
 class Listing(Generic[M]):
@@ -209,16 +232,19 @@ def _listing(body: bytes, origin: _From[M]) -> Listing[M]:
             reader = SessionReader(server, fetcher)
             typed = None if is_array else _SESSION_PAGE.decode(as_text(body))
             sessions = reader.read_many(body) if typed is None else reader.models(typed.results)
+            if typed is not None and (typed.links is NULL or typed.limit is None):
+                # It may have them in another case, and must not be taken for the last page then.
+                return Listing(_read_page(body), origin, structured=cast("list[M]", sessions), body=body)
             return Listing(typed, origin, structured=cast("list[M]", sessions), body=body)
         except BROKEN:
             pass
-    page = None if is_array else _PAGE.decode(body)
+    page = None if is_array else _read_page(body)
     raws = _ITEMS.decode(body) if page is None else page.results
     return Listing(page, origin, raws=raws)
 
 
 def _raws_of(body: bytes) -> list[msgspec.Raw]:
-    return _ITEMS.decode(body) if body[:1] == b"[" else _PAGE.decode(body).results
+    return _ITEMS.decode(body) if body[:1] == b"[" else _read_page(body).results
 
 
 def decode_one(body: bytes, cls: type[M], server: str, fetcher: Fetcher | None) -> M:

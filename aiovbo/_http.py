@@ -464,7 +464,7 @@ class HttpPool:
             middlewares=self._middlewares,
         ) as response:
             content = await self._read(response, attempt)
-            return Reply(response.status, response.headers, content)
+            return Reply.of(response.status, response.headers, content)
 
     async def _read(self, response: aiohttp.ClientResponse, attempt: Attempt) -> bytes:
         most = self._options.max_body

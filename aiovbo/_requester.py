@@ -39,6 +39,7 @@ from aiovbo.errors import (
     ServerFaultError,
     ServerTimeoutError,
     UnreachableError,
+    printable,
 )
 
 log = logging.getLogger("aiovbo.requests")
@@ -292,6 +293,10 @@ class Requester:
         if not request.answer_may_be_empty and reply.status == 200 and not reply.body.strip():  # noqa: PLR2004  # success
             hint = "Rejected tokens are answered like that too: check the account's rights."
             raise PayloadError("the answer is empty", hint=hint)
+        if reply.unknown_charset:
+            charset = printable(reply.unknown_charset, 40)
+            what = f"the response is in the charset {charset}, which is not supported"
+            raise PayloadError(what, hint="Let the server, or the proxy in front of it, send UTF-8.")
         return read(reply)
 
     async def _worth_a_retry(

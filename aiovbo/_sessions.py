@@ -15,7 +15,7 @@ from aiovbo._links import NOTHING_MORE, Fetcher, JsonObject, Origin
 from aiovbo._structure import DOCUMENT, in_utc
 from aiovbo.models import Model, RestoreSession
 
-NO_LINKS = msgspec.Raw(b"null")
+NULL = msgspec.Raw(b"null")
 
 
 class AnySession(msgspec.Struct, rename="camel", gc=False):
@@ -35,7 +35,7 @@ class AnySession(msgspec.Struct, rename="camel", gc=False):
     client_host: str | None = None
     reason: str | None = None
     e_tag: int | None = None
-    links: msgspec.Raw = msgspec.field(name="_links", default=NO_LINKS)
+    links: msgspec.Raw = msgspec.field(name="_links", default=NULL)
 
 
 class WireSession(AnySession, forbid_unknown_fields=True):

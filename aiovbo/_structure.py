@@ -31,7 +31,8 @@ BROKEN = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
 
 DOCUMENT = msgspec.json.Decoder()
 """Any JSON, as plain Python values."""
-_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+members_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+"""The members of a JSON object, each still as bytes."""
 
 OURS = ("server", "links", "extra")
 """Fields of a model that the server does not set."""
@@ -306,10 +307,11 @@ def read_json(raw: bytes | msgspec.Raw) -> object:
     try:
         return DOCUMENT.decode(text)
     except BROKEN:
-        return {name: _value_or_text(value) for name, value in _MEMBERS.decode(text).items()}
+        return {name: value_or_text(value) for name, value in members_of(text).items()}
 
 
-def _value_or_text(raw: msgspec.Raw) -> object:
+def value_or_text(raw: msgspec.Raw) -> object:
+    """A JSON value; its text where no Python value can hold it."""
     try:
         return DOCUMENT.decode(raw)
     except BROKEN:

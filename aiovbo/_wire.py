@@ -3,9 +3,12 @@
 Knows the paths and parameters of every API version; knows no aiohttp, no asyncio, no clock.
 """
 
+import codecs
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Generic, Literal, NoReturn, TypeVar
 from uuid import UUID
@@ -70,6 +73,40 @@ class Reply:
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    """In UTF-8."""
+    unknown_charset: str = field(default="", kw_only=True)
+    """The charset of the body, as declared, where it was not decoded."""
+
+    @classmethod
+    def of(cls, status: int, headers: Mapping[str, str], content: bytes) -> "Reply":
+        """A response whose content may be in another charset than UTF-8, as its Content-Type declares."""
+        charset, codec = _charset_of(headers.get("Content-Type", ""))
+        if codec is not None:
+            return cls(status, headers, content.decode(codec, "replace").encode())
+        # ASCII is the same in all charsets but those with zero bytes.
+        is_unknown = bool(charset) and not (content.isascii() and b"\0" not in content)
+        return cls(status, headers, content, unknown_charset=charset if is_unknown else "")
+
+
+_CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s;"',]+)""", re.IGNORECASE)
+_DECODED = ("utf-16", "cp", "iso")
+"""How Python's names of the charsets begin that real servers and proxies declare beside UTF-8."""
+
+
+@lru_cache(maxsize=64)
+def _charset_of(content_type: str) -> tuple[str, str | None]:
+    """A declared charset other than UTF-8, and the codec for it; None where it is not decoded."""
+    found = _CHARSET.search(content_type)
+    if found is None:
+        return "", None
+    charset = found[1]
+    try:
+        codec = codecs.lookup(charset).name
+    except (LookupError, ValueError):
+        return charset, None
+    if codec in ("utf-8", "utf-8-sig", "ascii"):
+        return "", None
+    return charset, codec if codec.startswith(_DECODED) else None
 
 
 _FURTHEST = timedelta(days=365_000)

@@ -5,8 +5,9 @@ and never parses.
 """
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 from uuid import UUID
 
 from attrs import field, fields, frozen
@@ -21,7 +22,7 @@ from aiovbo._enums import (
 )
 from aiovbo._links import NOTHING_MORE, JsonObject, KeptLinks, Link, Links, Origin
 from aiovbo._query import Query
-from aiovbo._structure import OURS, api_name
+from aiovbo._structure import OURS, InvalidResourceError, api_name, structure
 from aiovbo.errors import ConfigError
 
 
@@ -58,6 +59,21 @@ class Model(_FromAnswer):
             if attribute.name not in OURS and value is not None:
                 found[api_name(attribute.name)] = _plain(value)
         return {**found, **self.extra.to_dict(), "_links": self.links.raw}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any], *, server: str = "") -> Self:
+        """The resource that `to_dict` describes, equal to the one that it came from.
+
+        - `server`: the name of the server that it came from.
+
+        Its links have no client, as after pickling.
+        Raises: ConfigError where the document has not what identifies such a resource.
+        """
+        try:
+            return structure(deepcopy(dict(document)), cls, server, None)
+        except (InvalidResourceError, TypeError) as error:
+            message = f"the document is not a {cls.__name__}: {error}"
+        raise ConfigError(message)
 
     @property
     def raw(self) -> JsonObject:

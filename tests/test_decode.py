@@ -410,3 +410,34 @@ async def test_ten_thousand_items_leave_the_event_loop_responsive() -> None:
         assert len(items) <= decode.SLICE
         await asyncio.sleep(0)
     assert slices == 10_000 / decode.SLICE
+
+
+CASINGS = [str.upper, str.title, lambda name: name[:1].upper() + name[1:]]
+
+
+@pytest.mark.parametrize("change", CASINGS)
+@pytest.mark.parametrize("count", [2, 2_000])
+@pytest.mark.parametrize("cls", [RestoreSession, Resource])
+@pytest.mark.parametrize("results", ["results", "Results"])
+def test_a_pages_members_are_read_in_any_case(
+    change: Callable[[str], str], count: int, cls: type[Resource], results: str
+) -> None:
+    """Also where only the link to the next page is written otherwise: its page is not the last one."""
+    document = {
+        change("limit"): count,
+        change("totalCount"): "9000",
+        results: [session(n) for n in range(count)],
+        change("_links"): {"next": {"href": "/v8/RestoreSessions?offset=2"}},
+    }
+    listing = decode.decode_listing(json.dumps(document).encode(), cls, "vbo1", None)
+    assert sum(len(items) for items, _ in listing.slices()) == count
+    assert (listing.limit, listing.total) == (count, 9000)
+    assert listing.next_href == "/v8/RestoreSessions?offset=2"
+    assert not listing.is_doubtful
+
+
+def test_of_a_pages_member_that_comes_in_two_cases_the_documented_one_counts() -> None:
+    """In any order."""
+    for rows in ({"Results": [], "results": [session(1)]}, {"results": [session(1)], "RESULTS": []}):
+        items, _ = read(json.dumps(rows).encode())
+        assert len(items) == 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import json
 import tracemalloc
 import zlib
 
@@ -275,8 +276,52 @@ async def test_a_proxys_page_is_not_shown_as_the_servers_words() -> None:
     assert "proxy, a login page" in login_page.hint
 
 
+CHARSETS = [
+    "utf-16",
+    "UTF-16LE",
+    "utf-16-be",
+    "windows-1252",
+    "Windows-1253",
+    "iso-8859-1",
+    "ISO-8859-7",
+    "utf-8",
+]
+
+
+@pytest.mark.parametrize("charset", CHARSETS)
+async def test_a_declared_charset_is_decoded(charset: str) -> None:
+    """UTF-16, and the charsets of Windows and of ISO: for sessions, and for the texts of errors."""
+    greek = charset.endswith(("3", "7")) or ("8859" not in charset and "125" not in charset)
+    name = "\u03a9mega" if greek else "\xe9t\xe9"
+    rows = json.dumps([{**json.loads(ITEM + b"}"), "name": name}], ensure_ascii=False).encode(charset)
+    kind = f'application/json; Charset="{charset}"'
+    async with (
+        RawServer(vbo_routes(sessions=http(body=rows, content_type=kind))) as raw,
+        beside_a_healthy_server(at(raw.url)) as fleet,
+    ):
+        answer = await fleet["bad"].restore_sessions().answer()
+    assert [one.name for one in answer.items] == [name]
+    assert answer.complete
+    said = json.dumps({"message": name}, ensure_ascii=False).encode(charset)
+    error = await error_behind(http(500, body=said, content_type=kind))
+    assert isinstance(error, ServerFaultError)
+    assert error.message == name
+
+
+@pytest.mark.parametrize("charset", ["klingon", "utf-32", "shift_jis", "x" * 500, "a\\b"])
+async def test_an_error_names_the_charset_that_is_not_supported(charset: str) -> None:
+    """Guessing would change texts; what is plain ASCII needs no guess."""
+    body = json.dumps([{"name": "\xe9"}], ensure_ascii=False).encode(
+        "utf-32" if charset == "utf-32" else "utf-8"
+    )
+    error = await error_behind(http(body=body, content_type=f"application/json; charset={charset}"))
+    assert isinstance(error, PayloadError)
+    assert f"charset {charset[:30]}" in str(error)
+    assert len(str(error)) < 300
+
+
 async def test_an_answer_after_interim_ones_and_of_a_strange_charset_is_taken() -> None:
-    """JSON is UTF-8, whatever a header says."""
+    """Plain ASCII is the same in every charset."""
     final = http(body=b"[]", content_type="application/json; charset=klingon")
     interim = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
     async with (

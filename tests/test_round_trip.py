@@ -23,7 +23,7 @@ from documents import (
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from aiovbo import RestoreSession, RestoreSessionEvent, RestoreSessionStatistics, models
+from aiovbo import ConfigError, RestoreSession, RestoreSessionEvent, RestoreSessionStatistics, models
 from aiovbo import _decode as decode
 from aiovbo._query import Rejected
 from aiovbo._structure import OURS, api_name, parse_time, read_tolerant
@@ -98,7 +98,7 @@ def test_whatever_optional_members_contain_both_paths_deliver_the_session(
         assert kept[key] == document[key] == value
     for key, value in document.items():
         assert value is None or value in NEVER or key in kept or api_name_of(key) in kept
-    assert_the_same(read_tolerant(json.dumps(kept).encode(), RestoreSession, "vbo1", None), tolerant)
+    assert_the_same(RestoreSession.from_dict(kept, server="vbo1"), tolerant)
 
 
 def api_name_of(key: str) -> str:
@@ -118,9 +118,8 @@ def test_every_resource_survives_invalid_members(model: type[Model], data: st.Da
         assert found.path == "$"
         return
     kept = json.loads(json.dumps(found.to_dict()))
-    again = read_tolerant(json.dumps(kept).encode(), model, "vbo1", None)
+    again = model.from_dict(kept, server="vbo1")
     assert again == found
-    assert isinstance(again, Model)
     assert again.to_dict() == kept
     assert again.extra == found.extra
 
@@ -249,3 +248,28 @@ def test_a_member_that_is_called_as_something_of_ours_is_kept(name: str) -> None
     assert isinstance(fast, RestoreSession)
     assert dict(fast.extra) == {name: "its own"}
     assert_the_same(fast, read_tolerant(json.dumps(sent).encode(), RestoreSession, "vbo1", None))
+
+
+def test_a_document_that_is_not_a_session_is_refused_by_from_dict() -> None:
+    """The error says what is missing."""
+    sent = {"id": "0800471b-d0e2-422b-9d7c-35d15661c3fb", "creationTime": "2026-01-01T00:00:00Z"}
+    with pytest.raises(ConfigError, match=r"not a RestoreSession: missing @ \$\.creationTime"):
+        RestoreSession.from_dict({"id": sent["id"]})
+    with pytest.raises(ConfigError, match="not a RestoreSession"):
+        RestoreSession.from_dict(5)  # type: ignore[arg-type]  # the point
+
+
+def test_from_dict_takes_a_copy() -> None:
+    """A change of the document changes no session."""
+    sent: dict[str, Any] = {
+        "id": "0800471b-d0e2-422b-9d7c-35d15661c3fb",
+        "creationTime": "2026-01-01T00:00:00.000000Z",
+        "novelty": [1],
+        "_links": {"self": {"href": "/v8/x"}},
+    }
+    found = RestoreSession.from_dict(sent, server="vbo1")
+    sent["novelty"].append(2)
+    sent["_links"].clear()
+    assert found.server == "vbo1"
+    assert found.extra["novelty"] == [1]
+    assert found.links["self"].href == "/v8/x"
