@@ -204,6 +204,7 @@ class SessionFilter:
     ascending: bool = False
     page_size: int | None = field(default=None, converter=_page_size)
     _targets: dict[ApiVersion, str] = field(factory=dict[ApiVersion, str], init=False, eq=False, repr=False)
+    _bounds: "dict[ApiVersion, SessionBounds | None]" = field(factory=dict, init=False, eq=False, repr=False)
 
     def as_of(self, now: datetime) -> "SessionFilter":
         """The same with every "ago" counted back from `now`."""
@@ -251,12 +252,16 @@ class SessionFilter:
 
     def bounds(self, version: ApiVersion) -> "SessionBounds | None":
         """What checks that rows are within the bounds; None where there are none. `as_of` comes first."""
-        spans = [
-            _Span(_created, "creationTime", self.started_after, self.started_before, _START),
-            _Span(_ended, "endTime", self.ended_after, self.ended_before, _END if version == "v8" else ()),
-        ]
-        spans = [span for span in spans if span.after is not None or span.before is not None]
-        return SessionBounds(spans) if spans else None
+        # Made once, as the target is.
+        if version not in self._bounds:
+            spans: list[_Span] = []
+            if self.started_after is not None or self.started_before is not None:
+                spans.append(_Span(_created, "creationTime", self.started_after, self.started_before, _START))
+            if self.ended_after is not None or self.ended_before is not None:
+                sent = _END if version == "v8" else ()
+                spans.append(_Span(_ended, "endTime", self.ended_after, self.ended_before, sent))
+            self._bounds[version] = SessionBounds(spans) if spans else None
+        return self._bounds[version]
 
 
 _START, _END = ("startTimeFrom", "startTimeTo"), ("endTimeFrom", "endTimeTo")
@@ -286,6 +291,7 @@ class _Span:
     def within(self, sessions: list[RestoreSession], just_after: JustAfter) -> list[RestoreSession]:
         """Those whose time is within the bounds."""
         after, before = self.after, self.before
+        # Any: one that has no such time cannot be compared.
         times: Any = list(map(self.time_of, sessions))
         try:
             # All of it in C: nearly always, every row is within.
