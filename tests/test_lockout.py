@@ -437,17 +437,48 @@ async def test_servers_that_fail_among_others_that_accept_are_limited_among_them
     assert sum(is_rejection for _, _, is_rejection in day.posts) <= 30
 
 
-async def test_a_password_that_stops_being_right_is_tried_on_three_servers() -> None:
-    """All had accepted it; the next cool-downs are those of a wrong password."""
+async def test_servers_behind_a_filter_are_tried_hourly_while_others_accept() -> None:
+    """The first cool-down, the second, and then one of them in an hour, from the first response on."""
+    day = _Day(12, lambda server: unclear(server) if int(server.name[3:]) < 3 else None)
+    for _ in range(5 * 60):
+        await day.poll()
+        day.virtual.advance(MINUTE)
+    sent = [at for at, name, _ in day.posts if int(name[3:]) < 3]
+    assert sent == [0.0] * 3 + [300.0] * 3 + [3900.0, 7500.0, 11100.0, 14700.0]
+
+
+async def test_servers_that_log_in_again_do_not_wait_for_those_that_reject() -> None:
+    """Long after the last acceptance, three that always reject come first; the others log in in that poll."""
+    day = _Day(12, lambda server: rejected(server) if int(server.name[3:]) < 3 else None)
+    assert await day.poll() == [AuthenticationError] * 3 + [SkippedError] * 9
+    day.virtual.advance(300)
+    for server in day.servers[3:]:
+        assert await day._log_in(server) is None
+    day.virtual.advance(HOUR)
+    assert await day.poll() == [AuthenticationError] * 3 + [None] * 9
+
+
+def test_a_name_in_capitals_is_the_same_account() -> None:
+    """Windows accounts do not distinguish case, passwords do."""
+    guard = LockoutGuard(3, 300.0, Clock())
+    form = {"grant_type": "password", "username": "TECH\\monitor", "password": "p"}
+    same = guard.verdicts(Sealed(form))
+    assert guard.verdicts(Sealed(form | {"username": "tech\\MONITOR"})) is same
+    assert guard.verdicts(Sealed(form | {"password": "P"})) is not same
+
+
+@pytest.mark.parametrize("seconds", [100, HOUR])
+async def test_a_password_that_stops_being_right_is_tried_on_three_servers(seconds: int) -> None:
+    """All had accepted it, lately or long ago; the next cool-downs are those of a wrong password."""
     day = _Day(12, lambda _: None)
     await day.poll()
-    day.virtual.advance(HOUR)
+    day.virtual.advance(seconds)
     day.response = rejected
     found = await day.poll()
     assert Counter(found) == {AuthenticationError: 3, SkippedError: 9}
     day.virtual.advance(300)
     await day.poll()
-    assert day.sent(0, HOUR) == 12
+    assert day.sent(0, seconds) == 12
     assert sum(is_rejection for _, _, is_rejection in day.posts) == 6
 
 

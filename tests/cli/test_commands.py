@@ -512,7 +512,7 @@ def test_watch_says_of_a_server_that_refuses_the_password_what_is_true(
     monkeypatch.setenv("VBO_TEST_PASSWORD", "last year's")
     assert main(["watch", "--every", "0.1s", "--count", "1", "--server", "vbo1"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert "vbo1  down     cannot be asked: the logon was refused (HTTP 4" in line
+    assert "vbo1  down     cannot be asked: the login was rejected (HTTP 4" in line
 
 
 @pytest.mark.usefixtures("inventory")
