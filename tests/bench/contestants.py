@@ -46,6 +46,8 @@ class Aims:
     urls: list[str]
     ca: str
     version: str = "v4"
+    deadline: float = 60.0
+    """Seconds that aiovbo gives each server; the other limits of all who have any follow it."""
 
     def context(self) -> ssl.SSLContext:
         """Trust in the stub's authority."""
@@ -88,10 +90,12 @@ class Aiovbo(Contestant):
 
         login, tls = Password(USER, PASSWORD), TLS(ca_file=self.aims.ca)
         version: Any = self.aims.version
-        self.fleet = Fleet(
+        servers = [
             Server(url, login, api_version=version, tls=tls, allow_http=url.startswith("http:"))
             for url in self.aims.urls
-        )
+        ]
+        limit = self.aims.deadline
+        self.fleet = Fleet(servers, deadline=limit, connect_timeout=limit / 6, read_timeout=limit / 2)
 
     async def ask(self) -> list[Share]:
         """One query."""
@@ -156,7 +160,8 @@ class Aiohttp(Gathered):
         """The defaults of aiohttp."""
         import aiohttp  # noqa: PLC0415
 
-        return aiohttp.ClientSession(connector=connector)
+        timeout = aiohttp.ClientTimeout(total=self.aims.deadline * 5, sock_connect=self.aims.deadline / 2)
+        return aiohttp.ClientSession(connector=connector, timeout=timeout)
 
     async def log_on(self, number: int) -> str:
         """The password grant."""
