@@ -58,11 +58,6 @@ class Annotated(RestoreSession):
 
 
 @pytest.mark.parametrize("model", [Proxy, Annotated, Model])
-@pytest.mark.xfail(
-    strict=True,
-    raises=KeyError,
-    reason="a model that is not one of the SDK's own ends in a KeyError",
-)
 async def test_a_model_of_the_callers_own_can_be_fetched_and_queried(model: type[Any]) -> None:
     """Its fields are filled as those of the SDK's models are."""
     async with (
