@@ -16,7 +16,7 @@ from backups import asked, server_of
 from harness import VirtualClock
 from hypothesis import given
 from hypothesis import strategies as st
-from watches import FAST, NOW, silent, take, told, until, watching
+from watches import FAST, NOW, ready, silent, take, told, until, watching
 
 from aiovbo import (
     Added,
@@ -644,3 +644,22 @@ def test_workers_have_shares_of_about_a_size() -> None:
     assert all(650 < len(fleet.shard(index, 4)) < 850 for index in range(4))
     with pytest.raises(ConfigError, match="index"):
         fleet.shard(4, 4)
+
+
+async def test_a_server_that_goes_down_is_retried_once_and_then_probed_without_retries() -> None:
+    """The poll that finds it down repeats its request as usual; each later one is a single request."""
+    clock = Clock(sleep=lambda seconds: asyncio.sleep(min(seconds, 0.02)), random=lambda: 0.0)
+    async with (
+        BackupServer(World(now=NOW, speed=0, sessions=1), version="v4", name="down") as down,
+        BackupServer(World(now=NOW, speed=0, sessions=0), version="v4", name="healthy") as healthy,
+        watching(down, healthy, clock=clock, retries=2) as changes,
+    ):
+        await ready(changes)
+        down.requests.clear()
+        down.fail(Fault.status(503), times=None)
+        (gone,) = await take(changes, 1)
+        assert isinstance(gone, Unreachable)
+        assert len(down.requests) == 3
+        await until(lambda: changes.status()["down"].errors >= 4)
+        assert len(down.requests) <= 3 + changes.status()["down"].errors
+        assert changes.status()["healthy"].errors == 0
