@@ -60,6 +60,8 @@ ALWAYS = timedelta(days=4000)
 FULL_LOOK = timedelta(hours=1)
 MANY = 150
 """Sessions of the server above which no crowd comes any more: pages that nobody learns from."""
+MOST_WRONG = 3
+"""How often the clocks are wrong in one history: each time costs several looks at everything."""
 PATIENCE = 60
 """Seconds for which a machine that is busy may take for one step."""
 EXAMPLES = int(os.environ.get("AIOVBO_TEST_EXAMPLES", "0"))
@@ -236,6 +238,7 @@ class WatchMachine(RuleBasedStateMachine):
         self.old_too_early: set[UUID] = set()
         self.forgotten_until = datetime.min.replace(tzinfo=UTC)
         self.may_be_repeated = False
+        self.wrong_times = 0
         self.created: dict[UUID, datetime] = {}
         self.newest = NOW
         self.number = 0
@@ -446,10 +449,11 @@ class WatchMachine(RuleBasedStateMachine):
         # What had been forgotten stays so, unless many sessions vanish.
         self.too_late |= {key for key in there if self.created[key] < self.limit}
 
-    @precondition(lambda self: not self.is_away)
+    @precondition(lambda self: not self.is_away and self.wrong_times < MOST_WRONG)
     @rule(days=st.sampled_from([60, -40]), is_open=st.booleans(), looks=st.integers(1, 3))
     def both_clocks_are_wrong_for_a_while(self, days: int, is_open: bool, looks: int) -> None:
         """As on one hypervisor: what is there may be forgotten early or repeated; nothing later is hidden."""
+        self.wrong_times += 1
         self.clock.wrong = timedelta(days=days)
         self.may_be_repeated |= days < 0
         self.create(-self.clock.wrong, is_open=is_open)
