@@ -117,7 +117,8 @@ class _Connector(OwnedConnector):
             return made
 
         _mark("connect")
-        return await super()._wrap_create_connection(make, *rest, **kwargs)
+        connect = super()._wrap_create_connection  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # aiohttp's
+        return await connect(make, *rest, **kwargs)
 
     async def _start_tls_connection(
         self,

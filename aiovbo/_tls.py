@@ -29,7 +29,7 @@ class ServerContext(ssl.SSLContext, Fingerprint):
     so no connection serves two policies.
     """
 
-    def __new__(cls, _tls: TLS) -> Self:
+    def __new__(cls, tls: TLS) -> Self:  # noqa: ARG004  # as __init__ has it
         return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
 
     def __init__(self, tls: TLS) -> None:
