@@ -120,14 +120,6 @@ class _Connector(OwnedConnector):
         connect = super()._wrap_create_connection  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # aiohttp's
         return await connect(make, *rest, **kwargs)
 
-    async def _start_tls_connection(
-        self,
-        *args: Any,  # noqa: ANN401  # the same
-        **kwargs: Any,  # noqa: ANN401
-    ) -> tuple[asyncio.BaseTransport, ResponseHandler]:
-        _mark("tls")
-        return await super()._start_tls_connection(*args, **kwargs)
-
 
 def _admit(request: ClientRequest, connection: Connection) -> None:
     """Note that a request has its connection; where TLS is due, make sure that it was verified.

@@ -327,3 +327,16 @@ async def test_a_ca_file_that_is_replaced_counts_from_the_next_opening(tmp_path:
             assert await client.restore_sessions() == []
         with pytest.raises(ConfigError, match="PEM"):
             await Client(server).restore_sessions()
+
+
+async def test_keys_are_logged_where_the_environment_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SSLKEYLOGFILE, with which a developer reads recorded traffic, works as in Python's own contexts."""
+    file = tmp_path / "keys"
+    monkeypatch.setenv("SSLKEYLOGFILE", str(file))
+    async with RawServer(vbo_routes(), ssl=tls.good().context) as raw:
+        server = Server(raw.url, Password("u", "p"), api_version="v4", tls=TLS(pin=tls.good().pin))
+        async with Client(server) as client:
+            assert await client.restore_sessions() == []
+    assert "CLIENT_TRAFFIC_SECRET" in file.read_text()
