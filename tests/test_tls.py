@@ -1,6 +1,7 @@
 """Trust: every way in which a handshake can fail is told apart, before a byte of ours is sent."""
 
 import asyncio
+import gc
 import logging
 import sys
 from collections.abc import Callable
@@ -340,3 +341,6 @@ async def test_keys_are_logged_where_the_environment_asks_for_it(
         async with Client(server) as client:
             assert await client.restore_sessions() == []
     assert "CLIENT_TRAFFIC_SECRET" in file.read_text()
+    # The file is open for as long as the client's context exists.
+    del client
+    gc.collect()
