@@ -1,8 +1,8 @@
 """Trust: every way in which a handshake can fail is told apart, before a byte of ours is sent."""
 
 import asyncio
-import gc
 import logging
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -330,17 +330,26 @@ async def test_a_ca_file_that_is_replaced_counts_from_the_next_opening(tmp_path:
             await Client(server).restore_sessions()
 
 
-async def test_keys_are_logged_where_the_environment_asks_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+KEYS_PROGRAM = """
+import asyncio, sys
+from aiovbo import TLS, Client, Password, Server
+
+async def main(url, pin):
+    async with Client(Server(url, Password("u", "p"), api_version="v4", tls=TLS(pin=pin))) as client:
+        assert await client.restore_sessions() == []
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_keys_are_logged_where_the_environment_asks_for_it(tmp_path: Path) -> None:
     """SSLKEYLOGFILE, with which a developer reads recorded traffic, works as in Python's own contexts."""
     file = tmp_path / "keys"
-    monkeypatch.setenv("SSLKEYLOGFILE", str(file))
     async with RawServer(vbo_routes(), ssl=tls.good().context) as raw:
-        server = Server(raw.url, Password("u", "p"), api_version="v4", tls=TLS(pin=tls.good().pin))
-        async with Client(server) as client:
-            assert await client.restore_sessions() == []
+        # In a process of its own, because OpenSSL keeps the file open for as long as the context exists.
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", KEYS_PROGRAM, raw.url, tls.good().pin,
+            env={**os.environ, "SSLKEYLOGFILE": str(file)},
+        )  # fmt: skip
+        assert await process.wait() == 0
     assert "CLIENT_TRAFFIC_SECRET" in file.read_text()
-    # The file is open for as long as the client's context exists.
-    del client
-    gc.collect()
