@@ -274,9 +274,9 @@ def structure(document: Mapping[str, Any], cls: type[M], server: str, fetcher: F
     if missing is not None:
         path, reason = f"$.{missing.name}", invalid.get(missing.name, "missing")
         raise InvalidResourceError(path, reason)
-    if "id" in members and rel is None and members.keys().isdisjoint(map(str.casefold, document)):
-        # Where the id may be missing, any object would do: an error with status 200, for example.
-        reason = f"it has no member of {cls.__name__}"
+    if "id" in members and not invalid and all(value is None for value in found.values()):
+        # Where the id may be missing, any object would do: an error with status 200, or a page.
+        reason = f"it has nothing of {cls.__name__}"
         raise InvalidResourceError("$", reason)
     if extra:
         found["extra"] = JsonObject(extra)

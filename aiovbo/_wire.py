@@ -204,7 +204,9 @@ class SessionFilter:
     ascending: bool = False
     page_size: int | None = field(default=None, converter=_page_size)
     _targets: dict[ApiVersion, str] = field(factory=dict[ApiVersion, str], init=False, eq=False, repr=False)
-    _bounds: "dict[ApiVersion, SessionBounds | None]" = field(factory=dict, init=False, eq=False, repr=False)
+    _bounds: "dict[ApiVersion, SessionBounds | None]" = field(
+        factory=dict[ApiVersion, "SessionBounds | None"], init=False, eq=False, repr=False
+    )
 
     def as_of(self, now: datetime) -> "SessionFilter":
         """The same with every "ago" counted back from `now`."""
