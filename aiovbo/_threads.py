@@ -6,6 +6,7 @@ Must not depend on servers, requests or an HTTP library.
 import asyncio
 import errno
 import ipaddress
+import mmap
 import os
 import socket
 import threading
@@ -35,10 +36,19 @@ HUNG_AFTER = 1.0
 SHARED_FOR = 30.0
 """Seconds for which later callers join a look-up of the same name that is running."""
 
+REFUSED_FOR = 10.0
+"""Seconds without growth after the operating system refused a thread."""
+
+SPARED_MEMORY = 32 * 2**20
+"""Bytes of address space, where that is limited, that threads leave to the rest of the process."""
+
 _REMEMBERED = 10_000
 """Names whose last look-up is remembered."""
 
 _NOT_BEGUN = float("inf")
+
+# Windows has no such flags, and needs none.
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 class NoThreadError(OSError):
@@ -76,11 +86,17 @@ class _Call(Generic[T]):
     """When it got its thread, by the monotonic clock."""
 
 
+def _held_lock() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 @define(eq=False)
 class _Seat:
     """An idle thread that waits for a call."""
 
-    signal: threading.Lock = field(factory=threading.Lock)
+    signal: threading.Lock = field(factory=_held_lock)
     call: _Call[Any] | None = None
 
 
@@ -102,6 +118,8 @@ class Threads:
         # Ordered sets: a call whose callers have left is removed without a search.
         self._queued: dict[Group, dict[_Call[Any], None]] = {}
         self._idle: list[_Seat] = []
+        self._refused_at = float("-inf")
+        self._ceiling = limit
         self._look_ups: dict[_Name, _Call[list[Any]]] = {}
         self._last: dict[str, Literal["quick", "hung"]] = {}
 
@@ -159,10 +177,10 @@ class Threads:
 
     def _submit(self, call: _Call[Any], *, may_wait: bool) -> None:
         self._queued.setdefault(call.group, {})[call] = None
-        if self._dispatch() or call.began != _NOT_BEGUN or (may_wait and self._alive):
-            return
-        self._withdraw(call)
-        raise NoThreadError(errno.EAGAIN, "this process cannot start another thread")
+        self._dispatch()
+        if call.began == _NOT_BEGUN and self._is_refused and not (may_wait and self._alive):
+            self._withdraw(call)
+            raise NoThreadError(errno.EAGAIN, "this process cannot start another thread")
 
     def _withdraw(self, call: _Call[Any]) -> None:
         """Do not begin a call that is still queued."""
@@ -179,9 +197,13 @@ class Threads:
 
     def _next(self) -> _Call[Any] | None:
         """The next call that may run, counted as running."""
-        free = self._limit - self._total
+        limit, most_reserved = self._limit, self._reserved
+        if self._is_refused:
+            limit = self._ceiling
+            most_reserved = limit // 8
+        free = limit - self._total
         for group in self._queued:
-            reserved = self._reserved if group.kind in ("new", "hung") else 0
+            reserved = most_reserved if group.kind in ("new", "hung") else 0
             if self._running[group] < free - reserved:
                 break
         else:
@@ -216,8 +238,8 @@ class Threads:
         waiters, call.waiters = call.waiters, []
         return waiters
 
-    def _dispatch(self) -> bool:
-        """Give a thread to every call that may run; False where the operating system has none."""
+    def _dispatch(self) -> None:
+        """Give a thread to every call that may run, as far as the operating system has threads."""
         while (call := self._next()) is not None:
             if self._idle:
                 seat = self._idle.pop()
@@ -228,26 +250,34 @@ class Threads:
                 call.began = _NOT_BEGUN
                 queue = self._queued.pop(call.group, {})
                 self._queued = {call.group: {call: None, **queue}, **self._queued}
-                return False
-        return True
+                return
 
     def _start(self, call: _Call[Any]) -> bool:
-        # A daemon: a look-up that hangs must not delay the exit.
-        thread = threading.Thread(target=self._serve, args=(call,), name="aiovbo blocking call", daemon=True)
         try:
+            # A thread takes much address space for its stack: what then fails is anything, anywhere.
+            mmap.mmap(-1, SPARED_MEMORY, **_PRIVATE).close()
+            # A daemon: a look-up that hangs must not delay the exit.
+            thread = threading.Thread(
+                target=self._serve, args=(call, _Seat()), name="aiovbo blocking call", daemon=True
+            )
             thread.start()
-        except (RuntimeError, MemoryError):
+        except (RuntimeError, MemoryError, OSError):
+            self._refused_at = time.monotonic()
+            # Fewer than there are: the rest of the process needs threads, or their memory, too.
+            self._ceiling = max(1, self._alive * 3 // 4)
             return False
         self._alive += 1
         return True
 
+    @property
+    def _is_refused(self) -> bool:
+        return time.monotonic() - self._refused_at < REFUSED_FOR
+
     # ------------------------------------------------------------------------ in the threads
 
-    def _serve(self, call: _Call[Any] | None) -> None:
+    def _serve(self, call: _Call[Any] | None, seat: _Seat) -> None:
         while call is not None:
             result, error = _outcome(call.work)
-            seat = _Seat()
-            seat.signal.acquire()
             with self._lock:
                 waiters = self._end(call)
                 call = self._next()
@@ -268,7 +298,10 @@ class Threads:
                     self._idle.remove(seat)
                     self._alive -= 1
                     return None
-        return seat.call
+            # It was given a call in the meantime.
+            seat.signal.acquire()
+        call, seat.call = seat.call, None
+        return call
 
 
 def _join(call: _Call[T]) -> "asyncio.Future[T]":
