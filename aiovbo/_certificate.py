@@ -15,7 +15,8 @@ from attrs import frozen
 from yarl import URL
 
 from aiovbo._config import Server, server_url
-from aiovbo._http import handshake_failure
+from aiovbo._http import handshake_failure, no_thread_left
+from aiovbo._threads import NoThreadError, look_up
 from aiovbo.errors import (
     ConfigError,
     PayloadError,
@@ -74,6 +75,8 @@ async def fetch_certificate(server: Server | URL | str, *, timeout: float = 10.0
     except TimeoutError:
         hint = "Is the server up, is this the right port, and does it speak https?"
         failure = ServerTimeoutError(f"no TLS handshake within {timeout:g} s", phase="connect", hint=hint)
+    except NoThreadError:
+        failure = no_thread_left()
     except socket.gaierror:
         hint = "Is the name right, and does this machine's name server know it?"
         failure = UnreachableError(f"the name {url.host} cannot be resolved", phase="dns", hint=hint)
@@ -86,11 +89,30 @@ async def fetch_certificate(server: Server | URL | str, *, timeout: float = 10.0
     raise failure
 
 
+async def open_connection(url: URL, context: ssl.SSLContext | None = None) -> asyncio.StreamWriter:
+    """A connection to the first of the server's addresses that accepts one; with a context, over TLS.
+
+    Raises: OSError where none does.
+    """
+    host, failure = url.host or "", OSError("it has no address")
+    # asyncio's own look-up uses the event loop's threads, for which its end waits however long one hangs.
+    for address in await look_up(host, url.port or 0):
+        try:
+            _, writer = await asyncio.open_connection(
+                address.host, address.port, ssl=context, server_hostname=host if context else None
+            )
+        except OSError as error:
+            failure = error
+        else:
+            return writer
+    raise failure
+
+
 async def _shown_by(url: URL) -> bytes:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    _, writer = await asyncio.open_connection(url.host, url.port, ssl=context, server_hostname=url.host)
+    writer = await open_connection(url, context)
     try:
         connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
         return connection.getpeercert(binary_form=True) or b""

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 from uuid import UUID, uuid4
 
 from aiovbo._changes import Known, Place, Step
-from aiovbo._threads import in_thread
+from aiovbo._threads import NoThreadError, in_thread
 from aiovbo.errors import CheckpointError, ConfigError
 
 T = TypeVar("T")
@@ -154,6 +154,9 @@ class Checkpoint:
             working = asyncio.ensure_future(in_thread(careful))
             try:
                 return await asyncio.shield(working)
+            except NoThreadError as error:
+                message = f"the checkpoint {self._path}: {error.strerror}"
+                raise CheckpointError(message) from None
             except asyncio.CancelledError:
                 await asyncio.wait([working])
                 _ = working.cancelled() or working.exception()

@@ -38,7 +38,7 @@ from aiovbo._connections import (
     current_connections,
 )
 from aiovbo._deadline import IS_IT_UP, Deadline
-from aiovbo._threads import NoThreadError, in_thread_if_possible, look_up
+from aiovbo._threads import NoThreadError, in_thread, in_thread_if_possible, look_up
 from aiovbo._tls import NotVerifiedError, ServerContext, tls_error
 from aiovbo._wire import Reply, Sealed
 from aiovbo.errors import (
@@ -262,7 +262,10 @@ class HttpPool:
                     problem = f"{server.name}: {error}"
                     raise ConfigError(problem) from None
                 _warn_of_insecure(server)
-            spare = await in_thread_if_possible(_spare_descriptors)
+            try:
+                spare = await in_thread(_spare_descriptors)
+            except NoThreadError:
+                spare = None
             if self.closed:
                 raise ClosedError("closed while it was opened")
             if self._session is None:
@@ -588,10 +591,10 @@ def translate(  # noqa: C901, PLR0911, PLR0912  # a table, one line of thought p
         case aiohttp.ClientProxyConnectionError():
             return UnreachableError("the proxy cannot be reached", phase="connect", hint=_WHOSE_PROXY)
         case aiohttp.ClientConnectorDNSError(os_error=NoThreadError()):
-            return _no_thread()
+            return no_thread_left()
         case RuntimeError() if "new thread" in str(error):
             # A borrowed session looks names up in the event loop's own threads.
-            return _no_thread()
+            return no_thread_left()
         case aiohttp.ClientConnectorDNSError():
             hint = "Is the name right, and does this machine's name server know it?"
             what = f"the name {printable(error.host)} cannot be resolved"
@@ -636,7 +639,8 @@ def translate(  # noqa: C901, PLR0911, PLR0912  # a table, one line of thought p
             return UnreachableError(what, phase=phase, hint=hint)
 
 
-def _no_thread() -> UnreachableError:
+def no_thread_left() -> UnreachableError:
+    """The error where no thread can be started to look a name up."""
     hint = (
         "Allow this process more threads (ulimit -u, TasksMax, the container's limit of processes), or "
         "configure the server by its IP address, which needs no thread."

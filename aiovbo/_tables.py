@@ -35,7 +35,7 @@ from aiovbo._config import (
     SecretSource,
     server_url,
 )
-from aiovbo._threads import in_thread
+from aiovbo._threads import NoThreadError, in_thread
 from aiovbo.errors import ConfigError, printable
 
 LookUp = Callable[[str, str], str | None]
@@ -152,7 +152,13 @@ class _Provider:
 
     async def __call__(self) -> str:
         # A disk or a keyring may take its time, which is not the event loop's.
-        secret, problem = await in_thread(self.read)
+        try:
+            secret, problem = await in_thread(self.read)
+        except NoThreadError as error:
+            secret, problem = (
+                "",
+                f"{_PLACES[self.kind]} {printable(self.place)} cannot be read: {error.strerror}",
+            )
         return _refuse(f"{self.where}: {problem}") if problem else secret
 
 

@@ -376,7 +376,7 @@ class Address(NamedTuple):
 async def look_up(host: str, port: int, family: int = socket.AF_UNSPEC) -> list[Address]:
     """The addresses of a host; an IP address needs no thread.
 
-    Raises: OSError, of which NoThreadError is one, where there are none.
+    Raises: OSError, NoThreadError among them, where there are none; MemoryError.
     """
     with suppress(ValueError):
         literal = ipaddress.ip_address(host)
@@ -384,7 +384,9 @@ async def look_up(host: str, port: int, family: int = socket.AF_UNSPEC) -> list[
         return [Address(kind, socket.IPPROTO_TCP, host, port)]
     try:
         found = await _shared.threads.look_up(host, port, family)
-    except UnicodeError:
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # noqa: BLE001  # UnicodeError where the name is too long, and whatever else
         found = []
     if not found:
         raise socket.gaierror(socket.EAI_NONAME, "no host can have this name")

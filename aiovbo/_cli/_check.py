@@ -22,10 +22,12 @@ from aiovbo import (
     TlsError,
     fetch_certificate,
 )
+from aiovbo._certificate import open_connection
 from aiovbo._cli._columns import RowTable, cell, name_cell
 from aiovbo._cli._options import Selection
 from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._terminal import INTERRUPTED, collect, console, run, show_failures, status_of
+from aiovbo._threads import look_up
 
 _STEPS = ("name", "TCP", "TLS")
 _DAY = timedelta(days=1)
@@ -119,14 +121,12 @@ async def _timed(found: _Check, step: str, work: Awaitable[str]) -> None:
 
 async def _resolve(client: Client) -> str:
     url = client.server.url
-    await asyncio.get_running_loop().getaddrinfo(url.host or "", url.port or 0)
+    await asyncio.wait_for(look_up(url.host or "", url.port or 0), client.longest_silence)
     return ""
 
 
 async def _connect(client: Client) -> str:
-    url = client.server.url
-    connecting = asyncio.open_connection(url.host or "", url.port or 0)
-    _, writer = await asyncio.wait_for(connecting, client.longest_silence)
+    writer = await asyncio.wait_for(open_connection(client.server.url), client.longest_silence)
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()
