@@ -24,8 +24,8 @@ import attrs
 import aiovbo
 
 _FOLDER = f"{Path(aiovbo.__file__).parent}{os.sep}"
-# The server of the tests may know its own password.
-_NOT_THE_SDK = f"{_FOLDER}testing{os.sep}"
+# The tests, and the server that they use, may know its password.
+_MAY_KNOW = (f"{_FOLDER}testing{os.sep}", f"{Path(__file__).parents[1]}{os.sep}")
 _SHORTEST = 8
 _BASE64_BITS = 6
 
@@ -74,7 +74,7 @@ class Canary(logging.Handler):
         """Where in `obj` a secret shows: "repr", "pickle 5", and so on.
 
         Containers are searched item by item; exceptions with their causes, notes, groups and the locals of
-        the SDK's frames; log records with their arguments and exceptions.
+        their frames; log records with their arguments and exceptions.
         """
         return [place for place, text in _places(obj, {}) if self._shows(text)]
 
@@ -192,10 +192,10 @@ def _within(
 
 
 def _in_locals(trace: TracebackType | None) -> Iterator[tuple[str, str]]:
-    """What a debugger or an error tracker would show of the SDK's frames."""
+    """What a debugger or an error tracker would show: the SDK's frames and those of other libraries."""
     for frame, line in traceback.walk_tb(trace):
         file = frame.f_code.co_filename
-        if not file.startswith(_FOLDER) or file.startswith(_NOT_THE_SDK):
+        if file.startswith(_MAY_KNOW):
             continue
         for name, value in frame.f_locals.items():
             with contextlib.suppress(Exception):
