@@ -63,7 +63,7 @@ def examples(session: nox.Session) -> None:
     """Every example, every code block of the README, every example in a docstring."""
     session.install("-e", ".[dev]")
     names = ("test_examples", "test_more_examples", "test_fleet_page", "test_readme", "test_docstrings")
-    session.run("python", "-m", "pytest", *(f"tests/{name}.py" for name in names))
+    session.run("python", "-m", "pytest", *(f"tests/project/{name}.py" for name in names))
 
 
 @nox.session
@@ -104,14 +104,14 @@ def demo(session: nox.Session) -> None:
 def chaos(session: nox.Session) -> None:
     """A minute of random faults on 50 servers: nothing lost, doubled, left behind or sent astray."""
     session.install("-e", ".[dev]")
-    session.run("python", "tests/chaos.py", *session.posargs)
+    session.run("python", "tests/fleet/chaos.py", *session.posargs)
 
 
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
     """A watching process that is killed 50 times at random moments: no change lost."""
     session.install("-e", ".[dev]")
-    session.run("python", "tests/soak.py", *session.posargs)
+    session.run("python", "tests/watch/soak.py", *session.posargs)
 
 
 @nox.session(default=False)

@@ -21,37 +21,41 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _NAMES = {
-    "_certificate": "Certificate fetch_certificate",
-    "_changes": (
-        "Added AnyChange Change Changed Finished Heartbeat Known Place Recovered Removed Step Unreachable"
-    ),
-    "_checkpoint": "Checkpoint CheckpointStore MemoryCheckpoint",
-    "_client": "Client",
-    "_config": "TLS ApiVersion Assertion Bearer Clock Credentials Password SecretSource Server",
-    "_enums": (
+    "_client.client": "Client",
+    "_client.exploration": "Exploration",
+    "_core.query": "Answer Page Query Rejected",
+    "_core.status": "ServerStatus",
+    "_fleet.fleet": "Fleet",
+    "_fleet.query": "FleetQuery FleetResult",
+    "_protocol.session_filter": "OrderBy TimeBound",
+    "_resources.enums": (
         "RestoreSessionEventStatus RestoreSessionEventType RestoreSessionResult RestoreSessionState "
         "RestoreSessionType"
     ),
-    "_explore": "Exploration",
-    "_fleet": "Fleet",
-    "_links": "JsonObject Link Links Resource",
-    "_lookout": "WatchStatus",
-    "_merge": "FleetQuery FleetResult",
-    "_observe": (
-        "LogonFinished Observer RequestFinished RetryScheduled ServerStateChanged ServerStatus Signal"
+    "_resources.links": "JsonObject Link Links Resource",
+    "_settings.credentials": "Assertion Bearer Credentials Password SecretSource",
+    "_settings.events": (
+        "ClientEvent LoginFinished Observer RequestFinished RetryScheduled ServerStateChanged"
     ),
-    "_query": "Answer Page Query Rejected",
-    "_watch": "Watch",
-    "_wire": "Moment OrderBy",
+    "_settings.limits": "Clock",
+    "_settings.servers": "TLS ApiVersion Server",
+    "_transport.certificate": "Certificate fetch_certificate",
+    "_watch.changes": (
+        "Added AnyChange Change Changed CheckpointEntry Finished Heartbeat Recovered Removed "
+        "ServerCheckpoint SessionRecord Unreachable"
+    ),
+    "_watch.checkpoint": "Checkpoint CheckpointStore MemoryCheckpoint",
+    "_watch.poller": "WatchStatus",
+    "_watch.watch": "Watch",
     "errors": (
         "AuthenticationError CheckpointError ClosedError ConfigError ConflictError FleetError "
         "ForbiddenError LinkError NotFoundError PayloadError Phase RateLimitedError ResponseError "
-        "ServerError ServerFaultError ServerTimeoutError SkippedError TlsError TlsReason UnreachableError "
-        "VboError"
+        "ServerError ServerFaultError ServerTimeoutError SkippedError TlsError TlsReason "
+        "UnreachableError VboError"
     ),
     "models": (
-        "BackupOrganization JobSession Mailbox OneDrive Organization RestoreSession RestoreSessionEvent "
-        "RestoreSessionStatistics ServiceInstance SharePointSite TeamsTeam"
+        "BackupOrganization JobSession Mailbox OneDrive Organization RestoreSession "
+        "RestoreSessionEvent RestoreSessionStatistics ServiceInstance SharePointSite TeamsTeam"
     ),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}

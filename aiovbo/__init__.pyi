@@ -2,58 +2,50 @@
 
 from aiovbo import errors as errors
 from aiovbo import models as models
-from aiovbo._certificate import Certificate, fetch_certificate
-from aiovbo._changes import (
-    Added,
-    AnyChange,
-    Change,
-    Changed,
-    Finished,
-    Heartbeat,
-    Known,
-    Place,
-    Recovered,
-    Removed,
-    Step,
-    Unreachable,
-)
-from aiovbo._checkpoint import Checkpoint, CheckpointStore, MemoryCheckpoint
-from aiovbo._client import Client
-from aiovbo._config import (
-    TLS,
-    ApiVersion,
-    Assertion,
-    Bearer,
-    Clock,
-    Credentials,
-    Password,
-    SecretSource,
-    Server,
-)
-from aiovbo._enums import (
+from aiovbo._client.client import Client
+from aiovbo._client.exploration import Exploration
+from aiovbo._core.query import Answer, Page, Query, Rejected
+from aiovbo._core.status import ServerStatus
+from aiovbo._fleet.fleet import Fleet
+from aiovbo._fleet.query import FleetQuery, FleetResult
+from aiovbo._protocol.session_filter import OrderBy, TimeBound
+from aiovbo._resources.enums import (
     RestoreSessionEventStatus,
     RestoreSessionEventType,
     RestoreSessionResult,
     RestoreSessionState,
     RestoreSessionType,
 )
-from aiovbo._explore import Exploration
-from aiovbo._fleet import Fleet
-from aiovbo._links import JsonObject, Link, Links, Resource
-from aiovbo._lookout import WatchStatus
-from aiovbo._merge import FleetQuery, FleetResult
-from aiovbo._observe import (
-    LogonFinished,
+from aiovbo._resources.links import JsonObject, Link, Links, Resource
+from aiovbo._settings.credentials import Assertion, Bearer, Credentials, Password, SecretSource
+from aiovbo._settings.events import (
+    ClientEvent,
+    LoginFinished,
     Observer,
     RequestFinished,
     RetryScheduled,
     ServerStateChanged,
-    ServerStatus,
-    Signal,
 )
-from aiovbo._query import Answer, Page, Query, Rejected
-from aiovbo._watch import Watch
-from aiovbo._wire import Moment, OrderBy
+from aiovbo._settings.limits import Clock
+from aiovbo._settings.servers import TLS, ApiVersion, Server
+from aiovbo._transport.certificate import Certificate, fetch_certificate
+from aiovbo._watch.changes import (
+    Added,
+    AnyChange,
+    Change,
+    Changed,
+    CheckpointEntry,
+    Finished,
+    Heartbeat,
+    Recovered,
+    Removed,
+    ServerCheckpoint,
+    SessionRecord,
+    Unreachable,
+)
+from aiovbo._watch.checkpoint import Checkpoint, CheckpointStore, MemoryCheckpoint
+from aiovbo._watch.poller import WatchStatus
+from aiovbo._watch.watch import Watch
 from aiovbo.errors import (
     AuthenticationError,
     CheckpointError,
@@ -107,9 +99,11 @@ __all__ = [
     "Change",
     "Changed",
     "Checkpoint",
+    "CheckpointEntry",
     "CheckpointError",
     "CheckpointStore",
     "Client",
+    "ClientEvent",
     "Clock",
     "ClosedError",
     "ConfigError",
@@ -125,14 +119,12 @@ __all__ = [
     "Heartbeat",
     "JobSession",
     "JsonObject",
-    "Known",
     "Link",
     "LinkError",
     "Links",
-    "LogonFinished",
+    "LoginFinished",
     "Mailbox",
     "MemoryCheckpoint",
-    "Moment",
     "NotFoundError",
     "Observer",
     "OneDrive",
@@ -142,7 +134,6 @@ __all__ = [
     "Password",
     "PayloadError",
     "Phase",
-    "Place",
     "Query",
     "RateLimitedError",
     "Recovered",
@@ -162,17 +153,18 @@ __all__ = [
     "RetryScheduled",
     "SecretSource",
     "Server",
+    "ServerCheckpoint",
     "ServerError",
     "ServerFaultError",
     "ServerStateChanged",
     "ServerStatus",
     "ServerTimeoutError",
     "ServiceInstance",
+    "SessionRecord",
     "SharePointSite",
-    "Signal",
     "SkippedError",
-    "Step",
     "TeamsTeam",
+    "TimeBound",
     "TlsError",
     "TlsReason",
     "Unreachable",

@@ -151,7 +151,7 @@ class ResponseError(ServerError):
 
 
 class ForbiddenError(ResponseError):
-    """403: logged on, but this account may not do that."""
+    """403: logged in, but this account may not do that."""
 
 
 class NotFoundError(ResponseError):

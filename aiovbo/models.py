@@ -12,7 +12,8 @@ from uuid import UUID
 
 from attrs import field, fields, frozen
 
-from aiovbo._enums import (
+from aiovbo._core.query import Query
+from aiovbo._resources.enums import (
     OpenEnum,
     RestoreSessionEventStatus,
     RestoreSessionEventType,
@@ -20,9 +21,8 @@ from aiovbo._enums import (
     RestoreSessionState,
     RestoreSessionType,
 )
-from aiovbo._links import NOTHING_MORE, JsonObject, KeptLinks, Link, Links, Origin
-from aiovbo._query import Query
-from aiovbo._structure import OURS, InvalidResourceError, api_name, structure
+from aiovbo._resources.links import NOTHING_MORE, JsonObject, LazyLinks, Link, Links, LinkTemplate
+from aiovbo._resources.structuring import CLIENT_FIELDS, InvalidResourceError, api_name, structure
 from aiovbo.errors import ConfigError
 
 
@@ -30,7 +30,7 @@ class _FromAnswer:
     """What came in an answer with others, and shares with them what their links have in common."""
 
     __slots__ = ("origin",)
-    origin: Origin
+    origin: LinkTemplate
 
 
 @frozen(kw_only=True)
@@ -56,7 +56,7 @@ class Model(_FromAnswer):
         found: dict[str, Any] = {}
         for attribute in fields(type(self)):
             value = getattr(self, attribute.name)
-            if attribute.name not in OURS and value is not None:
+            if attribute.name not in CLIENT_FIELDS and value is not None:
                 found[api_name(attribute.name)] = _plain(value)
         return {**found, **self.extra.to_dict(), "_links": self.links.raw}
 
@@ -81,7 +81,7 @@ class Model(_FromAnswer):
         return JsonObject(self.to_dict())
 
 
-_kept = KeptLinks(vars(Model)["links"], vars(_FromAnswer)["origin"])
+_kept = LazyLinks(vars(Model)["links"], vars(_FromAnswer)["origin"])
 setattr(Model, "links", _kept)  # noqa: B010  # to attrs and to type checkers, a field as any other
 
 

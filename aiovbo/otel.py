@@ -12,13 +12,13 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider, ge
 from opentelemetry.util.types import AttributeValue
 
 from aiovbo import __version__
-from aiovbo._observe import (
-    OK,
-    LogonFinished,
+from aiovbo._core.status import OK
+from aiovbo._settings.events import (
+    ClientEvent,
+    LoginFinished,
     RequestFinished,
     RetryScheduled,
     ServerStateChanged,
-    Signal,
 )
 
 _NAME = "aiovbo"
@@ -28,7 +28,7 @@ class Telemetry:
     """What a fleet does, as OpenTelemetry spans and metrics; an observer.
 
     A span per request, under the span that is current where the fleet was asked, and the metrics
-    `aiovbo.client.request.duration`, `aiovbo.client.retries`, `aiovbo.client.logons` and `aiovbo.server.up`.
+    `aiovbo.client.request.duration`, `aiovbo.client.retries`, `aiovbo.client.logins` and `aiovbo.server.up`.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class Telemetry:
         self._retries = meter.create_counter(
             "aiovbo.client.retries", "{request}", "Requests to a backup server that were sent again."
         )
-        self._logons = meter.create_counter(
-            "aiovbo.client.logons", "{logon}", "How often a backup server was asked for a token."
+        self._logins = meter.create_counter(
+            "aiovbo.client.logins", "{login}", "How often a backup server was asked for a token."
         )
         self._up: dict[str, bool] = {}
         meter.create_observable_gauge(
@@ -57,15 +57,15 @@ class Telemetry:
             "Whether a backup server answered what it was last asked for.",
         )
 
-    def __call__(self, signal: Signal) -> None:
+    def __call__(self, signal: ClientEvent) -> None:
         """Record what has happened."""
         match signal:
             case RequestFinished():
                 self._finished(signal)
             case RetryScheduled(server=server, operation=operation, outcome=outcome):
                 self._retries.add(1, _attributes(server, outcome, operation))
-            case LogonFinished(server=server, outcome=outcome):
-                self._logons.add(1, _attributes(server, outcome))
+            case LoginFinished(server=server, outcome=outcome):
+                self._logins.add(1, _attributes(server, outcome))
             case ServerStateChanged(server=server, up=up):
                 self._up[server] = up
 

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from aiovbo._enums import OpenEnum
-from aiovbo._merge import FleetResult
-from aiovbo._observe import (
-    OK,
-    LogonFinished,
+from aiovbo._core.status import OK
+from aiovbo._fleet.query import FleetResult
+from aiovbo._resources.enums import OpenEnum
+from aiovbo._settings.events import (
+    ClientEvent,
+    LoginFinished,
     RequestFinished,
     RetryScheduled,
     ServerStateChanged,
-    Signal,
 )
 from aiovbo.models import RestoreSession
 
@@ -72,7 +72,7 @@ class FleetMetrics:
             ["server", "operation"],
             registry=registry,
         )
-        self._logons = Counter(
+        self._logins = Counter(
             "aiovbo_logons_total",
             "How often the backup server was asked for a token, by how that ended.",
             ["server", "outcome"],
@@ -85,7 +85,7 @@ class FleetMetrics:
             registry=registry,
         )
 
-    def __call__(self, signal: Signal) -> None:
+    def __call__(self, signal: ClientEvent) -> None:
         """Count what has happened."""
         match signal:
             case RequestFinished(server=server, operation=operation, outcome=outcome, seconds=seconds):
@@ -95,8 +95,8 @@ class FleetMetrics:
                     self._last_success.labels(server).set(time.time())
             case RetryScheduled(server=server, operation=operation):
                 self._retries.labels(server, operation).inc()
-            case LogonFinished(server=server, outcome=outcome):
-                self._logons.labels(server, outcome).inc()
+            case LoginFinished(server=server, outcome=outcome):
+                self._logins.labels(server, outcome).inc()
             case ServerStateChanged(server=server, up=up):
                 self._up.labels(server).set(up)
 
@@ -117,7 +117,7 @@ class FleetMetrics:
             self._requests,
             self._seconds,
             self._retries,
-            self._logons,
+            self._logins,
             self._sessions,
         ):
             metric.remove_by_labels({"server": server})

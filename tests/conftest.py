@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from blockbuster import BlockBuster
 from harness import Canary, VirtualClock, assert_nothing_left, assert_nothing_open, snapshot
+from harness.watches import NOW, VERSIONS
 from hypothesis import HealthCheck, settings
-from watches import NOW, VERSIONS
 
 from aiovbo.testing import BackupServer, World
 

@@ -1,4 +1,5 @@
-"""The command line, in modules that the SDK itself never imports.
+"""The command line.
 
-Knows nothing of its own: `_app` lists the commands, each of which is imported when it is given.
+May use every package of the SDK; must not be used by any of them. `_app` lists the commands, each of which is
+imported when it is given.
 """

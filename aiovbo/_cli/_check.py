@@ -15,19 +15,19 @@ from rich.text import Text
 from aiovbo import (
     AuthenticationError,
     Client,
+    ClientEvent,
     Fleet,
-    LogonFinished,
+    LoginFinished,
     ServerError,
-    Signal,
     TlsError,
     fetch_certificate,
 )
-from aiovbo._certificate import open_connection
 from aiovbo._cli._columns import RowTable, cell, name_cell
 from aiovbo._cli._options import Selection
 from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._terminal import INTERRUPTED, collect, console, run, show_failures, status_of
-from aiovbo._threads import look_up
+from aiovbo._core.threads import look_up
+from aiovbo._transport.certificate import open_connection
 
 _STEPS = ("name", "TCP", "TLS")
 _DAY = timedelta(days=1)
@@ -50,20 +50,20 @@ class _Check:
 
 
 def check(which: Selection) -> int:
-    """How each server does: name, TCP, TLS, version, logon, clock, sessions of the last day."""
-    logons: dict[str, float] = {}
+    """How each server does: name, TCP, TLS, version, login, clock, sessions of the last day."""
+    logins: dict[str, float] = {}
 
-    def observe(signal: Signal) -> None:
-        if isinstance(signal, LogonFinished):
-            logons[signal.server] = signal.seconds
+    def observe(signal: ClientEvent) -> None:
+        if isinstance(signal, LoginFinished):
+            logins[signal.server] = signal.seconds
 
     fleet = fleet_of(which, observer=observe)
-    return run(_check(fleet, logons))
+    return run(_check(fleet, logins))
 
 
-async def _check(fleet: Fleet, logons: dict[str, float]) -> int:
+async def _check(fleet: Fleet, logins: dict[str, float]) -> int:
     async def one(client: Client) -> _Check:
-        return await _steps(client, logons)
+        return await _steps(client, logins)
 
     async with fleet:
         answers, interrupted = await collect(fleet.map(one).answers(), list(fleet))
@@ -76,7 +76,7 @@ async def _check(fleet: Fleet, logons: dict[str, float]) -> int:
     return INTERRUPTED if interrupted else status_of(len(errors), len(fleet))
 
 
-async def _steps(client: Client, logons: dict[str, float]) -> _Check:
+async def _steps(client: Client, logins: dict[str, float]) -> _Check:
     found = _Check(client.name)
     try:
         with suppress(OSError, TimeoutError):
@@ -90,10 +90,10 @@ async def _steps(client: Client, logons: dict[str, float]) -> _Check:
     except ServerError as error:
         found.error = error
         _blame(found, error)
-    if client.name in logons:
-        found.seconds["logon"] = logons[client.name]
+    if client.name in logins:
+        found.seconds["login"] = logins[client.name]
         if "sessions" in found.seconds:
-            found.seconds["sessions"] -= logons[client.name]
+            found.seconds["sessions"] -= logins[client.name]
     found.skew = client.clock_skew
     return found
 
@@ -103,7 +103,7 @@ def _blame(found: _Check, error: ServerError) -> None:
     if isinstance(error, TlsError):
         found.said["TLS"] = _FAILED
     elif error.operation.lower().endswith("/token") or isinstance(error, AuthenticationError):
-        found.said["logon"] = _FAILED
+        found.said["login"] = _FAILED
         found.said.pop("sessions", None)
     elif _FAILED not in found.said.values():
         found.said["version"] = _FAILED
@@ -145,7 +145,7 @@ async def _ask(client: Client) -> str:
 
 
 def _print(checks: list[_Check]) -> None:
-    titles = ("server", *_STEPS, "pin", "version", "logon", "clock", "sessions")
+    titles = ("server", *_STEPS, "pin", "version", "login", "clock", "sessions")
     rows = [_cells(found) for found in checks]
     console().print(RowTable(rows=rows, layouts=[titles], names={"server"}, may_be_cut={"pin"}))
 
@@ -154,7 +154,7 @@ def _cells(found: _Check) -> dict[str, Text]:
     version = found.said.get("version")
     return {
         "server": name_cell(found.server, "red" if found.error else ""),
-        **{step: _step(found, step) for step in (*_STEPS, "logon", "sessions")},
+        **{step: _step(found, step) for step in (*_STEPS, "login", "sessions")},
         "pin": cell(f"{found.pin[:12]}…" if found.pin else None, "dim"),
         "version": cell(version, "red" if version == _FAILED else ""),
         "clock": _clock(found.skew),

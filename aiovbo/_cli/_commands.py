@@ -21,7 +21,7 @@ _Id = Annotated[UUID, Parameter(help="The session's id; `aiovbo sessions --ids` 
 
 
 def check(which: Selection = _ALL_SERVERS) -> int:
-    """How each server does: name, TCP, TLS, version, logon, clock, sessions of the last day."""
+    """How each server does: name, TCP, TLS, version, login, clock, sessions of the last day."""
     from aiovbo._cli._check import check
 
     return check(which)

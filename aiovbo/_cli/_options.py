@@ -82,7 +82,7 @@ class Selection:
         factory=list[str]
     )
     """Addresses."""
-    user: Annotated[str | None, _server(r"Who logs on at --url, such as 'TECH\monitor'.")] = None
+    user: Annotated[str | None, _server(r"Who logs in at --url, such as 'TECH\monitor'.")] = None
     """An account; its password is in VBO_PASSWORD, or is asked for."""
     pin: Annotated[list[str], _server("Fingerprint to trust at --url; `aiovbo pin` shows it.")] = field(
         factory=list[str]

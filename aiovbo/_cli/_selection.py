@@ -11,7 +11,7 @@ from typing import Any
 
 from aiovbo import TLS, ConfigError, Fleet, Password, Server
 from aiovbo._cli._options import Selection
-from aiovbo._config import FleetOptions
+from aiovbo._settings.limits import FleetOptions
 
 
 def fleet_of(which: Selection, **more: Any) -> Fleet:  # noqa: ANN401  # as Fleet takes them

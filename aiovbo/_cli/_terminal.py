@@ -20,7 +20,7 @@ from rich.text import Text
 
 from aiovbo import Answer, ServerError, VboError
 from aiovbo._cli._columns import CELL_LIMIT, name_cell
-from aiovbo._cli._words import in_our_words
+from aiovbo._cli._words import to_cli_terms
 from aiovbo.errors import printable
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ def show_failures(errors: Sequence[ServerError], asked: int, out: Console) -> No
             often = "once" if error.attempts == 1 else f"{error.attempts} times"
             said += f" (tried {often}, {error.elapsed:.1f} s)"
         for text in (said, error.hint):
-            for line in textwrap.wrap(printable(in_our_words(text), 1000), min(out.width, _LONGEST_LINE) - 2):
+            for line in textwrap.wrap(printable(to_cli_terms(text), 1000), min(out.width, _LONGEST_LINE) - 2):
                 out.print(Text(f"  {line}"))
 
 
@@ -217,7 +217,7 @@ async def ask(question: str) -> str:
 def complain(text: str) -> None:
     """Say in a line or a few why a command cannot be carried out."""
     out = console(stderr=True)
-    for line in in_our_words(text).splitlines():
+    for line in to_cli_terms(text).splitlines():
         # In a pipe a line stays one; a terminal would break it in the middle of a word.
         out.print(Text(f"aiovbo: {printable(line, 1000)}"), soft_wrap=not out.is_terminal)
 

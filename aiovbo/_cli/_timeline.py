@@ -15,7 +15,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from aiovbo._cli._columns import NAME_LIMIT
-from aiovbo._enums import RestoreSessionResult, RestoreSessionType
+from aiovbo._resources.enums import RestoreSessionResult, RestoreSessionType
 from aiovbo.errors import printable
 from aiovbo.models import RestoreSession
 

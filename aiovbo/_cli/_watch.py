@@ -33,7 +33,7 @@ from aiovbo._cli._options import Selection
 from aiovbo._cli._rows import duration
 from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._terminal import INTERRUPTED, OK, console, counted, run
-from aiovbo._cli._words import in_our_words
+from aiovbo._cli._words import to_cli_terms
 from aiovbo.errors import printable
 
 _NAME_WIDTH = 40
@@ -121,7 +121,7 @@ def _told(change: Change) -> tuple[str, str, str]:  # noqa: PLR0911  # one of ea
         case Removed(session_id=key, reset=reset):
             return "gone", "", f"{key}" + (", with many others: was the server restored?" if reset else "")
         case Unreachable(error=error):
-            said = in_our_words(f"cannot be asked: {error.what}. {error.hint}")
+            said = to_cli_terms(f"cannot be asked: {error.what}. {error.hint}")
             return "down", "red", printable(said, 1000)
         case Recovered(gap=gap):
             return "up", "green", f"can be asked again, after {duration(gap)}"
@@ -154,7 +154,7 @@ def _document(change: Change) -> dict[str, Any]:
         case Removed(session_id=key, reset=reset):
             found |= {"sessionId": str(key), "reset": reset}
         case Unreachable(error=error):
-            found["error"] = in_our_words(str(error))
+            found["error"] = to_cli_terms(str(error))
         case Recovered(gap=gap):
             found["gap"] = gap.total_seconds()
         case _:

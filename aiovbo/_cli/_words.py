@@ -31,7 +31,7 @@ _OUR_WORDS = {
 """What the SDK says to programmers, and how it is said to whoever types commands and writes inventories."""
 
 
-def in_our_words(text: str) -> str:
+def to_cli_terms(text: str) -> str:
     """What the SDK says, with options and keys in place of Python's arguments."""
     for said, ours in _OUR_WORDS.items():
         text = re.sub(said, ours, text)

@@ -133,7 +133,7 @@ class Fault:
     def cut(cls, after: int = 0, *, reset: bool = False) -> "Fault":
         """The connection closed after the head and `after` bytes of the good answer's body.
 
-        What was asked for is done: with a logon it is the reply that gets lost.
+        What was asked for is done: with a login it is the reply that gets lost.
         """
 
         async def act(exchange: Exchange) -> web.StreamResponse:

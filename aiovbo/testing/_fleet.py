@@ -27,7 +27,7 @@ class BackupFleet:
     - `sessions`: how many sessions each world starts with.
     - `now`: where the worlds' clocks start; the real present if in doubt.
     - `speed`: world seconds per real second.
-    - `username`: who may log on.
+    - `username`: who may log in.
     - `password`: that user's password.
     - `host`: the address that all listen on.
     - `port`: the first server's port, the others follow; 0 takes free ones.
@@ -87,7 +87,7 @@ class BackupFleet:
 
     @property
     def username(self) -> str:
-        """Who may log on to the first server, and to all that the fleet made."""
+        """Who may log in to the first server, and to all that the fleet made."""
         return self.servers[0].username
 
     @property

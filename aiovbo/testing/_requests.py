@@ -28,7 +28,7 @@ class ReceivedRequest:
     form: tuple[str, ...]
     """Names of the form fields that were sent."""
     grant_type: str
-    """What kind of logon was asked for; empty elsewhere."""
+    """What kind of login was asked for; empty elsewhere."""
     document: object = attrs.field(repr=False)
     """The JSON that was sent; None without any."""
     at: float

@@ -22,7 +22,7 @@ from aiovbo.testing._answers import (
     service_instance_body,
     session_body,
 )
-from aiovbo.testing._logon import Grant, LogonDesk
+from aiovbo.testing._login import Grant, LoginDesk
 from aiovbo.testing._times import to_ticks
 from aiovbo.testing._world import World, WorldSession
 
@@ -92,7 +92,7 @@ class Habits:
     host_name: str
     page_limit_max: int
     v5_shape: Literal["page", "array"]
-    refused_logon_answer: Literal["oauth", "vendor"] | None
+    refused_login_answer: Literal["oauth", "vendor"] | None
     rejected_token_answer: Literal["401", "empty"]
 
 
@@ -125,7 +125,7 @@ class Route:
     answer: Callable[["Api", Call, re.Match[str]], Reply]
     """Makes the good answer."""
     needs_token: bool = attrs.field(default=True, kw_only=True)
-    """Whether only who is logged on may ask."""
+    """Whether only who is logged in may ask."""
     until: int = attrs.field(default=99, kw_only=True)
     """The last version that has it."""
 
@@ -133,7 +133,7 @@ class Route:
 class Api:
     """The REST API of one backup server: its world, its users and its habits."""
 
-    def __init__(self, world: World, desk: LogonDesk, habits: Habits, routes: Sequence["Route"]) -> None:
+    def __init__(self, world: World, desk: LoginDesk, habits: Habits, routes: Sequence["Route"]) -> None:
         self.world = world
         """What there is to tell."""
         self._routes = routes
@@ -182,7 +182,7 @@ class Api:
                 return Reply(200)
         return Reply(401, error_body(call.version, "Authorization has been denied."))
 
-    def log_on(self, call: Call, _found: re.Match[str]) -> Reply:
+    def log_in(self, call: Call, _found: re.Match[str]) -> Reply:
         """Token pair for a form."""
         waived = call.form.get("disable_antiforgery_token", "").lower() == "true"
         needs_cookie = call.version >= _COOKIES_SINCE and not waived
@@ -190,7 +190,7 @@ class Api:
         if isinstance(grant, Grant):
             return Reply(200, grant.body(), cookie=grant.cookie)
         by_version = "vendor" if call.version >= _VENDOR_LOGON_ERRORS_SINCE else "oauth"
-        if (self._habits.refused_logon_answer or by_version) == "oauth":
+        if (self._habits.refused_login_answer or by_version) == "oauth":
             return Reply(400, {"error": grant.error, "error_description": grant.description})
         status = 401 if grant.error == "invalid_grant" else 400
         return Reply(status, error_body(call.version, grant.description))
@@ -312,11 +312,11 @@ def integer(call: Call, name: str, *, at_least: int) -> int | None:
 SESSION = r"restoresessions/(?P<id>[^/]+)"
 """The path of one session."""
 ROUTES = (
-    Route("POST", re.compile("token"), 4, Api.log_on, needs_token=False),
+    Route("POST", re.compile("token"), 4, Api.log_in, needs_token=False),
     Route("POST", re.compile("token/logout"), 7, Api.log_out),
     Route("GET", re.compile("serviceinstance"), 6, Api.service_instance),
     Route("GET", re.compile("restoresessions"), 4, Api.list_sessions),
     Route("GET", re.compile(SESSION), 4, Api.get_session),
     Route("GET", re.compile(f"{SESSION}/organization"), 4, Api.get_organization),
 )
-"""The routes to log on, and to restore sessions themselves."""
+"""The routes to log in, and to restore sessions themselves."""

@@ -1,6 +1,6 @@
 """A Veeam Backup for Microsoft 365 server to test against, embedded in the test.
 
-Knows its options and its life, and brings world, logon, API, faults and TLS together. Must not
+Knows its options and its life, and brings world, login, API, faults and TLS together. Must not
 know the client that talks to it.
 """
 
@@ -20,7 +20,7 @@ from aiovbo.testing._change_feed import ChangeFeed
 from aiovbo.testing._faults import Fault, FaultScript, PlannedFault
 from aiovbo.testing._http import Front
 from aiovbo.testing._listener import Listener
-from aiovbo.testing._logon import LogonDesk
+from aiovbo.testing._login import LoginDesk
 from aiovbo.testing._neighbours import NEIGHBOUR_ROUTES
 from aiovbo.testing._requests import ReceivedRequest
 from aiovbo.testing._routes import ROUTES, Api, Habits
@@ -52,7 +52,7 @@ class BackupServer:
     - `world`: what it has to tell; a small plausible one if not given.
     - `version`: the newest API version it serves.
     - `versions`: every version it serves; if not given the newest and its two predecessors.
-    - `username`: who may log on; case does not matter.
+    - `username`: who may log in; case does not matter.
     - `password`: that user's password.
     - `host`: the address it listens on.
     - `port`: the port it listens on; 0 takes a free one, and keeps it over a restart.
@@ -63,13 +63,13 @@ class BackupServer:
     - `token_lifetime`: seconds that an access token is good for.
     - `lockout_after`: wrong passwords in a row after which the right one is refused too.
     - `assertions`: client IDs, each with the assertion that logs it on, as application or as operator.
-    - `operators_only`: whether nobody but restore operators may log on, as an administrator can set.
+    - `operators_only`: whether nobody but restore operators may log in, as an administrator can set.
     - `path_prefix`: what a reverse proxy would put in front of `/vN`.
     - `page_limit_max`: most items on a page.
     - `events_kept`: how many of its last events v8's change feed remembers, at most 10,000; older
           change tokens are outdated.
     - `v5_shape`: how v5 lists; sources differ.
-    - `refused_logon_answer`: OAuth's error or the vendor's; by version if not given.
+    - `refused_login_answer`: OAuth's error or the vendor's; by version if not given.
     - `rejected_token_answer`: 401, or the 200 with an empty body that real servers were seen to
           give.
     """
@@ -96,7 +96,7 @@ class BackupServer:
         page_limit_max: int = 10_000,
         events_kept: int = CHANGES_KEPT,
         v5_shape: Literal["page", "array"] = "page",
-        refused_logon_answer: Literal["oauth", "vendor"] | None = None,
+        refused_login_answer: Literal["oauth", "vendor"] | None = None,
         rejected_token_answer: Literal["401", "empty"] = "401",  # noqa: S107  # a status
     ) -> None:
         self.version: ApiVersion = version
@@ -111,7 +111,7 @@ class BackupServer:
         self._tls = tls
         self._prefix = f"/{path_prefix}".rstrip("/").replace("//", "/")
         self._faults = FaultScript()
-        self._desk = LogonDesk(
+        self._desk = LoginDesk(
             username,
             password,
             token_lifetime=token_lifetime,
@@ -126,7 +126,7 @@ class BackupServer:
             host_name=host_name,
             page_limit_max=page_limit_max,
             v5_shape=v5_shape,
-            refused_logon_answer=refused_logon_answer,
+            refused_login_answer=refused_login_answer,
             rejected_token_answer=rejected_token_answer,
         )
         self._feed = ChangeFeed(name, events_kept)
@@ -180,14 +180,14 @@ class BackupServer:
         return self.authority.ca_file
 
     @property
-    def logons(self) -> int:
+    def logins(self) -> int:
         """How many passwords were accepted."""
-        return self._desk.logons
+        return self._desk.logins
 
     @property
-    def refused_logons(self) -> int:
+    def refused_logins(self) -> int:
         """How many passwords were refused."""
-        return self._desk.refused_logons
+        return self._desk.refused_logins
 
     @property
     def refreshes(self) -> int:
@@ -208,7 +208,7 @@ class BackupServer:
 
     @property
     def password(self) -> str:
-        """The user's password; a new one counts from the next logon, tokens stay good."""
+        """The user's password; a new one counts from the next login, tokens stay good."""
         return self._desk.password
 
     @password.setter

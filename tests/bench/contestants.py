@@ -110,13 +110,13 @@ class Aiovbo(Contestant):
 
 
 class Gathered(Contestant):
-    """One coroutine for each server, all at once: a logon where there is no token, then the list."""
+    """One coroutine for each server, all at once: a login where there is no token, then the list."""
 
     def prepare(self) -> None:
         """Forget every token."""
         self.tokens: list[str | None] = [None] * len(self.aims.urls)
         self.lists = [f"{url}/{self.aims.version}/RestoreSessions" for url in self.aims.urls]
-        self.logons = [f"{url}/{self.aims.version}/token" for url in self.aims.urls]
+        self.logins = [f"{url}/{self.aims.version}/token" for url in self.aims.urls]
 
     async def ask(self) -> list[Share]:
         """Gather."""
@@ -126,12 +126,12 @@ class Gathered(Contestant):
     async def _share(self, number: int) -> Share:
         began = perf_counter()
         if self.tokens[number] is None:
-            self.tokens[number] = await self.log_on(number)
+            self.tokens[number] = await self.log_in(number)
         items = await self.fetch(number)
         return Share(perf_counter() - began, items)
 
     @abstractmethod
-    async def log_on(self, number: int) -> str:
+    async def log_in(self, number: int) -> str:
         """A token of this server."""
 
     @abstractmethod
@@ -163,9 +163,9 @@ class Aiohttp(Gathered):
         timeout = aiohttp.ClientTimeout(total=self.aims.deadline * 5, sock_connect=self.aims.deadline / 2)
         return aiohttp.ClientSession(connector=connector, timeout=timeout)
 
-    async def log_on(self, number: int) -> str:
+    async def log_in(self, number: int) -> str:
         """The password grant."""
-        async with self.session.post(self.logons[number], data=FORM) as response:
+        async with self.session.post(self.logins[number], data=FORM) as response:
             return str((await response.json())["access_token"])
 
     async def fetch(self, number: int) -> Sequence[Any]:
@@ -240,10 +240,10 @@ class HttpxEach(Gathered):
         """How many clients there are."""
         return len(self.aims.urls)
 
-    async def log_on(self, number: int) -> str:
+    async def log_in(self, number: int) -> str:
         """The password grant."""
         client = self.clients[number % len(self.clients)]
-        response = await client.post(self.logons[number], data=FORM)
+        response = await client.post(self.logins[number], data=FORM)
         return str(response.json()["access_token"])
 
     async def fetch(self, number: int) -> Sequence[Any]:
@@ -296,8 +296,8 @@ class Veeam365(Gathered):
             one._httpx_args = {"limits": httpx.Limits(keepalive_expiry=KEPT)}
         self.operation = self.peers[0].api("restore_session.restore_session_get_page")
 
-    async def log_on(self, number: int) -> str:
-        """It logs on by itself."""
+    async def log_in(self, number: int) -> str:
+        """It logs in by itself."""
         return f"of {self.peers[number].host}"
 
     async def fetch(self, number: int) -> Sequence[Any]:
@@ -326,9 +326,9 @@ class Niquests(Gathered):
         self.session.trust_env = False
         self.session.verify = self.aims.ca
 
-    async def log_on(self, number: int) -> str:
+    async def log_in(self, number: int) -> str:
         """The password grant."""
-        response = await self.session.post(self.logons[number], data=FORM)
+        response = await self.session.post(self.logins[number], data=FORM)
         return str(response.json()["access_token"])
 
     async def fetch(self, number: int) -> Sequence[Any]:
@@ -358,9 +358,9 @@ class Pyreqwest(Gathered):
         builder = builder.pool_idle_timeout(timedelta(seconds=KEPT))
         self.client = builder.http1_only().no_proxy().error_for_status(enable=True).build()
 
-    async def log_on(self, number: int) -> str:
+    async def log_in(self, number: int) -> str:
         """The password grant."""
-        response = await self.client.post(self.logons[number]).form(FORM).build().send()
+        response = await self.client.post(self.logins[number]).form(FORM).build().send()
         return str((await response.json())["access_token"])
 
     async def fetch(self, number: int) -> Sequence[Any]:
@@ -400,14 +400,14 @@ class RequestsThreads(Gathered):
     def _blocking(self, number: int) -> Share:
         began = perf_counter()
         if self.tokens[number] is None:
-            answer = self.session.post(self.logons[number], data=FORM)
+            answer = self.session.post(self.logins[number], data=FORM)
             self.tokens[number] = str(answer.json()["access_token"])
         url, query = self.lists[number], self.bounds
         response = self.session.get(url, params=query, headers=self.bearer(number))
         response.raise_for_status()
         return Share(perf_counter() - began, response.json())
 
-    async def log_on(self, number: int) -> str:
+    async def log_in(self, number: int) -> str:
         """Done in the threads."""
         raise NotImplementedError
 

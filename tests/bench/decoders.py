@@ -16,7 +16,7 @@ import cattrs
 import msgspec
 from cattrs.gen import make_dict_structure_fn, override
 
-from aiovbo._decode import decode_listing
+from aiovbo._decoding.listing import decode_listing
 from aiovbo.models import RestoreSession
 
 Decoder = Callable[[bytes], Sequence[Any]]
@@ -172,7 +172,7 @@ def _pydantic() -> Decoder:
         e_tag: int | None = None
         links: dict[str, dict[str, str]] = pydantic.Field(alias="_links", default_factory=dict)
 
-    class Listing(pydantic.BaseModel):
+    class DecodedPage(pydantic.BaseModel):
         results: list[Row]
 
     array: pydantic.TypeAdapter[list[Row]] = pydantic.TypeAdapter(list[Row])
@@ -180,7 +180,7 @@ def _pydantic() -> Decoder:
     def decode(body: bytes) -> Sequence[Any]:
         if body[:1] == b"[":
             return array.validate_json(body)
-        return Listing.model_validate_json(body).results
+        return DecodedPage.model_validate_json(body).results
 
     return decode
 

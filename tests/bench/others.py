@@ -49,7 +49,7 @@ def server_memory(figures: dict[str, float], *, quick: bool) -> Table:
     kinds = ("resident", "traced by Python")
     columns = ("KiB per server", *(f"{kind}, {size:,}" for kind in kinds for size in sizes))
     note = (
-        "A server connected over TLS and logged on, one session; growth since the first server. uvloop "
+        "A server connected over TLS and logged in, one session; growth since the first server. uvloop "
         "reserves a buffer for each connection that Python's tracer counts, but hardly any of it is ever "
         "touched, so it is not resident."
     )
@@ -109,7 +109,7 @@ def dead_servers(figures: dict[str, float], *, quick: bool) -> Table:
     note = (
         f"{total} TLS servers that answer after 50 ms, part of them replaced by ones that accept and never "
         "say a word, first in the fleet; ratio to none dead. Left out: the fleet without them. First round: "
-        "cold, with logon. Second: same fleet, warm."
+        "cold, with login. Second: same fleet, warm."
     )
     return Table("Healthy servers beside dead ones", columns, rows, note)
 

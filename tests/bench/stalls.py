@@ -47,7 +47,7 @@ async def longest_gap(work: Callable[[], Awaitable[int]]) -> float:
 
 async def _sliced(content: bytes) -> int:
     """As the SDK's client goes about it."""
-    from aiovbo._decode import decode_listing  # noqa: PLC0415  # where it is measured
+    from aiovbo._decoding.listing import decode_listing  # noqa: PLC0415  # where it is measured
     from aiovbo.models import RestoreSession  # noqa: PLC0415
 
     found: list[Any] = []

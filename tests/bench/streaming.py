@@ -36,7 +36,7 @@ async def _read(urls: list[str], ca: str, expected: int, *, keep: bool) -> dict[
     kept: list[Any] = []
     async with Fleet(servers, deadline=600.0) as fleet:
         for client in map(fleet.__getitem__, fleet):
-            # Connected and logged on: what is measured is the sessions.
+            # Connected and logged in: what is measured is the sessions.
             with suppress(NotFoundError):
                 await client.fetch("Nothing")
         before, began, first, count = resident(), perf_counter(), 0.0, 0

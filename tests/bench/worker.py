@@ -122,7 +122,7 @@ class _Bench:
         await client.close()
 
     def cold(self, repeat: int) -> dict[str, Any]:
-        """Rounds of new clients: connections, logons, lists."""
+        """Rounds of new clients: connections, logins, lists."""
         clients = [self._entry.cls(self._aims) for _ in range(repeat)]
         found = self._measured(clients, cold=True)
         for client in clients:

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import jsonschema
 import pytest
-from readme import ROOT, blocks
+from harness.readme import ROOT, blocks
 
 from aiovbo._cli._app import main
 from aiovbo.testing import BackupServer, Fault, World
@@ -279,7 +279,7 @@ def test_an_empty_password_is_sent_to_nobody(
 def test_who_is_asked_for_a_password_and_types_none_is_told_so(
     typed: bytes, servers: list[BackupServer]
 ) -> None:
-    """No traceback, and no logon."""
+    """No traceback, and no login."""
     ours, theirs = pty.openpty()
     kept = {key: value for key, value in os.environ.items() if key != "VBO_PASSWORD"}
     with subprocess.Popen(
@@ -349,7 +349,7 @@ def test_no_command_prints_a_secret(
     shown = "".join(capsys.readouterr())
     tokens = {request.token for server in servers for request in server.requests if request.token}
     assert tokens
-    assert servers[0].refused_logons == 1
+    assert servers[0].refused_logins == 1
     assert not [secret for secret in ("last year's", servers[2].password, *tokens) if secret in shown]
 
 
@@ -444,7 +444,7 @@ def test_check_blames_the_step_that_failed(
     failed = {name: [head for head, text in row.items() if text == "failed"] for name, row in told.items()}
     assert failed == {
         "vbo0": [], "vbo1": [], "vbo2": ["sessions"], "closed": ["TCP"], "silent": ["TLS"],
-        "nowhere": ["name"], "untrusted": ["TLS"], "refused": ["logon"],
+        "nowhere": ["name"], "untrusted": ["TLS"], "refused": ["login"],
     }  # fmt: skip
     assert told["untrusted"]["pin"] == told["vbo0"]["pin"]
     assert told["refused"]["sessions"] == told["untrusted"]["version"] == told["closed"]["TLS"] == "-"

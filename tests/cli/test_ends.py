@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from readme import ROOT, TEXT
+from harness.readme import ROOT, TEXT
 
 from aiovbo._cli import _commands, _terminal
 from aiovbo._cli._app import _COMMANDS, app, main

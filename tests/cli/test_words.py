@@ -13,7 +13,7 @@ from harness.raw import RawServer, vbo_routes
 
 import aiovbo
 from aiovbo._cli._app import main
-from aiovbo._cli._words import _OUR_WORDS, in_our_words
+from aiovbo._cli._words import _OUR_WORDS, to_cli_terms
 from aiovbo.testing import BackupServer
 
 PYTHON = re.compile(r"\b(TLS|Server|Password|Fleet|Client)\(|\w=(\.\.\.|True|False|'auto')|\bopenssl ")
@@ -130,7 +130,7 @@ NEVER_SAID_HERE = {
 
 def test_nothing_that_the_sdk_says_in_python_is_left_without_other_words() -> None:
     """But for what no command can bring about; a new message of that kind is found here."""
-    left = {text for text in messages() if PYTHON.search(text) and PYTHON.search(in_our_words(text))}
+    left = {text for text in messages() if PYTHON.search(text) and PYTHON.search(to_cli_terms(text))}
     assert [text for text in left if not any(known in text for known in NEVER_SAID_HERE)] == []
 
 

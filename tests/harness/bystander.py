@@ -22,7 +22,7 @@ _BEAT = 0.01
 class Bystander(Generic[T]):
     """Awaits `ask()` again and again during the block, and fails at its end if anything was to be noticed.
 
-    The first answer is had before the block begins, so it may take the time of a logon; all others must be
+    The first answer is had before the block begins, so it may take the time of a login; all others must be
     equal to it. `at_least` so many must have come during the block, 99 % of them within `p99` seconds of the
     loop's own time.
     """

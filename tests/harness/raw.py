@@ -83,7 +83,7 @@ def token_answer(
     token_type: object = "bearer",  # noqa: S107  # no secret
     **more: object,
 ) -> bytes:
-    """A server's answer to a logon; values of wrong types are sent as they are."""
+    """A server's answer to a login; values of wrong types are sent as they are."""
     answer = {
         "access_token": access_token,
         "refresh_token": refresh_token,
@@ -194,18 +194,18 @@ def vbo_routes(
     token: Script | None = None,
     access_token: str = "access-1",  # noqa: S107  # worth nothing
 ) -> dict[tuple[str, Pattern], Script]:
-    """What it takes to log on to a server and list its restore sessions.
+    """What it takes to log in to a server and list its restore sessions.
 
     - `sessions`: the whole answer to a listing, instead of 200 with `sessions_body`.
-    - `token`: the whole answer to a logon.
-    - `access_token`: what a logon yields, and the only token that a listing accepts.
+    - `token`: the whole answer to a login.
+    - `access_token`: what a login yields, and the only token that a listing accepts.
     """
     answer = http(body=sessions_body) if sessions is None else sessions
     listing = _authorized(access_token, answer)
     probe = _authorized(access_token, json_answer({"version": version}))
-    logon = token_answer(access_token) if token is None else token
+    login = token_answer(access_token) if token is None else token
     return {
-        ("POST", f"/{version}/token"): logon,
+        ("POST", f"/{version}/token"): login,
         ("GET", f"/{version}/RestoreSessions"): listing,
         ("GET", f"/{version}/ServiceInstance"): probe,
     }

@@ -48,11 +48,11 @@ class Client:
         return await self.ask("GET", path, token=token, params=params)
 
     async def grant(self, path, **form):
-        """One logon, whatever comes of it."""
+        """One login, whatever comes of it."""
         return await self.ask("POST", path, token="", data=form)
 
-    async def log_on(self, version=None, **form):
-        """A password logon that must succeed; the token is kept."""
+    async def log_in(self, version=None, **form):
+        """A password login that must succeed; the token is kept."""
         version = version or self.server.version
         form = {"disable_antiforgery_token": "true"} | form
         answer = await self.grant(
@@ -77,7 +77,7 @@ async def stack():
 
 @pytest.fixture
 async def client_of(stack):
-    """Makes a client of a running server that is not logged on."""
+    """Makes a client of a running server that is not logged in."""
 
     async def make(server):
         http = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
@@ -91,13 +91,13 @@ async def client_of(stack):
 
 @pytest.fixture
 async def connect(stack, client_of):
-    """Starts a server with these options, and logs on."""
+    """Starts a server with these options, and logs in."""
 
-    async def make(world=None, *, log_on=True, **options):
+    async def make(world=None, *, log_in=True, **options):
         server = await stack.enter_async_context(BackupServer(world, **options))
         client = await client_of(server)
-        if log_on:
-            await client.log_on()
+        if log_in:
+            await client.log_in()
         return client
 
     return make

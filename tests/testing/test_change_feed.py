@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import aiohttp
 import pytest
-from contract import Contract, our_document, vendors_document
+from harness.contract import Contract, our_document, vendors_document
 
 from aiovbo.testing import BackupServer, Fault, World
 
@@ -362,7 +362,7 @@ async def test_other_versions_have_no_feed(connect, version):
 
 async def test_the_feed_is_for_who_is_logged_on(connect):
     """Without a token there is nothing, and no wait."""
-    client = await connect(frozen(), log_on=False)
+    client = await connect(frozen(), log_in=False)
     assert (await client.get(PATH, **{"from": "latest", "timeoutSeconds": "30"})).status == 401
 
 

@@ -73,12 +73,12 @@ async def test_delay_gives_the_good_answer_late(connect):
 
 @pytest.mark.parametrize("reset", [False, True])
 async def test_drop_closes_before_any_byte(connect, reset):
-    """What was asked for is not done: a dropped logon is none."""
-    client = await connect(log_on=False)
+    """What was asked for is not done: a dropped login is none."""
+    client = await connect(log_in=False)
     client.server.fail(Fault.drop(reset=reset), on="token")
     with pytest.raises(aiohttp.ClientConnectionError):
-        await client.log_on()
-    assert client.server.logons == 0
+        await client.log_in()
+    assert client.server.logins == 0
     assert [one.status for one in client.server.requests] == [None]
 
 
@@ -100,13 +100,13 @@ async def test_cut_sends_a_part_of_the_body(connect, reset, after):
     assert len(received) == min(after, promised - 1) or (reset and len(received) < promised)
 
 
-async def test_cut_logon_was_done_all_the_same(connect):
+async def test_cut_login_was_done_all_the_same(connect):
     """The reply is lost, the token was given out."""
-    client = await connect(log_on=False)
+    client = await connect(log_in=False)
     client.server.fail(Fault.cut(10), on="token")
     with pytest.raises(aiohttp.ClientError):
-        await client.log_on()
-    assert client.server.logons == 1
+        await client.log_in()
+    assert client.server.logins == 1
 
 
 @pytest.mark.parametrize("after", [None, 0, 100])
@@ -212,13 +212,13 @@ async def test_faults_come_in_the_order_planned(connect):
 
 
 async def test_faults_can_wait_for_a_certain_request(connect):
-    """Any condition on the request will do, such as the page or the kind of logon."""
+    """Any condition on the request will do, such as the page or the kind of login."""
     client = await connect()
     client.server.fail(Fault.status(503), when=lambda one: "offset=30" in one.query)
     client.server.fail(Fault.status(502), when=lambda one: one.grant_type == "refresh_token")
     assert (await client.get(PATH)).status == 200
     assert (await client.get(PATH, offset="30")).status == 503
-    await client.log_on()
+    await client.log_in()
     assert (await client.grant("/v8/token", grant_type="refresh_token")).status == 502
 
 

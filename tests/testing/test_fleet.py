@@ -18,7 +18,7 @@ async def test_fleet_shares_authority_and_login(client_of):
         for server in fleet:
             assert server.ca_file == fleet.ca_file
             client = await client_of(server)
-            await client.log_on()
+            await client.log_in()
             answer = await client.get(f"/{server.version}/RestoreSessions")
             assert answer.status == 200
         assert {(server.username, server.password) for server in fleet} == {(fleet.username, fleet.password)}

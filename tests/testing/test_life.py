@@ -34,7 +34,7 @@ async def test_stop_leaves_no_task_no_socket_and_no_file(client_of):
     ca_file = server.ca_file
     assert Path(ca_file).exists()
     client = await client_of(server)
-    await client.log_on()
+    await client.log_in()
     server.fail(Fault.stall(10))
     stalled = asyncio.create_task(client.get(PATH))
     silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
@@ -78,7 +78,7 @@ async def test_restart_keeps_port_certificate_tokens_and_requests(connect):
     assert (client.server.url, client.server.ca_file) == (url, ca_file)
     assert (await client.get(PATH)).status == 200
     assert ssl.create_default_context(cafile=ca_file)
-    assert client.server.logons == 1
+    assert client.server.logins == 1
     assert [one.status for one in client.server.requests] == [200, 200]
 
 

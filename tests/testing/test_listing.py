@@ -1,4 +1,4 @@
-"""Listing restore sessions, and asking for one: shapes, filters, pages, links, versions."""
+"""DecodedPage restore sessions, and asking for one: shapes, filters, pages, links, versions."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -286,7 +286,7 @@ async def test_unknown_session_is_404(connect, version, code, below, unknown):
 )
 async def test_served_versions_can_be_told_without_a_token(connect, version, served):
     """401 where a version is served, 404 below every other; ServiceInstance came with v6."""
-    client = await connect(version=version, log_on=False)
+    client = await connect(version=version, log_in=False)
     for asked in ("v1", "v3", *ALL, "v9", "v10"):
         listing = await client.get(f"/{asked}/RestoreSessions")
         assert listing.status == (401 if asked in served else 404)
@@ -295,8 +295,8 @@ async def test_served_versions_can_be_told_without_a_token(connect, version, ser
         assert instance.status == (401 if documented else 404)
         anything = await client.get(f"/{asked}/Nothing")
         assert anything.status == 404
-        logon = await client.grant(f"/{asked}/token", grant_type="none")
-        assert logon.status == (400 if asked in served else 404)
+        login = await client.grant(f"/{asked}/token", grant_type="none")
+        assert login.status == (400 if asked in served else 404)
     assert set(client.server.versions) == served
 
 
@@ -319,7 +319,7 @@ async def test_service_instance_names_build_and_installation(connect):
 
 async def test_path_prefix_is_needed(connect):
     """Behind a prefix the API is nowhere else."""
-    client = await connect(path_prefix="/proxy/vbo/", log_on=False)
+    client = await connect(path_prefix="/proxy/vbo/", log_in=False)
     assert client.server.url.endswith("/proxy/vbo")
     assert (await client.get("/v8/RestoreSessions")).status == 401
     bare = client.server.url.removesuffix("/proxy/vbo")

@@ -24,7 +24,6 @@ from aiovbo import (
     FleetResult,
     Heartbeat,
     Link,
-    Moment,
     Page,
     Password,
     Query,
@@ -39,6 +38,7 @@ from aiovbo import (
     Server,
     ServerError,
     ServerTimeoutError,
+    TimeBound,
     TlsError,
     Unreachable,
 )
@@ -151,7 +151,7 @@ async def changes(fleet: Fleet) -> None:
                     assert_never(change)
 
 
-def names_of_types(version: ApiVersion, login: Credentials, ago: Moment) -> Server:
+def names_of_types(version: ApiVersion, login: Credentials, ago: TimeBound) -> Server:
     return Server(f"vbo{ago}", login, api_version=version)
 
 

@@ -1,0 +1,246 @@
+"""The life of a server's token: obtained when first needed, renewed before it expires, replaced when refused.
+
+Knows grants and clocks; how a login is sent is handed in. Knows no aiohttp.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from copy import copy
+
+from aiovbo._auth.lockout_guard import CredentialVerdicts, LockoutGuard, LoginTurn
+from aiovbo._core.deadline import Deadline, Operation
+from aiovbo._core.single_flight import SingleFlight
+from aiovbo._protocol.error_responses import REJECTED
+from aiovbo._protocol.messages import Redacted
+from aiovbo._protocol.tokens import Grant, checked_token
+from aiovbo._settings.credentials import Assertion, Bearer, Password, Secret, can_be_sent
+from aiovbo._settings.limits import Options
+from aiovbo._settings.servers import Server
+from aiovbo.errors import AuthenticationError, ConfigError, ResponseError, ServerError, ServerTimeoutError
+
+log = logging.getLogger("aiovbo.login")
+
+_MARGIN = 60.0
+_ONE_WORD = "Nothing was sent. A token is one word, without 'Bearer' before it and a line's end after it."
+_JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+
+
+class Token:
+    """A bearer token, shown to nobody."""
+
+    __slots__ = ("_headers", "renew_at")
+
+    def __init__(self, text: str, renew_at: float) -> None:
+        self._headers = Redacted({"Authorization": f"Bearer {text}", "Accept": "application/json"})
+        self.renew_at = renew_at
+        """When to renew it, by the monotonic clock."""
+
+    def headers(self, *, json: bool) -> Redacted[dict[str, str]]:
+        """What a request carries; `json` where it has such a body."""
+        return (
+            Redacted(self._headers.content | {"Content-Type": "application/json"}) if json else self._headers
+        )
+
+    def __repr__(self) -> str:
+        return "Token(***)"
+
+
+class TokenManager:
+    """One server's login; many callers may want its token at once, and cost one request."""
+
+    def __init__(
+        self,
+        server: Server,
+        options: Options,
+        guard: LockoutGuard,
+        post: Callable[[Redacted[dict[str, str]], LoginTurn | None], Awaitable[Grant]],
+        sign_of_life: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._credentials = server.credentials
+        self._server = server
+        self._guard = guard
+        self._clock = options.clock
+        self._post = post
+        self._sign_of_life = sign_of_life
+        self._calls: SingleFlight[Token] = SingleFlight()
+        self.deadline = Deadline(options.deadline, options.clock)
+        """The deadline of the login in progress: the latest one of the callers that wait for it."""
+        self._token: Token | None = None
+        self._refresh_token: Redacted[str] | None = None
+        self._last_tried: CredentialVerdicts | None = None
+        self._doubtful_since = float("-inf")
+        self.last_sent: Redacted[dict[str, str]] = Redacted({})
+        """The secrets that the server was told last, by which it may be caught repeating them."""
+        self._asks_for: str | None = None
+
+    async def token(self, operation: Operation) -> Token:
+        """A token that is good now.
+
+        Raises: AuthenticationError where the API rejects the credentials; another ServerError where it fails.
+        """
+        token = self._token
+        if token is not None and self._clock.monotonic() < token.renew_at:
+            return token
+        return await self._calls.run("login", operation, self._obtain)
+
+    @property
+    def ours(self) -> Token | None:
+        """The token that this login obtained, if there is one; not one that somebody else did."""
+        return None if isinstance(self._credentials, Bearer) else self._token
+
+    def overdue(self, timeout: ServerTimeoutError) -> ServerTimeoutError | AuthenticationError:
+        """Whose trouble it is that no token came in time: a provider's, or the server's as it seemed."""
+        if self._asks_for is None:
+            return timeout
+        return _provider_failed(self._asks_for, "it had given nothing when the deadline passed")
+
+    def drop(self, token: Token) -> None:
+        """Let go of `token`, which the server takes no more; a newer one stays, whatever came of an older."""
+        if self._token is token:
+            self._token = self._refresh_token = None
+            self._doubtful_since = self._clock.monotonic()
+
+    async def _obtain(self, operation: Operation) -> Token:
+        self.deadline = operation.deadline
+        self._token = self._asks_for = None
+        token = await (
+            self._ready_token(self._credentials)
+            if isinstance(self._credentials, Bearer)
+            else self._log_on(self._credentials)
+        )
+        self._token = token
+        return token
+
+    async def _ready_token(self, credentials: Bearer) -> Token:
+        text = await self._reveal(credentials.token, "token")
+        return Token(checked_token(text, phase="queue", hint=_ONE_WORD), float("inf"))
+
+    async def _log_on(self, credentials: Password | Assertion) -> Token:
+        refresh_token, self._refresh_token = self._refresh_token, None
+        if refresh_token is not None:
+            token = await self._refresh(refresh_token)
+            if token is not None:
+                return token
+            log.info("%s: the refresh token was rejected, logging in again", self._server.name)
+            self._doubtful_since = self._clock.monotonic()
+        form = await self._form_or_failure(credentials)
+        self._last_tried = verdicts = self._guard.verdicts(form)
+        verdicts.check(self._server)
+        try:
+            return self._take(await self._send(verdicts, form))
+        except (AuthenticationError, ResponseError) as error:
+            if isinstance(error, ResponseError) and error.status not in REJECTED:
+                raise
+            failure = copy(error)
+        # A provider may have given what was right a moment ago; the same secret is not sent twice.
+        newer = await self._newer_form(credentials, form)
+        if newer == form:
+            raise failure
+        self._last_tried = verdicts = self._guard.verdicts(newer)
+        verdicts.check(self._server)
+        return self._take(await self._send(verdicts, newer))
+
+    async def _refresh(self, refresh_token: Redacted[str]) -> Token | None:
+        """A token for the refresh token; None where the server rejects that."""
+        form = Redacted({"grant_type": "refresh_token", "refresh_token": refresh_token.content})
+        try:
+            return self._take(await self._post(form, None))
+        except ServerError as error:
+            is_rejected = isinstance(error, ResponseError) and error.status in REJECTED
+            if is_rejected or isinstance(error, AuthenticationError):
+                return None
+            raise
+
+    async def _send(self, verdicts: CredentialVerdicts, form: Redacted[dict[str, str]]) -> Grant:
+        """What the server grants, once it may be sent the secret."""
+        shared = self._guard.is_widely_shared(self._server.credentials)
+        if shared and not verdicts.is_trusted(self._doubtful_since):
+            # A server that does not answer at all would keep the others waiting for its verdict.
+            await self._sign_of_life()
+        turn = await verdicts.turn(self._server, self._doubtful_since)
+        self.last_sent = form
+        with turn:
+            return await self._post(form, turn)
+
+    def _take(self, grant: Grant) -> Token:
+        # Redacted, as a traceback shows the locals of what uses it.
+        self._refresh_token = Redacted(grant.refresh_token) if grant.refresh_token else None
+        margin = min(_MARGIN, grant.lifetime / 10)
+        return Token(grant.access_token, self._clock.monotonic() + grant.lifetime - margin)
+
+    async def _form_or_failure(self, credentials: Password | Assertion) -> Redacted[dict[str, str]]:
+        """What to log in with.
+
+        Raises: AuthenticationError where the provider fails; the error of the last try instead, while its
+        cool-down lasts.
+        """
+        try:
+            return await self._form(credentials)
+        except AuthenticationError:
+            if self._last_tried is not None:
+                self._last_tried.check(self._server)
+            raise
+
+    async def _newer_form(
+        self, credentials: Password | Assertion, sent: Redacted[dict[str, str]]
+    ) -> Redacted[dict[str, str]]:
+        """What the provider gives now; what was sent, where it fails or there is none."""
+        try:
+            return await self._form(credentials)
+        except AuthenticationError:
+            return sent
+
+    async def _reveal(self, secret: Secret, kind: str) -> str:
+        """The secret's text, from its provider where it has one.
+
+        Raises: AuthenticationError where that fails; without its words, which may hold the secret.
+        """
+        self._asks_for = kind
+        try:
+            text: object = await secret.reveal()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            problem = "what it waited for was cancelled"
+        except ConfigError as error:
+            # An inventory's: it names the place of the secret, and was made to be shown.
+            problem = str(error)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is this server's trouble and no other's
+            problem = f"it raised {type(error).__name__}"
+        else:
+            # What was given as a text is not the provider's fault, and judged where it is used.
+            if isinstance(text, str) and (text or not secret.has_provider) and can_be_sent(text):
+                self._asks_for = None
+                return text
+            what = "a text that is not UTF-8" if text else "an empty text"
+            problem = f"it gave {what if isinstance(text, str) else type(text).__name__}"
+        self._asks_for = None
+        raise _provider_failed(kind, problem)
+
+    async def _form(self, credentials: Password | Assertion) -> Redacted[dict[str, str]]:
+        """What is sent to log in.
+
+        Source: operation token, v6 to v8, read 2026-11-23.
+        """
+        if isinstance(credentials, Password):
+            return Redacted(
+                {
+                    "grant_type": "password",
+                    "username": credentials.username,
+                    "password": await self._reveal(credentials.password, "password"),
+                }
+            )
+        return Redacted(
+            {
+                "grant_type": "operator" if credentials.operator else _JWT_BEARER,
+                "client_id": credentials.client_id,
+                "assertion": await self._reveal(credentials.assertion, "assertion"),
+            }
+        )
+
+
+def _provider_failed(kind: str, problem: str) -> AuthenticationError:
+    hint = "Nothing was sent to the server. Mend the provider, or give the secret itself."
+    return AuthenticationError(f"the provider of its {kind} failed ({problem})", phase="queue", hint=hint)

@@ -1,0 +1,460 @@
+"""One backup server: the questions it can be asked.
+
+Knows resources; how their pages come is in `_paging`, how a request gets its answer in `_requester`, what it
+looks like in `_wire`.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, overload
+from uuid import UUID
+
+import aiohttp
+from yarl import URL
+
+from aiovbo._auth.lockout_guard import LockoutGuard
+from aiovbo._client.exploration import Exploration
+from aiovbo._client.pagination import ListingStart, PageIterator
+from aiovbo._client.requester import Requester
+from aiovbo._core.deadline import Deadline, Operation
+from aiovbo._core.query import Query
+from aiovbo._core.single_flight import SingleFlight
+from aiovbo._core.status import ServerStatus
+from aiovbo._decoding.listing import DecodedPage, decode_listing, decode_one
+from aiovbo._protocol.messages import Reply, Request
+from aiovbo._protocol.requests import ExploreOptions, stop_request
+from aiovbo._protocol.session_filter import OrderBy, SessionFilter, TimeBound, id_of
+from aiovbo._protocol.urls import resolve_link, url_for
+from aiovbo._resources.enums import RestoreSessionType
+from aiovbo._resources.links import M, Resource
+from aiovbo._settings.credentials import Assertion
+from aiovbo._settings.events import Observer
+from aiovbo._settings.limits import Clock, Options
+from aiovbo._settings.servers import ApiVersion, Server
+from aiovbo._transport.pool import HttpPool
+from aiovbo.errors import (
+    ConfigError,
+    NotFoundError,
+    ResponseError,
+    ServerError,
+    ServerTimeoutError,
+)
+from aiovbo.models import (
+    JobSession,
+    Model,
+    Organization,
+    RestoreSession,
+    ServiceInstance,
+)
+
+log = logging.getLogger("aiovbo.client")
+
+_PATIENCE = 3600.0
+"""Seconds beyond a pause after which it is given up: a clock of the caller's may be slower than ours."""
+
+_EARLY = 0.01
+"""Seconds by which a timer may fire too early."""
+
+_LAST_LOOK = 1.0
+"""Seconds for a look that begins when the time to wait is over."""
+
+
+class Client:
+    """One backup server: ask it for its restore sessions, follow their links.
+
+    Use it as `async with Client(server) as client`, or take it from a fleet: `fleet["name"]`.
+    """
+
+    def __init__(  # noqa: PLR0913  # each a limit of its own
+        self,
+        server: Server,
+        *,
+        deadline: float = 60.0,
+        connect_timeout: float = 10.0,
+        read_timeout: float = 30.0,
+        retries: int = 2,
+        connections: int = 4,
+        max_body: int = 32 * 1024 * 1024,
+        login_cooldown: float = 300.0,
+        strict: bool = False,
+        http: aiohttp.ClientSession | None = None,
+        observer: Observer | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """A client of its own; limits and all else are as for `Fleet`."""
+        if not isinstance(server, Server):
+            message = f"a client takes a Server('vbo1', Password(...)), not {type(server).__name__}"
+            raise ConfigError(message)
+        options = Options(
+            deadline=deadline,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            retries=retries,
+            connections=connections,
+            max_body=max_body,
+            login_cooldown=login_cooldown,
+            strict=strict,
+            observer=observer,
+            clock=clock or Clock(),
+        )
+        pool = HttpPool(options, http)
+        pool.register(server)
+        self._bind(server, options, pool, LockoutGuard(1, login_cooldown, options.clock))
+        self._closes_pool = True
+
+    @classmethod
+    def of_fleet(cls, server: Server, options: Options, pool: HttpPool, guard: LockoutGuard) -> Self:
+        """A client that shares a fleet's session."""
+        client = cls.__new__(cls)
+        client._bind(server, options, pool, guard)  # noqa: SLF001  # its own
+        return client
+
+    def _bind(self, server: Server, options: Options, pool: HttpPool, guard: LockoutGuard) -> None:
+        self.server = server
+        """Where and how it is asked."""
+        self._options = options
+        self._pool = pool
+        self._closes_pool = False
+        self._requester = Requester(server, options, pool, guard)
+        self._fetches: SingleFlight[Any] = SingleFlight()
+
+    @property
+    def name(self) -> str:
+        """The server's name."""
+        return self.server.name
+
+    @property
+    def is_out_of_reach(self) -> bool:
+        """Whether the last request found nobody there; False while nothing was asked."""
+        return self._requester.is_out_of_reach
+
+    @property
+    def api_version(self) -> ApiVersion | None:
+        """The API version spoken; None while it has not been found out."""
+        return self._requester.version
+
+    @property
+    def clock_skew(self) -> float | None:
+        """Seconds that the server's clock is ahead of ours, to the second; None while it has not told.
+
+        It is reported, and otherwise not trusted: no time limit depends on it.
+        """
+        return self._requester.clock_skew
+
+    def status(self) -> ServerStatus:
+        """How the server has been doing; nothing is asked for it."""
+        return self._requester.status()
+
+    async def __aenter__(self) -> Self:
+        await self._pool.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Log out where the API can, end what is under way, let go of every connection; safe to repeat.
+
+        A fleet's client is closed by its fleet, and by nobody else.
+        """
+        if self._closes_pool:
+            await self._pool.close(self.log_out)
+
+    async def log_out(self) -> None:
+        """Give the token back where the API takes it (since v7), within a second; never raises."""
+        await self._requester.log_out()
+
+    def __repr__(self) -> str:
+        return f"<Client {self.name} at {self.server.url}>"
+
+    # ------------------------------------------------------------------------------- questions
+
+    def restore_sessions(  # noqa: PLR0913  # the API's own filters
+        self,
+        *,
+        started_after: TimeBound | None = None,
+        started_before: TimeBound | None = None,
+        ended_after: TimeBound | None = None,
+        ended_before: TimeBound | None = None,
+        order_by: OrderBy | None = None,
+        ascending: bool = False,
+        page_size: int | None = None,
+    ) -> Query[RestoreSession]:
+        """The restore sessions within these bounds, which are exclusive.
+
+        A bound is an aware `datetime`, or a `timedelta` for "that long ago", counted when the query is used.
+        `ended_*` is filtered by the server on v8, and here on older versions. What a server sends outside
+        the bounds is not delivered; where it ignored them, `Answer.complete` is False. `order_by` and
+        `ascending` need v8: older servers have an order of their own.
+
+        Raises: ConfigError at once for a naive time or a page_size outside 1 to 10,000, and when used for an
+        order that the server's version does not know.
+        """
+        return self.filtered_sessions(
+            SessionFilter(
+                started_after=started_after,
+                started_before=started_before,
+                ended_after=ended_after,
+                ended_before=ended_before,
+                order_by=order_by,
+                ascending=ascending,
+                page_size=page_size,
+            )
+        )
+
+    def filtered_sessions(self, bounds: SessionFilter) -> Query[RestoreSession]:
+        """The restore sessions within `bounds`."""
+        return self._collection(RestoreSession, partial(self._start_of_sessions, bounds))
+
+    async def _start_of_sessions(
+        self, bounds: SessionFilter, operation: Operation
+    ) -> ListingStart[RestoreSession]:
+        fixed = bounds.as_of(self._options.clock.now())
+        version = self._requester.version or await self._requester.find_version(operation)
+        try:
+            return url_for(self.server.url, fixed.target(version)), fixed.bounds(version)
+        except ConfigError as error:
+            message = f"{self.name}: {error}"
+            raise ConfigError(message) from None
+
+    def _collection(self, cls: type[M], find: Callable[[Operation], Awaitable[ListingStart[M]]]) -> Query[M]:
+        return Query(self.server.name, self._options, partial(PageIterator, self._requester, self, cls, find))
+
+    async def fetch_restore_session(self, session_id: UUID | str) -> RestoreSession:
+        """The restore session with this id, as it is now; one request."""
+        return await self.fetch(f"RestoreSessions/{id_of(session_id)}", RestoreSession)
+
+    @overload
+    async def fetch(self, path_or_href: str) -> Resource: ...
+    @overload
+    async def fetch(self, path_or_href: str, cls: type[M]) -> M: ...
+    async def fetch(self, path_or_href: str, cls: type[Any] = Resource) -> Any:
+        """What is at a path below `/vN/`, or behind a link's text; several at once cost one request.
+
+        Raises: LinkError where it leads out of the API; ServerError where the server fails.
+        """
+        _check_asked(path_or_href, cls)
+        operation = Operation.current(self._options)
+        with operation.deadline:
+            await self._requester.find_version(operation)
+            url = self.url_of(path_or_href)
+            # Where a failed request may not be sent again, a call that would do so serves as well.
+            key = (cls, url, operation.may_retry)
+            return await self._requester.share(
+                self._fetches, key, operation, partial(self._fetch_one, Request(url), cls), url
+            )
+
+    async def _fetch_one(self, request: Request, cls: type[M], operation: Operation) -> M:
+        def read(reply: Reply) -> M:
+            return decode_one(reply.body, cls, self.name, self)
+
+        return await self._requester.send(request, operation, read)
+
+    @overload
+    def query(self, path_or_href: str) -> Query[Resource]: ...
+    @overload
+    def query(self, path_or_href: str, cls: type[M]) -> Query[M]: ...
+    def query(self, path_or_href: str, cls: type[Any] = Resource) -> Query[Any]:
+        """The collection at a path below `/vN/`, or behind a link's text, page after page."""
+        _check_asked(path_or_href, cls)
+        return self._collection(cls, partial(self._start_of, path_or_href))
+
+    async def fetch_page(self, path_or_href: str, cls: type[M]) -> DecodedPage[M]:
+        """One page of a collection, and nothing beyond it; its items are decoded as they are iterated."""
+
+        def read(reply: Reply) -> DecodedPage[M]:
+            return decode_listing(reply.body, cls, self.name, self)
+
+        operation = Operation.current(self._options)
+        with operation.deadline:
+            await self._requester.find_version(operation)
+            return await self._requester.send(Request(self.url_of(path_or_href)), operation, read)
+
+    async def _start_of(self, path_or_href: str, operation: Operation) -> ListingStart[Any]:
+        await self._requester.find_version(operation)
+        return self.url_of(path_or_href), None
+
+    async def fetch_api_version(self) -> ApiVersion:
+        """The API version spoken; one request or a few, unless it is known already."""
+        operation = Operation.current(self._options)
+        with operation.deadline:
+            return await self._requester.find_version(operation)
+
+    def operation(self, *, may_retry: bool = True) -> Operation:
+        """A block for several questions that are to be over within one deadline."""
+        return Operation(self._options, may_retry=may_retry)
+
+    @property
+    def longest_silence(self) -> float:
+        """Seconds for which an answer may be silent."""
+        return min(self._options.read_timeout, self._options.deadline)
+
+    def organizations(self) -> Query[Organization]:
+        """The organizations that the server looks after."""
+        return self.query("Organizations", Organization)
+
+    def job_sessions(self) -> Query[JobSession]:
+        """The runs of backup jobs."""
+        return self.query("JobSessions", JobSession)
+
+    async def fetch_service_instance(self) -> ServiceInstance:
+        """The installation that the server runs, and its build number; one request.
+
+        Raises: NotFoundError on servers older than v6, which do not tell.
+        """
+        try:
+            return await self.fetch("ServiceInstance", ServiceInstance)
+        except NotFoundError as error:
+            if (self.api_version or "v8") < "v6":
+                error.hint = f"Servers tell since API v6, and this one is asked by {self.api_version}."
+            raise
+
+    async def stop_restore_session(self, session_id: UUID | str) -> None:
+        """Stop a restore session; never repeated once the request may have arrived.
+
+        Raises: ConflictError or ResponseError where it has ended already; ServerError where the server fails.
+        """
+        session_id = id_of(session_id)
+        operation = Operation.current(self._options)
+        with operation.deadline:
+            version = await self._requester.find_version(operation)
+            request = stop_request(self.server.url, version, session_id)
+            await self._requester.send(request, operation, _nothing)
+
+    def explore(
+        self,
+        type: RestoreSessionType | str,  # noqa: A002  # the API's own name
+        *,
+        at: TimeBound | None = None,
+        organization: Organization | UUID | str | None = None,
+        show_deleted: bool = False,
+        show_all_versions: bool = False,
+    ) -> Exploration:
+        """A new restore session over a backup: await it, or `async with` it, which stops it at the end.
+
+        - `type`: what to restore: Vex, Veod, Vesp, Vet.
+        - `at`: the point in time; an aware datetime, or a timedelta for "that long ago". If not given, the
+          latest backup.
+        - `organization`: whose backup, for providers; tenants and operators leave it out.
+
+        Source: schema RESTExploreOptions, v6 to v8, read 2026-11-23.
+        Raises: ConfigError at once for a naive time, or what names no organization; ServerError where the
+        server fails.
+        """
+        options = ExploreOptions(
+            type=type,
+            at=at,
+            organization=organization,
+            show_deleted=show_deleted,
+            show_all_versions=show_all_versions,
+        )
+        credentials = self.server.credentials
+        is_operator = isinstance(credentials, Assertion) and credentials.operator
+
+        async def start() -> RestoreSession:
+            with self.operation() as operation, operation.deadline:
+                version = await self._requester.find_version(operation)
+                fixed = options.as_of(self._options.clock.now())
+                request = fixed.request(self.server.url, version, is_operator=is_operator)
+                return await self._fetch_one(request, RestoreSession, operation)
+
+        return Exploration(self.name, start, self._end_exploration)
+
+    async def _end_exploration(self, session: RestoreSession) -> None:
+        """Stop a session, unless it has ended already."""
+        # Not within what the caller may have used up: a session that stays open costs more.
+        with self.operation():
+            try:
+                await self.stop_restore_session(session.id)
+            except NotFoundError:
+                log.debug("%s: restore session %s is gone already", self.name, session.id)
+            except ResponseError as refused:
+                # Only v8 has a status of its own for what has ended already, which says other things too.
+                if refused.status not in (400, 409) or not await self._has_ended(session):
+                    raise
+
+    async def _has_ended(self, session: RestoreSession) -> bool:
+        try:
+            now = await self.fetch_restore_session(session.id)
+        except NotFoundError:
+            return True
+        except ServerError:
+            return False
+        return now.has_ended
+
+    async def poll(
+        self,
+        href: str,
+        cls: type[M],
+        until: Callable[[M], bool],
+        *,
+        timeout: float,  # noqa: ASYNC109  # over many requests, and by the clock that was handed in
+        every: float,
+    ) -> M:
+        """What is behind a link once `until` holds for it, looked at again and again.
+
+        Raises: ServerTimeoutError after `timeout` seconds; NotFoundError where it has vanished.
+        """
+        clock = self._options.clock
+        waiting = Deadline(timeout, clock)
+        looks = 0
+        while True:
+            looks += 1
+            last = "it is not what was waited for"
+            left = waiting.left()
+            # Also a silent server ends with the time; the last poll has a moment to be answered.
+            limit = left if left > _EARLY else _LAST_LOOK
+            operation = Operation(self._options, deadline=Deadline(min(self._options.deadline, limit), clock))
+            try:
+                await self._requester.find_version(operation)
+                found = await self._fetch_one(Request(self.url_of(href)), cls, operation)
+                if until(found):
+                    return found
+            except ServerError as error:
+                if not error.retryable:
+                    raise
+                is_silent = limit < self._options.deadline and isinstance(error, ServerTimeoutError)
+                last = "it had not answered" if is_silent else error.what
+            left = waiting.left()
+            if left < _EARLY:
+                break
+            pause = every * (0.5 + clock.random())
+            if pause > left - min(every / 2, _LAST_LOOK):
+                # The time would end in it, or soon after: a last look follows then.
+                pause = left
+            with self._pool.attempt(Deadline(pause + _PATIENCE, clock)):
+                await clock.sleep(pause)
+        what = f"waited for {timeout:g} s, and at last {last}"
+        raise self._requester.annotate(
+            self.url_of(href),
+            ServerTimeoutError(what, hint="Wait longer."),
+            attempts=looks,
+            elapsed=timeout,
+        )
+
+    def url_of(self, href: str) -> URL:
+        """The URL that would be asked for a path below `/vN/` or a link's text."""
+        version = self._requester.likely_version
+        return resolve_link(self.server.url, version, href, f"/{version}/")
+
+
+def _check_asked(path_or_href: object, cls: object) -> None:
+    if not isinstance(path_or_href, str):
+        message = (
+            f"what is asked for is a path such as 'Organizations', or a link's text, not {path_or_href!r}"
+        )
+        raise ConfigError(message)
+    if not (isinstance(cls, type) and issubclass(cls, Model | Resource)):
+        message = f"what comes of it is a model such as RestoreSession, or a Resource, not {cls!r}"
+        raise ConfigError(message)
+
+
+def _nothing(_: Reply) -> None:
+    return None

@@ -1,0 +1,309 @@
+"""The pages of a collection, in turn, the next one read ahead; and whether anything may be missing.
+
+Knows what pages say of each other; how a request gets its answer is in `_requester`. Knows no HTTP.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from copy import copy
+from datetime import datetime
+from functools import partial
+from operator import attrgetter
+from typing import Generic, Self
+from uuid import UUID
+
+from attrs import evolve
+from yarl import URL
+
+from aiovbo._client.requester import Requester
+from aiovbo._core.deadline import Operation
+from aiovbo._core.query import Page, Rejected
+from aiovbo._decoding.listing import DecodedPage, decode_listing
+from aiovbo._protocol.messages import Reply, Request
+from aiovbo._protocol.requests import with_offset
+from aiovbo._protocol.urls import resolve_link
+from aiovbo._resources.links import Fetcher, M, Resource
+from aiovbo.errors import LinkError, PayloadError
+
+# A client's, to those who set levels: that the pages are read here is nobody's business.
+log = logging.getLogger("aiovbo.client")
+
+_number_of = attrgetter("id.int")
+
+_MOST_IDLE_PAGES = 3
+"""PageIterator in a row that bring nothing new before a listing is taken for endless."""
+
+_SMALLER = "What had come until then was kept; a smaller span of time may need one page only."
+
+_SHOWN = 3
+"""Rejected rows that the log names, of one listing."""
+_MOST_PROBLEMS = 20
+"""Rejected rows that an error names."""
+
+Check = Callable[[list[M], URL, Callable[[str, datetime], Collection[UUID]]], tuple[list[M], bool]]
+"""Which of a page's items to keep, and whether the page can be trusted to lack none."""
+
+ListingStart = tuple[URL, Check[M] | None]
+"""Where a listing begins, and the check of its items; None keeps them all."""
+
+
+class PageIterator(Generic[M]):
+    """The pages of one collection, as an async iterator; `aclose` ends what is read ahead."""
+
+    def __init__(
+        self,
+        requester: Requester,
+        fetcher: Fetcher,
+        cls: type[M],
+        find: Callable[[Operation], Awaitable[ListingStart[M]]],
+        operation: Operation,
+    ) -> None:
+        self._requester = requester
+        self._fetcher = fetcher
+        self._cls = cls
+        self._find: Callable[[Operation], Awaitable[ListingStart[M]]] | None = find
+        self._operation = operation
+        self._check: Check[M] | None = None
+        # Not a method of ours: nothing that a query made may wait for the garbage collector.
+        self._walk: PageTracker[M] = PageTracker(partial(_follow, requester.server.url))
+        self._ahead: asyncio.Task[tuple[Page[M], URL | PayloadError | None]] | None = None
+        self._trouble: PayloadError | None = None
+        self._structured = 0
+        self._rejected = 0
+        self._problems: list[str] = []
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Page[M]:
+        # From a page's return until the next one is requested, the time is the consumer's.
+        with self._operation.deadline:
+            while True:
+                if self._find is not None:
+                    find, self._find = self._find, None
+                    url, self._check = await find(self._operation)
+                    page, following = await self._page(url)
+                elif self._ahead is not None:
+                    page, following = await self._ahead
+                    self._ahead = None
+                elif self._trouble is not None:
+                    # Only now, so that what had come is not lost with what cannot be had.
+                    trouble, self._trouble = self._trouble, None
+                    raise copy(trouble)
+                else:
+                    raise StopAsyncIteration
+                if not isinstance(following, URL):
+                    # The last one also when it is empty: it says whether the listing is complete.
+                    self._trouble = following
+                    return page
+                self._ahead = asyncio.create_task(self._page(following))
+                if page.items or page.rejected:
+                    return page
+
+    async def aclose(self) -> None:
+        """End what is under way, and log what was rejected: one line a listing, however many rows it has."""
+        if self._rejected:
+            rejected, self._rejected = self._rejected, 0
+            name, received = self._requester.server.name, self._walk.received
+            shown = "; ".join(_first(self._problems[:_SHOWN], rejected))
+            log.warning("%s: %s: rejected %d of %d items: %s", name, self._path, rejected, received, shown)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.cancel()
+            await asyncio.wait([ahead])
+            # Nobody else will ask for its outcome, which asyncio would complain about.
+            _ = ahead.cancelled() or ahead.exception()
+
+    async def _page(self, url: URL) -> tuple[Page[M], URL | PayloadError | None]:
+        walk, check, operation = self._walk, self._check, self._operation
+        if walk.received and operation.deadline.has_passed():
+            raise self._requester.overdue(url, operation, "paging")
+        listing = await self._requester.send(Request(url), operation, self._read)
+        items: list[M] = []
+        rejected: list[Rejected] = []
+        news = False
+        for number, (some, others) in enumerate(listing.slices()):
+            if number:
+                # A long answer must not hold the event loop.
+                await asyncio.sleep(0)
+                if operation.deadline.has_passed():
+                    raise self._requester.overdue(url, operation, "decoding")
+            fresh = walk.new(some)
+            news |= bool(fresh)
+            self._structured += len(some)
+            if check is not None:
+                fresh, is_trusted = check(fresh, url, listing.just_after)
+                walk.complete &= is_trusted
+            items += fresh
+            if others:
+                news |= walk.has_new_rejections(others)
+                rejected += [evolve(r, index=walk.received + r.index) for r in others]
+        if rejected:
+            self._note(url, rejected)
+        following: URL | PayloadError | None
+        try:
+            following = walk.next_url(url, listing, news=news)
+        except LinkError as error:
+            failure = PayloadError(f"paging: {error}", phase="paging", retryable=False, hint=_SMALLER)
+            following = self._requester.annotate(url, failure)
+            walk.complete = False
+        walk.complete &= not rejected
+        if self._rejected and not self._structured and not isinstance(following, URL):
+            what = f"all {self._rejected} items were rejected"
+            following = self._requester.annotate(url, self._error_of_rejected(what))
+        return Page(items, tuple(rejected), walk.complete), following
+
+    def _read(self, reply: Reply) -> DecodedPage[M]:
+        return decode_listing(reply.body, self._cls, self._requester.server.name, self._fetcher)
+
+    def _note(self, url: URL, rejected: list[Rejected]) -> None:
+        self._path = url.raw_path
+        self._rejected += len(rejected)
+        missing = rejected[: _MOST_PROBLEMS - len(self._problems)]
+        self._problems += [f"item {r.index}: {r.reason} @ {r.path}" for r in missing]
+        if self._requester.options.strict:
+            failure = self._error_of_rejected(f"{self._rejected} items were rejected")
+            # The error says it all.
+            self._rejected = 0
+            raise self._requester.annotate(url, failure)
+
+    def _error_of_rejected(self, what: str) -> PayloadError:
+        problems = _first(self._problems, self._rejected)
+        hint = "Check that this is the API of Veeam Backup for Microsoft 365; `problems` has the details."
+        return PayloadError(f"{what}: {problems[0]}", problems=problems, hint=hint)
+
+
+def _first(problems: list[str], count: int) -> list[str]:
+    """The first few of so many problems, and how many more there are."""
+    more = count - len(problems)
+    return [*problems, f"and {more} more"] if more else problems
+
+
+class PageTracker(Generic[M]):
+    """One walk through a listing: takes its pages in turn, says what is new and where to go on."""
+
+    def __init__(self, follow: Callable[[str, URL], URL]) -> None:
+        self._follow = follow
+        self._asked: set[URL] = set()
+        self._known: set[object] = set()
+        self._page: list[object] = []
+        self._last: list[object] = []
+        self._idle = 0
+        self._guessed = False
+        self._total: int | None = None
+        self.received = 0
+        """Rows on the pages so far, as the server counts them."""
+        self.complete = True
+        """False once something may be missing."""
+
+    def new(self, items: list[M]) -> list[M]:
+        """The current page's items that were not seen before: rows that move while one pages come twice."""
+        keys = _keys(items)
+        known, distinct = self._known, set(keys)
+        if None in distinct:
+            # What has no id is known by all that it says.
+            self._page += [item if key is None else key for item, key in zip(items, keys, strict=True)]
+        else:
+            self._page += keys
+        if len(distinct) == len(keys) and None not in distinct and known.isdisjoint(distinct):
+            known |= distinct
+            return items
+        fresh: list[M] = []
+        for item, key in zip(items, keys, strict=True):
+            if key is None or key not in known:
+                fresh.append(item)
+                known.add(key)
+        return fresh
+
+    def has_new_rejections(self, rejected: list[Rejected]) -> bool:
+        """Whether any of the current page's rejected rows was not seen before: they are rows as any other."""
+        keys: list[object] = [("rejected", hash(one.raw)) for one in rejected]
+        self._page += keys
+        is_new = not self._known.issuperset(keys)
+        self._known.update(keys)
+        return is_new
+
+    def next_url(self, url: URL, listing: DecodedPage[M], *, news: bool) -> URL | None:
+        """What to ask after the page at `url`, all of whose items were given to `new`; None at the end.
+
+        Raises: LinkError where the server leads in circles, or out of the API.
+        """
+        self.received += len(listing)
+        self.complete &= not listing.is_doubtful
+        if listing.total is not None:
+            if self._total is not None and listing.total < self._total:
+                # Rows went away while we paged: those behind them moved up, perhaps past us.
+                self.complete = False
+            self._total = listing.total
+        repeated = bool(self._page) and self._page == self._last
+        self._last, self._page = self._page, []
+        if repeated and self._guessed:
+            # We guessed that there is more; a server that ignores offsets sends the same again.
+            self.complete = False
+            return None
+        self._idle = 0 if news else self._idle + 1
+        following = self._following(url, listing)
+        if following is None:
+            return None
+        self._asked.add(url)
+        if repeated or following in self._asked or self._idle > _MOST_IDLE_PAGES:
+            raise LinkError("its pages lead in circles")
+        return following
+
+    def _following(self, url: URL, listing: DecodedPage[M]) -> URL | None:
+        self._guessed = False
+        if listing.next_href is not None:
+            return self._follow(listing.next_href, url)
+        limit = listing.limit or _asked_limit(url)
+        if listing.total is not None:
+            more = self.received < listing.total and len(listing) > 0
+            self.complete &= more or self.received >= listing.total
+        elif listing.is_array:
+            more = len(listing) == limit
+        else:
+            more = limit is not None and len(listing) >= limit > 0
+        if not more:
+            return None
+        self._guessed = True
+        target = with_offset(url.raw_path_qs, self.received)
+        return url.join(URL(target, encoded=True))
+
+
+def _follow(base: URL, href: str, asked: URL) -> URL:
+    path = asked.raw_path.removeprefix(base.raw_path.rstrip("/"))
+    # A listing goes on as it began, whatever version others come to think of meanwhile.
+    version = path.split("/")[1]
+    return resolve_link(base, version, href, path)
+
+
+def _asked_limit(url: URL) -> int | None:
+    """How many items were asked for."""
+    _, _, limit = f"&{url.raw_query_string}".partition("&limit=")
+    try:
+        return int(limit.partition("&")[0])
+    except ValueError:
+        # Also for thousands of digits, where a server leads to them.
+        return None
+
+
+def _keys(items: Sequence[object]) -> list[object]:
+    """What tells the items apart; None where they have no id."""
+    try:
+        # All of it in C: of sessions, there are many. A number is hashed in C, a UUID in Python.
+        return list(map(_number_of, items))
+    except AttributeError:
+        pass
+    return [_key(item) for item in items]
+
+
+def _key(item: object) -> object:
+    if isinstance(item, Resource):
+        # Older property tables write `Id`.
+        found = next((value for name, value in item.items() if name.casefold() == "id"), None)
+    else:
+        found = getattr(item, "id", None)
+    if isinstance(found, UUID):
+        return found.int
+    # Of one kind, or 1 and True were the same.
+    return (type(found), found) if isinstance(found, str | int) else None

@@ -1,0 +1,442 @@
+"""Requests to one server: its API version, a token on each, retries, deadline, and what went wrong.
+
+Knows how requests follow from each other; what they look like is in `_wire`, how they travel in `_http`.
+Knows no resources.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Hashable
+from copy import copy
+from functools import partial
+from typing import Any, TypeVar
+
+from yarl import URL
+
+from aiovbo._auth.lockout_guard import LockoutGuard, LoginTurn
+from aiovbo._auth.token_manager import Token, TokenManager
+from aiovbo._core.deadline import Deadline, Operation, deadline_passed
+from aiovbo._core.single_flight import SingleFlight
+from aiovbo._core.status import ServerStatus, StatusRecorder
+from aiovbo._protocol.documents import holds_json
+from aiovbo._protocol.error_responses import error_from_response, login_error, redact_secrets, seconds_ahead
+from aiovbo._protocol.messages import Redacted, Reply, Request
+from aiovbo._protocol.requests import probe_target
+from aiovbo._protocol.tokens import Grant, read_grant, token_form, token_target
+from aiovbo._protocol.urls import url_for
+from aiovbo._settings.credentials import Bearer
+from aiovbo._settings.limits import Options
+from aiovbo._settings.servers import API_VERSIONS, ApiVersion, Server
+from aiovbo._transport.connections import ServerConnections
+from aiovbo._transport.pool import HttpPool
+from aiovbo._transport.request_timeout import RequestTimeout
+from aiovbo.errors import (
+    BEFORE_SENDING,
+    AuthenticationError,
+    ClosedError,
+    NotFoundError,
+    PayloadError,
+    Phase,
+    RateLimitedError,
+    ServerError,
+    ServerFaultError,
+    ServerTimeoutError,
+    UnreachableError,
+    printable,
+)
+
+log = logging.getLogger("aiovbo.requests")
+
+R = TypeVar("R")
+E = TypeVar("E", bound=ServerError)
+
+_BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0
+_CREDIT, _EARNED = 10.0, 0.1
+"""Retries a server may cost at once, and what each request earns back: no flood answers an outage."""
+
+LOGOUT = 1.0
+"""Seconds that closing spends on giving a token back."""
+
+_MAY_BE_DONE = " It may have been done all the same: look before you repeat it."
+
+_ACCEPT = Redacted({"Accept": "application/json"})
+_FORM = Redacted(_ACCEPT.content | {"Content-Type": "application/x-www-form-urlencoded"})
+
+
+class Requester:
+    """Sends one server's requests, whatever they ask for."""
+
+    def __init__(self, server: Server, options: Options, pool: HttpPool, guard: LockoutGuard) -> None:
+        self.server = server
+        """Whom it asks."""
+        self.options = options
+        """Its limits."""
+        self._clock = options.clock
+        self._pool = pool
+        self.version: ApiVersion | None = self._given_version
+        """The API version spoken; None while it has not been found out."""
+        self._versions: SingleFlight[ApiVersion] = SingleFlight()
+        self._token_manager = TokenManager(server, options, guard, self._post_login, self._sign_of_life)
+        self._tally = StatusRecorder(server.name, options.clock.now, options.observer)
+        self._has_answered = False
+        self._skew: Callable[[], float | None] = lambda: None
+        self.is_out_of_reach = False
+        """Whether the last request found nobody there."""
+        self._logging_on: RequestTimeout | None = None
+        self._turns: asyncio.Semaphore | None = None
+        self._credit = _CREDIT
+        # To this server, over its own connections.
+        self._exchange = partial(pool.exchange, tls=server.tls, connections=ServerConnections(server.name))
+
+    def _doubt_version(self, reply: Reply) -> None:
+        """Where what every version has is not there, look for the version again the next time."""
+        if reply.status == 404 and self._given_version is None:  # noqa: PLR2004  # not found
+            self.version = None
+
+    @property
+    def _given_version(self) -> ApiVersion | None:
+        """The version that somebody chose, and may have to choose again."""
+        return None if self.server.api_version == "auto" else self.server.api_version
+
+    @property
+    def likely_version(self) -> ApiVersion:
+        """The API version spoken; the newest, while it has not been found out."""
+        return self.version or API_VERSIONS[-1]
+
+    @property
+    def clock_skew(self) -> float | None:
+        """By how many seconds the server's clock is ahead of ours; None while it has not told its time."""
+        return self._skew()
+
+    def status(self) -> ServerStatus:
+        """How the server has been doing."""
+        return self._tally.status(self.version, self.clock_skew)
+
+    async def find_version(self, operation: Operation) -> ApiVersion:
+        """The API version spoken: what was given, or the newest that the server offers, asked for once."""
+        if self.version is None:
+            url = url_for(self.server.url, probe_target(self.likely_version))
+            found = await self.share(self._versions, operation.may_retry, operation, self._probe, url)
+            self.version = found
+        return self.version
+
+    async def share(
+        self,
+        flights: SingleFlight[R],
+        key: Hashable,
+        operation: Operation,
+        call: Callable[[Operation], Coroutine[Any, Any, R]],
+        url: URL,
+    ) -> R:
+        """The outcome of a call that all callers with the same key share, each until its own deadline.
+
+        Raises: what `call` raises; ServerTimeoutError, complete.
+        """
+        started = self._clock.monotonic()
+        try:
+            return await flights.run(key, operation, call)
+        except ServerTimeoutError as error:
+            if not error.server:
+                self.annotate(url, error, attempts=error.attempts, elapsed=self._clock.monotonic() - started)
+                self._tally.failure(error)
+            raise
+
+    async def _probe(self, operation: Operation) -> ApiVersion:
+        for version in reversed(API_VERSIONS):
+            url = url_for(self.server.url, probe_target(version))
+            probe = Request(url, expected=(200, 401, 403, 404), needs_token=False)
+            status = await self.send(probe, operation, _status_of_probe)
+            if status != 404:  # noqa: PLR2004  # how a version that is not offered is answered
+                log.debug("%s offers %s", self.server.name, version)
+                return version
+        hint = "Is this the REST API of Veeam Backup for Microsoft 365?"
+        what = "it offers none of the API versions v4 to v8"
+        raise self.annotate(self.server.url, NotFoundError(what, status=404, hint=hint))
+
+    async def send(self, request: Request, operation: Operation, read: Callable[[Reply], R]) -> R:
+        """What `read` makes of the answer, whatever it takes within the operation's limits.
+
+        What changes something is sent again only where it cannot have arrived.
+
+        Raises: ServerError, complete; ClosedError.
+        """
+        clock = self._clock
+        started = clock.monotonic()
+        self._credit = min(_CREDIT, self._credit + _EARNED)
+        attempts, logins, retries, renewed = 0, 0, 0, False
+        while True:
+            outcome, token, sent = await self._send_once(request, operation)
+            attempts += sent
+            logins += 0 if token else sent
+            operation.attempts += sent
+            if isinstance(outcome, Reply) and token is not None and _refuses_token(request, outcome):
+                if not renewed:
+                    self._token_manager.drop(token)
+                    renewed = True
+                    continue
+                if outcome.status == 401:  # noqa: PLR2004  # unauthorized
+                    outcome = self._token_refused()
+            if isinstance(outcome, Reply):
+                try:
+                    answer = self._judged(request, outcome, read)
+                except ServerError as error:
+                    outcome = copy(error)
+                else:
+                    self._tally.success()
+                    return answer
+            arrived = token is not None and outcome.phase not in BEFORE_SENDING
+            if arrived and not request.only_reads:
+                outcome.hint += _MAY_BE_DONE if outcome.retryable else ""
+                break
+            if not await self._worth_a_retry(request, outcome, retries, operation):
+                break
+            retries += 1
+        # Where the login failed, it is the login that was tried so often.
+        of_login = bool(outcome.operation)
+        tried = logins if of_login else attempts
+        failure = self.annotate(request.url, outcome, request.method, tried, clock.monotonic() - started)
+        self._tally.failure(failure, of_login=of_login)
+        # A copy, since what is raised gets a traceback: whoever kept it would keep all its frames.
+        raise copy(failure)
+
+    def overdue(self, url: URL, operation: Operation, phase: Phase) -> ServerTimeoutError:
+        """The error, complete, of an operation whose deadline has passed between two requests."""
+        failure = deadline_passed(self.options.deadline, phase)
+        self.annotate(url, failure, attempts=operation.attempts, elapsed=operation.deadline.spent())
+        self._tally.failure(failure)
+        return failure
+
+    async def log_out(self) -> None:
+        """Give the token back where the API takes it (since v7); whatever happens, nothing is raised."""
+        token = self._token_manager.ours
+        if token is None or self.version not in ("v7", "v8"):
+            return
+        self._token_manager.drop(token)
+        url = url_for(self.server.url, f"{token_target(self.version)}/logout")
+        try:
+            with self._pool.attempt(Deadline(LOGOUT, self._clock)) as attempt:
+                headers = token.headers(json=False)
+                await self._exchange(attempt, "POST", url, headers=headers)
+        except (ServerError, ClosedError) as error:
+            log.debug("%s: not logged out: %s", self.server.name, error)
+
+    async def _send_once(
+        self, request: Request, operation: Operation
+    ) -> tuple[Reply | ServerError, Token | None, int]:
+        """The answer or the error, the token that went with it, and how often it was sent."""
+        if self._pool.is_closing:
+            # A new login would leave a token behind.
+            raise ClosedError("the fleet or client that this came from is closed")
+        token: Token | None = None
+        attempt = self._pool.attempt(operation.deadline, self._first_in_line)
+        operation.phase = attempt.where
+        try:
+            with attempt:
+                token = await self._token_manager.token(operation) if request.needs_token else None
+                if self._turns is None:
+                    await self._pool.open()
+                # Not in the branch above: while it opened, another request may have come this far.
+                self._turns = self._turns or asyncio.Semaphore(self._pool.connections)
+                async with self._turns:
+                    headers = token.headers(json=request.body is not None) if token else _ACCEPT
+                    reply = await self._exchange(
+                        attempt, request.method, request.url, headers=headers, body=request.body
+                    )
+        except ServerError as error:
+            # A copy has no traceback and no context, where aiohttp's own errors would print the token.
+            failure = copy(error)
+            self._count(attempt, request.method, request.url, failure)
+        else:
+            is_odd = reply.status not in request.expected
+            self._count(attempt, request.method, request.url, reply.status if is_odd else None)
+            self._has_answered, self.is_out_of_reach = True, False
+            date = reply.headers.get("Date")
+            if date is not None:
+                self._skew = partial(seconds_ahead, date, self._clock.now())
+            return redact_secrets(reply, headers, self._token_manager.last_sent), token, max(1, attempt.sent)
+        if request.needs_token and token is None:
+            if isinstance(failure, ServerTimeoutError):
+                failure = self._token_manager.overdue(failure)
+            if not isinstance(self.server.credentials, Bearer):
+                self.annotate(self._token_url(), failure, "POST")
+        self.is_out_of_reach = isinstance(failure, UnreachableError)
+        return failure, token, 0 if failure.phase == "queue" else max(1, attempt.sent)
+
+    def _token_refused(self) -> AuthenticationError:
+        if isinstance(self.server.credentials, Bearer):
+            hint = (
+                "Is it this server's, and has it expired? A Bearer cannot be renewed here: provide a new one."
+            )
+            return AuthenticationError("it refused the token that was given", hint=hint)
+        hint = "Does the account have the rights, and do the clocks of the servers agree?"
+        return AuthenticationError("it refused a token that it had just granted", hint=hint)
+
+    def _count(
+        self, attempt: RequestTimeout, method: str, url: URL, outcome: int | ServerError | None
+    ) -> None:
+        """Tell how a try has ended: None where as it should."""
+        seconds = attempt.seconds
+        if seconds is not None:
+            self._tally.request(method, url.raw_path, outcome, seconds)
+            how = "answered" if outcome is None else f"HTTP {outcome}"
+            if isinstance(outcome, ServerError):
+                how = outcome.what
+            log.debug("%s: %s %s: %s (%.2f s)", self.server.name, method, url.raw_path, how, seconds)
+
+    def _count_login(self, attempt: RequestTimeout, outcome: int | ServerError | None) -> None:
+        self._count(attempt, "POST", self._token_url(), outcome)
+        seconds = attempt.seconds
+        if seconds is not None:
+            self._tally.login(outcome, seconds)
+
+    def _judged(self, request: Request, reply: Reply, read: Callable[[Reply], R]) -> R:
+        if reply.status not in request.expected:
+            if request.url.raw_path.lower().endswith("/restoresessions"):
+                # Every version has this collection.
+                self._doubt_version(reply)
+            raise error_from_response(reply, self._clock.now(), self._given_version)
+        if not request.answer_may_be_empty and reply.status == 200 and not reply.body.strip():  # noqa: PLR2004  # success
+            hint = "Rejected tokens are answered like that too: check the account's rights."
+            raise PayloadError("the answer is empty", hint=hint)
+        if reply.unknown_charset:
+            charset = printable(reply.unknown_charset, 40)
+            what = f"the response is in the charset {charset}, which is not supported"
+            raise PayloadError(what, hint="Let the server, or the proxy in front of it, send UTF-8.")
+        return read(reply)
+
+    async def _worth_a_retry(
+        self, request: Request, failure: ServerError, retries: int, operation: Operation
+    ) -> bool:
+        """Wait as long as is decent, if another try is allowed and may help."""
+        may_retry = operation.may_retry and retries < self.options.retries and self._credit >= 1
+        if not failure.retryable or not may_retry:
+            return False
+        delay = min(_LONGEST_BACKOFF, _BACKOFF * 2**retries) * self._clock.random()
+        if isinstance(failure, RateLimitedError | ServerFaultError) and failure.retry_after:
+            delay = failure.retry_after
+        if delay >= operation.deadline.left():
+            return False
+        self._credit -= 1
+        asked, what = f"{request.method} {request.url.raw_path}", failure.what.rstrip(".")
+        log.info("%s: %s: %s; try %d in %.2f s", self.server.name, asked, what, retries + 2, delay)
+        self._tally.retry(request.method, request.url.raw_path, failure, delay)
+        try:
+            with self._pool.attempt(operation.deadline):
+                await self._clock.sleep(delay)
+        except ServerTimeoutError:
+            # Somebody held the event loop until the deadline: what failed before is what there is to tell.
+            return False
+        return True
+
+    def annotate(
+        self,
+        url: URL,
+        failure: E,
+        method: str = "GET",
+        attempts: int = 1,
+        elapsed: float = 0.0,
+    ) -> E:
+        """The failure, with what only we know: whom we asked for what, and how often."""
+        failure.server = self.server.name
+        failure.operation = failure.operation or f"{method} {url.raw_path}"
+        failure.attempts = attempts
+        failure.elapsed = elapsed
+        return failure
+
+    # ----------------------------------------------------------------------------------- login
+
+    def _token_url(self) -> URL:
+        return url_for(self.server.url, token_target(self.likely_version))
+
+    def _first_in_line(self) -> RequestTimeout | None:
+        return self._logging_on
+
+    async def _sign_of_life(self) -> None:
+        """Nothing, once the server has answered anything at all.
+
+        Raises: ServerError where it does not.
+        """
+        if not self._has_answered:
+            url = url_for(self.server.url, probe_target(self.likely_version))
+            attempt = self._first_attempt()
+            try:
+                with attempt:
+                    await self._exchange(attempt, "GET", url, headers=_ACCEPT)
+            except ServerError as error:
+                self._logging_on = None
+                self._count(attempt, "GET", url, error)
+                self.annotate(url, error)
+                raise
+            self._logging_on = None
+            self._count(attempt, "GET", url, None)
+            self._has_answered = True
+
+    def _first_attempt(self) -> RequestTimeout:
+        """The try that all wait for who want to be logged in."""
+        limit = self.options.connect_timeout + self.options.read_timeout
+        self._logging_on = self._pool.attempt(self._token_manager.deadline, most=limit)
+        return self._logging_on
+
+    async def _post_login(self, fields: Redacted[dict[str, str]], turn: LoginTurn | None) -> Grant:
+        """What a login grants; sent once more where the kept connection proves dead.
+
+        Raises: AuthenticationError where the API rejects the login; another ServerError where it fails.
+        """
+        is_repeated = False
+        while True:
+            attempt = self._first_attempt()
+            try:
+                with attempt:
+                    reply = await self._exchange(
+                        attempt,
+                        "POST",
+                        self._token_url(),
+                        headers=_FORM,
+                        body=token_form(fields, self.likely_version),
+                    )
+            except ServerError as error:
+                self._logging_on = None
+                self._count_login(attempt, error)
+                if turn is not None:
+                    turn.count(error.phase)
+                stale = error.phase == "read" and not isinstance(error, ServerTimeoutError)
+                if attempt.fresh or not stale or is_repeated or not (turn is None or turn.may_repeat):
+                    raise
+                is_repeated = True
+            except asyncio.CancelledError:
+                # `_logging_on` stays: a task that waited for it reports how far it came.
+                if turn is not None:
+                    turn.count(attempt.phase)
+                raise
+            else:
+                self._logging_on = None
+                if turn is not None:
+                    turn.count("body")
+                return self._granted(attempt, redact_secrets(reply, fields))
+
+    def _granted(self, attempt: RequestTimeout, reply: Reply) -> Grant:
+        if reply.status != 200:  # noqa: PLR2004  # success
+            self._count_login(attempt, reply.status)
+            self._doubt_version(reply)
+            raise login_error(reply, self._clock.now(), self._given_version)
+        try:
+            grant = read_grant(reply)
+        except PayloadError as error:
+            self._count_login(attempt, error)
+            raise
+        self._count_login(attempt, None)
+        return grant
+
+
+def _refuses_token(request: Request, reply: Reply) -> bool:
+    if reply.status == 200:  # noqa: PLR2004  # success
+        # An empty one is how VB365 was seen to answer a token that it no longer accepts.
+        return not request.answer_may_be_empty and not reply.body.strip()
+    return reply.status == 401  # noqa: PLR2004  # unauthorized
+
+
+def _status_of_probe(reply: Reply) -> int:
+    if reply.status == 200 and not holds_json(reply.body):  # noqa: PLR2004  # success
+        hint = "Is there a proxy, a login page or another product at this address?"
+        raise PayloadError("asked without a token, it answered with something that is no resource", hint=hint)
+    return reply.status

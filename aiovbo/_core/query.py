@@ -1,0 +1,180 @@
+"""Questions to one server: lazy, to iterate or to await, and what comes of them.
+
+Knows pages and answers; how a page is fetched is handed in. Knows no HTTP.
+"""
+
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterator,
+    Sequence,
+)
+from contextlib import aclosing
+from copy import copy
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar, overload
+
+from attrs import field, frozen
+
+from aiovbo._core.deadline import Operation
+from aiovbo._settings.limits import Options
+from aiovbo.errors import ServerError
+
+T = TypeVar("T")
+
+
+@frozen
+class Rejected:
+    """An item that was rejected: what identifies it is missing or invalid. The others are delivered."""
+
+    index: int
+    """Its place in the listing, from 0."""
+    path: str
+    """The location of what is invalid inside the item, such as `$.id`."""
+    reason: str
+    """What is wrong there."""
+    raw: str
+    """The item as the server sent it, the first 10,000 bytes."""
+
+
+@frozen
+class Page(Sequence[T]):
+    """Some items of a listing, as one answer brought them."""
+
+    items: tuple[T, ...] = field(converter=tuple)
+    """The items, in the server's order."""
+    rejected: tuple[Rejected, ...] = ()
+    """The items of this page that were rejected."""
+    complete: bool = True
+    """False once something may be missing from this page or an earlier one."""
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T, ...]: ...
+    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+
+@frozen(kw_only=True)
+class Answer(Generic[T]):
+    """What one server answered: its items, or its error, or both where it failed half-way."""
+
+    server: str
+    """The server's name."""
+    items: tuple[T, ...] = ()
+    """What it sent."""
+    error: ServerError | None = None
+    """Why there is nothing, or nothing further."""
+    rejected: tuple[Rejected, ...] = ()
+    """Items that were rejected."""
+    complete: bool
+    """Whether this is shown to be everything that was asked for, as far as the server tells.
+
+    What it deletes between two pages shows only where it counts its rows: v8 does not.
+    """
+    attempts: int
+    """Requests sent for it, repeated ones included; not the login, which many questions share."""
+    elapsed: float
+    """Seconds from the first request to the end."""
+    fetched_at: datetime
+    """When it was complete; aware, UTC."""
+
+
+class PageSource(Protocol[T]):
+    """Where pages come from, one by one; closed by whoever has enough of them."""
+
+    def __aiter__(self) -> AsyncIterator[Page[T]]:
+        """Itself."""
+        ...
+
+    def aclose(self) -> Awaitable[None]:
+        """End what is under way."""
+        ...
+
+
+class Query(Generic[T]):
+    """A question to one server; nothing is sent before it is used, and each use asks again.
+
+    `async for item in query` pages to the end, `await query` is the list, `query.pages()` iterates pages,
+    `await query.answer()` is an `Answer` that never raises for the server.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        options: Options,
+        open_pages: Callable[[Operation], PageSource[T]],
+    ) -> None:
+        self._server = server
+        self._options = options
+        self._open_pages = open_pages
+
+    async def pages(self) -> AsyncGenerator[Page[T]]:
+        """The pages, one read ahead."""
+        async with aclosing(self._open_pages(Operation.current(self._options))) as pages:
+            async for page in pages:
+                yield page
+
+    async def __aiter__(self) -> AsyncGenerator[T]:
+        async with aclosing(self._open_pages(Operation.current(self._options))) as pages:
+            async for page in pages:
+                for item in page.items:
+                    yield item
+
+    def __await__(self) -> Generator[object, None, list[T]]:
+        return self._collect().__await__()
+
+    async def _collect(self) -> list[T]:
+        items: list[T] = []
+        async with aclosing(self._open_pages(Operation.current(self._options))) as pages:
+            async for page in pages:
+                items.extend(page.items)
+        return items
+
+    async def answer(self) -> Answer[T]:
+        """Everything at once: items, error, what was rejected; never raises for the server."""
+        return await self.run()
+
+    async def run(self, deliver: Callable[[Page[T]], Awaitable[None]] | None = None) -> Answer[T]:
+        """Hand every page to `deliver`, and say how it ended; if not given, the answer holds the items."""
+        clock = self._options.clock
+        operation = Operation.current(self._options)
+        before, started = operation.attempts, clock.monotonic()
+        items: list[T] = []
+        rejected: list[Rejected] = []
+        complete, error = True, None
+        try:
+            async with aclosing(self._open_pages(operation)) as pages:
+                async for page in pages:
+                    rejected.extend(page.rejected)
+                    complete = page.complete
+                    if deliver is None:
+                        items.extend(page.items)
+                    else:
+                        await deliver(page)
+        except ServerError as failure:
+            error = copy(failure)
+            error.server = error.server or self._server
+        return Answer(
+            server=self._server,
+            items=tuple(items),
+            error=error,
+            rejected=tuple(rejected),
+            complete=complete and error is None,
+            attempts=operation.attempts - before,
+            elapsed=clock.monotonic() - started,
+            fetched_at=clock.now(),
+        )
+
+    def __repr__(self) -> str:
+        return f"<Query to {self._server}>"

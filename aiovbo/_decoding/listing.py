@@ -1,0 +1,267 @@
+"""Bytes of an answer to models: fast where all is as documented, item by item and tolerant where not.
+
+Both paths end in the same frozen classes, equal for equal input. Knows listings and pages; knows no URLs, no
+HTTP, no asyncio, no clock.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Generic, cast
+from uuid import UUID
+
+import msgspec
+
+from aiovbo._core.query import Rejected
+from aiovbo._decoding.fast_sessions import NULL, SessionReader, WireSession, as_text
+from aiovbo._protocol.documents import _bare
+from aiovbo._resources.links import Fetcher, Link, Links, M
+from aiovbo._resources.structuring import (
+    BROKEN,
+    DOCUMENT,
+    members_of,
+    read_json,
+    read_tolerant,
+    repaired,
+    value_or_text,
+    whole_number,
+)
+from aiovbo.errors import PayloadError, printable
+from aiovbo.models import RestoreSession
+
+SLICE = 500
+"""Sessions structured at a stretch: about a millisecond, so that an event loop stays responsive."""
+
+_AT_ONCE = 50
+"""Items decoded together, which costs half; where one of them is odd, each of them for itself."""
+
+_PRICE_OF_MORE, _PRICE_OF_TOLERANCE = 3, 20
+"""How much longer an item takes that is not exactly as documented."""
+
+_WHOLE = 500_000
+"""Bytes up to which an answer is decoded in one go: a thousand sessions of v4."""
+
+_From = tuple[type[M], str, Fetcher | None]
+
+
+class _TypedPage(msgspec.Struct, gc=False):
+    """A page whose items are exactly as documented."""
+
+    results: list[WireSession]
+    limit: object = None
+    total: object = msgspec.field(name="totalCount", default=None)
+    links: msgspec.Raw = msgspec.field(name="_links", default=NULL)
+
+
+class _RawPage(msgspec.Struct, gc=False):
+    """A page whose items are still bytes."""
+
+    results: list[msgspec.Raw]
+    limit: object = None
+    total: object = None
+    links: msgspec.Raw = NULL
+
+
+_SESSION_PAGE = msgspec.json.Decoder(_TypedPage)
+_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def _read_page(body: bytes) -> _RawPage:
+    """A page, whatever the case of its members' names.
+
+    Raises: msgspec.MsgspecError or ValueError where it is not one.
+    """
+    members = members_of(body)
+    in_any_case = {name.casefold(): value for name, value in members.items()}
+
+    def member(name: str) -> msgspec.Raw:
+        return members.get(name) or in_any_case.get(name.casefold(), NULL)
+
+    limit, total = value_or_text(member("limit")), value_or_text(member("totalCount"))
+    return _RawPage(_ITEMS.decode(member("results")), limit, total, member("_links"))
+
+
+class DecodedPage(Generic[M]):
+    """One answer of a collection: its items, slice by slice, and what it says of further pages."""
+
+    def __init__(
+        self,
+        page: _TypedPage | _RawPage | None,
+        origin: _From[M],
+        *,
+        raws: Sequence[msgspec.Raw] = (),
+        structured: list[M] | None = None,
+        body: bytes = b"",
+    ) -> None:
+        self._body = body
+        self._raws = raws
+        self._structured = structured
+        self._origin = origin
+        cls, server, fetcher = origin
+        is_raw = cls is RestoreSession and structured is None
+        self._reader = SessionReader(server, fetcher) if is_raw else None
+        self.is_array = page is None
+        """Whether the server sent a bare array, without a word on pages."""
+        self.limit: int | None = None
+        """How many items the server puts on a page, where it says so."""
+        self.total: int | None = None
+        """How many items there are on all pages, where it says so."""
+        self.next_href: str | None = None
+        """The link to the next page."""
+        self.is_doubtful = False
+        """Whether what it says of further pages makes no sense."""
+        if page is not None:
+            self.limit = self._number(page.limit)
+            self.total = self._number(page.total)
+            self.next_href = self._next_href(bytes(page.links))
+
+    def _number(self, value: object) -> int | None:
+        try:
+            return None if value is None else whole_number(value)
+        except TypeError:
+            self.is_doubtful = True
+            return None
+
+    def _next_href(self, raw: bytes) -> str | None:
+        try:
+            DOCUMENT.decode(raw)
+        except BROKEN:
+            self.is_doubtful = True
+        further: Link | None = Links(raw).get("next")
+        return None if further is None else further.href
+
+    def __len__(self) -> int:
+        return len(self._raws if self._structured is None else self._structured)
+
+    def just_after(self, member: str, moment: datetime) -> set[UUID]:
+        """The ids of sessions whose time, as it came, is later than `moment` by less than a microsecond."""
+        finer = re.compile(rf"[.,]{moment.microsecond:06}\d*[1-9]")
+        found: set[UUID] = set()
+        for raw in self._raws or _raws_of(self._body):
+            # Few have such a time; the others are not read a second time.
+            document = read_json(raw) if finer.search(bytes(raw).decode("utf-8", "replace")) else None
+            if isinstance(document, dict):
+                names = {name.casefold(): name for name in cast("dict[str, Any]", document)}
+                time = cast("dict[str, Any]", document).get(names.get(member.casefold(), ""))
+                session = read_tolerant(raw, RestoreSession, "", None)
+                if isinstance(session, RestoreSession) and isinstance(time, str) and finer.search(time):
+                    found.add(session.id)
+        return found
+
+    def slices(self) -> Iterator[tuple[list[M], list[Rejected]]]:
+        """The items, a millisecond's worth at a stretch, and those that were rejected."""
+        if self._structured is not None:
+            yield self._structured, []
+            return
+        items: list[M] = []
+        rejected: list[Rejected] = []
+        spent = 0
+        for first in range(0, len(self._raws), _AT_ONCE):
+            some = self._raws[first : first + _AT_ONCE]
+            sessions = self._read_at_once(some)
+            if sessions is not None:
+                items += sessions
+                spent += len(sessions)
+            else:
+                for index, raw in enumerate(some, first):
+                    read, price = self._read(raw, index)
+                    spent += price
+                    if isinstance(read, Rejected):
+                        rejected.append(read)
+                    else:
+                        items.append(read)
+            if spent >= SLICE:
+                yield items, rejected
+                items, rejected, spent = [], [], 0
+        if items or rejected:
+            yield items, rejected
+
+    def _read_at_once(self, raws: Sequence[msgspec.Raw]) -> list[M] | None:
+        """The items, where all of them are sessions exactly as documented."""
+        if self._reader is None:
+            return None
+        try:
+            return cast("list[M]", self._reader.read_many(b"[%b]" % b",".join(raws), pack=True))
+        except BROKEN:
+            return None
+
+    def _read(self, raw: msgspec.Raw, index: int) -> tuple[M | Rejected, int]:
+        """An item, and what it cost, in sessions exactly as documented."""
+        cls, server, fetcher = self._origin
+        if self._reader is not None:
+            try:
+                return cast("M", self._reader.read(raw)), 1
+            except BROKEN:
+                pass
+            try:
+                return cast("M", self._reader.read_with_more(raw)), _PRICE_OF_MORE
+            except BROKEN:
+                pass
+        return read_tolerant(raw, cls, server, fetcher, index), _PRICE_OF_TOLERANCE
+
+
+def decode_listing(body: bytes, cls: type[M], server: str, fetcher: Fetcher | None) -> DecodedPage[M]:
+    """What a collection's answer holds: a bare array (up to v4) or a page (from v5), in every version.
+
+    Shape: `[...]`, or `{"results": [...], "limit": ..., "_links": {"next": {"href": ...}}}`.
+    Raises: PayloadError where it is neither.
+    """
+    body = _bare(body)
+    origin = (cls, server, fetcher)
+    try:
+        return _listing(body, origin)
+    except BROKEN:
+        pass
+    try:
+        return _listing(repaired(body), origin)
+    except BROKEN as error:
+        # A body that ends too early is JSON cut short: the next attempt may bring all of it.
+        said, cut_short = str(error), type(error) is msgspec.DecodeError
+    raise _not_the_promised(body, "a list of items", said, retryable=cut_short)
+
+
+def _listing(body: bytes, origin: _From[M]) -> DecodedPage[M]:
+    cls, server, fetcher = origin
+    is_array = body[:1] == b"["
+    if cls is RestoreSession and len(body) <= _WHOLE:
+        try:
+            reader = SessionReader(server, fetcher)
+            typed = None if is_array else _SESSION_PAGE.decode(as_text(body))
+            sessions = reader.read_many(body) if typed is None else reader.models(typed.results)
+            if typed is not None and (typed.links is NULL or typed.limit is None):
+                # It may have them in another case, and must not be taken for the last page then.
+                return DecodedPage(_read_page(body), origin, structured=cast("list[M]", sessions), body=body)
+            return DecodedPage(typed, origin, structured=cast("list[M]", sessions), body=body)
+        except BROKEN:
+            pass
+    page = None if is_array else _read_page(body)
+    raws = _ITEMS.decode(body) if page is None else page.results
+    return DecodedPage(page, origin, raws=raws)
+
+
+def _raws_of(body: bytes) -> list[msgspec.Raw]:
+    return _ITEMS.decode(body) if body[:1] == b"[" else _read_page(body).results
+
+
+def decode_one(body: bytes, cls: type[M], server: str, fetcher: Fetcher | None) -> M:
+    """The one resource that an answer holds.
+
+    Raises: PayloadError where it is none.
+    """
+    body = _bare(body)
+    read = read_tolerant(body, cls, server, fetcher)
+    if isinstance(read, Rejected):
+        raise _not_the_promised(body, f"a {cls.__name__}", f"{read.reason} @ {read.path}")
+    return read
+
+
+def _not_the_promised(body: bytes, promised: str, said: str, *, retryable: bool = False) -> PayloadError:
+    if body[:1] == b"<":
+        hint = "Is there a proxy, a login page or another product at this address?"
+        return PayloadError("the answer is a web page, not JSON", hint=hint)
+    return PayloadError(
+        f"the answer is not {promised}",
+        problems=(printable(said),),
+        retryable=retryable,
+        hint=f"It says: {printable(said)}.",
+    )

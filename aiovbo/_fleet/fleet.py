@@ -1,0 +1,404 @@
+"""A fleet: many backup servers behind one HTTP session, asked at once.
+
+Knows the life of the session and who is in the fleet; how answers are merged is in `_merge`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from functools import partial
+from hashlib import blake2b
+from os import PathLike
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
+
+import aiohttp
+from attrs import asdict
+from yarl import URL
+
+from aiovbo._auth.lockout_guard import LockoutGuard
+from aiovbo._client.client import Client
+from aiovbo._core.query import Query
+from aiovbo._core.status import ServerStatus
+from aiovbo._fleet.query import FleetQuery
+from aiovbo._fleet.run import ConcurrencyLimiter, Question, Run
+from aiovbo._protocol.session_filter import OrderBy, SessionFilter, TimeBound, resolve
+from aiovbo._settings.credentials import Credentials
+from aiovbo._settings.events import Observer
+from aiovbo._settings.limits import Clock, FleetOptions, Limits
+from aiovbo._settings.servers import TLS, Server, check_credentials, check_tls
+from aiovbo._transport.pool import HttpPool
+from aiovbo._watch.checkpoint import CheckpointStore, MemoryCheckpoint
+from aiovbo._watch.poller import WatchOptions
+from aiovbo._watch.watch import Watch
+from aiovbo.errors import ClosedError, ConfigError
+from aiovbo.models import RestoreSession
+
+T = TypeVar("T")
+
+
+class _Overrides(FleetOptions, total=False):
+    """What a `Fleet` takes besides servers, whatever its inventory says."""
+
+    http: aiohttp.ClientSession | None
+    observer: Observer | None
+    clock: Clock | None
+
+
+class Fleet:
+    """Many backup servers, asked at once over one HTTP session.
+
+    `async with Fleet([...], Password(...)) as fleet:` opens it and closes it; without `async with` it opens
+    when first used, and `await fleet.aclose()` closes it. `fleet["name"]` is one server's `Client`.
+    """
+
+    def __init__(  # noqa: PLR0913  # each a limit of its own
+        self,
+        servers: Iterable[Server | str | URL],
+        credentials: Credentials | None = None,
+        *,
+        tls: TLS | None = None,
+        deadline: float = 60.0,
+        connect_timeout: float = 10.0,
+        read_timeout: float = 30.0,
+        retries: int = 2,
+        concurrency: int = 100,
+        connections: int = 4,
+        max_body: int = 32 * 1024 * 1024,
+        login_cooldown: float = 300.0,
+        lockout_guard: int = 3,
+        strict: bool = False,
+        http: aiohttp.ClientSession | None = None,
+        observer: Observer | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """A fleet of `Server`s, or of URLs, which take the fleet's `credentials` and `tls`.
+
+        Units: deadline, connect_timeout, read_timeout and login_cooldown in seconds; max_body in bytes.
+
+        - `deadline`: for everything that one operation costs on one server, retries and waiting included.
+        - `connect_timeout`: to resolve the name, connect and shake hands.
+        - `read_timeout`: without a byte, until an answer is given up.
+        - `retries`: how often a request is repeated that may be; 0 is fine.
+        - `concurrency`: servers asked at once; those that take long do not count. If in doubt, leave it.
+        - `connections`: requests at once to one server.
+        - `max_body`: the largest answer that is read.
+        - `login_cooldown`: seconds of the first cool-down after a login that was not accepted, in which
+          the same password is not sent to that server again. Later ones are an hour. 0 disables them.
+        - `lockout_guard`: how many servers may reject the same credentials in a cool-down, while none
+          accepts them, before the others are skipped; above 5 is as 5.
+        - `strict`: a rejected item is an error of its server.
+        - `http`: a ClientSession to borrow; it is never closed, and its connector's limits apply. It may
+          share a connection between servers at one address, and use a connection that has unread data.
+        - `observer`: a plain function that is told of every request, retry and login, and of servers that
+          go down and come up; at once and in the event loop, so it must be quick. Where it fails, it is
+          told no more of that server.
+        - `clock`: where time and chance come from, for tests.
+
+        Raises: ConfigError for settings that cannot work.
+        """
+        _check_list(servers)
+        if credentials is not None:
+            check_credentials(credentials)
+        if tls is not None:
+            check_tls(tls)
+        options = Limits(
+            deadline=deadline,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            retries=retries,
+            concurrency=concurrency,
+            connections=connections,
+            max_body=max_body,
+            login_cooldown=login_cooldown,
+            lockout_guard=lockout_guard,
+            strict=strict,
+            observer=observer,
+            clock=clock or Clock(),
+        )
+        self._defaults = credentials, tls
+        self._options = options
+        self._http = http
+        self._pool = HttpPool(options, http)
+        self._guard = LockoutGuard(lockout_guard, login_cooldown, options.clock)
+        self._clients: dict[str, Client] = {}
+        for entry in servers:
+            self._join(_server(entry, credentials, tls))
+        self._slots = ConcurrencyLimiter(concurrency)
+        self._closing = False
+        self._running: set[Run[Any]] = set()
+        self._watches: set[Watch] = set()
+
+    @classmethod
+    def from_toml(cls, path: str | PathLike[str], **options: Unpack[_Overrides]) -> Self:
+        """The fleet that a TOML file describes; `options` are as for `Fleet`, and override the file's.
+
+        Reads the file at once, so call it before the event loop runs, or `await asyncio.to_thread(...)` it.
+        Secrets that are kept elsewhere are read when they are needed.
+
+        Raises: ConfigError with everything that is wrong, a line each, by file and key.
+        """
+        from aiovbo._inventory.reader import read_inventory  # noqa: PLC0415  # many fleets are not written down
+
+        found = read_inventory(path)
+        return cls(found.servers, **_merged(found.options, options))
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], **options: Unpack[_Overrides]) -> Self:
+        """The fleet that a mapping of the same form describes; `options` override what it says.
+
+        Raises: ConfigError with everything that is wrong, a line each, by key.
+        """
+        from aiovbo._inventory.reader import inventory_of  # noqa: PLC0415  # as above
+
+        found = inventory_of(mapping)
+        return cls(found.servers, **_merged(found.options, options))
+
+    def _join(self, server: Server) -> Client:
+        if server.name in self._clients:
+            message = f"two servers are called {server.name!r}: give one a name=... of its own"
+            raise ConfigError(message)
+        self._pool.register(server)
+        self._guard.register(server)
+        client = self._clients[server.name] = Client.of_fleet(server, self._options, self._pool, self._guard)
+        return client
+
+    def add(self, server: Server | str | URL) -> Client:
+        """One more server; queries that are made from now on ask it too, and watches begin to watch it.
+
+        Raises: ConfigError where one is called like it; ClosedError once the fleet is closed, or where a
+        watch runs in another event loop.
+        """
+        self._raise_if_closed()
+        self._raise_if_elsewhere()
+        client = self._join(_server(server, *self._defaults))
+        for watch in self._watches:
+            watch.add(client)
+        return client
+
+    def remove(self, name: str) -> None:
+        """One server less; what is under way with it goes on to its end, watches let go of it at once.
+
+        Its token is not given back, and ends by itself.
+
+        Raises: KeyError where no server is called so; ClosedError where a watch runs in another loop.
+        """
+        client = self[name]
+        self._raise_if_elsewhere()
+        del self._clients[name]
+        self._pool.forget(client.server)
+        self._guard.forget(client.server)
+        for watch in self._watches:
+            watch.remove(client.name)
+
+    def shard(self, index: int, count: int) -> "Fleet":
+        """The share of one of `count` workers: a fleet of its own, not open yet, with the same limits.
+
+        Each server belongs to one worker, by its name; with one worker more, only the servers that it takes
+        over move. Every worker makes the whole fleet, takes its share and opens that.
+
+        Raises: ConfigError where there is no such worker.
+        """
+        if not 0 <= index < count:
+            message = f"of {count} workers, the index is 0 to {count - 1}, not {index}"
+            raise ConfigError(message)
+        servers = [
+            client.server for client in self._clients.values() if worker_of(client.name, count) == index
+        ]
+        credentials, tls = self._defaults
+        limits = asdict(self._options, recurse=False)
+        return Fleet(servers, credentials, tls=tls, http=self._http, **limits)
+
+    def watch(  # noqa: PLR0913  # each independent of the others
+        self,
+        *,
+        every: timedelta = timedelta(seconds=30),
+        checkpoint: CheckpointStore | None = None,
+        since: TimeBound | None = None,
+        overlap: timedelta = timedelta(hours=1),
+        full_look_every: timedelta = timedelta(hours=1),
+        remember: timedelta = timedelta(days=30),
+        heartbeat: timedelta | None = None,
+        ack: Literal["auto", "manual"] = "auto",
+    ) -> Watch:
+        """Every change of every server, as it is noticed: `async with` it, and iterate.
+
+        - `every`: from one look at a server to the next; each server has its own place in the interval. On v8
+          the server tells changes by itself, as soon as they happen.
+        - `checkpoint`: where the place is kept over restarts; if not given, it is not.
+        - `since`: on the very first start, sessions created after it are told even if they have ended; an
+          aware `datetime`, or a `timedelta` for "that long ago". If not given: what is unfinished, and what
+          changes from now on.
+        - `overlap`: how far each look reaches back before the newest session, for rows that appear late.
+        - `full_look_every`: how often everything that is remembered is looked at.
+        - `remember`: how long sessions that have ended are remembered, counted from the newest one.
+        - `heartbeat`: after how long a silence a `Heartbeat` is told; if not given, none is.
+        - `ack`: whether a change counts as delivered when the next one is asked for, or by `changes.ack`.
+
+        Raises: ConfigError at once for a naive time or an interval that is none; CheckpointError when entered
+        or iterated, where the place cannot be read or written.
+        """
+        self._raise_if_closed()
+        if ack not in ("auto", "manual"):
+            message = f"ack is 'auto' or 'manual', not {ack!r}"
+            raise ConfigError(message)
+        options = WatchOptions(
+            every=every,
+            checkpoint=MemoryCheckpoint() if checkpoint is None else checkpoint,
+            since=resolve(since, self._options.clock.now()),
+            overlap=overlap,
+            full_look_every=full_look_every,
+            remember=remember,
+            heartbeat=heartbeat,
+            ack_by_hand=ack == "manual",
+            clock=self._options.clock,
+        )
+        return Watch(self._clients.values(), options, self._watches)
+
+    async def __aenter__(self) -> Self:
+        await self._pool.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End what is under way, log out where the API can, let go of every connection.
+
+        Safe to repeat, from any task. Streams that are still being read raise `ClosedError`.
+        """
+        if not self._pool.begin_close():
+            return
+        self._closing = True
+        # From the last to the first, and all of them, whatever one of them raises.
+        async with AsyncExitStack() as steps:
+            steps.push_async_callback(self._pool.close, self._log_out)
+            for run in self._running:
+                steps.push_async_callback(run.stop)
+            for watch in self._watches:
+                steps.push_async_callback(watch.aclose)
+
+    async def _log_out(self) -> None:
+        await asyncio.gather(*(client.log_out() for client in self._clients.values()))
+
+    def restore_sessions(  # noqa: PLR0913  # the API's own filters
+        self,
+        *,
+        started_after: TimeBound | None = None,
+        started_before: TimeBound | None = None,
+        ended_after: TimeBound | None = None,
+        ended_before: TimeBound | None = None,
+        order_by: OrderBy | None = None,
+        ascending: bool = False,
+        page_size: int | None = None,
+    ) -> FleetQuery[RestoreSession]:
+        """The restore sessions of all servers within these bounds, which are exclusive.
+
+        A bound is an aware `datetime`, or a `timedelta` for "that long ago", counted when the query is used.
+        `ended_*` is filtered by the server on v8, and here on older versions. `order_by` and `ascending`
+        order each server's sessions, and need v8: older servers have an order of their own.
+
+        Raises: ConfigError at once for a naive time or a page_size outside 1 to 10,000, and, once all others
+        have answered, for an order that a server's version does not know.
+        """
+        bounds = SessionFilter(
+            started_after=started_after,
+            started_before=started_before,
+            ended_after=ended_after,
+            ended_before=ended_before,
+            order_by=order_by,
+            ascending=ascending,
+            page_size=page_size,
+        )
+        return self._query(partial(self._sessions_within, bounds))
+
+    def _sessions_within(self, bounds: SessionFilter) -> Callable[[Client], Query[RestoreSession]]:
+        # Counted back from one point in time for all servers.
+        fixed = bounds.as_of(self._options.clock.now())
+        return lambda client: client.filtered_sessions(fixed)
+
+    @overload
+    def map(self, func: Callable[[Client], AsyncIterable[T]]) -> FleetQuery[T]: ...
+    @overload
+    def map(self, func: Callable[[Client], Awaitable[T]]) -> FleetQuery[T]: ...
+    def map(self, func: Callable[[Client], Any]) -> FleetQuery[Any]:
+        """What `func(client)` gives for each server, at once: something to await, or to iterate.
+
+        A ServerError that comes of it is that server's, and so is a LinkError, which becomes a PayloadError;
+        anything else is raised when all others have ended.
+        """
+        return self._query(lambda: func)
+
+    def _query(self, at_each_use: Callable[[], Question[T]]) -> FleetQuery[T]:
+        self._raise_if_closed()
+        question = partial(self._unless_closed, at_each_use)
+        return FleetQuery(list(self._clients.values()), question, self._options, self._slots, self._running)
+
+    def _unless_closed(self, at_each_use: Callable[[], Question[T]]) -> Question[T]:
+        self._raise_if_closed()
+        return at_each_use()
+
+    def status(self) -> dict[str, ServerStatus]:
+        """How each server has been doing, by name; nothing is asked for it."""
+        return {name: client.status() for name, client in self._clients.items()}
+
+    def _raise_if_closed(self) -> None:
+        if self._closing or self._pool.closed:
+            message = "the fleet is closed"
+            raise ClosedError(message)
+
+    def _raise_if_elsewhere(self) -> None:
+        """Before anything is changed, so that no half of a server is left."""
+        for watch in self._watches:
+            watch.check_loop()
+
+    def __getitem__(self, name: str) -> Client:
+        if name not in self._clients:
+            message = f"no server is called {name!r} here"
+            raise KeyError(message)
+        return self._clients[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._clients
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._clients)
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def __repr__(self) -> str:
+        return f"<Fleet of {len(self)} servers>"
+
+
+def _check_list(servers: object) -> None:
+    if isinstance(servers, Mapping):
+        raise ConfigError("servers are a list; for a mapping that describes them there is Fleet.from_mapping")
+    if isinstance(servers, str):
+        raise ConfigError("servers are a list, also of one: a text would be taken letter by letter")
+    if isinstance(servers, URL | Server):
+        raise ConfigError("servers are a list, also of one")
+
+
+def _server(entry: Server | str | URL, credentials: Credentials | None, tls: TLS | None) -> Server:
+    if isinstance(entry, Server):
+        return entry
+    if credentials is None:
+        message = "a server given as a URL takes the fleet's credentials: Fleet(servers, Password(...))"
+        raise ConfigError(message)
+    return Server(entry, credentials, tls=tls or TLS())
+
+
+def _merged(written: FleetOptions, given: _Overrides) -> _Overrides:
+    return {**written, **given}
+
+
+def worker_of(name: str, count: int) -> int:
+    """Which of `count` workers a server belongs to: the one that draws highest for its name."""
+    return max(range(count), key=lambda index: blake2b(f"{index}/{name}".encode(), digest_size=8).digest())

@@ -1,0 +1,127 @@
+"""Many servers' answers as one: every item as it comes, every server's end heard of, nothing left behind.
+
+Knows tasks and queues; knows nothing of requests. One server's trouble is a value here; a bug is raised.
+"""
+
+import asyncio
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Generator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Generic, Self
+
+from attrs import frozen
+
+from aiovbo._client.client import Client
+from aiovbo._core.query import Answer
+from aiovbo._fleet.run import ConcurrencyLimiter, Question, Run, T
+from aiovbo._settings.limits import Options
+from aiovbo.errors import FleetError
+
+
+@frozen
+class FleetResult(Generic[T]):
+    """What all servers answered, failed ones included."""
+
+    answers: Mapping[str, Answer[T]]
+    """Each server's answer, by its name."""
+
+    @property
+    def items(self) -> tuple[T, ...]:
+        """The items of all servers, in the fleet's order; also what came before a server failed."""
+        return tuple(item for answer in self.answers.values() for item in answer.items)
+
+    @property
+    def failed(self) -> tuple[Answer[T], ...]:
+        """The answers of servers that failed."""
+        return tuple(answer for answer in self.answers.values() if answer.error is not None)
+
+    def raise_for_failures(self) -> None:
+        """Nothing where all servers answered.
+
+        Raises: FleetError with the errors of those that failed.
+        """
+        errors = [answer.error for answer in self.answers.values() if answer.error is not None]
+        if errors:
+            raise FleetError.of(errors, len(self.answers))
+
+
+class FleetQuery(Generic[T]):
+    """A question to many servers; nothing is sent before it is used, and each use asks again.
+
+    `async for item in query` gives items of all servers as they come, and raises `FleetError` at the end if
+    any server failed. `await query` is a `FleetResult`, which never raises for a server. `query.answers()`
+    gives one `Answer` per server as each finishes. `async with query:` stops everything at its end.
+    """
+
+    def __init__(
+        self,
+        clients: Sequence[Client],
+        at_each_use: Callable[[], Question[T]],
+        options: Options,
+        slots: ConcurrencyLimiter,
+        running: "set[Run[Any]]",
+    ) -> None:
+        self._clients = clients
+        self._at_each_use = at_each_use
+        self._options = options
+        self._slots = slots
+        self._running = running
+        self._mine: set[Run[T]] = set()
+        self._inside: set[asyncio.Task[object] | None] = set()
+
+    async def __aiter__(self) -> AsyncGenerator[T]:
+        answers: dict[str, Answer[T]] = {}
+        async with self._use(stream=True) as run:
+            while (event := await run.next_event()) is not None:
+                if isinstance(event, Answer):
+                    answers[event.server] = event
+                    continue
+                for item in event.items:
+                    yield item
+                    run.check()
+        FleetResult(answers).raise_for_failures()
+
+    async def answers(self) -> AsyncGenerator[Answer[T]]:
+        """One `Answer` per server, as each finishes; never raises for a server."""
+        async with self._use(stream=False) as run:
+            while (event := await run.next_event()) is not None:
+                if isinstance(event, Answer):
+                    yield event
+
+    def __await__(self) -> Generator[object, None, FleetResult[T]]:
+        return self._result().__await__()
+
+    async def _result(self) -> FleetResult[T]:
+        async with aclosing(self.answers()) as answers:
+            found = {answer.server: answer async for answer in answers}
+        # In the fleet's order, whoever came first.
+        return FleetResult({c.server.name: found[c.server.name] for c in self._clients})
+
+    def _use(self, *, stream: bool) -> "Run[T]":
+        registers = (self._running, self._mine)
+        return Run(self._clients, self._at_each_use(), self._options, self._slots, registers, stream=stream)
+
+    async def __aenter__(self) -> Self:
+        self._inside.add(asyncio.current_task())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._inside.discard(asyncio.current_task())
+        for run in list(self._mine):
+            # Not what another task began in a block of its own.
+            if run.user not in self._inside:
+                await run.stop()
+
+    def __repr__(self) -> str:
+        return f"<FleetQuery to {len(self._clients)} servers>"

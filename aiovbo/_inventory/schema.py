@@ -1,0 +1,111 @@
+"""An inventory: the servers of a fleet and its limits, as they are written down in a file.
+
+Knows how defaults, groups and servers add up, and how the file is described to editors. Must not know how a
+server is asked. Whatever is wrong is told by file and key, all of it at once, and never with a secret.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin
+
+import attrs
+from yarl import URL
+
+from aiovbo._inventory.reader import Document
+from aiovbo._inventory.tables import SecretReference, bare, fields_of
+from aiovbo._settings.credentials import Secret
+
+# ---------------------------------------------------------------------------------------- schema
+
+
+def inventory_schema() -> dict[str, Any]:
+    """The JSON Schema of an inventory (draft 2020-12), for editors that complete and check it."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "An inventory of Veeam Backup for Microsoft 365 servers",
+        **_schema(Document),
+    }
+
+
+def _schema(kind: Any) -> dict[str, Any]:  # noqa: ANN401  # an annotation
+    kind = _WRITTEN_AS.get(kind, kind)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if attrs.has(kind):
+        fields = fields_of(kind)
+        return {
+            "type": "object",
+            "properties": {name: _property(found) for name, found in fields.items()},
+            "required": [name for name, found in fields.items() if found.default is attrs.NOTHING],
+            "additionalProperties": False,
+            **({"minProperties": 1, "maxProperties": 1} if kind is SecretReference else {}),
+        }
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin is list:
+        return {"type": "array", "items": _schema(arguments[0])}
+    if origin is Mapping:
+        return {"type": "object", "additionalProperties": _schema(arguments[1])}
+    return {"anyOf": [_schema(one) for one in arguments]} if arguments else {"type": _SIMPLE[kind]}
+
+
+def _property(found: "attrs.Attribute[Any]") -> dict[str, Any]:
+    default = {"default": found.default} if isinstance(found.default, bool | int | float) else {}
+    return {
+        "description": _DESCRIPTIONS[found.name],
+        **_schema(bare(found.type)),
+        **_BOUNDS.get(found.name, {}),
+        **default,
+    }
+
+
+_WRITTEN_AS: dict[Any, Any] = {URL: str, Secret: SecretReference | str, tuple[str, ...]: str | list[str]}
+_SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string"}
+_BOUNDS: dict[str, dict[str, int]] = {
+    key: {bound: value}
+    for bound, value, keys in (
+        ("exclusiveMinimum", 0, ("deadline", "connect_timeout", "read_timeout")),
+        ("minimum", 0, ("retries", "login_cooldown")),
+        ("minimum", 1, ("connections", "max_body", "concurrency", "lockout_guard")),
+        ("minLength", 1, ("url", "username", "ca_file", "client_cert", "client_key", "env", "file")),
+        ("minProperties", 1, ("servers",)),
+    )
+    for key in keys
+}
+_DESCRIPTIONS = {
+    "allow_literal_secrets": "Whether secrets may be written out here; false if not given.",
+    "fleet": "The limits within which all servers are asked.",
+    "defaults": "What holds for every server whose group and own table say nothing else.",
+    "groups": "By name: what servers have in common that name the group.",
+    "servers": "By name: the servers. A name with dots is quoted.",
+    "credentials": "How to log in: username and password, or token, or client_id and assertion.",
+    "tls": "Whom to trust; the operating system's authorities if not given.",
+    "api_version": "The API version to speak; the newest that a server offers if not given.",
+    "allow_http": "Whether the URL may be http://, where everybody on the way reads the password.",
+    "labels": "Texts by name, such as a site or a tenant; added to those of the group and the defaults.",
+    "url": "Where the server is; https and port 4443 may be left out.",
+    "group": "The name of its group.",
+    "username": "DOMAIN\\user or user@domain; a backslash is written twice between double quotes.",
+    "password": "The user's password.",
+    "token": "A bearer token that somebody else obtained.",
+    "client_id": "The application's ID; for operators userId.tenantId.",
+    "assertion": "The signed assertion (JWT).",
+    "operator": "Whether it is a restore operator who logs in.",
+    "env": "The environment variable that holds the secret.",
+    "file": "The file that holds the secret; a relative path begins beside the inventory.",
+    "keyring": "The keyring's entry that holds the secret, as service/username.",
+    "ca_file": "PEM file of the authorities to trust, in place of the system's.",
+    "pin": "SHA-256 fingerprints of the server's own certificate, one or several.",
+    "insecure": "Check nothing at all. Whoever sits in between reads the password.",
+    "client_cert": "PEM file with our own certificate, where a server asks for one.",
+    "client_key": "PEM file with its key, where it is not in client_cert.",
+    "strict_x509": "False accepts old authorities that break RFC 5280.",
+    "deadline": "Seconds for one whole operation on a server, retries and waiting included.",
+    "connect_timeout": "Seconds to resolve the name, connect and shake hands.",
+    "read_timeout": "Seconds without a byte after which an answer is given up.",
+    "retries": "How often a request is repeated that may be.",
+    "concurrency": "Servers asked at once.",
+    "connections": "Requests at once to one server.",
+    "max_body": "Bytes of an answer above which it is refused.",
+    "login_cooldown": "Seconds of the first cool-down after a login that was not accepted.",
+    "lockout_guard": "Servers that may reject the same credentials before the others are skipped.",
+    "strict": "Whether an item that makes no sense is an error of its server.",
+}

@@ -1,0 +1,385 @@
+"""The tables of an inventory: their keys, what values mean, and where secrets are kept.
+
+Knows one table at a time, as cattrs makes it a value or tells by key what is wrong. Must not know where the
+document comes from, nor show a secret, nor anything that might be one by mistake.
+"""
+
+import importlib
+import importlib.util
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from functools import partial, reduce
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, NoReturn, TypeGuard, TypeVar, cast, get_args
+
+import attrs
+import cattrs
+from attrs import field, frozen
+from cattrs.errors import IterableValidationNote
+from cattrs.gen import make_dict_structure_fn, override
+from yarl import URL
+
+from aiovbo._core.threads import NoThreadError, in_thread
+from aiovbo._settings.credentials import Assertion, Bearer, Credentials, Password, Secret, SecretSource
+from aiovbo._settings.limits import Limits
+from aiovbo._settings.servers import API_VERSIONS, TLS, ApiVersion, server_url
+from aiovbo.errors import ConfigError, printable
+
+LookUp = Callable[[str, str], str | None]
+"""The password of a service's user, as `keyring.get_password` gives it."""
+
+T = TypeVar("T")
+
+# ---------------------------------------------------------------------------------------- tables
+
+
+@frozen(kw_only=True)
+class Settings:
+    """`[defaults]` and `[groups.NAME]`."""
+
+    credentials: Credentials | None = None
+    tls: TLS | None = None
+    api_version: Literal["auto"] | ApiVersion | None = None
+    allow_http: bool | None = None
+    labels: Mapping[str, str] = field(factory=dict[str, str])
+
+
+@frozen(kw_only=True)
+class Member(Settings):
+    """`[servers.NAME]`."""
+
+    url: URL
+    group: str | None = None
+
+
+@frozen(kw_only=True)
+class SecretReference:
+    """A secret, where it is not written out: one of these."""
+
+    env: str | None = None
+    file: str | None = None
+    keyring: str | None = None
+
+
+LOGINS: tuple[type[Credentials], ...] = (Password, Bearer, Assertion)
+"""The ways to log in, told apart by their keys."""
+
+SECRETS = frozenset({"password", "token", "assertion"})
+"""The keys whose values are secret."""
+
+_NOT_WRITTEN = {"clock", "observer"}
+_BY_ORIGIN = {"credentials": SECRETS, "tls": {"ca_file", "client_cert", "client_key"}}
+
+
+def fields_of(*tables: type[Any]) -> dict[str, "attrs.Attribute[Any]"]:
+    """The fields of tables that can be written down, by key."""
+    fields = {name: found for table in tables for name, found in attrs.fields_dict(table).items()}
+    return {name: found for name, found in fields.items() if name not in _NOT_WRITTEN}
+
+
+def bare(kind: Any) -> Any:  # noqa: ANN401  # an annotation
+    """A field's type without None: in a file, what is None is left out."""
+    kinds: list[Any] = [one for one in get_args(kind) if one is not NoneType]
+    return reduce(lambda one, other: one | other, kinds) if NoneType in get_args(kind) else kind
+
+
+# --------------------------------------------------------------------------------------- secrets
+
+
+@frozen
+class InventoryFile:
+    """What an inventory's file makes of what is written in it."""
+
+    name: str
+    folder: Path = Path()
+    literals: bool = False
+    look_up: LookUp | None = None
+
+
+@frozen
+class _Written:
+    """A value that means something else in another file or folder."""
+
+    value: object = field(repr=False)  # perhaps a secret
+    where: str
+    origin: InventoryFile
+
+
+@frozen
+class _Provider:
+    """A secret from where it is kept, read anew whenever it is needed."""
+
+    kind: str
+    place: str
+    # Not compared: wherever credentials are written, refusals of the same ones are counted together.
+    where: str = field(eq=False)
+    look_up: LookUp | None
+
+    def read(self) -> tuple[str, str]:
+        """The secret, and what is wrong where there is none."""
+        secret = ""
+        try:
+            secret = self._secret()
+            problem = "" if secret else "is missing or empty"
+        except UnicodeDecodeError:
+            problem = "is not UTF-8"
+        except Exception as error:  # noqa: BLE001  # every keyring has its own, which may say too much
+            problem = f"cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}"
+        return secret, f"{_PLACES[self.kind]} {printable(self.place)} {problem}" if problem else ""
+
+    def _secret(self) -> str:
+        if self.kind == "env":
+            return os.environ.get(self.place, "")
+        if self.kind == "file":
+            text = Path(self.place).read_bytes().decode("utf-8-sig")
+            return text.removesuffix("\n").removesuffix("\r")
+        look_up: LookUp = self.look_up or importlib.import_module("keyring").get_password
+        service, _, username = self.place.rpartition("/")
+        return look_up(service, username) or ""
+
+    async def __call__(self) -> str:
+        # A disk or a keyring may take its time, which is not the event loop's.
+        try:
+            secret, problem = await in_thread(self.read)
+        except NoThreadError as error:
+            secret, problem = (
+                "",
+                f"{_PLACES[self.kind]} {printable(self.place)} cannot be read: {error.strerror}",
+            )
+        return _refuse(f"{self.where}: {problem}") if problem else secret
+
+
+_PLACES = {"env": "the environment variable", "file": "the file", "keyring": "the keyring's entry"}
+
+
+def _secret(written: _Written, _: object) -> SecretSource:
+    origin = written.origin
+    if isinstance(written.value, str):
+        if not origin.literals:
+            _refuse(
+                "a secret in plain text; expected { env = ... }, { file = ... } or { keyring = ... }, "
+                "or allow_literal_secrets = true at the top"
+            )
+        return written.value or _refuse("is empty")
+    kept = converter.structure(written.value, SecretReference)
+    places = attrs.asdict(kept, filter=lambda _, place: place is not None)
+    if len(places) != 1:
+        _refuse("expected one of env, file and keyring")
+    ((kind, place),) = places.items()
+    if kind == "file":
+        place = _path(attrs.evolve(written, value=place))
+    provider = _Provider(kind, place, written.where, origin.look_up)
+    problem = _foreseen(provider)
+    return _refuse(problem) if problem else provider
+
+
+def _foreseen(provider: _Provider) -> str:
+    """What will not be better when the secret is needed; empty where nothing is known."""
+    if provider.kind == "env":
+        # A name that is none is not shown: perhaps it is the secret itself.
+        is_name = re.fullmatch(r"[^\W\d]\w*", provider.place, re.ASCII)
+        return provider.read()[1] if is_name else "expected the name of an environment variable in env"
+    if provider.kind == "keyring" and not re.fullmatch(r"(?s).+/[^/]+", provider.place):
+        return "expected keyring = 'service/username'"
+    if provider.kind == "keyring" and provider.look_up is None and not importlib.util.find_spec("keyring"):
+        return "the package keyring is missing: pip install 'aiovbo[keyring]'"
+    return ""
+
+
+# ---------------------------------------------------------------------------------------- values
+
+
+def _refuse(problem: str) -> NoReturn:
+    raise ConfigError(problem)
+
+
+def _kind(value: object) -> str:
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
+    name = "a table" if is_table(value) else f"a {type(value).__name__}"
+    return next((words for kind, words in kinds.items() if isinstance(value, kind)), name)
+
+
+def is_table(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    """Whether `value` is a table, whatever is in it."""
+    return isinstance(value, Mapping)
+
+
+def _table(value: object) -> Mapping[Any, Any]:
+    return value if is_table(value) else _refuse(f"expected a table, not {_kind(value)}")
+
+
+def _truth(value: object, _: object) -> bool:
+    return value if isinstance(value, bool) else _refuse(f"expected true or false, not {_kind(value)}")
+
+
+def _text(value: object, _: object = None) -> str:
+    return value if isinstance(value, str) else _refuse(f"expected a text, not {_kind(value)}")
+
+
+def _number(value: object, kind: type[int | float]) -> int | float:
+    allowed = int if kind is int else int | float
+    # TOML's whole numbers have 64 bits; it has nan and inf too, which limit nothing.
+    if isinstance(value, allowed) and not isinstance(value, bool) and abs(value) < 2**63:
+        return kind(value)
+    shown = printable(repr(value), 40) if isinstance(value, str | float) else _kind(value)
+    return _refuse(f"expected {'a whole number' if kind is int else 'a number of seconds'}, not {shown}")
+
+
+def _url(value: object, _: object) -> URL:
+    return server_url(_text(value))
+
+
+def _version(value: object, _: object) -> str:
+    versions = ("auto", *API_VERSIONS)
+    return _text(value) if value in versions else _refuse(f"expected one of {', '.join(versions)}")
+
+
+def _username(value: object, _: object) -> str:
+    if not _text(value).isprintable():
+        _refuse(r"has a control character; between double quotes a backslash is written twice: DOMAIN\\user")
+    return _text(value)
+
+
+def _path(written: _Written, _: object = None) -> str:
+    text = _text(written.value)
+    if not text or "\0" in text:
+        _refuse("expected the path of a file")
+    return str(written.origin.folder / text)
+
+
+def _pins(value: object, _: object) -> list[str]:
+    several = isinstance(value, list | tuple)
+    return [_pin(_text(text)) for text in (cast("list[object]", value) if several else [value])]
+
+
+def _pin(text: str) -> str:
+    return _made(lambda: TLS(pin=text).pin[0], f"the pin {text!r} ")
+
+
+def _limit(name: str, value: object, kind: Any) -> object:  # noqa: ANN401  # an annotation
+    limit: Any = converter.structure(value, kind)
+    return getattr(_made(lambda: Limits(**{name: limit}), f"{name} "), name)
+
+
+def _made(make: Callable[[], T], subject: str) -> T:
+    """What `make` gives; what it complains of is told without the subject, which the path names."""
+    try:
+        return make()
+    except ConfigError as error:
+        problem = str(error).removeprefix(subject)
+    return _refuse(problem)
+
+
+def _credentials(value: object, _: object) -> Credentials:
+    keys = set(_table(value))
+    if others := keys - fields_of(*LOGINS).keys():
+        raise cattrs.ForbiddenExtraKeysError(None, Password, others)
+    fitting = [login for login in LOGINS if keys <= fields_of(login).keys()]
+    if len(fitting) != 1:
+        _refuse("expected username and password, or token, or client_id and assertion")
+    return converter.structure(value, fitting[0])
+
+
+_BY_NAME: dict[str, Callable[[Any, Any], object]] = {
+    "credentials": _credentials,
+    "api_version": _version,
+    "labels": lambda value, _: converter.structure(_table(value), dict[str, str]),
+    "username": _username,
+    "pin": _pins,
+    **dict.fromkeys(_BY_ORIGIN["tls"], _path),
+}
+
+
+def _register(cls: type[Any]) -> None:
+    overrides: dict[str, Any] = dict.fromkeys(_NOT_WRITTEN, override(omit=True))
+    for name, found in fields_of(cls).items():
+        hook = _BY_NAME.get(name) or converter.get_structure_hook(bare(found.type))
+        overrides[name] = override(struct_hook=partial(_limit, name) if cls is Limits else hook)
+    structure = make_dict_structure_fn(cls, converter, **overrides)
+    converter.register_structure_hook(cls, lambda value, _: structure(_table(value), cls))
+
+
+converter: cattrs.Converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+_LEAVES: dict[Any, Any] = {str: _text, bool: _truth, int: _number, float: _number, URL: _url, Secret: _secret}
+for _leaf, _hook in _LEAVES.items():
+    converter.register_structure_hook(_leaf, _hook)
+for _cls in (SecretReference, *LOGINS, TLS, Settings, Member, Limits):
+    _register(_cls)
+
+# --------------------------------------------------------------------------------------- reading
+
+
+def read(value: object, cls: type[T], path: str, origin: InventoryFile) -> tuple[T | None, list[str]]:
+    """What a table means, and everything that is wrong with it, a line each, with the path of its key."""
+    try:
+        return converter.structure(_marked(value, path, origin), cls), []
+    except (cattrs.BaseValidationError, ConfigError) as error:
+        return None, [f"{place}: {text}" for place, text in _problems(error, path)]
+
+
+def _marked(value: object, path: str, origin: InventoryFile) -> object:
+    if not is_table(value):
+        return value
+    marked = dict(value)
+    for part, names in _BY_ORIGIN.items():
+        inner = marked.get(part)
+        if is_table(inner):
+            places = {name: f"{origin.name}: {dotted(path, part, name)}" for name in names & inner.keys()}
+            written = {name: _Written(inner[name], where, origin) for name, where in places.items()}
+            marked[part] = {**inner, **written}
+    return marked
+
+
+def _problems(error: BaseException, place: str) -> Iterator[tuple[str, str]]:
+    if isinstance(error, cattrs.ClassValidationError | cattrs.IterableValidationError):
+        inner, own = error.group_exceptions()
+        meant = {better for one in own for _, better in _unknown_keys(one)}
+        for one in own:
+            yield from _problems(one, place)
+        for one, note in inner:
+            key = str(note.index if isinstance(note, IterableValidationNote) else note.name)
+            if not isinstance(one, KeyError):
+                yield from _problems(one, dotted(place, key))
+            elif key not in meant:
+                yield dotted(place, key), "missing"
+    elif unknown_keys := _unknown_keys(error):
+        yield from ((place, text) for text, _ in unknown_keys)
+    else:
+        # An exception that is not ours may hold what is written.
+        yield place, str(error) if isinstance(error, ConfigError) else "makes no sense"
+
+
+def _unknown_keys(error: BaseException) -> list[tuple[str, str]]:
+    if not isinstance(error, cattrs.ForbiddenExtraKeysError):
+        return []
+    known = LOGINS if error.cl in LOGINS else (error.cl,)
+    return [unknown(key, *known) for key in sorted(error.extra_fields, key=str)]
+
+
+def unknown(key: object, *tables: type[Any]) -> tuple[str, str]:
+    """What is said of a key that none of the tables has, and which key was probably meant."""
+    text = f"unknown key {printable(repr(key), 60)}"
+    elsewhere = {name: f"credentials.{name}" for name in fields_of(*LOGINS)}
+    elsewhere |= {name: f"tls.{name}" for name in fields_of(TLS)}
+    elsewhere |= {name: f"fleet.{name}" for name in fields_of(Limits)}
+    near = get_close_matches(str(key), fields_of(*tables), 1)
+    near += [elsewhere[name] for name in get_close_matches(str(key), elsewhere, 1, 0.75)]
+    if near:
+        return f"{text}; did you mean {near[0]!r}?", near[0]
+    return f"{text}; expected {_one_of(fields_of(*tables))}", ""
+
+
+def _one_of(keys: Iterable[str]) -> str:
+    *others, last = keys
+    return f"{', '.join(others)} or {last}"
+
+
+def dotted(*keys: object) -> str:
+    """The path of a key; names are quoted as in TOML where they need it."""
+    first, *rest = map(str, keys)
+    return ".".join(
+        [first, *(key if re.fullmatch("[A-Za-z0-9_-]+", key) else f'"{printable(key)}"' for key in rest)]
+    )

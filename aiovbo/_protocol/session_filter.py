@@ -1,0 +1,244 @@
+"""What goes over the wire, without sending it: arguments to requests, and answers as they came.
+
+Knows the paths and parameters of every API version; knows no aiohttp, no asyncio, no clock.
+"""
+
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
+from typing import Any, Literal
+from uuid import UUID
+
+from attrs import evolve, field, frozen
+from yarl import URL
+
+from aiovbo._settings.servers import ApiVersion
+from aiovbo.errors import ConfigError
+from aiovbo.models import RestoreSession, utc_text
+
+TimeBound = datetime | timedelta
+"""A point in time: aware, or that long ago."""
+
+OrderBy = Literal["CreationTime", "EndTime"]
+"""What a v8 server can order sessions by."""
+
+PAGE_SIZE = 1000
+"""Items asked for at once where the API has pages; its own default is 30, its most 10,000."""
+
+
+_FURTHEST = timedelta(days=365_000)
+"""Further back, the calendar ends."""
+
+
+def resolve(moment: TimeBound | None, now: datetime) -> datetime | None:
+    """The point in time that is meant.
+
+    Raises: ConfigError for a naive time, or one that is too far away.
+    """
+    moment = _moment(moment)
+    return now - moment if isinstance(moment, timedelta) else moment
+
+
+def _moment(value: TimeBound | None) -> TimeBound | None:
+    if isinstance(value, datetime) and value.utcoffset() is None:
+        message = f"{value!r} has no time zone: give an aware datetime, or a timedelta for 'ago'"
+        raise ConfigError(message)
+    if value is not None and not isinstance(value, datetime | timedelta):
+        message = f"a time is an aware datetime, or a timedelta for 'ago', not {value!r}"
+        raise ConfigError(message)
+    if not _is_in_the_calendar(value):
+        message = f"{value} is beyond the calendar: leave the bound out, to ask for everything"
+        raise ConfigError(message)
+    return value
+
+
+def _is_in_the_calendar(value: TimeBound | None) -> bool:
+    match value:
+        case timedelta():
+            return abs(value) <= _FURTHEST
+        case datetime():
+            try:
+                value.astimezone(UTC)
+            except OverflowError:
+                return False
+            return True
+        case None:
+            return True
+
+
+def id_of(value: UUID | str) -> UUID:
+    """The id that is meant.
+
+    Raises: ConfigError where it is none.
+    """
+    try:
+        return value if isinstance(value, UUID) else UUID(value)
+    except (ValueError, AttributeError, TypeError):
+        message = f"an id is a UUID such as {UUID(int=7)}, also as a text, not {value!r}"
+    raise ConfigError(message)
+
+
+def _order(value: OrderBy | None) -> OrderBy | None:
+    if value not in (None, "CreationTime", "EndTime"):
+        message = f"order_by is 'CreationTime' or 'EndTime', not {value!r}"
+        raise ConfigError(message)
+    return value
+
+
+def _page_size(value: int | None) -> int | None:
+    if value is not None and (type(value) is not int or value not in range(1, 10_001)):  # the API's own most
+        message = f"page_size is 1 to 10,000, not {value!r}"
+        raise ConfigError(message)
+    return value
+
+
+@frozen(kw_only=True)
+class SessionFilter:
+    """Which restore sessions are asked for; bounds are exclusive, as the API's are."""
+
+    started_after: TimeBound | None = field(default=None, converter=_moment)
+    started_before: TimeBound | None = field(default=None, converter=_moment)
+    ended_after: TimeBound | None = field(default=None, converter=_moment)
+    ended_before: TimeBound | None = field(default=None, converter=_moment)
+    order_by: OrderBy | None = field(default=None, converter=_order)
+    ascending: bool = False
+    page_size: int | None = field(default=None, converter=_page_size)
+    _targets: dict[ApiVersion, str] = field(factory=dict[ApiVersion, str], init=False, eq=False, repr=False)
+    _bounds: "dict[ApiVersion, SessionBounds | None]" = field(
+        factory=dict[ApiVersion, "SessionBounds | None"], init=False, eq=False, repr=False
+    )
+
+    def as_of(self, now: datetime) -> "SessionFilter":
+        """The same with every "ago" counted back from `now`."""
+        bounds = (self.started_after, self.started_before, self.ended_after, self.ended_before)
+        if not any(isinstance(bound, timedelta) for bound in bounds):
+            return self
+        return evolve(
+            self,
+            started_after=resolve(self.started_after, now),
+            started_before=resolve(self.started_before, now),
+            ended_after=resolve(self.ended_after, now),
+            ended_before=resolve(self.ended_before, now),
+        )
+
+    def target(self, version: ApiVersion) -> str:
+        """Path and query that ask a server of this version; `as_of` comes first.
+
+        Source: operation RestoreSession_GetPage, v6 to v8, read 2026-11-23.
+        """
+        # Made once: a fleet asks all its servers the same.
+        target = self._targets.get(version)
+        if target is None:
+            target = self._targets[version] = self._make_target(version)
+        return target
+
+    def _make_target(self, version: ApiVersion) -> str:
+        bounds = {"startTimeFrom": self.started_after, "startTimeTo": self.started_before}
+        if version == "v8":
+            bounds |= {"endTimeFrom": self.ended_after, "endTimeTo": self.ended_before}
+        query = [f"{name}={utc_text(bound)}" for name, bound in bounds.items() if isinstance(bound, datetime)]
+        if self.order_by is not None or self.ascending:
+            if version != "v8":
+                message = (
+                    f"order_by and ascending need API v8, and this server is asked by {version}, which "
+                    "orders as it likes: sort what came instead"
+                )
+                raise ConfigError(message)
+            query.append(f"orderBy={self.order_by or 'CreationTime'}&orderAsc={str(self.ascending).lower()}")
+        # Up to v4 the answer is one bare array; a limit would cut it short without a word.
+        size = self.page_size or (None if version == "v4" else PAGE_SIZE)
+        if size is not None:
+            query.append(f"limit={size}")
+        path = f"/{version}/RestoreSessions"
+        return f"{path}?{'&'.join(query)}" if query else path
+
+    def bounds(self, version: ApiVersion) -> "SessionBounds | None":
+        """What checks that rows are within the bounds; None where there are none. `as_of` comes first."""
+        # Made once, as the target is.
+        if version not in self._bounds:
+            spans: list[_Span] = []
+            if self.started_after is not None or self.started_before is not None:
+                spans.append(_Span(_created, "creationTime", self.started_after, self.started_before, _START))
+            if self.ended_after is not None or self.ended_before is not None:
+                sent = _END if version == "v8" else ()
+                spans.append(_Span(_ended, "endTime", self.ended_after, self.ended_before, sent))
+            self._bounds[version] = SessionBounds(spans) if spans else None
+        return self._bounds[version]
+
+
+_START, _END = ("startTimeFrom", "startTimeTo"), ("endTimeFrom", "endTimeTo")
+_created: Callable[[RestoreSession], datetime | None] = attrgetter("creation_time")
+_ended: Callable[[RestoreSession], datetime | None] = attrgetter("end_time")
+
+JustAfter = Callable[[str, datetime], Collection[UUID]]
+"""The ids of sessions whose time, as it came, is less than a microsecond after another."""
+
+
+def _in_utc(bound: TimeBound | None) -> datetime | None:
+    # Times in one zone are compared several times faster.
+    return bound.astimezone(UTC) if isinstance(bound, datetime) else None
+
+
+@frozen
+class _Span:
+    """Two bounds of one time of a session, both exclusive."""
+
+    time_of: Callable[[RestoreSession], datetime | None]
+    member: str
+    after: datetime | None = field(converter=_in_utc)
+    before: datetime | None = field(converter=_in_utc)
+    parameters: tuple[str, ...]
+    """The names under which the server is sent the bounds; none where it does not know them."""
+
+    def within(self, sessions: list[RestoreSession], just_after: JustAfter) -> list[RestoreSession]:
+        """Those whose time is within the bounds."""
+        after, before = self.after, self.before
+        # Any: one that has no such time cannot be compared.
+        times: Any = list(map(self.time_of, sessions))
+        try:
+            # All of it in C: nearly always, every row is within.
+            if (after is None or min(times) > after) and (before is None or max(times) < before):
+                return sessions
+        except (TypeError, ValueError):
+            # One has no such time, or there are no rows.
+            pass
+        # The models' times are cut to the microsecond, and the server's are not.
+        on_the_bound = just_after(self.member, after) if after is not None and after in times else ()
+        return [
+            one
+            for one, time in zip(sessions, times, strict=True)
+            if time is not None
+            and (after is None or time > after or (time == after and one.id in on_the_bound))
+            and (before is None or time < before)
+        ]
+
+    def was_sent_in(self, url: URL) -> bool:
+        """Whether the server was sent these bounds: what lies outside is then its mistake."""
+        bounds = zip(self.parameters, (self.after, self.before), strict=False)
+        query = f"&{url.raw_query_string.lower()}"
+        names = [f"&{name.lower()}=" for name, bound in bounds if bound is not None]
+        return bool(names) and all(name in query for name in names)
+
+    def is_unclear(self, session: RestoreSession) -> bool:
+        """Whether the server sent this time in a way that cannot be read."""
+        name = self.member.casefold()
+        return self.time_of(session) is None and any(key.casefold() == name for key in session.extra)
+
+
+class SessionBounds:
+    """The bounds that were asked for, to be checked on every row: a server may forget them or ignore them."""
+
+    def __init__(self, spans: list[_Span]) -> None:
+        self._spans = spans
+
+    def __call__(
+        self, sessions: list[RestoreSession], url: URL, just_after: JustAfter
+    ) -> tuple[list[RestoreSession], bool]:
+        """The sessions within the bounds, and whether the page at `url` can be trusted to lack none."""
+        is_trusted = True
+        for span in self._spans:
+            within = span.within(sessions, just_after)
+            if len(within) < len(sessions):
+                is_trusted &= not (span.was_sent_in(url) or any(map(span.is_unclear, sessions)))
+            sessions = within
+        return sessions, is_trusted

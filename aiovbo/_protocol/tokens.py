@@ -1,0 +1,93 @@
+"""What a login is asked, and what its answer grants.
+
+Knows forms and tokens; does no I/O, and has no clock: how long a token is good is counted from its receipt.
+"""
+
+import re
+from urllib.parse import urlencode
+
+from attrs import frozen
+
+from aiovbo._protocol.documents import decode_object
+from aiovbo._protocol.error_responses import kind_of_body
+from aiovbo._protocol.messages import Redacted, Reply
+from aiovbo._settings.servers import ApiVersion
+from aiovbo.errors import AuthenticationError, PayloadError, Phase
+
+_LIFETIME = 3600.0
+_SHORTEST, _LONGEST = 5.0, 30 * 86400.0
+
+
+def token_target(version: ApiVersion) -> str:
+    """Where a login is sent."""
+    return f"/{version}/token"
+
+
+def token_form(fields: Redacted[dict[str, str]], version: ApiVersion) -> Redacted[bytes]:
+    """The body of a login.
+
+    Source: operation token, v6 to v8, read 2026-11-23: from v7 on the answer also wants a cookie, unless
+    the antiforgery token is declined.
+    """
+    extra = {"disable_antiforgery_token": "true"} if version in ("v7", "v8") else {}
+    return Redacted(urlencode(fields.content | extra).encode())
+
+
+@frozen(repr=False)
+class Grant:
+    """A token, how to renew it, and for how long it is good."""
+
+    access_token: str
+    refresh_token: str | None
+    lifetime: float
+    """Seconds from its receipt."""
+
+
+def read_grant(reply: Reply) -> Grant:
+    """The token in the answer to a login.
+
+    Source: schema OAuthTokenResponse, v6 to v8, read 2026-11-23.
+    Raises: PayloadError where it has no token that can be used.
+    """
+    members = decode_object(reply.body) or {}
+    token = members.get("access_token")
+    if not isinstance(token, str):
+        raise _unusable("has no token, but " + kind_of_body(reply))
+    if str(members.get("token_type", "bearer")).lower() != "bearer":
+        raise _unusable("has a token that is not of type 'bearer'")
+    if not _TOKEN.fullmatch(token):
+        raise _unusable("has a token that is " + _INVALID)
+    refresh = members.get("refresh_token")
+    return Grant(
+        token,
+        refresh if isinstance(refresh, str) and refresh else None,
+        _seconds(members.get("expires_in")),
+    )
+
+
+_IS_IT_VBO = "Is this the REST API of Veeam Backup for Microsoft 365, and is it enabled?"
+_TOKEN = re.compile(r"[\x21-\x7e]{1,65536}")
+_INVALID = "empty, too long, or has characters that no header can have"
+
+
+def checked_token(token: str, *, phase: Phase, hint: str) -> str:
+    """The token that the caller gave, if it can stand in a header.
+
+    Raises: AuthenticationError where it cannot.
+    """
+    if not _TOKEN.fullmatch(token):
+        raise AuthenticationError("the token is " + _INVALID, phase=phase, hint=hint)
+    return token
+
+
+def _unusable(what: str) -> PayloadError:
+    return PayloadError(f"the response to the login {what}", hint=_IS_IT_VBO)
+
+
+def _seconds(value: object) -> float:
+    # The vendor's own example has it as a text.
+    if isinstance(value, str) and re.fullmatch(r"\d{1,20}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _LIFETIME
+    return min(max(float(value), _SHORTEST), _LONGEST)

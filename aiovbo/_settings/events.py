@@ -1,0 +1,68 @@
+"""What can be seen of the traffic with a server while it goes on: signals to an observer, and a status.
+
+Knows counts, times and names. Knows no metrics library, and nothing that a metric must not be labelled with:
+no URL, no id, no text of a server.
+"""
+
+from collections.abc import Callable
+
+from attrs import frozen
+
+
+@frozen
+class RequestFinished:
+    """One request to a server has ended, answered or not."""
+
+    server: str
+    """The server's name."""
+    operation: str
+    """Method and resource, without ids and query, such as `GET RestoreSessions/{id}`."""
+    outcome: str
+    """"ok"; an HTTP status that is no answer to what was asked, such as "503"; or the class of the error."""
+    seconds: float
+    """From asking for a connection to the last byte."""
+
+
+@frozen
+class RetryScheduled:
+    """A request has failed and will be sent again."""
+
+    server: str
+    """The server's name."""
+    operation: str
+    """As in `RequestFinished`."""
+    outcome: str
+    """The class of the error that the last try ended with."""
+    seconds: float
+    """How long is waited first."""
+
+
+@frozen
+class LoginFinished:
+    """A server was asked for a token, and gave one or not."""
+
+    server: str
+    """The server's name."""
+    outcome: str
+    """As in `RequestFinished`; a refusal is "400", "401" or "403"."""
+    seconds: float
+    """From asking for a connection to the last byte."""
+
+
+@frozen
+class ServerStateChanged:
+    """A server does its work now, or no longer does."""
+
+    server: str
+    """The server's name."""
+    up: bool
+    """Whether the last thing that it was asked for was answered."""
+    outcome: str
+    """"ok", or the class of the error."""
+
+
+ClientEvent = RequestFinished | RetryScheduled | LoginFinished | ServerStateChanged
+"""What an observer is told."""
+
+Observer = Callable[[ClientEvent], None]
+"""A plain function that is told what happens, at once and in the event loop: it must be quick."""

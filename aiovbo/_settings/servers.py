@@ -1,0 +1,219 @@
+"""What a user sets: servers, credentials, trust, limits. Frozen values, checked when they are made.
+
+Knows nothing of HTTP libraries and does no I/O: files are named here and read elsewhere.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from os import PathLike, fspath
+from typing import Literal
+
+from attrs import field, frozen
+from yarl import URL
+
+from aiovbo._settings.credentials import Credentials, _switch
+from aiovbo.errors import ConfigError
+
+ApiVersion = Literal["v4", "v5", "v6", "v7", "v8"]
+"""A version of the REST API."""
+API_VERSIONS: tuple[ApiVersion, ...] = ("v4", "v5", "v6", "v7", "v8")
+"""The versions spoken, oldest first."""
+
+DEFAULT_PORT = 4443
+"""Source: Veeam Backup for Microsoft 365 help center, "REST API", read 2026-11-23."""
+
+_FINGERPRINT = "openssl s_client -connect HOST:4443 </dev/null | openssl x509 -noout -fingerprint -sha256"
+
+
+def _path(value: "str | PathLike[str] | None") -> str | None:
+    return None if value is None else fspath(value)
+
+
+def _pins(value: str | Iterable[str]) -> tuple[str, ...]:
+    given: object = value
+    if not isinstance(given, Iterable):
+        message = f"a pin is a text such as 'sha256:...', or several, not {given!r}"
+        raise ConfigError(message)
+    return tuple(_pin(text) for text in ([value] if isinstance(value, str) else value))
+
+
+def _pin(text: str) -> str:
+    digits = re.sub(r"[:\s]", "", re.sub(r"(?i)^\s*sha-?256\s*[:=]", "", text)).lower()
+    if re.fullmatch(r"[0-9a-f]{64}", digits):
+        return f"sha256:{digits}"
+    if re.fullmatch(r"(sha-?1)?[0-9a-f]{40}", digits.removeprefix("sha1=")):
+        problem = "is a SHA-1 thumbprint, which proves nothing any more; give the SHA-256 fingerprint"
+    else:
+        problem = "is no SHA-256 fingerprint (64 hexadecimal digits)"
+    message = f"the pin {text!r} {problem}. To see it: {_FINGERPRINT}"
+    raise ConfigError(message)
+
+
+@frozen(cache_hash=True)
+class TLS:
+    """Whom to trust. Without arguments: the certificates that the operating system trusts.
+
+    Files are read when a client or fleet is opened; one that is replaced later counts from the next opening.
+    """
+
+    ca_file: str | None = field(default=None, converter=_path, kw_only=True)
+    """PEM file of the authorities to trust, in place of the system's."""
+    pin: tuple[str, ...] = field(default=(), converter=_pins, kw_only=True)
+    """SHA-256 fingerprints of the server's own certificate, `sha256:…`, one or several; nothing else
+    of the certificate is checked then, so a self-signed one will do."""
+    insecure: bool = field(default=False, validator=_switch, kw_only=True)
+    """Check nothing at all. Whoever sits in between reads the password."""
+    client_cert: str | None = field(default=None, converter=_path, kw_only=True)
+    """PEM file with our own certificate, where a server asks for one."""
+    client_key: str | None = field(default=None, converter=_path, kw_only=True)
+    """PEM file with its key; None: it is in `client_cert`."""
+    strict_x509: bool = field(default=True, validator=_switch, kw_only=True)
+    """False accepts old authorities that break RFC 5280, which Python 3.13 and later refuse."""
+
+    def __attrs_post_init__(self) -> None:
+        if sum((self.ca_file is not None, bool(self.pin), self.insecure)) > 1:
+            message = "TLS takes one of ca_file, pin and insecure: each replaces the others"
+            raise ConfigError(message)
+        if self.client_key is not None and self.client_cert is None:
+            message = "TLS(client_key=...) needs client_cert too"
+            raise ConfigError(message)
+
+
+def server_url(value: str | URL) -> URL:
+    """A server's base URL, with scheme and port.
+
+    Raises: ConfigError where it can be none.
+    """
+    given: object = value
+    if not isinstance(given, str | URL):
+        message = f"a server's URL is a str or a yarl.URL, not {type(given).__name__}"
+        raise ConfigError(message)
+    text = str(value)
+    if "@" in text or "%40" in text:
+        message = "a server's URL holds no user name or password: give them as Password(...)"
+        raise ConfigError(message)
+    if text != text.strip() or not text.isprintable() or " " in text or "\\" in text:
+        message = f"{text!r} is no server URL: it has spaces, backslashes or control characters"
+        raise ConfigError(message)
+    if "://" not in text:
+        text = text.removeprefix("//")
+        bare_ipv6 = text.count(":") > 1 and not text.startswith("[")
+        text = f"https://[{text}]" if bare_ipv6 else f"https://{text}"
+    try:
+        url = URL(text)
+        # The text of a URL leaves out the port that its scheme has anyway, such as 443.
+        port = (value if isinstance(value, URL) else url).explicit_port
+        host = url.host
+        # As a name server will be asked for it: an empty part, or one of over 63 letters, is none.
+        _ = host and host.encode("idna")
+    except ValueError as error:
+        message = f"{text!r} is no server URL: {error}"
+        raise ConfigError(message) from None
+    if url.scheme not in ("https", "http") or not host or port == 0:
+        message = f"{text!r} is no server URL: expected https://host or https://host:port"
+        raise ConfigError(message)
+    if url.query_string or url.fragment:
+        message = f"{text!r} is no server URL: leave out what follows '?' or '#'"
+        raise ConfigError(message)
+    if re.search(r"(?i)/v\d+/?$", url.path):
+        message = f"{text!r}: leave out the API version, and give it as api_version if need be"
+        raise ConfigError(message)
+    return url.with_port(port or DEFAULT_PORT).with_path(url.raw_path.rstrip("/"), encoded=True)
+
+
+def _api_version(value: Literal["auto"] | ApiVersion) -> Literal["auto"] | ApiVersion:
+    if value in ("auto", *API_VERSIONS):
+        return value
+    message = f"api_version is 'auto' or one of {', '.join(API_VERSIONS)}, not {value!r}"
+    raise ConfigError(message)
+
+
+def _name(value: str | None) -> str:
+    given: object = value
+    if given is not None and not (isinstance(given, str) and given and given.isprintable()):
+        message = f"a server's name is a line of text, not {value!r}"
+        raise ConfigError(message)
+    return value or ""
+
+
+class _Labels(Mapping[str, str]):
+    """Labels that cannot be changed, so that what has them can be hashed."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, labels: Mapping[str, str]) -> None:
+        given: object = labels
+        pairs = tuple(labels.items()) if isinstance(given, Mapping) else ((None, None),)
+        if not all(isinstance(text, str) for pair in pairs for text in pair):
+            message = "labels are texts by name, such as {'site': 'athens'}"
+            raise ConfigError(message)
+        self._pairs = tuple(labels.items())
+
+    def __getitem__(self, name: str) -> str:
+        return dict(self._pairs)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._pairs))
+
+    def __repr__(self) -> str:
+        return repr(dict(self._pairs))
+
+
+def check_credentials(given: object, *, of: str = "") -> None:
+    """Nothing where they are.
+
+    Raises: ConfigError, which begins with `of`, where they are something else.
+    """
+    if not isinstance(given, Credentials):
+        message = f"{of}credentials are a Password, a Bearer or an Assertion, not {type(given).__name__}"
+        raise ConfigError(message)
+
+
+def check_tls(given: object, *, of: str = "") -> None:
+    """Nothing where it is one.
+
+    Raises: ConfigError, which begins with `of`, where it is something else.
+    """
+    if not isinstance(given, TLS):
+        message = f"{of}tls is a TLS, such as TLS(ca_file=...), not {type(given).__name__}"
+        raise ConfigError(message)
+
+
+@frozen
+class Server:
+    """One backup server: where it is, how to log in, whom to trust."""
+
+    url: URL = field(converter=server_url)
+    """Scheme defaults to https, port to 4443; a path prefix (reverse proxy) is kept."""
+    credentials: Credentials
+    """How to log in."""
+    name: str = field(default=None, converter=_name, kw_only=True)
+    """What it is called in results and errors; the host, or host:port where the port is not 4443."""
+    api_version: Literal["auto"] | ApiVersion = field(default="auto", converter=_api_version, kw_only=True)
+    """"auto" finds the newest version that the server offers."""
+    tls: TLS = field(default=TLS(), kw_only=True)
+    """Whom to trust."""
+    allow_http: bool = field(default=False, validator=_switch, kw_only=True)
+    """True permits `http://`, where everybody on the way reads the password."""
+    labels: Mapping[str, str] = field(factory=dict[str, str], converter=_Labels, kw_only=True)
+    """What you call it by besides its name, such as a site or a tenant; never sent."""
+
+    def __attrs_post_init__(self) -> None:
+        check_credentials(self.credentials, of=f"{self.url}: ")
+        check_tls(self.tls, of=f"{self.url}: ")
+        if self.url.scheme == "http" and not self.allow_http:
+            message = (
+                f"{self.url} would send the password unencrypted: "
+                "use https, or say Server(..., allow_http=True)"
+            )
+            raise ConfigError(message)
+        if not self.name:
+            host, port = self.url.host_subcomponent, self.url.port
+            name = f"{host}" if port == DEFAULT_PORT else f"{host}:{port}"
+            object.__setattr__(self, "name", name)

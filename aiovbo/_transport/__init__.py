@@ -1,0 +1,4 @@
+"""One request and its response over aiohttp: the session, connections, TLS, timeouts, and errors in place of aiohttp's.
+
+May use `_protocol` and below; must not know tokens, retries or resources. No exception of aiohttp leaves it.
+"""

@@ -1,0 +1,148 @@
+"""The certificate that a server shows, to look at before it is trusted.
+
+Knows TLS and X.509; sends no request, and no secret.
+"""
+
+import asyncio
+import hashlib
+import socket
+import ssl
+import time
+from copy import copy
+from datetime import datetime
+
+from attrs import frozen
+from yarl import URL
+
+from aiovbo._core.threads import NoThreadError, look_up
+from aiovbo._settings.servers import Server, server_url
+from aiovbo._transport.error_mapping import handshake_failure, no_thread_left
+from aiovbo.errors import (
+    ConfigError,
+    PayloadError,
+    ServerError,
+    ServerTimeoutError,
+    UnreachableError,
+    printable,
+)
+
+
+@frozen(kw_only=True)
+class Certificate:
+    """What a server's certificate says of itself; nobody has checked whether it is true."""
+
+    subject: str
+    """Whom it was issued to, such as `CN=vbo1.tech.local`."""
+    issuer: str
+    """Who issued it; the subject itself where it is self-signed."""
+    not_before: datetime
+    """From when it is good; aware, UTC."""
+    not_after: datetime
+    """Until when it is good; aware, UTC."""
+    names: tuple[str, ...]
+    """Names and addresses that it is good for."""
+    pin: str
+    """Its SHA-256 fingerprint, as `TLS(pin=...)` takes it."""
+    thumbprint: str
+    """Its SHA-1 fingerprint, as Windows shows it: to compare by eye, not to trust."""
+
+    @property
+    def is_self_signed(self) -> bool:
+        """Whether no authority stands behind it."""
+        return self.subject == self.issuer
+
+
+async def fetch_certificate(server: Server | URL | str, *, timeout: float = 10.0) -> Certificate:  # noqa: ASYNC109  # over several steps
+    """The certificate that a server shows to everybody; one TLS handshake, and no request.
+
+    Compare it with what the server's administrator sees, then trust its `pin`. Needs the extra
+    `aiovbo[certificate]`.
+
+    Units: timeout in seconds.
+    Raises: ConfigError for a plain `http://` address, or without the extra; ServerError where no handshake
+    comes about.
+    """
+    url = server.url if isinstance(server, Server) else server_url(server)
+    if url.scheme != "https":
+        message = f"{url} has no certificate: it is not https"
+        raise ConfigError(message)
+    name = server.name if isinstance(server, Server) else f"{url.host_subcomponent}:{url.port}"
+    began = time.monotonic()
+    failure: ServerError
+    try:
+        async with asyncio.timeout(timeout):
+            return _read(await _shown_by(url))
+    except TimeoutError:
+        hint = "Is the server up, is this the right port, and does it speak https?"
+        failure = ServerTimeoutError(f"no TLS handshake within {timeout:g} s", phase="connect", hint=hint)
+    except NoThreadError:
+        failure = no_thread_left()
+    except socket.gaierror:
+        hint = "Is the name right, and does this machine's name server know it?"
+        failure = UnreachableError(f"the name {url.host} cannot be resolved", phase="dns", hint=hint)
+    except PayloadError as error:
+        failure = copy(error)
+    except OSError as error:
+        failure = handshake_failure(error)
+    failure.server, failure.operation, failure.attempts = name, "TLS handshake", 1
+    failure.elapsed = time.monotonic() - began
+    raise failure
+
+
+async def open_connection(url: URL, context: ssl.SSLContext | None = None) -> asyncio.StreamWriter:
+    """A connection to the first of the server's addresses that accepts one; with a context, over TLS.
+
+    Raises: OSError where none does.
+    """
+    host, failure = url.host or "", OSError("it has no address")
+    # asyncio's own look-up uses the event loop's threads, for which its end waits however long one hangs.
+    for address in await look_up(host, url.port or 0):
+        try:
+            _, writer = await asyncio.open_connection(
+                address.host, address.port, ssl=context, server_hostname=host if context else None
+            )
+        except OSError as error:
+            failure = error
+        else:
+            return writer
+    raise failure
+
+
+async def _shown_by(url: URL) -> bytes:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    writer = await open_connection(url, context)
+    try:
+        connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
+        return connection.getpeercert(binary_form=True) or b""
+    finally:
+        writer.transport.abort()
+
+
+def _read(der: bytes) -> Certificate:
+    try:
+        from cryptography import x509  # noqa: PLC0415  # an extra, imported only when used
+    except ImportError:
+        message = "to read certificates, install aiovbo[certificate]"
+        raise ConfigError(message) from None
+    try:
+        found = x509.load_der_x509_certificate(der)
+        alternatives = [
+            str(name.value)
+            for extension in found.extensions
+            if isinstance(extension.value, x509.SubjectAlternativeName)
+            for name in extension.value
+        ]
+        return Certificate(
+            subject=found.subject.rfc4514_string(),
+            issuer=found.issuer.rfc4514_string(),
+            not_before=found.not_valid_before_utc,
+            not_after=found.not_valid_after_utc,
+            names=tuple(alternatives),
+            pin=f"sha256:{hashlib.sha256(der).hexdigest()}",
+            thumbprint=hashlib.sha1(der, usedforsecurity=False).hexdigest(),
+        )
+    except Exception as error:  # noqa: BLE001  # whatever the library makes of a stranger's bytes
+        what = f"its certificate cannot be read: {printable(str(error))}"
+        raise PayloadError(what, phase="tls", retryable=False) from None

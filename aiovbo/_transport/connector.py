@@ -1,0 +1,170 @@
+"""One exchange over aiohttp: send a request, read its answer, within limits; and the session that carries it.
+
+Knows aiohttp, and lets none of its exceptions out: their repr prints the bearer token. Knows no tokens, no
+retries, no resources.
+"""
+
+import asyncio
+import socket
+from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+
+from aiovbo._core.threads import look_up
+from aiovbo._transport.connections import (
+    OwnedConnector,
+)
+from aiovbo._transport.request_timeout import RequestTimeout
+from aiovbo._transport.tls import NotVerifiedError, ServerContext
+from aiovbo.errors import (
+    Phase,
+)
+
+_current: ContextVar[RequestTimeout | None] = ContextVar("aiovbo_attempt", default=None)
+
+
+def _mark(phase: Phase) -> None:
+    """Note how far the current connection has come; called also from callbacks in its context."""
+    attempt = _current.get()
+    if attempt is not None:
+        attempt.phase = phase
+
+
+def _mark_fresh() -> None:
+    """Note that the current connection is a new one."""
+    attempt = _current.get()
+    if attempt is not None:
+        attempt.fresh = True
+
+
+class _Connector(OwnedConnector):
+    """aiohttp's connector, telling the attempt when the connection is there."""
+
+    async def connect(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # as aiohttp has it
+    ) -> Connection:
+        attempt = _current.get()
+        if attempt is not None:
+            # Until a socket is made: aiohttp may send it a second time, over another kept connection.
+            attempt.fresh = False
+        connection = await super().connect(req, traces, timeout)
+        _admit(req, connection)
+        return connection
+
+    async def _wrap_create_connection(
+        self,
+        *args: Any,  # noqa: ANN401  # aiohttp's own, which pass through
+        **kwargs: Any,  # noqa: ANN401
+    ) -> tuple[asyncio.Transport, ResponseHandler]:
+        factory, *rest = args
+
+        def make() -> ResponseHandler:
+            # Every event loop makes the protocol between connecting and the handshake.
+            if kwargs.get("ssl") is not None:
+                _mark("tls")
+            made: ResponseHandler = factory()
+            return made
+
+        _mark("connect")
+        connect = super()._wrap_create_connection  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # aiohttp's
+        return await connect(make, *rest, **kwargs)
+
+
+def _admit(request: ClientRequest, connection: Connection) -> None:
+    """Note that a request has its connection; where TLS is due, make sure that it was verified.
+
+    Raises: NotVerifiedError where it was not, ClientConnectorError where the server cut it off after the
+    handshake; the connection is closed then.
+    """
+    context, protocol = request.ssl, connection.protocol
+    assert isinstance(context, ServerContext)  # noqa: S101  # exchange() gave it
+    assert protocol is not None  # noqa: S101  # the connection was just handed out
+    first = protocol not in context.admitted
+    if first:
+        try:
+            if request.is_ssl():
+                _verify(request, context, connection.transport)
+        except BaseException:
+            connection.close()
+            raise
+        context.admitted.add(protocol)
+    attempt = _current.get()
+    if attempt is not None:
+        attempt.fresh = first
+        attempt.sent += 1
+        attempt.enter("read")
+
+
+def _verify(request: ClientRequest, context: ServerContext, transport: asyncio.Transport | None) -> None:
+    if transport is None or transport.is_closing():
+        cut_off = ConnectionResetError("cut off after the handshake")
+        raise aiohttp.ClientConnectorError(request.connection_key, cut_off)
+    context.check(transport)
+
+
+async def _admit_before_sending(request: ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
+    """A middleware for borrowed sessions, whose connector does not call `_admit`."""
+
+    async def send(connection: Connection) -> aiohttp.ClientResponse:
+        del request.send
+        _admit(request, connection)
+        return await request.send(connection)
+
+    # No hook of aiohttp is called between the connection and the first byte.
+    request.send = send  # type: ignore[method-assign, assignment]
+    try:
+        response = await handler(request)
+    finally:
+        was_sent_past_us = request.__dict__.pop("send", None) is not None
+    if was_sent_past_us and request.is_ssl():
+        response.close()
+        raise NotVerifiedError(b"", b"", "", 0)
+    return response
+
+
+def _new_socket(address: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
+    _mark_fresh()
+    family, kind, protocol, *_ = address
+    return socket.socket(family, kind, protocol)
+
+
+class _Resolver(AbstractResolver):
+    """Names to addresses, in the threads that all look-ups share."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        _mark("dns")
+        found = await look_up(host, port, family)
+        _mark("connect")
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address.host,
+                port=address.port,
+                family=address.family,
+                proto=address.protocol,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in found
+        ]
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+
+def _middlewares_of(session: aiohttp.ClientSession) -> Iterable[ClientMiddlewareType]:
+    # aiohttp has no public name for them; those of a request replace those of its session.
+    found: Iterable[ClientMiddlewareType] = getattr(session, "_middlewares", None) or ()
+    return found

@@ -1,0 +1,186 @@
+"""One exchange over aiohttp: send a request, read its answer, within limits; and the session that carries it.
+
+Knows aiohttp, and lets none of its exceptions out: their repr prints the bearer token. Knows no tokens, no
+retries, no resources.
+"""
+
+import errno
+import re
+import ssl
+from collections.abc import Iterator
+from types import FrameType, TracebackType
+
+import aiohttp
+
+from aiovbo._core.deadline import IS_IT_UP
+from aiovbo._core.threads import NoThreadError
+from aiovbo._transport.connections import EarlyDataError
+from aiovbo._transport.tls import NotVerifiedError, tls_error
+from aiovbo.errors import (
+    ClosedError,
+    ConfigError,
+    PayloadError,
+    Phase,
+    ServerError,
+    ServerTimeoutError,
+    UnreachableError,
+    printable,
+)
+
+_WHOSE_PROXY = "It is the proxy of the session that was lent (http=...): look there."
+_QUOTED = re.compile(r"""[\s:(]+b?['"]""")
+
+
+class _TooLargeError(Exception):
+    """The body is larger than we are ready to read."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"the answer is larger than {most:,} bytes")
+
+
+def _forget_origin(error: BaseException) -> None:
+    """Drop the frames of other packages, and the errors that it came from.
+
+    The frames of the HTTP library hold the token in their locals, and its errors show it in their repr.
+    """
+    entries = list(_entries(error.__traceback__))
+    kept: TracebackType | None = None
+    for entry in reversed(entries):
+        if _is_ours(entry.tb_frame):
+            kept = TracebackType(kept, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    error.__traceback__ = kept
+    error.__cause__ = error.__context__ = None
+    # Set with the cause, it would hide what the caller was handling.
+    error.__suppress_context__ = False
+
+
+def _entries(traceback: TracebackType | None) -> Iterator[TracebackType]:
+    while traceback is not None:
+        yield traceback
+        traceback = traceback.tb_next
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == __name__.partition(".")[0]
+
+
+def _is_bug(error: Exception) -> bool:
+    """Whether it was raised by this package, neither by the HTTP library nor by the operating system."""
+    *_, last = _entries(error.__traceback__)
+    return _is_ours(last.tb_frame)
+
+
+def map_aiohttp_error(  # noqa: C901, PLR0911, PLR0912  # a table, one line of thought per row
+    error: Exception, phase: Phase
+) -> Exception:
+    """Our error for one of aiohttp's, of the operating system's, or of zlib's."""
+    # aiohttp tries another address of the server then, and may fail in that.
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, NotVerifiedError):
+            return tls_error(cause)
+        cause = cause.__context__
+    match error:
+        case ServerError() | ConfigError() | ClosedError():
+            return error
+        case _TooLargeError():
+            hint = "Ask for fewer items (page_size=...), or raise max_body."
+            return PayloadError(str(error), retryable=False, hint=hint)
+        case aiohttp.ServerFingerprintMismatch():
+            return tls_error(error)
+        case aiohttp.ClientConnectorCertificateError():
+            return tls_error(error.certificate_error)
+        case aiohttp.ClientSSLError():
+            return tls_error(error.os_error)
+        case aiohttp.ConnectionTimeoutError():
+            return ServerTimeoutError("no connection in time", phase="connect", hint=IS_IT_UP)
+        case aiohttp.ClientHttpProxyError():
+            what = f"the proxy does not let us through: HTTP {error.status}"
+            may_pass = error.status >= 500  # noqa: PLR2004  # the class of server faults
+            return UnreachableError(what, phase="connect", retryable=may_pass, hint=_WHOSE_PROXY)
+        case aiohttp.ClientProxyConnectionError():
+            return UnreachableError("the proxy cannot be reached", phase="connect", hint=_WHOSE_PROXY)
+        case aiohttp.ClientConnectorDNSError(os_error=NoThreadError()):
+            return no_thread_left()
+        case RuntimeError() if "new thread" in str(error):
+            # A borrowed session looks names up in the event loop's own threads.
+            return no_thread_left()
+        case aiohttp.ClientConnectorDNSError():
+            hint = "Is the name right, and does this machine's name server know it?"
+            what = f"the name {printable(error.host)} cannot be resolved"
+            return UnreachableError(what, phase="dns", hint=hint)
+        case aiohttp.ClientConnectorError():
+            return _unreachable(error.os_error, phase)
+        case aiohttp.ServerDisconnectedError():
+            hint = "The server, or a proxy before it, hung up: try again."
+            what = "the connection was closed without an answer"
+            return PayloadError(what, phase=phase, retryable=True, hint=hint)
+        case EarlyDataError():
+            hint = "Is this the right port, and does a proxy garble answers?"
+            what = "it sent data before it was sent a request, so this is not HTTP"
+            return PayloadError(what, phase="read", retryable=True, hint=hint)
+        case aiohttp.ClientPayloadError():
+            hint = "The connection was cut, or a proxy garbles answers: try again."
+            return PayloadError("the answer broke off", retryable=True, hint=hint)
+        case aiohttp.ClientResponseError():
+            # Without what it quotes of the answer, which may be an echo of our request.
+            said = _QUOTED.split(error.message, maxsplit=1)[0]
+            what = f"the answer is not HTTP: {printable(said)}"
+            hint = "Is this the right port, and does a proxy garble answers?"
+            return PayloadError(what, phase="read", retryable=True, hint=hint)
+        case OSError():
+            # After the handshake of TLS 1.3, a server may still refuse our certificate.
+            for cause in (error.__cause__, error.__context__, error):
+                if isinstance(cause, ssl.SSLError):
+                    return tls_error(cause)
+            hint = "The server, or something on the way, cut it off: try again."
+            return UnreachableError("the connection was lost", phase=phase, hint=hint)
+        case aiohttp.ClientError():
+            return UnreachableError("no conversation came about", phase=phase)
+        case MemoryError():
+            hint = "Query fewer servers at once (concurrency=...), or allow this process more memory."
+            return UnreachableError("this process has no memory left for the request", phase=phase, hint=hint)
+        case _ if _is_bug(error):
+            return error
+        case _:
+            # Without its text, which may quote the request.
+            what = f"the HTTP library failed with {type(error).__name__}"
+            hint = "Try again. If it fails again, check the server's address and its responses."
+            return UnreachableError(what, phase=phase, hint=hint)
+
+
+def no_thread_left() -> UnreachableError:
+    """The error where no thread can be started to look a name up."""
+    hint = (
+        "Allow this process more threads (ulimit -u, TasksMax, the container's limit of processes), or "
+        "configure the server by its IP address, which needs no thread."
+    )
+    return UnreachableError("no thread is left to look up its name", phase="dns", hint=hint)
+
+
+def handshake_failure(error: OSError) -> UnreachableError:
+    """Our error for an OSError on the way to a TLS connection."""
+    return tls_error(error) if isinstance(error, ssl.SSLError) else _unreachable(error, "tls")
+
+
+def _unreachable(error: OSError, phase: Phase) -> UnreachableError:
+    # A connection attempt over several addresses carries its cause in its text only.
+    words = error.strerror or str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return UnreachableError(
+            "this process has no file descriptor left for a connection",
+            phase="connect",
+            hint="Raise the limit (ulimit -n), or ask fewer servers at once (concurrency=...).",
+        )
+    if error.errno == errno.ECONNREFUSED or "refused" in words:
+        hint = "Does the Veeam Backup for Microsoft 365 REST API service run, and on this port?"
+        return UnreachableError("the connection was refused", phase="connect", hint=hint)
+    if phase == "tls" and isinstance(error, ConnectionResetError):
+        hint = (
+            "Is this the right port? The server may refuse our versions of TLS, or ask for a certificate "
+            "of ours: TLS(client_cert=..., client_key=...)."
+        )
+        what = "the connection was cut off during the TLS handshake"
+        return UnreachableError(what, phase="tls", hint=hint)
+    hint = "Is the server up, and is there a route to it?"
+    return UnreachableError(f"no connection: {printable(words)}", phase="connect", hint=hint)

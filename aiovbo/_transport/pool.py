@@ -1,0 +1,383 @@
+"""One exchange over aiohttp: send a request, read its answer, within limits; and the session that carries it.
+
+Knows aiohttp, and lets none of its exceptions out: their repr prints the bearer token. Knows no tokens, no
+retries, no resources.
+"""
+
+import asyncio
+import logging
+import os
+import warnings
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
+
+import aiohttp
+from aiohttp.client_middlewares import ClientMiddlewareType
+from yarl import URL
+
+from aiovbo._core.deadline import Deadline
+from aiovbo._core.threads import NoThreadError, in_thread, in_thread_if_possible
+from aiovbo._protocol.messages import Redacted, Reply
+from aiovbo._settings.limits import Options
+from aiovbo._settings.servers import TLS, Server
+from aiovbo._transport.connections import (
+    OwnedRequest,
+    ServerConnections,
+    current_connections,
+)
+from aiovbo._transport.connector import (
+    _admit_before_sending,
+    _Connector,
+    _current,
+    _middlewares_of,
+    _new_socket,
+    _Resolver,
+)
+from aiovbo._transport.error_mapping import _forget_origin, _TooLargeError, map_aiohttp_error
+from aiovbo._transport.request_timeout import RequestTimeout, TimeoutRegistry
+from aiovbo._transport.tls import ServerContext
+from aiovbo.errors import (
+    ClosedError,
+    ConfigError,
+    TlsError,
+    TlsReason,
+)
+
+log = logging.getLogger("aiovbo.http")
+
+KEEP_ALIVE = 300.0
+"""Seconds an idle connection is kept: longer than people usually wait between two polls."""
+
+SPARED_DESCRIPTORS = 32
+"""File descriptors left to the rest of the application."""
+
+_LONG = 1_000_000
+"""Bytes of an answer from which on it is handled in turns."""
+
+
+class HttpPool:
+    """The one aiohttp session of a fleet, made or borrowed, with its TLS contexts."""
+
+    def __init__(self, options: Options, http: aiohttp.ClientSession | None) -> None:
+        given: object = http
+        if given is not None and not isinstance(given, aiohttp.ClientSession):
+            message = f"http is an aiohttp.ClientSession that is lent, not {given!r}"
+            raise ConfigError(message)
+        if http is not None:
+            _refuse_what_it_adds(http)
+        self._options = options
+        self._servers: list[Server] = []
+        self._session = http
+        self._borrowed = http is not None
+        # A borrowed session's connector does not tell when the connection is there: aiohttp has to watch it.
+        connect_timeout = options.connect_timeout if self._borrowed else None
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
+        self._middlewares: tuple[ClientMiddlewareType, ...] = ()
+        if http is not None:
+            self._middlewares = *_middlewares_of(http), _admit_before_sending
+        self._contexts: dict[TLS, ServerContext] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+        self._opening = asyncio.Lock()
+        self._closing = asyncio.Lock()
+        self._attempts = TimeoutRegistry(options)
+        self.closed = False
+        self.connections = options.connections
+        """At most so many requests at once to one server, as file descriptors allow."""
+        self._descriptors: AbstractAsyncContextManager[None] = nullcontext()
+
+    def register(self, server: Server) -> None:
+        """Note that a server will be asked."""
+        self._servers.append(server)
+        if self._loop is not None:
+            _warn_of_insecure(server)
+
+    def forget(self, server: Server) -> None:
+        """Note that it will not be asked any more."""
+        self._servers.remove(server)
+
+    async def open(self) -> None:
+        """Build the TLS contexts and the session; done once.
+
+        Raises: ConfigError where a file of a TLS policy cannot be used.
+        """
+        if self._loop is not None:
+            return self._check()
+        async with self._opening:
+            if self._loop is not None:
+                return self._check()
+            for server in list(self._servers):
+                try:
+                    await self._context(server.tls)
+                except ConfigError as error:
+                    problem = f"{server.name}: {error}"
+                    raise ConfigError(problem) from None
+                _warn_of_insecure(server)
+            try:
+                spare = await in_thread(_spare_descriptors)
+            except NoThreadError:
+                spare = None
+            if self.closed:
+                raise ClosedError("closed while it was opened")
+            if self._session is None:
+                self._session = self._make_session(spare)
+            self._loop, self._process = asyncio.get_running_loop(), os.getpid()
+        return self._check()
+
+    async def _context(self, tls: TLS) -> ServerContext:
+        if tls not in self._contexts:
+            self._contexts[tls] = await in_thread_if_possible(partial(ServerContext, tls))
+        return self._contexts[tls]
+
+    async def _late_context(self, tls: TLS) -> ServerContext:
+        """The context of a server that joined after the opening, whose trouble is its own."""
+        try:
+            return await self._context(tls)
+        except ConfigError as error:
+            problem = str(error)
+        reason: TlsReason = "client_cert" if tls.client_cert else "untrusted"
+        raise TlsError(problem, reason=reason, hint="Mend that, and add the server anew.")
+
+    def _make_session(self, spare: int | None) -> aiohttp.ClientSession:
+        servers = len(self._servers)
+        if spare is not None:
+            self.connections = max(1, min(self.connections, spare // max(1, servers)))
+        short = spare is not None and spare < servers
+        if short:
+            log.warning(
+                "%d servers, but this process may open only %d more files: no connection is kept, and at "
+                "most so many are open at once; raise the limit (ulimit -n) to keep one per server",
+                servers,
+                spare,
+            )
+            self._descriptors = asyncio.Semaphore(spare or 1)
+        connector = _Connector(
+            # A shared limit would be held by servers that do not answer.
+            limit=0,
+            # Connections are kept, so names are rarely looked up; an old address would only be in the way.
+            use_dns_cache=False,
+            keepalive_timeout=None if short else KEEP_ALIVE,
+            force_close=short,
+            resolver=_Resolver(),
+            socket_factory=_new_socket,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            request_class=OwnedRequest,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=self._timeout,
+            trust_env=False,
+        )
+
+    def _check(self) -> None:
+        if self.closed:
+            raise ClosedError("the fleet or client that this came from is closed")
+        if os.getpid() != self._process:
+            raise ClosedError(
+                "the fleet or client was opened in another process than the one it is used in: "
+                "make one per process"
+            )
+        if asyncio.get_running_loop() is not self._loop:
+            raise ClosedError(
+                "the fleet or client was opened in another event loop than the one it is used in: "
+                "make one per loop, and per asyncio.run()"
+            )
+
+    async def close(self, take_leave: Callable[[], Awaitable[None]]) -> None:
+        """Take leave of the servers, end what is under way, close the session unless it was borrowed.
+
+        Safe to repeat: whoever closes meanwhile waits for the end.
+        """
+        async with self._closing:
+            if not self.begin_close():
+                return
+            try:
+                await take_leave()
+            finally:
+                self.closed = True
+                self._attempts.abort()
+                if self._session is not None and not self._borrowed:
+                    await self._session.close()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing new may be asked any more."""
+        return self.closed or self._closing.locked()
+
+    def __del__(self) -> None:
+        # aiohttp only tells of its own objects, of which whoever forgot the fleet has never heard.
+        session = getattr(self, "_session", None)
+        if session is not None and not (self._borrowed or self.closed):
+            names = ", ".join(server.name for server in self._servers[:3])
+            message = f"a fleet or client ({names}) was never closed: async with it, or await its aclose()"
+            warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
+
+    def begin_close(self) -> bool:
+        """Whether there is anything to close here: to a fork, the connections are its parent's.
+
+        Raises: ClosedError in another event loop than the one it was opened in, while that one lives.
+        """
+        if self.closed:
+            return False
+        if self._loop is None or self._loop.is_closed():
+            return True
+        if os.getpid() != self._process:
+            self.closed = True
+            return False
+        self._check()
+        return True
+
+    def attempt(
+        self,
+        deadline: Deadline,
+        behind: Callable[[], RequestTimeout | None] = lambda: None,
+        *,
+        most: float = float("inf"),
+    ) -> RequestTimeout:
+        """A try until the deadline, for `most` seconds; `behind` is what it waits for while it is queued."""
+        return RequestTimeout(self._attempts, deadline, behind, most)
+
+    async def exchange(  # noqa: PLR0913  # a request has that many parts
+        self,
+        attempt: RequestTimeout,
+        method: str,
+        url: URL,
+        *,
+        tls: TLS,
+        connections: ServerConnections,
+        headers: Redacted[dict[str, str]],
+        body: Redacted[bytes] | None = None,
+    ) -> Reply:
+        """Send one request and read the whole answer, over one of the server's connections.
+
+        After a timeout on a kept connection the server's other idle ones are closed: what made that one
+        silent, such as a router that forgot it, probably made them silent too.
+
+        Raises: ServerError, without its server and operation; ClosedError.
+        """
+        await self.open()
+        context = self._contexts.get(tls) or await self._late_context(tls)
+        session = self._session
+        assert session is not None  # noqa: S101  # open() made it
+        mark = _current.set(attempt)
+        whose = current_connections.set(connections)
+        failure: BaseException
+        try:
+            async with self._descriptors:
+                attempt.enter("read" if self._borrowed else "connect")
+                return await self._send(session, attempt, method, url, headers, body, context)
+        except Exception as error:  # noqa: BLE001  # one server's failure, or a bug
+            if self.closed:
+                failure = ClosedError("the fleet or client was closed while it was in use")
+            elif session.closed:
+                failure = ClosedError("the session that was lent (http=...) is closed")
+            else:
+                # Only a connection that was accepted is cut off, so this was the handshake.
+                in_handshake = url.scheme == "https" and isinstance(error, aiohttp.ClientConnectorError)
+                failure = map_aiohttp_error(error, "tls" if in_handshake else attempt.phase)
+        except BaseException as error:  # noqa: BLE001  # a cancellation or an interruption
+            failure = error.with_traceback(None)
+        finally:
+            _current.reset(mark)
+            current_connections.reset(whose)
+            if attempt.has_timed_out and attempt.phase in ("read", "body") and not attempt.fresh:
+                connections.close_idle()
+        _forget_origin(failure)
+        try:
+            raise failure
+        finally:
+            # What is raised keeps this frame, which must not keep it in turn.
+            del failure
+
+    async def _send(  # noqa: PLR0913, PLR0917  # a request has that many parts
+        self,
+        session: aiohttp.ClientSession,
+        attempt: RequestTimeout,
+        method: str,
+        url: URL,
+        headers: Redacted[dict[str, str]],
+        body: Redacted[bytes] | None,
+        context: ServerContext,
+    ) -> Reply:
+        async with session.request(
+            method,
+            url,
+            headers=headers.content,
+            data=body and body.content,
+            allow_redirects=False,
+            raise_for_status=False,
+            timeout=self._timeout,
+            ssl=context,
+            middlewares=self._middlewares,
+        ) as response:
+            content = await self._read(response, attempt)
+            return Reply.of(response.status, response.headers, content)
+
+    async def _read(self, response: aiohttp.ClientResponse, attempt: RequestTimeout) -> bytes:
+        most = self._options.max_body
+        if (response.content_length or 0) > most:
+            raise _TooLargeError(most)
+        chunks: list[bytes] = []
+        size = 0
+        content = response.content
+        while not content.at_eof():
+            attempt.enter("body")
+            chunk = await content.readany()
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > most:
+                raise _TooLargeError(most)
+        if len(chunks) == 1:
+            return chunks[0]
+        body = b"".join(chunks)
+        if size > _LONG:
+            # To put it together took a while: whoever reads it begins in another turn of the event loop.
+            await asyncio.sleep(0)
+        return body
+
+
+def _refuse_what_it_adds(session: aiohttp.ClientSession) -> None:
+    """Refuse a session that is lent if it sends something of its own to every server, or garbles responses.
+
+    Raises: ConfigError, without the secret.
+    """
+    problem: str | None = None
+    secret = next((name for name in ("Authorization", "Cookie") if name in session.headers), None)
+    if session.auth is not None:
+        problem = "has auth=..., and would send it to every server"
+    elif secret is not None:
+        problem = f"has a default {secret} header, and would send it to every server"
+    elif any(isinstance(one, aiohttp.DigestAuthMiddleware) for one in _middlewares_of(session)):
+        problem = "has a DigestAuthMiddleware, and would answer every server with its password"
+    elif session.trust_env:
+        problem = (
+            "has trust_env=True, and would send the passwords of a netrc file to servers. For a proxy, "
+            "make it with aiohttp.ClientSession(proxy=...)"
+        )
+    elif not session.auto_decompress:
+        problem = "has auto_decompress=False, so compressed responses cannot be read"
+    if problem is not None:
+        message = f"the session that is lent (http=...) {problem}"
+        raise ConfigError(message)
+
+
+def _warn_of_insecure(server: Server) -> None:
+    if server.tls.insecure:
+        log.warning("%s: its certificate is not checked (insecure=True)", server.name)
+
+
+def _spare_descriptors() -> int | None:
+    """How many files this process may still open; None where there is no such limit."""
+    try:
+        import resource  # noqa: PLC0415  # not on Windows, where there is no limit either
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        used = len(os.listdir("/dev/fd"))  # noqa: PTH208  # names suffice
+    except (ImportError, OSError):
+        return None
+    spare = limit - used - SPARED_DESCRIPTORS
+    if spare < 1:
+        message = f"no file descriptor left for connections ({used} of {limit} used): raise ulimit -n"
+        raise ConfigError(message)
+    return spare

@@ -1,0 +1,216 @@
+"""One try at one request: how far it has come, and when that must be over.
+
+Knows the event loop's clock and our limits; knows no HTTP. One timer serves all tries of a session, since
+nearly every one of them ends long before its time.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Context
+from copy import copy
+from types import TracebackType
+from typing import Self
+
+from aiovbo._core.deadline import DOING, EXCUSED, HINTS, RESOLUTION, Deadline, deadline_passed
+from aiovbo._settings.limits import Options
+from aiovbo.errors import ClosedError, Phase, ServerTimeoutError
+
+_NEVER = float("inf")
+
+
+class RequestTimeout:
+    """One try at one request, as a context: the task inside is ended when a limit is reached."""
+
+    __slots__ = (
+        "_all",
+        "_began",
+        "_behind",
+        "_cancelling",
+        "_deadline",
+        "_ends",
+        "_excused",
+        "_failure",
+        "_last",
+        "_limit",
+        "_loop",
+        "_most",
+        "_seen",
+        "_task",
+        "due",
+        "fresh",
+        "phase",
+        "sent",
+    )
+
+    def __init__(
+        self,
+        all_of_them: "TimeoutRegistry",
+        deadline: Deadline,
+        behind: Callable[[], "RequestTimeout | None"],
+        most: float,
+    ) -> None:
+        self.phase: Phase = "queue"
+        """How far it has come."""
+        self.fresh = False
+        """Whether its connection was made for it, not kept from an earlier request."""
+        self.sent = 0
+        """How often its request was given a connection: twice where a kept one proved dead, to aiohttp."""
+        self._all = all_of_them
+        self._deadline = deadline
+        self._most = most
+        self._behind = behind
+        self._excused = False
+        self._began: float | None = None
+        self._failure: Exception | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long its request has taken so far; None where none was begun."""
+        return None if self._began is None else self._loop.time() - self._began
+
+    @property
+    def has_timed_out(self) -> bool:
+        """Whether a limit was reached, so that its task was ended."""
+        return isinstance(self._failure, ServerTimeoutError)
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None:
+            message = "requests are sent from tasks"
+            raise RuntimeError(message)
+        self._task: asyncio.Task[object] | None = task
+        self._cancelling = task.cancelling()
+        self._loop = asyncio.get_running_loop()
+        left, self._seen = self._deadline.read()
+        if left <= 0:
+            # Where the application blocked the event loop, there may be a moment more.
+            if self._deadline.has_passed():
+                raise deadline_passed(self._all.options.deadline, self.where())
+            left, self._seen = self._deadline.read()
+        now = self._loop.time()
+        # By the event loop's clock; `_seen` is the same by the deadline's own, by which it may move.
+        self._ends = now + left
+        self._last = self._limit = now + self._most
+        self.due = min(self._ends, self._last)
+        self._all.in_progress.add(self)
+        if self.due < self._all.fires or self._loop is not self._all.loop:
+            self._all.watch(self.due, self._loop)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._all.in_progress.discard(self)
+        # Let go of: the task holds what comes of it, which would be kept until the garbage collector came.
+        task, self._task = self._task, None
+        if self._failure is not None and task is not None:
+            ours_alone = task.uncancel() <= self._cancelling
+            if ours_alone and kind is not None and issubclass(kind, asyncio.CancelledError):
+                raise copy(self._failure) from None
+
+    def enter(self, phase: Phase) -> None:
+        """Begin a phase: connecting and reading have limits of their own within the deadline."""
+        self.phase = phase
+        options = self._all.options
+        limit = options.connect_timeout if phase == "connect" else options.read_timeout
+        now = self._loop.time()
+        if self._began is None:
+            self._began = now
+        self._limit = min(now + limit, self._last)
+        self.due = due = min(self._ends, self._limit)
+        if due < self._all.fires:
+            self._all.watch(due, self._loop)
+
+    def where(self) -> Phase:
+        """The phase in which time passes now: its own, or that of the request that it waits for."""
+        first = self._behind() if self.phase == "queue" else None
+        return first.phase if first else self.phase
+
+    def abort(self) -> None:
+        """End it now, as its session closes."""
+        self._end(ClosedError("the fleet or client was closed while it was in use"))
+
+    def look_at_the_time(self, now: float) -> None:
+        """End it where its time is over."""
+        if now < self.due - RESOLUTION:
+            return
+        if now - self.due > EXCUSED and not self._excused:
+            # The event loop was blocked: what came meanwhile is read before this is called a timeout.
+            self._excused = True
+            self.due = now + EXCUSED / 10
+            return
+        ends = self._deadline.ends
+        if now >= self._ends - RESOLUTION and ends - self._seen > RESOLUTION:
+            # Suspended meanwhile, or shared with a caller that has more time.
+            self._ends += ends - self._seen
+            self._seen = ends
+            self.due = min(self._ends, self._limit)
+        if now >= self.due - RESOLUTION:
+            self._end(self._timeout())
+
+    def _end(self, failure: Exception) -> None:
+        if self._task is not None and self._failure is None:
+            self._failure, self.due = failure, _NEVER
+            self._task.cancel()
+
+    def _timeout(self) -> ServerTimeoutError:
+        phase, options, now = self.where(), self._all.options, self._loop.time()
+        if now >= self._ends - RESOLUTION:
+            self._deadline.was_reached = True
+            return deadline_passed(options.deadline, phase)
+        doing = DOING.get(phase, phase)
+        if now >= self._last - RESOLUTION:
+            what = f"no complete answer within {self._most:g} s, while {doing}"
+        elif phase in ("dns", "connect", "tls"):
+            what = f"no connection within {options.connect_timeout:g} s, while {doing}"
+        else:
+            what = f"nothing came for {options.read_timeout:g} s, while {doing}"
+        hint = HINTS.get(phase, "The server is slow or stuck: try again, or allow more time.")
+        return ServerTimeoutError(what, phase=phase, hint=hint)
+
+
+class TimeoutRegistry:
+    """The tries of one session that are under way, and the one timer that ends those whose time is over."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        """Their limits."""
+        self.in_progress: set[RequestTimeout] = set()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The event loop that the timer belongs to."""
+        self._timer: asyncio.TimerHandle | None = None
+        self.fires = _NEVER
+        """When the timer fires, by the event loop's clock."""
+        # Its own: what was asked first must not be kept for as long as the timer.
+        self._context = Context()
+
+    def watch(self, due: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Check the limits at that time, in place of the time that the timer was set to."""
+        self._forget_the_timer()
+        self.loop, self.fires = loop, due
+        self._timer = loop.call_at(due, self._look_at_the_time, loop, context=self._context)
+
+    def abort(self) -> None:
+        """End all of them now."""
+        for attempt in list(self.in_progress):
+            attempt.abort()
+        self._forget_the_timer()
+
+    def _look_at_the_time(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._forget_the_timer()
+        now = loop.time()
+        for attempt in self.in_progress:
+            attempt.look_at_the_time(now)
+        if self.in_progress:
+            # A moment later at least: those that are due nearly together are ended together.
+            soon = now + EXCUSED / 10
+            self.watch(max(soon, min(attempt.due for attempt in self.in_progress)), loop)
+
+    def _forget_the_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.fires = _NEVER

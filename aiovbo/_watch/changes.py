@@ -1,0 +1,122 @@
+"""What changes on a server, as values; and how two looks at its restore sessions become changes.
+
+Knows what was seen of each session and what that means. Does no I/O, and has no clock: all times are the
+server's own.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from attrs import field, frozen
+
+from aiovbo.errors import ServerError
+from aiovbo.models import RestoreSession
+
+
+@frozen
+class SessionRecord:
+    """What has been told of one session."""
+
+    created: datetime
+    """When it was created, by the server's clock."""
+    is_open: bool
+    """Whether its end is still to be told."""
+    mark: int
+    """What it looked like, in short."""
+    revision: int
+    """How often it has changed, so that a session that is as it was before is a new change."""
+
+
+@frozen
+class CheckpointEntry:
+    """What a change means for what is known: a session's new entry, or none where it is forgotten."""
+
+    session_id: UUID
+    """Which one."""
+    known: SessionRecord | None
+    """What has been told of it; None: it was long ago, and is forgotten."""
+
+
+@frozen
+class ServerCheckpoint:
+    """How far a server has been told of: everything that a watch needs to go on after a restart."""
+
+    known: Mapping[UUID, SessionRecord] = field(factory=dict[UUID, SessionRecord])
+    """What has been told of each session."""
+    horizon: datetime | None = None
+    """Sessions created before have been forgotten, unless they are open; None: none has been."""
+    installation: UUID | None = None
+    """Which installation the server is, whatever its name; None: it is older than v6, or does not tell."""
+
+
+@frozen(kw_only=True)
+class Change:
+    """Something that happened on a server."""
+
+    server: str
+    """The server's name."""
+    id: str
+    """The same for the same change, also when it is told again after a crash."""
+
+
+@frozen(kw_only=True)
+class Added(Change):
+    """A session that was not there before, or that a first look found unfinished."""
+
+    session: RestoreSession
+    """As it was when it was looked at."""
+
+
+@frozen(kw_only=True)
+class Changed(Change):
+    """A session that is not as it was, and has not just ended."""
+
+    session: RestoreSession
+    """As it was when it was looked at."""
+
+
+@frozen(kw_only=True)
+class Finished(Change):
+    """A session that has stopped; its `result` is its outcome."""
+
+    session: RestoreSession
+    """As it was when it was looked at."""
+
+
+@frozen(kw_only=True)
+class Removed(Change):
+    """A session that the server does not know any more."""
+
+    session_id: UUID
+    """Which one."""
+    reset: bool = False
+    """Whether many vanished at once, as when a server is restored from a backup of itself."""
+
+
+@frozen(kw_only=True)
+class Unreachable(Change):
+    """A server that could not be asked; told once, until it has recovered."""
+
+    error: ServerError
+    """Why not."""
+
+
+@frozen(kw_only=True)
+class Recovered(Change):
+    """A server that can be asked again; what happened meanwhile follows."""
+
+    gap: timedelta
+    """For how long nothing was heard of it."""
+
+
+@frozen(kw_only=True)
+class Heartbeat(Change):
+    """Nothing happened for a while, and the watch is alive; asked for by `heartbeat=`."""
+
+    up: int
+    """How many servers could be asked the last time."""
+
+
+AnyChange = Added | Changed | Finished | Removed | Unreachable | Recovered | Heartbeat
+"""Any of the changes; a `match` over it can be checked for completeness."""

@@ -1,0 +1,332 @@
+"""Where a watch keeps its place: a file that survives a crash, or memory that does not.
+
+Knows places and files; knows no servers. The file is read and written away from the event loop.
+"""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from os import PathLike, fspath
+from typing import Protocol, TypeVar, runtime_checkable
+from uuid import UUID, uuid4
+
+from aiovbo._core.threads import NoThreadError, in_thread
+from aiovbo._watch.changes import CheckpointEntry, ServerCheckpoint, SessionRecord
+from aiovbo.errors import CheckpointError, ConfigError
+
+T = TypeVar("T")
+
+_OURS = 0x56424F57
+"""What marks a SQLite file as ours."""
+_FORMAT = 1
+_SCHEMA = """
+CREATE TABLE servers (name TEXT PRIMARY KEY, horizon TEXT, installation BLOB);
+CREATE TABLE sessions (
+    server TEXT, id BLOB, created TEXT, open INTEGER, mark INTEGER, revision INTEGER,
+    PRIMARY KEY (server, id)
+) WITHOUT ROWID;
+"""
+_MARKS = f"PRAGMA application_id={_OURS}; PRAGMA user_version={_FORMAT};"
+
+
+@runtime_checkable
+class CheckpointStore(Protocol):
+    """What a watch needs of the store that keeps its place; your own may be another database."""
+
+    async def open(self) -> None:
+        """Get ready; called once, before anything else."""
+        ...
+
+    async def load(self, server: str) -> ServerCheckpoint | None:
+        """How far a server has been told of; None where it never was."""
+        ...
+
+    async def servers(self) -> dict[str, UUID | None]:
+        """The servers that a place is kept of, each with its installation; who was saved last is last."""
+        ...
+
+    async def save(
+        self,
+        server: str,
+        steps: Sequence[CheckpointEntry],
+        horizon: datetime | None,
+        installation: UUID | None,
+    ) -> None:
+        """Go on to a further place, all of it or nothing; it is kept when this returns."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything; called once, at the end."""
+        ...
+
+
+class MemoryCheckpoint:
+    """A place that lasts as long as the object; for tests, and where a restart may begin anew."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, ServerCheckpoint] = {}
+
+    async def open(self) -> None:
+        """Nothing to get ready."""
+
+    async def load(self, server: str) -> ServerCheckpoint | None:
+        """How far a server has been told of."""
+        return self._places.get(server)
+
+    async def servers(self) -> dict[str, UUID | None]:
+        """The servers that a place is kept of, each with its installation; who was saved last is last."""
+        return {server: place.installation for server, place in self._places.items()}
+
+    async def save(
+        self,
+        server: str,
+        steps: Sequence[CheckpointEntry],
+        horizon: datetime | None,
+        installation: UUID | None,
+    ) -> None:
+        """Go on to a further place."""
+        known = dict(self._places.pop(server, ServerCheckpoint()).known)
+        for step in steps:
+            if step.known is None:
+                known.pop(step.session_id, None)
+            else:
+                known[step.session_id] = step.known
+        self._places[server] = ServerCheckpoint(known, horizon, installation)
+
+    async def close(self) -> None:
+        """Keep it all: the next watch may go on from here."""
+
+
+class Checkpoint:
+    """A place in a file, kept over crashes; one watch at a time, others are refused.
+
+    Raises: CheckpointError from `open`, `load` and `save` where the file is damaged, foreign, newer, in use,
+    gone, or cannot be written. It never begins anew by itself: to do so, delete the file, and the one with
+    `-wal` after its name that a crash leaves beside it.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        if not fspath(path):
+            raise ConfigError("a checkpoint needs the path of a file, not an empty text")
+        self._path = fspath(path)
+        self._file: sqlite3.Connection | None = None
+        self._inode = 0
+        self._turn = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Open the file, make it where there is none, and keep others out of it."""
+        was_open = self._file is not None
+        if not was_open:
+            # Each event loop has locks of its own.
+            self._turn = asyncio.Lock()
+        try:
+            await self._away(self._open)
+        except asyncio.CancelledError:
+            # It was opened all the same, and whoever gave up will not close it.
+            if not was_open:
+                await self._away(self._close)
+            raise
+
+    async def load(self, server: str) -> ServerCheckpoint | None:
+        """How far a server has been told of."""
+        return await self._away(lambda: self._load(server))
+
+    async def servers(self) -> dict[str, UUID | None]:
+        """The servers that a place is kept of, each with its installation; who was saved last is last."""
+        return await self._away(self._servers)
+
+    async def save(
+        self,
+        server: str,
+        steps: Sequence[CheckpointEntry],
+        horizon: datetime | None,
+        installation: UUID | None,
+    ) -> None:
+        """Go on to a further place, in one transaction."""
+        await self._away(lambda: self._save(server, steps, horizon, installation))
+
+    async def close(self) -> None:
+        """Let others have the file."""
+        await self._away(self._close)
+
+    async def _away(self, work: Callable[[], T]) -> T:
+        def careful() -> T:
+            try:
+                return work()
+            except (sqlite3.Error, OSError, ValueError, TypeError) as error:
+                problem = _in_words(error)
+            message = f"the checkpoint {self._path}: {problem}"
+            raise CheckpointError(message)
+
+        async with self._turn:
+            # Shielded: half a transaction is none, but a connection that is still at work cannot be closed.
+            working = asyncio.ensure_future(in_thread(careful))
+            try:
+                return await asyncio.shield(working)
+            except NoThreadError as error:
+                message = f"the checkpoint {self._path}: {error.strerror}"
+                raise CheckpointError(message) from None
+            except asyncio.CancelledError:
+                await asyncio.wait([working])
+                _ = working.cancelled() or working.exception()
+                raise
+
+    def _open(self) -> None:
+        if not os.path.exists(self._path):  # noqa: PTH110  # in a thread of its own, as all that follows
+            _create(self._path)
+        if os.path.getsize(self._path) < _SMALLEST:  # noqa: PTH202  # as above
+            raise ValueError(_DAMAGED)
+        if not os.access(self._path, os.W_OK):
+            # SQLite would speak of an I/O error.
+            raise ValueError(_NOT_WRITABLE)
+        file = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            file.execute("PRAGMA locking_mode=EXCLUSIVE")
+            file.execute("PRAGMA journal_mode=WAL")
+            # What a save has returned from is kept, also over a power cut.
+            file.execute("PRAGMA synchronous=FULL")
+            file.execute("BEGIN EXCLUSIVE")
+            _check(file)
+            file.execute("COMMIT")
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
+        self._inode = os.stat(self._path).st_ino  # noqa: PTH116  # as above
+
+    def _load(self, server: str) -> ServerCheckpoint | None:
+        file = self._ready()
+        select = "SELECT horizon, installation FROM servers WHERE name = ?"
+        found = file.execute(select, (server,)).fetchone()
+        if found is None:
+            return None
+        horizon, installation = found
+        rows = file.execute(
+            "SELECT id, created, open, mark, revision FROM sessions WHERE server = ?", (server,)
+        )
+        known = {
+            UUID(bytes=key): SessionRecord(datetime.fromisoformat(created), bool(is_open), mark, revision)
+            for key, created, is_open, mark, revision in rows
+        }
+        return ServerCheckpoint(
+            known,
+            None if horizon is None else datetime.fromisoformat(horizon),
+            None if installation is None else UUID(bytes=installation),
+        )
+
+    def _servers(self) -> dict[str, UUID | None]:
+        # A row that is replaced goes to the end.
+        rows = self._ready().execute("SELECT name, installation FROM servers ORDER BY rowid")
+        return {name: None if key is None else UUID(bytes=key) for name, key in rows}
+
+    def _save(
+        self,
+        server: str,
+        steps: Sequence[CheckpointEntry],
+        horizon: datetime | None,
+        installation: UUID | None,
+    ) -> None:
+        file = self._ready()
+        # Of several steps of one session the last counts.
+        steps = list({step.session_id: step for step in steps}.values())
+        gone = [(server, step.session_id.bytes) for step in steps if step.known is None]
+        rows = [
+            (
+                server,
+                step.session_id.bytes,
+                step.known.created.astimezone(UTC).isoformat(),
+                step.known.is_open,
+                step.known.mark,
+                step.known.revision,
+            )
+            for step in steps
+            if step.known is not None
+        ]
+        is_new = file.execute("SELECT 1 FROM servers WHERE name = ?", (server,)).fetchone() is None
+        file.execute("BEGIN IMMEDIATE")
+        try:
+            place = (
+                server,
+                None if horizon is None else horizon.astimezone(UTC).isoformat(),
+                None if installation is None else installation.bytes,
+            )
+            file.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?)", place)
+            file.executemany("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?)", rows)
+            file.executemany("DELETE FROM sessions WHERE server = ? AND id = ?", gone)
+            file.execute("COMMIT")
+        except BaseException:
+            # A disk that is full, or fails, has ended the transaction already.
+            if file.in_transaction:
+                file.execute("ROLLBACK")
+            raise
+        if is_new:
+            # Into the file itself: without its -wal it is an old place then, and never none.
+            file.execute("PRAGMA wal_checkpoint")
+
+    def _ready(self) -> sqlite3.Connection:
+        if self._file is None:
+            raise ValueError("it is not open")
+        if os.stat(self._path).st_ino != self._inode:  # noqa: PTH116  # in a thread of its own
+            raise ValueError("another file has taken its place while it was in use")
+        return self._file
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+
+_NOT_WRITABLE = "it cannot be opened; the directory must exist, and this user must be able to write both"
+_DAMAGED = "it is damaged, or was never a checkpoint; restore it, or begin anew with another file"
+_SMALLEST = 512
+"""Bytes of the smallest SQLite file; ours are there whole or not at all, so an empty one is damaged."""
+
+
+def _create(path: str) -> None:
+    """An empty place, there at once and whole: a crash in between leaves no half of one."""
+    if os.path.exists(f"{path}-wal"):  # noqa: PTH110  # as above
+        raise FileNotFoundError
+    part = f"{path}.{uuid4().hex}"
+    try:
+        with closing(sqlite3.connect(part, isolation_level=None)) as file:
+            file.executescript(f"BEGIN; {_SCHEMA} {_MARKS} COMMIT;")
+        try:
+            # Unlike a renamed file, it takes nobody's place.
+            os.link(part, path)
+        except FileExistsError:
+            pass
+        except OSError:
+            # Some file systems know no links.
+            os.replace(part, path)  # noqa: PTH105  # as above
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(part)  # noqa: PTH108  # as above
+
+
+def _check(file: sqlite3.Connection) -> None:
+    if file.execute("PRAGMA application_id").fetchone()[0] != _OURS:
+        raise ValueError("this is another program's file; give the watch one of its own")
+    version = file.execute("PRAGMA user_version").fetchone()[0]
+    if version > _FORMAT:
+        message = (
+            f"it was written by a newer version (format {version}, this one knows {_FORMAT}): upgrade aiovbo"
+        )
+        raise ValueError(message)
+    if file.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+        raise ValueError(_DAMAGED)
+
+
+def _in_words(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, FileNotFoundError):
+        return "it is gone while it was in use; put it back, or delete what is left of it to begin anew"
+    if "locked" in text:
+        return "another process, or another watch, is using it"
+    if "unable to open" in text or "readonly" in text:
+        return _NOT_WRITABLE
+    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+        return f"{_DAMAGED} ({text})"
+    return text

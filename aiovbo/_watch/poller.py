@@ -1,0 +1,518 @@
+"""The lookout for one server: what to ask, and how it goes.
+
+Knows which lists are read; the change feed is in `_feed`, when a look is due in `_beat`, what it means in
+`_changes`, and who hears of it is handed in.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from attrs import define, field, frozen
+
+from aiovbo._client.client import Client
+from aiovbo._core.deadline import Operation
+from aiovbo._core.query import Answer
+from aiovbo._protocol.requests import with_offset
+from aiovbo._protocol.session_filter import SessionFilter
+from aiovbo._settings.limits import Clock
+from aiovbo._watch.changes import AnyChange, CheckpointEntry, Recovered, ServerCheckpoint, Unreachable
+from aiovbo._watch.checkpoint import CheckpointStore
+from aiovbo._watch.feed import ChangeFeed
+from aiovbo._watch.schedule import PollSchedule
+from aiovbo._watch.tracker import Tracker
+from aiovbo.errors import ConfigError, NotFoundError, PayloadError, ResponseError, ServerError
+from aiovbo.models import RestoreSession
+
+log = logging.getLogger("aiovbo.watch")
+
+_ONE_BY_ONE = 10
+"""Sessions up to which each is fetched by its id; more are listed."""
+_STEP = 500
+"""Rows of the history that are read at once, at most, however long it is."""
+_FEED_PAUSE = 1.0
+"""Seconds from one poll of the feed to the next, at least: a busy one is not asked for every event."""
+_INSTANT, _LONGEST_SPAN = timedelta.resolution, timedelta(days=36_525)
+
+
+@frozen(kw_only=True)
+class WatchOptions:
+    """How a fleet is watched."""
+
+    every: timedelta
+    """From one look at a server to the next."""
+    checkpoint: CheckpointStore
+    """Where the place is kept."""
+    since: datetime | None
+    """On the very first start: sessions created after are told, even if they have ended already."""
+    overlap: timedelta
+    """How far each look reaches back before the newest session, for rows that appear late."""
+    full_look_every: timedelta
+    """How often everything that is remembered is looked at."""
+    remember: timedelta
+    """How long sessions that have ended are remembered, before the newest one."""
+    heartbeat: timedelta | None
+    """After how long a silence there is a `Heartbeat`."""
+    ack_by_hand: bool
+    """Whether changes are acknowledged by `ack`, instead of by asking for the next."""
+    clock: Clock
+
+    def __attrs_post_init__(self) -> None:
+        for name, least in (
+            ("every", _INSTANT),
+            ("full_look_every", _INSTANT),
+            ("heartbeat", timedelta()),
+            ("overlap", timedelta()),
+            ("remember", timedelta()),
+        ):
+            value = getattr(self, name)
+            if value is None and name == "heartbeat":
+                continue
+            if not isinstance(value, timedelta) or not least <= value <= _LONGEST_SPAN:
+                above = "above 0" if least else "not below 0"
+                message = f"{name} is a timedelta {above}, and of a hundred years at most, not {value!r}"
+                raise ConfigError(message)
+        given: object = self.checkpoint
+        if isinstance(given, type) or not isinstance(given, CheckpointStore):
+            message = f"checkpoint is Checkpoint(path), or another store, not {given!r}"
+            raise ConfigError(message)
+
+    @property
+    def memory(self) -> timedelta:
+        """How long sessions that have ended are remembered: no look reaches further back."""
+        return max(self.remember, self.overlap)
+
+
+@frozen(kw_only=True)
+class WatchStatus:
+    """How the watch of one server goes."""
+
+    server: str
+    """The server's name."""
+    up: bool
+    """Whether the last look succeeded; False before the first one."""
+    last_success: datetime | None
+    """When; None while there was none."""
+    lag: timedelta | None
+    """How long ago that is: nothing newer is known of the server."""
+    next_look: datetime | None
+    """When it is looked at again; None while it is being looked at."""
+    backlog: int
+    """Changes that were found and not yet delivered."""
+    errors: int
+    """Looks that failed, in a row."""
+    overruns: int
+    """Looks that were left out because the one before took too long."""
+
+
+@define(eq=False)
+class _Stretch:
+    """A part of the history that is read in steps, from look to look."""
+
+    start: datetime | None
+    """Only sessions created then or later."""
+    end: datetime
+    """Only sessions created then or before."""
+    offset: int = 0
+    """Rows that were read in this round."""
+    first: UUID | None = None
+    """The session that the last page began with."""
+    seen: set[UUID] = field(factory=set[UUID])
+    """The sessions that were read in this round."""
+    is_over: bool = False
+    """Whether it was read to its end."""
+
+
+class ServerPoller:
+    """One server that is being watched."""
+
+    def __init__(
+        self,
+        client: Client,
+        options: WatchOptions,
+        deliver: Callable[
+            [str, Sequence[tuple[AnyChange, CheckpointEntry | None]]], Coroutine[Any, Any, None]
+        ],
+        settle: Callable[[str, Callable[[Collection[UUID]], list[CheckpointEntry]]], None],
+        find_former: Callable[[str, UUID | None], Coroutine[Any, Any, ServerCheckpoint | None]],
+    ) -> None:
+        self._client = client
+        self._options = options
+        self._deliver = deliver
+        self._settle = settle
+        self._find_former = find_former
+        self.tracker = self._track(None)
+        """What is known of the server."""
+        self._is_loaded = False
+        self._beat = PollSchedule(client.name, options.every, options.clock)
+        self._feed = ChangeFeed(client, options.every, options.full_look_every, options.clock)
+        self.was_told = False
+        """Whether the consumer was told that it is out of reach, and not yet that it is back."""
+        self._last_success: datetime | None = None
+        self._errors = 0
+        self._full_look_at = float("-inf")
+        self._is_identified = False
+        self._old: _Stretch | None = None
+        self._unfinished: _Stretch | None = None
+
+    def _track(self, place: ServerCheckpoint | None) -> Tracker:
+        options = self._options
+        return Tracker(self._client.name, place, options.since, options.memory)
+
+    def succeed(self, former: "ServerPoller") -> None:
+        """Continue for one of the same name, of which changes still wait: all that it found is known."""
+        self.tracker, self._is_loaded = former.tracker, former._is_loaded  # noqa: SLF001  # its own
+        self.was_told, self._last_success = former.was_told, former._last_success  # noqa: SLF001  # its own
+
+    def status(self, backlog: int) -> WatchStatus:
+        """How it goes, with so many changes that were found and not yet delivered."""
+        last = self._last_success
+        return WatchStatus(
+            server=self._client.name,
+            up=not self._errors and last is not None,
+            last_success=last,
+            lag=None if last is None else self._options.clock.now() - last,
+            next_look=self._beat.next_look,
+            backlog=backlog,
+            errors=self._errors,
+            overruns=self._beat.overruns,
+        )
+
+    async def save(self, steps: Sequence[CheckpointEntry]) -> None:
+        """Save what was told of the server."""
+        tracker = self.tracker
+        await self._options.checkpoint.save(self._client.name, steps, tracker.horizon, tracker.installation)
+
+    async def follow(self, after: asyncio.Task[None] | None = None) -> None:
+        """Look at every beat, for ever.
+
+        - `after`: the task of a former one of this name, which ends first.
+
+        Raises: CheckpointError where the place cannot be read or written.
+        """
+        clock, beat = self._options.clock, self._beat
+        if after is not None:
+            await asyncio.wait([after])
+        if not self._is_loaded:
+            self.tracker = self._track(await self._options.checkpoint.load(self._client.name))
+            self._is_loaded = True
+        await beat.wait(beat.until_first())
+        while True:
+            began = clock.monotonic()
+            pause = await self._try_to_look()
+            if pause is None:
+                pause = beat.until_next(clock.monotonic() - began)
+            await beat.wait(pause)
+
+    async def _try_to_look(self) -> float | None:
+        """Look, and tell how it went; seconds until the next look where that is not the next beat."""
+        clock, name = self._options.clock, self._client.name
+        try:
+            pause = await self._look()
+        except ServerError as error:
+            self._errors += 1
+            log.info("look %d in a row that failed: %s", self._errors, error)
+            # All may have changed when it is back.
+            self._full_look_at = float("-inf")
+            self._feed.reset()
+            if not self.was_told:
+                self.was_told = True
+                key = f"{name}/unreachable/{clock.now().isoformat()}"
+                await self._deliver(name, [(Unreachable(server=name, id=key, error=error), None)])
+            return self._beat.backoff(self._errors)
+        if self._errors:
+            log.info("%s: answers again", name)
+        self._errors = 0
+        self._last_success = clock.now()
+        return pause
+
+    async def _tell_recovery(self) -> None:
+        """The server has answered: if it had been out of reach, that is over."""
+        if self.was_told:
+            self.was_told = False
+            now = self._options.clock.now()
+            gap = now - self._last_success if self._last_success else timedelta()
+            name = self._client.name
+            told = Recovered(server=name, id=f"{name}/recovered/{now.isoformat()}", gap=gap)
+            await self._deliver(name, [(told, None)])
+
+    # ---------------------------------------------------------------------------------- one look
+
+    async def _look(self) -> float | None:
+        clock, feed = self._options.clock, self._feed
+        if self.tracker.recover(clock.now()):
+            log.warning(
+                "%s: a clock was wrong; sessions that ended may be reported once more",
+                self._client.name,
+            )
+            self._full_look_at = float("-inf")
+        is_full = clock.monotonic() >= self._full_look_at
+        if self._errors and self._client.api_version == "v8":
+            # A server that is down is probed by a single request, which is none of the feed.
+            with self._operation():
+                await self._client.fetch_page("RestoreSessions?limit=1", RestoreSession)
+        if feed.is_open and not is_full:
+            return await self._look_at_feed()
+        # The token first: what changes during the look is in the feed after it.
+        if not feed.is_open and await self._start_feed():
+            is_full = True
+        if not is_full:
+            with self._operation():
+                await self._look_at_latest()
+            return None
+        with self._operation():
+            await self._look_at_all()
+        every = self._options.full_look_every.total_seconds()
+        self._full_look_at = clock.monotonic() + every * (0.9 + clock.random() / 5)
+        # Whatever happens next is in the feed, if that waits for it.
+        is_next = (
+            feed.is_open and self._seconds_to_wait() and self._options.every <= self._options.full_look_every
+        )
+        return 0.0 if is_next else None
+
+    def _operation(self) -> Operation:
+        # A server that is down is probed by a single request.
+        return self._client.operation(may_retry=self._errors == 0)
+
+    async def _start_feed(self) -> bool:
+        """Whether the feed can be read from now on; a server that is older than v8 has none."""
+        with self._operation():
+            if not self._feed.is_due or await self._client.fetch_api_version() != "v8":
+                return False
+        return await self._feed.start()
+
+    async def _look_at_all(self) -> None:
+        """Everything that is remembered, and all that is unfinished; what is gone is noticed."""
+        if not self._is_identified:
+            await self._identify()
+            self._is_identified = True
+        tracker = self.tracker
+        # As far as the last such look saw: what this one finds is still to be told.
+        self._settle(self._client.name, tracker.forget)
+        sessions = await self._list(tracker.horizon)
+        if tracker.is_first:
+            await self.save(tracker.begin(sessions))
+            tracker.is_first = False
+        await self._observe(sessions)
+        gone = tracker.missing([one.id for one in sessions], tracker.horizon)
+        await self._confirm_removed(gone)
+        if tracker.horizon is not None:
+            seen = await self._look_at_old(tracker.horizon)
+            await self._look_at_unfinished(
+                [key for key in tracker.open_before(tracker.horizon) if key not in seen]
+            )
+        tracker.has_seen_all(self._options.clock.now())
+
+    async def _look_at_old(self, horizon: datetime) -> set[UUID]:
+        """The next rows of what is forgotten, in which an unfinished session may have appeared; their ids."""
+        if self._old is None or self._old.is_over:
+            self._old = _Stretch(None, horizon)
+        before = set(self._old.seen)
+        await self._read_on(self._old)
+        return self._old.seen - before
+
+    async def _look_at_unfinished(self, unfinished: list[UUID]) -> None:
+        """Sessions that go on although they are old: each by its id, or many by the rows around them."""
+        if len(unfinished) <= _ONE_BY_ONE:
+            self._unfinished = None
+            await self._fetch_each(unfinished)
+            return
+        stretch = self._unfinished
+        if stretch is None or stretch.is_over:
+            created = [self.tracker.known[key].created for key in unfinished]
+            self._unfinished = stretch = _Stretch(min(created), max(created))
+        await self._read_on(stretch)
+        if stretch.is_over:
+            # Who is gone costs a request; of many, the others are asked for after the next round.
+            missing = [key for key in unfinished if key not in stretch.seen]
+            await self._fetch_each([key for key in missing if self._lies_in(stretch, key)][:_ONE_BY_ONE])
+
+    def _lies_in(self, stretch: _Stretch, key: UUID) -> bool:
+        entry = self.tracker.known.get(key)
+        return entry is not None and (stretch.start is None or stretch.start <= entry.created <= stretch.end)
+
+    async def _read_on(self, stretch: _Stretch) -> None:
+        """The next rows of a part of the history, a bounded number of them.
+
+        By offsets: rows that move while it is read are read twice, or not before the next round.
+        """
+        bounds = SessionFilter(
+            started_after=None if stretch.start is None else stretch.start - timedelta(microseconds=1),
+            started_before=stretch.end + timedelta(microseconds=1),
+            page_size=_STEP,
+        )
+        version = await self._client.fetch_api_version()
+        rows = 0
+        while rows < _STEP and not stretch.is_over:
+            target = with_offset(bounds.target(version), stretch.offset)
+            page = await self._client.fetch_page(target, RestoreSession)
+            ids: list[UUID] = []
+            for sessions, _ in page.slices():
+                await asyncio.sleep(0)
+                ids += [session.id for session in sessions]
+                await self._observe(sorted(sessions, key=_creation_time))
+            # A server that ignores the offset sends the same page for ever.
+            is_same = bool(ids) and ids[0] == stretch.first
+            stretch.first = ids[0] if ids else None
+            stretch.seen.update(ids)
+            stretch.offset += len(page)
+            rows += len(page)
+            stretch.is_over = is_same or not len(page) or (page.next_href is None and len(page) < _STEP)
+
+    async def _identify(self) -> None:
+        """Which installation this is: one that had another name before goes on where it was."""
+        name, tracker, known = self._client.name, self.tracker, self.tracker.installation
+        installation = await self._ask_for_installation()
+        if tracker.is_first:
+            place = await self._find_former(name, installation)
+            if place is not None:
+                self.tracker = self._track(place)
+                await self.save([CheckpointEntry(key, entry) for key, entry in place.known.items()])
+                return
+        if installation is None or installation == known:
+            return
+        if known is not None:
+            log.warning("%s answers as installation %s, and was %s before", name, installation, known)
+        tracker.installation = installation
+        if not tracker.is_first:
+            await self.save([])
+
+    async def _ask_for_installation(self) -> UUID | None:
+        if await self._client.fetch_api_version() in ("v4", "v5"):
+            return None
+        try:
+            return (await self._client.fetch_service_instance()).installation_id
+        except (ResponseError, PayloadError) as error:
+            # To begin anew since a server is busy would lose what it did until now.
+            if error.retryable and self.tracker.is_first:
+                raise
+            log.info("%s: no installation id: %s", self._client.name, error.what)
+            return None
+
+    async def _look_at_latest(self) -> None:
+        """What is new since the newest session, with the overlap, and what is unfinished."""
+        tracker = self.tracker
+        newest = tracker.newest(self._options.clock.now())
+        start = tracker.horizon if newest is None else newest - self._options.overlap
+        unfinished = [] if start is None else tracker.open_before(start)
+        sessions = await self._list(start)
+        await self._observe(sessions)
+        gone = tracker.missing([one.id for one in sessions], start)
+        if gone:
+            # Where something vanished that had just been there, more may have.
+            await self._look_at_all()
+            return
+        await self._look_at_unfinished(unfinished)
+
+    async def _list(self, start: datetime | None) -> list[RestoreSession]:
+        """All sessions created at or after `start`, the oldest first."""
+        return _oldest_first(await self._answer(start))
+
+    async def _answer(self, start: datetime | None) -> Answer[RestoreSession]:
+        # The API's bound is exclusive, and knows more digits than we do.
+        after = None if start is None else start - timedelta(microseconds=1)
+        answer = await self._client.restore_sessions(started_after=after).answer()
+        if answer.error is not None:
+            raise answer.error
+        await self._tell_recovery()
+        return answer
+
+    async def _observe(self, sessions: Iterable[RestoreSession]) -> None:
+        for session in sessions:
+            await self._tell(self.tracker.observe(session))
+
+    async def _tell(self, told: Iterable[tuple[AnyChange, CheckpointEntry]]) -> None:
+        changes = list(told)
+        if changes:
+            await self._deliver(self._client.name, changes)
+
+    async def _fetch_each(self, ids: Iterable[UUID]) -> None:
+        gone: list[UUID] = []
+        for key in ids:
+            try:
+                session = await self._client.fetch_restore_session(key)
+            except NotFoundError:
+                gone.append(key)
+            except PayloadError as error:
+                # There it is, whatever it says of itself; the others are looked at all the same.
+                log.warning("%s: session %s makes no sense: %s", self._client.name, key, error.what)
+            else:
+                await self._observe([session])
+        await self._tell(self.tracker.remove(gone, self._options.clock.now()))
+
+    async def _confirm_removed(self, ids: list[UUID]) -> None:
+        """Rows that move while a list is read may be missed; only who is not found is gone."""
+        if len(ids) <= _ONE_BY_ONE:
+            await self._fetch_each(ids)
+            return
+        answer = await self._answer(self.tracker.horizon)
+        there = {one.id for one in answer.items}
+        await self._observe(_oldest_first(answer))
+        if not answer.complete:
+            # Some were set aside, or moved: who they are, nobody knows. The next such look asks again.
+            return
+        gone = [key for key in ids if key not in there]
+        await self._tell(self.tracker.remove(gone, self._options.clock.now()))
+
+    # ------------------------------------------------------------------------- the feed, since v8
+
+    async def _look_at_feed(self) -> float | None:
+        clock, every, feed = self._options.clock, self._options.every.total_seconds(), self._feed
+        began, seconds = clock.monotonic(), self._seconds_to_wait()
+        found = await feed.read(seconds)
+        passed = clock.monotonic() - began
+        if found is None:
+            if feed.is_outdated:
+                # As if nothing had been looked at yet.
+                self._full_look_at = float("-inf")
+                return await self._look()
+            with self._operation():
+                await self._look_at_latest()
+            return None
+        with self._operation():
+            await self._tell_recovery()
+            await self._look_at_some(found)
+        feed.keep()
+        if not seconds or (not found and passed < seconds / 2):
+            # It did not wait.
+            return None
+        return max(0.0, min(_FEED_PAUSE, every) - (clock.monotonic() - began))
+
+    def _seconds_to_wait(self) -> int:
+        """For how long a poll waits at the server: until this one's own moment, so that polls stay spread."""
+        longest = min(
+            self._options.every.total_seconds(), self._feed.longest_poll, self._client.longest_silence / 2
+        )
+        if longest < 1:
+            return 0
+        left = self._beat.until_moment(longest)
+        return round(left if left >= 1 else left + longest)
+
+    async def _look_at_some(self, ids: Collection[UUID]) -> None:
+        """These sessions: each by its id, or most by a list that reaches as far back as they do."""
+        left = set(ids)
+        if len(left) > _ONE_BY_ONE:
+            known = self.tracker.known
+            newest = self.tracker.newest(self._options.clock.now())
+            created = [known[key].created for key in left if key in known]
+            if newest is not None:
+                # Whoever is not known yet is new, most likely.
+                created.append(newest - self._options.overlap)
+            sessions = await self._list(min(created, default=None))
+            await self._observe(sessions)
+            left -= {one.id for one in sessions}
+        if len(left) > _ONE_BY_ONE:
+            await self._look_at_all()
+        else:
+            await self._fetch_each([key for key in ids if key in left])
+
+
+def _creation_time(session: RestoreSession) -> datetime:
+    return session.creation_time
+
+
+def _oldest_first(answer: Answer[RestoreSession]) -> list[RestoreSession]:
+    return sorted(answer.items, key=_creation_time)

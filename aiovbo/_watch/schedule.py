@@ -1,0 +1,64 @@
+"""When a watched server is looked at: at its own steady place in every interval, later where it is down.
+
+Knows a server's name, an interval and a clock; knows nothing of what a look is.
+"""
+
+import logging
+from datetime import datetime, timedelta
+from hashlib import blake2b
+
+from aiovbo._settings.limits import Clock
+
+log = logging.getLogger("aiovbo.watch")
+
+_SPREAD = 5.0
+"""Seconds over which the first looks are spread, at most: whoever starts a watch waits to see something."""
+_LONGEST_BACKOFF = 300.0
+"""Seconds between two looks at a server that is down, at most, unless the interval is longer."""
+_DOUBLINGS = 16
+"""The backoff is at its longest long before, and a few hundred more would be beyond what a float holds."""
+
+
+class PollSchedule:
+    """The looks at one server: when the next one is due, and how many were left out."""
+
+    def __init__(self, name: str, every: timedelta, clock: Clock) -> None:
+        self._name = name
+        self._every = every.total_seconds()
+        self._clock = clock
+        # The same in every process and after every restart, so that a fleet's looks stay spread.
+        self._offset = int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "big") / 2**32
+        self.next_look: datetime | None = None
+        """When; None while one is under way."""
+        self.overruns = 0
+        """Looks that were left out because the one before took too long."""
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until the next look."""
+        self.next_look = self._clock.now() + timedelta(seconds=seconds)
+        await self._clock.sleep(seconds)
+        self.next_look = None
+
+    def until_first(self) -> float:
+        """Seconds until the first look."""
+        return self._offset * min(self._every, _SPREAD)
+
+    def until_next(self, passed: float) -> float:
+        """Seconds until the next beat, after a look that took so many."""
+        beats = int(passed // self._every)
+        if beats:
+            self.overruns += beats
+            log.info("%s: a look took %.1f s, longer than %g s", self._name, passed, self._every)
+        pause = self.until_moment(self._every)
+        # A clock that ticks a little early is no reason to look twice.
+        return pause + self._every if pause < self._every / 4 and passed < self._every / 2 else pause
+
+    def until_moment(self, interval: float) -> float:
+        """Seconds until the server's own place in an interval."""
+        return (self._offset * interval - self._clock.now().timestamp()) % interval
+
+    def backoff(self, errors: int) -> float:
+        """Seconds until the next look after so many that failed in a row."""
+        longest = max(self._every, _LONGEST_BACKOFF)
+        backoff: float = min(longest, self._every * 2 ** min(errors - 1, _DOUBLINGS))
+        return backoff * (0.5 + self._clock.random() / 2)

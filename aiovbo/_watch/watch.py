@@ -1,0 +1,290 @@
+"""Watching a fleet: every change at least once, in each server's order, and none lost over a crash.
+
+Knows when changes are delivered and saved; which are waiting is in `_delivery`, who looks in `_lookout`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from aiovbo._client.client import Client
+from aiovbo._watch.changes import AnyChange, Change, CheckpointEntry, Heartbeat, ServerCheckpoint
+from aiovbo._watch.delivery import Delivery
+from aiovbo._watch.poller import ServerPoller, WatchOptions, WatchStatus
+from aiovbo.errors import CheckpointError, ClosedError
+
+log = logging.getLogger("aiovbo.watch")
+
+_FEW = 3
+
+
+class Watch:
+    """Changes of all servers of a fleet: `async with fleet.watch(...) as changes`, then iterate.
+
+    A change is acknowledged when the next one is requested, or by `ack` where that was chosen. The checkpoint
+    is saved after that: a crash repeats changes, with the same `id`, and loses none. Several tasks may share
+    a watch only where they `ack`: otherwise each acknowledges what the others have not processed yet.
+    """
+
+    def __init__(self, clients: Iterable[Client], options: WatchOptions, running: "set[Watch]") -> None:
+        self._clients = clients
+        self._options = options
+        self._checkpoint = options.checkpoint
+        self._running = running
+        self._lookouts: dict[str, tuple[ServerPoller, asyncio.Task[None]]] = {}
+        self._removed: dict[str, ServerPoller] = {}
+        self._delivery = Delivery()
+        self._news = asyncio.Event()
+        self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._saver: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._failure: BaseException | None = None
+        self._is_failure_told = False
+
+    @property
+    def _closed(self) -> bool:
+        return self._ending is not None
+
+    # ------------------------------------------------------------------------------- the consumer
+
+    async def __aenter__(self) -> Self:
+        if self._closed or self._loop is not None:
+            message = "a watch is used once: call fleet.watch(...) again"
+            raise ClosedError(message)
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._checkpoint.open()
+        except BaseException:
+            self._loop = None
+            raise
+        self._running.add(self)
+        self._saver = asyncio.create_task(self._save_forever(), name="aiovbo watch saves")
+        for client in self._clients:
+            self.add(client)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self.aclose()
+        except CheckpointError as failure:
+            if error is None:
+                raise
+            # What ended the block comes first.
+            error.add_note(f"While the watch was closed: {failure}")
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> AnyChange:
+        if not self._options.ack_by_hand:
+            self._delivery.acknowledge_all()
+            if self._delivery.has_steps:
+                self._news.set()
+        wait = self._options.heartbeat
+        self.check_loop()
+        while True:
+            self._check()
+            try:
+                async with asyncio.timeout(None if wait is None else wait.total_seconds()):
+                    change = await self._delivery.get()
+            except TimeoutError:
+                return self._heartbeat()
+            if change is not None:
+                return change
+
+    def ack(self, change: Change) -> None:
+        """Acknowledge one change, in any order; the others stay as they are.
+
+        It is saved a moment later. A crash before repeats the change, and so does one while an earlier change
+        of the same session is not acknowledged: a session's changes are saved in their order.
+        """
+        self._delivery.acknowledge(change)
+        if self._delivery.has_steps:
+            self._news.set()
+
+    def status(self) -> dict[str, WatchStatus]:
+        """How the watch of each server goes, by name."""
+        return {
+            name: lookout.status(self._delivery.backlog(name))
+            for name, (lookout, _) in self._lookouts.items()
+        }
+
+    async def aclose(self) -> None:
+        """Stop looking, save what was acknowledged, let go of the checkpoint; safe to repeat.
+
+        Raises: what the checkpoint's store raises, where the consumer has not heard of it yet.
+        """
+        self.check_loop()
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end(), name="aiovbo watch ends")
+            self._ending.add_done_callback(_retrieve)
+        try:
+            await asyncio.shield(self._ending)
+        except asyncio.CancelledError:
+            # Half closed, the checkpoint would be of use to nobody.
+            await asyncio.wait([self._ending])
+            raise
+
+    async def _end(self) -> None:
+        self._delivery.close()
+        tasks = [task for _, task in self._lookouts.values()] + list(self._leaving.values())
+        if self._saver is not None:
+            tasks.append(self._saver)
+        for task in tasks:
+            task.cancel()
+        try:
+            if tasks:
+                await asyncio.wait(tasks)
+            if self._failure is None:
+                await self._save()
+        finally:
+            self._running.discard(self)
+            if self._loop is not None:
+                await self._checkpoint.close()
+        if self._failure is not None and not self._is_failure_told:
+            raise self._failure
+
+    def check_loop(self) -> None:
+        """Nothing in the event loop in which it was entered, and once that is closed.
+
+        Raises: ClosedError anywhere else.
+        """
+        if self._loop is None or self._loop.is_closed():
+            return
+        try:
+            is_here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            is_here = False
+        if not is_here:
+            raise ClosedError(
+                "a watch belongs to the event loop in which it was entered, and so does adding and removing "
+                "servers while it runs: from a thread, loop.call_soon_threadsafe(...)"
+            )
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            self._is_failure_told = True
+            raise self._failure
+        if self._closed or self._saver is None:
+            message = "the watch is closed" if self._closed else "the watch is not open yet: async with it"
+            raise ClosedError(message)
+
+    def _heartbeat(self) -> Heartbeat:
+        now = self._options.clock.now()
+        up = sum(status.up for status in self.status().values())
+        return Heartbeat(server="", id=f"heartbeat/{now.isoformat()}", up=up)
+
+    # --------------------------------------------------------------------------------- the place
+
+    async def _save_forever(self) -> None:
+        try:
+            while True:
+                await self._news.wait()
+                await self._save()
+        except asyncio.CancelledError:
+            if not self._closed:
+                self._fail(_given_up())
+            raise
+        except BaseException as error:  # noqa: BLE001  # it is the consumer's to hear
+            self._fail(error)
+
+    async def _save(self) -> None:
+        self._news.clear()
+        while (batch := self._delivery.begin_save()) is not None:
+            server, steps = batch
+            try:
+                lookout = self._lookouts[server][0] if server in self._lookouts else self._removed[server]
+                await lookout.save(steps)
+            except BaseException:
+                # Not saved is not lost: it goes before what came since.
+                self._delivery.end_save(server, steps)
+                raise
+            self._delivery.end_save(server)
+        self._forget_removed()
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+        self._delivery.interrupt()
+
+    # -------------------------------------------------------------------------------- the servers
+
+    def add(self, client: Client) -> None:
+        """Watch one more server."""
+        name = client.name
+        lookout = ServerPoller(client, self._options, self._delivery.put, self._settle, self._find_former)
+        if former := self._removed.pop(name, None):
+            lookout.succeed(former)
+        task = asyncio.create_task(lookout.follow(self._leaving.get(name)), name=f"aiovbo watch {name}")
+        task.add_done_callback(self._hear_of_its_end)
+        self._lookouts[name] = lookout, task
+
+    def remove(self, name: str) -> None:
+        """Watch a server no more; what waits of it is still delivered, its place stays saved."""
+        if name in self._lookouts:
+            self._removed[name], task = self._lookouts.pop(name)
+            task.remove_done_callback(self._hear_of_its_end)
+            self._leaving[name] = task
+            task.add_done_callback(partial(self._has_left, name))
+            task.cancel()
+
+    def _has_left(self, name: str, task: asyncio.Task[None]) -> None:
+        _retrieve(task)
+        if self._leaving.get(name) is task:
+            del self._leaving[name]
+        self._forget_removed()
+
+    def _forget_removed(self) -> None:
+        """Discard removed servers of which nothing waits: should they come back, their place is saved."""
+        for name, lookout in list(self._removed.items()):
+            if name not in self._leaving and not lookout.was_told and self._delivery.forget(name):
+                del self._removed[name]
+
+    async def _find_former(self, server: str, installation: UUID | None) -> ServerCheckpoint | None:
+        """How far a new server was told of while it had another name; None where none is known to be it."""
+        kept = await self._checkpoint.servers()
+        left = {name: its for name, its in reversed(kept.items()) if name not in self._lookouts}
+        for name, its in left.items():
+            if its is not None and its == installation:
+                log.warning("%s is the installation that was called %s, and goes on there", server, name)
+                return await self._checkpoint.load(name)
+        if unknown := [name for name, its in left.items() if its is None or installation is None]:
+            log.warning(
+                "%s is new, and its watch begins now; if it was called %s before, give it that name again",
+                server,
+                " or ".join(unknown[:_FEW]),
+            )
+        return None
+
+    def _settle(self, server: str, forget: Callable[[Collection[UUID]], list[CheckpointEntry]]) -> None:
+        """Save what a server's lookout forgets; not of sessions whose changes are not saved yet."""
+        if steps := forget(self._delivery.unsaved(server)):
+            self._delivery.save_also(server, steps)
+            self._news.set()
+
+    def _hear_of_its_end(self, task: asyncio.Task[None]) -> None:
+        if self._closed:
+            _retrieve(task)
+        elif task.cancelled():
+            self._fail(_given_up())
+        else:
+            # It never ends by itself: a bug, or a checkpoint that fails, and the consumer's to hear.
+            self._fail(task.exception() or AssertionError(task.get_name()))
+
+
+def _given_up() -> CheckpointError:
+    return CheckpointError("the checkpoint's store was cancelled, by nobody here: nothing more is saved")
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Ask for an outcome that nobody else may ask for, which asyncio would complain about."""
+    _ = task.cancelled() or task.exception()

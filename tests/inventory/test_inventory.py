@@ -1,0 +1,749 @@
+"""An inventory: what a file says becomes a fleet, and every mistake in it is told by its key."""
+
+import asyncio
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from harness.backups import asked, server_of
+from harness.canary import Canary
+from harness.readme import blocks
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiovbo import TLS, Assertion, AuthenticationError, Bearer, Client, ConfigError, Fleet, Password, Server
+from aiovbo._inventory.reader import Inventory, inventory_of, read_inventory
+from aiovbo._inventory.schema import inventory_schema
+from aiovbo._settings.limits import FleetOptions, Limits
+from aiovbo.testing import BackupServer
+
+Write = Callable[[str], Path]
+SCHEMA = inventory_schema()
+PIN = "sha256:" + "ab" * 32
+LOGIN = {"token": {"env": "VBO_TOKEN"}}
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes an inventory that its owner alone may read; two secrets are in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VBO_PASSWORD", "correct horse")
+    monkeypatch.setenv("VBO_TOKEN", "0123456789")
+
+    def write(text: str) -> Path:
+        file = Path("fleet.toml")
+        file.write_text(text, encoding="utf-8")
+        file.chmod(0o600)
+        return file
+
+    return write
+
+
+# ------------------------------------------------------------------------------------------ merging
+
+
+def test_a_server_takes_what_it_does_not_say_from_its_group_and_then_from_the_defaults(write: Write) -> None:
+    """Key by key, each as a whole: a pin of a server's own is not mixed with its group's authorities."""
+    inventory = read_inventory(
+        write(
+            """
+        [defaults]
+        credentials = { username = 'TECH\\monitor', password = { env = "VBO_PASSWORD" } }
+        tls = { ca_file = "defaults.pem", client_cert = "we.pem", strict_x509 = false }
+        api_version = "v6"
+
+        [groups.lab]
+        tls = { ca_file = "lab.pem" }
+        allow_http = true
+
+        [servers.plain]
+        url = "plain.tech.local"
+
+        [servers.grouped]
+        url = "http://grouped.tech.local:9191/prefix"
+        group = "lab"
+
+        [servers.own]
+        url = "own.tech.local"
+        group = "lab"
+        api_version = "v8"
+        allow_http = false
+        tls.pin = "PIN"
+        credentials.token.env = "VBO_TOKEN"
+        """.replace("PIN", PIN)
+        )
+    )
+    plain, grouped, own = inventory.servers
+    here = Path.cwd()
+    assert [server.name for server in inventory.servers] == ["plain", "grouped", "own"]
+    assert str(plain.url) == "https://plain.tech.local:4443"
+    assert plain.tls == TLS(ca_file=here / "defaults.pem", client_cert=here / "we.pem", strict_x509=False)
+    assert (plain.api_version, plain.allow_http) == ("v6", False)
+    assert isinstance(plain.credentials, Password)
+    assert plain.credentials.username == "TECH\\monitor"
+    assert str(grouped.url) == "http://grouped.tech.local:9191/prefix"
+    assert grouped.tls == TLS(ca_file=here / "lab.pem")
+    assert (grouped.api_version, grouped.allow_http) == ("v6", True)
+    assert grouped.credentials == plain.credentials
+    assert own.tls == TLS(pin=PIN)
+    assert (own.api_version, own.allow_http) == ("v8", False)
+    assert isinstance(own.credentials, Bearer)
+    assert inventory.options == {}
+
+
+def test_labels_are_added_up_and_the_nearest_one_wins() -> None:
+    """A server keeps its group's and the defaults' labels beside its own."""
+    inventory = inventory_of(
+        {
+            "defaults": {
+                "credentials": {"token": {"env": "PATH"}},
+                "labels": {"site": "athens", "tier": "1"},
+            },
+            "groups": {"lab": {"labels": {"tier": "2", "owner": "qa"}}},
+            "servers": {
+                "vbo1": {"url": "vbo1", "group": "lab", "labels": {"owner": "ops"}},
+                "vbo2": {"url": "vbo2"},
+            },
+        }
+    )
+    labels = [dict(server.labels) for server in inventory.servers]
+    assert labels == [{"site": "athens", "tier": "2", "owner": "ops"}, {"site": "athens", "tier": "1"}]
+
+
+def test_labels_cannot_be_changed_and_count_when_servers_are_compared() -> None:
+    """A server stays a value that can be hashed, whatever was handed in."""
+    given_labels = {"site": "athens"}
+    server = Server("vbo1", Bearer("t"), labels=given_labels)
+    given_labels["site"] = "sparta"
+    assert server.labels == {"site": "athens"}
+    assert server == Server("vbo1", Bearer("t"), labels={"site": "athens"})
+    assert (
+        len({server, Server("vbo1", Bearer("t"), labels={"site": "athens"}), Server("vbo1", Bearer("t"))})
+        == 2
+    )
+    assert repr(server.labels) == "{'site': 'athens'}"
+    with pytest.raises(TypeError):
+        server.labels["site"] = "sparta"  # type: ignore[index]  # what must not work
+    for wrong in ({"site": 1}, {1: "site"}, ["site"], "site", None):
+        with pytest.raises(ConfigError, match="labels are texts by name"):
+            Server("vbo1", Bearer("t"), labels=wrong)  # type: ignore[arg-type]  # the same
+
+
+def test_the_same_credentials_are_the_same_wherever_they_are_written(write: Write) -> None:
+    """So that the guard against lock-outs counts their refusals together."""
+    servers = "".join(
+        f"""
+        [servers.vbo{n}]
+        url = "vbo{n}"
+        credentials = {{ username = "u", password = {{ file = "{file}" }} }}
+        """
+        for n, file in enumerate(["secret", "./secret", "other"])
+    )
+    one, two, three = (server.credentials for server in read_inventory(write(servers)).servers)
+    assert one == two
+    assert hash(one) == hash(two)
+    assert one != three
+
+
+def test_fleet_options_are_the_files_and_what_is_said_in_code_comes_first(write: Write) -> None:
+    """All of them reach the fleet; each is an argument of `Fleet`, with the same default."""
+    file = write("""
+    fleet = { retries = 5, deadline = 90, strict = true, concurrency = 7, lockout_guard = 2 }
+    [servers.vbo1]
+    url = "vbo1"
+    credentials.token.env = "VBO_TOKEN"
+    """)
+    expected = {"retries": 5, "deadline": 90.0, "strict": True, "concurrency": 7, "lockout_guard": 2}
+    assert read_inventory(file).options == expected
+    fleet = Fleet.from_toml(file, retries=0)
+    assert (fleet._options.retries, fleet._options.deadline, fleet._options.strict) == (0, 90.0, True)
+    signature = inspect.signature(Fleet).parameters
+    arguments = {p.name: p.default for p in signature.values() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    limits = {name: getattr(Limits(), name) for name in FleetOptions.__annotations__}
+    assert limits == {
+        name: arguments[name] for name in arguments if name not in {"tls", "http", "observer", "clock"}
+    }
+
+
+# ------------------------------------------------------------------------------------------ secrets
+
+KEPT = {
+    "env": '{ env = "VBO_SECRET" }',
+    "file": '{ file = "secrets/vbo" }',
+    "keyring": '{ keyring = "backup/operators/monitor" }',
+    "literal": '"%s"',
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+@pytest.mark.parametrize("login", ["username = '{}', password", "token", "client_id = 'app', assertion"])
+async def test_every_kind_of_secret_logs_on_to_a_real_server(
+    kind: str, login: str, write: Write, monkeypatch: pytest.MonkeyPatch, canary: Canary
+) -> None:
+    """From wherever it is kept, for each way to log in; a file's last line break is not part of it."""
+    keyring: dict[tuple[str, str], str] = {}
+    # v6 does not log out, so that a token is good after the client that obtained it.
+    async with BackupServer(version="v6", assertions={"app": "a-signed-assertion"}) as backup:
+        secret = backup.password if "password" in login else "a-signed-assertion"
+        if login == "token":
+            async with Client(server_of(backup)) as client:
+                await client.restore_sessions()
+            secret = backup.requests[-1].token
+        canary.watch(secret)
+        monkeypatch.setenv("VBO_SECRET", secret)
+        Path("secrets").mkdir()
+        Path("secrets/vbo").write_text(f"{secret}\r\n", encoding="utf-8-sig")
+        keyring["backup/operators", "monitor"] = secret
+        file = write(
+            f"""
+            allow_literal_secrets = {str(kind == "literal").lower()}
+            defaults.tls.ca_file = "{backup.ca_file}"
+            [servers.vbo1]
+            url = "{backup.url}"
+            credentials = {{ {login.format(backup.username)} = {KEPT[kind].replace("%s", secret)} }}
+            """
+        )
+
+        def look_up(service: str, username: str) -> str | None:
+            return keyring.get((service, username))
+
+        inventory = await asyncio.to_thread(read_inventory, file, keyring=look_up)
+        monkeypatch.chdir("/")
+        already = asked(backup)
+        async with Fleet(inventory.servers, **inventory.options) as fleet:
+            assert len((await fleet.restore_sessions()).items) == 40
+        assert asked(backup) == already + 1
+        canary.assert_absent(inventory, fleet)
+
+
+async def test_a_secret_is_read_anew_when_it_was_refused(write: Write) -> None:
+    """As where a password was changed, and with it the file that holds it."""
+    async with BackupServer() as backup:
+        secret = Path("secret")
+        secret.write_text("an old one")
+        file = write(f"""
+        [servers.vbo1]
+        url = "{backup.url}"
+        tls.ca_file = "{backup.ca_file}"
+        credentials = {{ username = '{backup.username}', password.file = "secret" }}
+        """)
+        async with await asyncio.to_thread(Fleet.from_toml, file, login_cooldown=0) as fleet:
+            assert len((await fleet.restore_sessions()).failed) == 1
+            secret.write_text(backup.password)
+            assert len((await fleet.restore_sessions()).items) == 40
+
+
+PROGRAM = """
+import asyncio
+from aiovbo import Fleet
+
+async def main():
+    async with Fleet.from_toml("fleet.toml", deadline=0.3) as fleet:
+        print(*[answer.error for answer in (await fleet.restore_sessions()).failed])
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file that nobody ends")
+async def test_a_secret_that_cannot_be_read_to_its_end_does_not_keep_the_program(write: Write) -> None:
+    """As on a network drive that is gone: its server fails, and the program ends."""
+    write("""
+    [servers.vbo1]
+    url = "vbo1"
+    api_version = "v8"
+    credentials = { username = "u", password.file = "endless" }
+    """)
+    os.mkfifo("endless")
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(20):
+            said, complaints = await program.communicate()
+    finally:
+        if program.returncode is None:
+            program.kill()
+            await program.wait()
+    assert (complaints, program.returncode) == (b"", 0)
+    assert b"the provider of its password failed" in said
+
+
+async def test_a_secret_that_is_gone_when_it_is_needed_is_named(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The place and the key; nothing is sent."""
+    Path("empty").touch()
+    Path("bytes").write_bytes(b"\xff\xfe")
+    here = Path.cwd()
+    kept = {
+        '{ file = "nowhere" }': f"the file {here / 'nowhere'} cannot be read: No such file or directory",
+        '{ file = "empty" }': f"the file {here / 'empty'} is missing or empty",
+        '{ file = "bytes" }': f"the file {here / 'bytes'} is not UTF-8",
+        '{ env = "VBO_TOKEN" }': "the environment variable VBO_TOKEN is missing or empty",
+        '{ keyring = "vbo/monitor" }': "the keyring's entry vbo/monitor is missing or empty",
+        '{ keyring = "locked/monitor" }': "the keyring's entry locked/monitor cannot be read: RuntimeError",
+    }
+
+    def keyring(service: str, username: str) -> str | None:
+        if service == "locked":
+            raise RuntimeError(username)
+        return None
+
+    async with BackupServer() as backup:
+        for place, expected in kept.items():
+            monkeypatch.setenv("VBO_TOKEN", "0123456789")
+            file = write(f"""
+            [defaults]
+            credentials.token = {place}
+            [servers.vbo1]
+            url = "{backup.url}"
+            api_version = "v8"
+            tls.ca_file = "{backup.ca_file}"
+            """)
+            inventory = await asyncio.to_thread(read_inventory, file, keyring=keyring)
+            monkeypatch.delenv("VBO_TOKEN")
+            async with Fleet(inventory.servers) as fleet:
+                (answer,) = (await fleet.restore_sessions()).failed
+            assert isinstance(answer.error, AuthenticationError)
+            assert f"(fleet.toml: defaults.credentials.token: {expected})" in answer.error.what
+            assert answer.error.__context__ is None
+        assert backup.requests == []
+
+
+def test_a_keyring_needs_its_package(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said at once, with what to install; without such a secret nobody misses it."""
+    monkeypatch.setattr(sys, "path", [])
+    file = write("""
+    [servers.vbo1]
+    url = "vbo1"
+    credentials.token.keyring = "vbo/monitor"
+    """)
+    with pytest.raises(ConfigError, match=r"token: the package keyring is missing: .*aiovbo\[keyring\]"):
+        Fleet.from_toml(file)
+
+
+LITERAL = """
+allow_literal_secrets = true
+[servers.vbo1]
+url = "vbo1"
+credentials = { token = "0123456789" }
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files have no such modes")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o604, 0o622])
+def test_secrets_in_a_file_that_others_may_read_are_warned_of(
+    mode: int, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only then, and not where they are kept elsewhere."""
+    caplog.set_level(logging.INFO, "aiovbo.inventory")
+    write(LITERAL).chmod(mode)
+    Fleet.from_toml("fleet.toml")
+    warned = [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
+    warning = "fleet.toml: others may read the secrets in it; chmod 600 it"
+    assert warned == ([("aiovbo.inventory", "WARNING", warning)] if mode & 0o044 else [])
+    caplog.clear()
+    write(LITERAL.replace('"0123456789"', '{ env = "VBO_TOKEN" }')).chmod(mode)
+    Fleet.from_toml("fleet.toml")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("allowed", ["true", "false"])
+def test_no_mistake_shows_a_secret(allowed: str, write: Write, canary: Canary) -> None:
+    """Whatever is wrong around it: not in the text, nor in what a debugger shows of our frames."""
+    secret = canary.watch("c4n4ry-c4n4ry")
+    for credentials in (
+        f'"{secret}"', f'["{secret}"]', f'{{ token = "{secret}", operator = "{secret}" }}',
+        f'{{ tokken = "{secret}" }}', f'{{ password = "{secret}" }}', f'{{ token = ["{secret}"] }}',
+        f'{{ token = {{ env = "{secret}" }} }}', f'{{ token = {{ env = ["{secret}"] }} }}',
+        f'{{ token = {{ value = "{secret}" }} }}', f'{{ token = {{ keyring = "{secret}" }} }}',
+        f'{{ token = {{ env = "VBO_TOKEN", file = "{secret}" }} }}', f'{{ token = "{secret}"',
+        f'{{ client_id = "x", assertion = "{secret}", operator = "{secret}" }}', secret,
+        f'{{ username = "{secret}\\t", password = "{secret}" }}', f'{{ token = "{secret}" }}\nretries = 1',
+    ):  # fmt: skip
+        text = f"allow_literal_secrets = {allowed}\n[servers.vbo1]\nurl = 'vbo1'\n"
+        with pytest.raises(ConfigError) as caught:
+            Fleet.from_toml(write(f"{text}credentials = {credentials}\n"))
+        canary.assert_absent(caught.value)
+        assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+# ----------------------------------------------------------------------------------------- mistakes
+
+VBO1 = '[servers.vbo1]\nurl = "vbo1"\n'
+TOKEN = 'credentials.token.env = "VBO_TOKEN"\n'
+GOOD = VBO1 + TOKEN
+
+MISTAKES = {
+    "a SHA-1 pin": (
+        f'{GOOD}tls.pin = "{"ab" * 20}"',
+        (
+            "fleet.toml: servers.vbo1.tls.pin: is a SHA-1 thumbprint, which proves nothing any more; give "
+            "the SHA-256 fingerprint. To see it: openssl s_client -connect HOST:4443 </dev/null | openssl "
+            "x509 -noout -fingerprint -sha256"
+        ),
+    ),
+    "a misspelt key": (
+        f"{VBO1}credentials = {{ username = 'u', passwort.env = 'VBO_PASSWORD' }}",
+        "fleet.toml: servers.vbo1.credentials: unknown key 'passwort'; did you mean 'password'?",
+    ),
+    "a key in the wrong table": (
+        f"{GOOD}passwort.env = 'VBO_PASSWORD'",
+        "fleet.toml: servers.vbo1: unknown key 'passwort'; did you mean 'credentials.password'?",
+    ),
+    "a key like no other": (
+        f"{GOOD}colour = 'red'",
+        (
+            "fleet.toml: servers.vbo1: unknown key 'colour'; expected credentials, tls, api_version, "
+            "allow_http, labels, url or group"
+        ),
+    ),
+    "a misspelt table": (
+        "[server.vbo1]\nurl = 'vbo1'",
+        "fleet.toml: unknown key 'server'; did you mean 'servers'?",
+    ),
+    "no TOML": (
+        f"{GOOD}\n[fleet]\nretries 3",
+        "fleet.toml, line 6: Expected '=' after a key in a key/value pair",
+    ),
+    "a bare backslash": (
+        f'{VBO1}credentials.username = "TECH\\monitor"',
+        (
+            "fleet.toml, line 3: Unescaped '\\' in a string; a backslash is written twice, or the text "
+            "between single quotes"
+        ),
+    ),
+    "a tab where a backslash was meant": (
+        f'{VBO1}credentials = {{ username = "TECH\\tom", password.env = "VBO_PASSWORD" }}',
+        (
+            "fleet.toml: servers.vbo1.credentials.username: has a control character; between double quotes a "
+            "backslash is written twice: DOMAIN\\\\user"
+        ),
+    ),
+    "a text for a whole number": (
+        f"{GOOD}[fleet]\nretries = 'three'",
+        "fleet.toml: fleet.retries: expected a whole number, not 'three'",
+    ),
+    "a text for seconds": (
+        f"{GOOD}[fleet]\ndeadline = '60 s'",
+        "fleet.toml: fleet.deadline: expected a number of seconds, not '60 s'",
+    ),
+    "no limit at all": (
+        f"{GOOD}[fleet]\ndeadline = inf",
+        "fleet.toml: fleet.deadline: expected a number of seconds, not inf",
+    ),
+    "a limit out of bounds": (
+        f"{GOOD}[fleet]\nconnections = 0",
+        "fleet.toml: fleet.connections: is a whole number of at least 1, not 0",
+    ),
+    "a text for true": (
+        f"{GOOD}tls.insecure = 'yes'",
+        "fleet.toml: servers.vbo1.tls.insecure: expected true or false, not a text",
+    ),
+    "a text for a table": (
+        f"{GOOD}tls = 'ca.pem'",
+        "fleet.toml: servers.vbo1.tls: expected a table, not a text",
+    ),
+    "two ways to trust": (
+        f"{GOOD}tls = {{ ca_file = 'ca.pem', insecure = true }}",
+        "fleet.toml: servers.vbo1.tls: TLS takes one of ca_file, pin and insecure: each replaces the others",
+    ),
+    "a secret in plain text": (
+        f"{VBO1}credentials.token = '0123456789'",
+        (
+            "fleet.toml: servers.vbo1.credentials.token: a secret in plain text; expected { env = ... }, "
+            "{ file = ... } or { keyring = ... }, or allow_literal_secrets = true at the top"
+        ),
+    ),
+    "a variable that is not set": (
+        f"{VBO1}credentials.token.env = 'VBO_TOCKEN'",
+        "fleet.toml: servers.vbo1.credentials.token: the environment variable VBO_TOCKEN is missing or empty",
+    ),
+    "two places of one secret": (
+        f"{VBO1}credentials.token = {{ env = 'VBO_TOKEN', file = 'token' }}",
+        "fleet.toml: servers.vbo1.credentials.token: expected one of env, file and keyring",
+    ),
+    "two ways to log in": (
+        f"{GOOD}credentials.username = 'u'",
+        (
+            "fleet.toml: servers.vbo1.credentials: expected username and password, or token, or client_id "
+            "and assertion"
+        ),
+    ),
+    "half a login": (
+        f"{VBO1}credentials.username = 'u'",
+        "fleet.toml: servers.vbo1.credentials.password: missing",
+    ),
+    "no login": (
+        VBO1,
+        "fleet.toml: servers.vbo1.credentials: missing; expected here, in its group or in [defaults]",
+    ),
+    "no URL": (f"[servers.vbo1]\n{TOKEN}", "fleet.toml: servers.vbo1.url: missing"),
+    "a URL that is none": (
+        f"[servers.vbo1]\nurl = 'ftp://vbo1'\n{TOKEN}",
+        (
+            "fleet.toml: servers.vbo1.url: 'ftp://vbo1' is no server URL: expected https://host or "
+            "https://host:port"
+        ),
+    ),
+    "http without leave": (
+        f"[servers.vbo1]\nurl = 'http://vbo1'\n{TOKEN}",
+        (
+            "fleet.toml: servers.vbo1.url: http:// sends the password unencrypted; expected https://, or "
+            "allow_http = true"
+        ),
+    ),
+    "an unknown group": (
+        f"{GOOD}group = 'athen'\n[groups.athens]",
+        "fleet.toml: servers.vbo1.group: no group is called 'athen'; did you mean 'athens'?",
+    ),
+    "an API version of the future": (
+        f"{GOOD}api_version = 'v99'",
+        "fleet.toml: servers.vbo1.api_version: expected one of auto, v4, v5, v6, v7, v8",
+    ),
+    "a label that is no text": (
+        f"{GOOD}labels.tier = 1",
+        "fleet.toml: servers.vbo1.labels.tier: expected a text, not a whole number",
+    ),
+    "a name with dots": (
+        "[servers.vbo1.tech.local]\nurl = 'vbo1.tech.local'",
+        'fleet.toml: servers.vbo1: a name with dots is quoted: [servers."vbo1.tech.local"]',
+    ),
+    "a name that needs quotes": (
+        "[servers.'vbo1.tech.local']\nurl = 5",
+        'fleet.toml: servers."vbo1.tech.local".url: expected a text, not a whole number',
+    ),
+    "no server": (
+        "[fleet]\nretries = 3",
+        "fleet.toml: no server; expected at least one table [servers.NAME]",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_by_file_key_and_what_was_expected(mistake: str, write: Write) -> None:
+    """Each in a line of its own, and nothing else is complained of."""
+    text, expected = MISTAKES[mistake]
+    with pytest.raises(ConfigError) as caught:
+        Fleet.from_toml(write(text))
+    assert str(caught.value) == expected
+
+
+def test_all_mistakes_are_told_at_once(write: Write) -> None:
+    """A line each, those of the defaults only once although every server has them."""
+    file = write(f"""
+    defaults.credentials.token.env = "VBO_TOCKEN"
+    groups.lab.tls.pin = ["{PIN}", 7, "xyz"]
+    fleet = {{ retries = -1, concurency = 5 }}
+    [servers.vbo1]
+    uri = "vbo1"
+    [servers.vbo2]
+    url = "http://vbo2"
+    group = "lap"
+    [servers.vbo3]
+    url = "vbo3"
+    credentials.token.env = "VBO_TOKEN"
+    """)
+    with pytest.raises(ConfigError) as caught:
+        Fleet.from_toml(file)
+    assert str(caught.value).splitlines() == [
+        "fleet.toml: fleet: unknown key 'concurency'; did you mean 'concurrency'?",
+        "fleet.toml: fleet.retries: is a whole number of at least 0, not -1",
+        "fleet.toml: defaults.credentials.token: the environment variable VBO_TOCKEN is missing or empty",
+        "fleet.toml: groups.lab.tls.pin: expected a text, not a whole number",
+        "fleet.toml: servers.vbo1: unknown key 'uri'; did you mean 'url'?",
+        "fleet.toml: servers.vbo2.group: no group is called 'lap'; did you mean 'lab'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("contents", "words"),
+    [
+        (None, "fleet.toml: cannot be read: No such file or directory"),
+        (b"a = 1\nb = '\xff'", "fleet.toml, line 2: is not UTF-8"),
+        (b"a = " + b"[" * 9999, "fleet.toml: has too many lists or tables within each other"),
+        (b"a = " + b"1" * 9999, "fleet.toml: Exceeds the limit"),
+        (b"a = 1\n\na = 2\n\n", "fleet.toml, line 3: Cannot overwrite a value"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(contents: bytes | None, words: str, write: Write) -> None:
+    """Missing, or no TOML in one way or another."""
+    file = write("")
+    file.unlink() if contents is None else file.write_bytes(contents)
+    with pytest.raises(ConfigError) as caught:
+        Fleet.from_toml(file)
+    assert str(caught.value).startswith(words)
+
+
+def test_a_file_from_windows_is_read(write: Write) -> None:
+    """With a byte order mark, and carriage returns."""
+    file = write("")
+    file.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    assert list(Fleet.from_toml(file)) == ["vbo1"]
+
+
+# ------------------------------------------------------------------------------------------- schema
+
+FULL: dict[str, Any] = {
+    "allow_literal_secrets": True,
+    "fleet": {
+        "deadline": 30, "connect_timeout": 2.5, "read_timeout": 5, "retries": 0, "concurrency": 10,
+        "connections": 2, "max_body": 1000, "login_cooldown": 0, "lockout_guard": 1, "strict": True,
+    },
+    "defaults": {
+        "credentials": {"username": "u", "password": "p"}, "tls": {"ca_file": "ca.pem", "strict_x509": False},
+        "api_version": "v7", "allow_http": False, "labels": {"site": "athens"},
+    },
+    "groups": {
+        "lab": {"credentials": {"client_id": "c", "assertion": {"file": "jwt"}, "operator": True}},
+        "mtls": {"tls": {"pin": [PIN, PIN], "client_cert": "we.pem", "client_key": "we.key"}},
+    },
+    "servers": {
+        "vbo1": {"url": "vbo1", "group": "lab", "tls": {"insecure": True}},
+        "vbo2": {"url": "http://vbo2", "group": "mtls", "allow_http": True, "api_version": "auto"},
+        "vbo3": {"url": "vbo3", "credentials": {"token": {"env": "PATH"}}, "tls": {"pin": PIN}},
+    },
+}  # fmt: skip
+
+BAD: list[tuple[str, object]] = [
+    ("retries", {}), ("fleet", {"retries": -1}), ("fleet", {"deadline": 0}), ("fleet", {"retries": "3"}),
+    ("fleet", {"clock": {}}), ("defaults", {"url": "vbo1"}), ("defaults", {"api_version": "v3"}),
+    ("defaults", {"labels": {"tier": 1}}), ("defaults", {"credentials": {}}),
+    ("defaults", {"credentials": {"username": "u"}}), ("groups", {"lab": {"group": "lab"}}),
+    ("defaults", {"credentials": {"token": "t", "username": "u", "password": "p"}}),
+    ("defaults", {"credentials": {"token": {}}}), ("defaults", {"tls": {"pin": 5}}),
+    ("defaults", {"credentials": {"token": {"env": "PATH", "file": "x"}}}),
+    ("defaults", {"tls": {"pins": []}}), ("servers", {}), ("servers", {"vbo1": {}}), ("servers", []),
+]  # fmt: skip
+
+
+def valid(document: object) -> bool:
+    return jsonschema.Draft202012Validator(SCHEMA).is_valid(document)
+
+
+def test_a_good_inventory_fits_the_schema() -> None:
+    """One in which every key is used, at that."""
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert valid(FULL)
+    assert len(inventory_of(FULL).servers) == 3
+
+
+@pytest.mark.parametrize(("key", "value"), BAD)
+def test_a_bad_inventory_does_not_fit_the_schema(key: str, value: object) -> None:
+    """Nor is it read."""
+    document = {**FULL, key: value}
+    assert not valid(document)
+    with pytest.raises(ConfigError):
+        inventory_of(document)
+
+
+def tables(schema: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], dict[str, Any]]:
+    """The properties of every table in a schema, by the keys that lead there; NAME stands for any name."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for one in [schema, *schema.get("anyOf", [])]:
+        if "properties" in one:
+            found[path] = {**found.get(path, {}), **one["properties"]}
+            for key, inner in one["properties"].items():
+                found |= tables(inner, (*path, key))
+        elif isinstance(one.get("additionalProperties"), dict):
+            found |= tables(one["additionalProperties"], (*path, "NAME"))
+        elif one is not schema:
+            found |= tables(one, path)
+    return found
+
+
+TABLES = tables(SCHEMA)
+
+
+@pytest.mark.parametrize("path", TABLES, ids=".".join)
+def test_the_schema_has_the_keys_that_are_read_and_no_others(path: tuple[str, ...]) -> None:
+    """Each table is tried with every key of all tables; each key of the schema has a description."""
+    candidates = {key for properties in TABLES.values() for key in properties} | {"clock", "name", "http"}
+    read = set()
+    for key in candidates:
+        document: dict[str, Any] = {key: object()}
+        for name in reversed(path):
+            document = {name: document}
+        with pytest.raises(ConfigError) as caught:
+            inventory_of(document)
+        if f"unknown key '{key}'" not in str(caught.value):
+            read.add(key)
+    assert read == set(TABLES[path])
+    assert all(len(text["description"]) > 15 for text in TABLES[path].values())
+
+
+# ----------------------------------------------------------------------------------------- anything
+
+WORDS = sorted({key for properties in TABLES.values() for key in properties})
+LEAVES = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+    | st.just(5000).map(lambda digits: 10**digits)
+    | st.sampled_from(["vbo1", "http://vbo1", "v8", "PATH", "a/b", PIN, "lab", 2**63, b"bytes"])
+)  # fmt: skip
+ANYTHING = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(WORDS) | st.text(max_size=8) | st.integers(), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@st.composite
+def nearly_good(draw: st.DrawFn) -> Any:
+    """The full inventory with up to two values replaced, added or taken away, at any depth."""
+    document = deepcopy(FULL)
+    for _ in range(draw(st.integers(0, 2))):
+        table = document
+        key = draw(st.sampled_from(list(table)))
+        while isinstance(table[key], dict) and table[key] and draw(st.integers(0, 4)):
+            table = table[key]
+            key = draw(st.sampled_from(list(table)))
+        change = draw(st.sampled_from(["replace", "add", "drop"]))
+        if change == "drop":
+            del table[key]
+        else:
+            table[key if change == "replace" else draw(st.sampled_from(WORDS))] = draw(ANYTHING)
+    return document
+
+
+@given(
+    nearly_good() | st.dictionaries(st.sampled_from(WORDS) | st.text() | st.integers(), ANYTHING) | ANYTHING
+)
+def test_whatever_is_in_a_mapping_it_gives_a_fleet_or_says_what_is_wrong(document: Any) -> None:
+    """Nothing else is ever raised; what gives a fleet fits the schema too."""
+    fleet, complaint = None, ""
+    try:
+        fleet = Fleet.from_mapping(document)
+    except ConfigError as error:
+        complaint = str(error)
+    if fleet is None:
+        assert complaint
+        assert all(line.startswith("inventory: ") for line in complaint.splitlines())
+    else:
+        assert list(fleet) == list(document["servers"])
+        assert valid(document)
+
+
+def test_the_readmes_inventory_is_read_as_printed(write: Write) -> None:
+    """And means what the README says of it."""
+    (text,) = blocks("toml")
+    inventory: Inventory = read_inventory(write(text))
+    fleet = Fleet.from_toml("fleet.toml")
+    one, two, lab = inventory.servers
+    assert list(fleet) == ["vbo1", "vbo2", "lab"]
+    assert one.tls == two.tls == TLS(ca_file=Path.cwd() / "authorities.pem")
+    assert one.credentials == two.credentials
+    assert isinstance(lab.credentials, Assertion)
+    assert lab.tls.pin
+    assert dict(two.labels) == {"tenant": "contoso", "site": "athens"}
+    assert inventory.options == {"deadline": 30.0}

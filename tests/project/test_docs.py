@@ -1,0 +1,141 @@
+"""The documentation: its code runs as printed, its errors are real, its reference has every name once."""
+
+import ast
+import asyncio
+import inspect
+import re
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from harness.provoked import PROVOKED, text_of
+from harness.readme import ROOT, TEXT, blocks
+from test_readme import backups, run_in_context
+
+import aiovbo
+import aiovbo.testing
+from aiovbo import errors
+from aiovbo._cli._app import app
+
+__all__ = ["backups"]
+
+DOCS = ROOT / "docs"
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
+SNIPPETS = [
+    pytest.param(block, id=f"{page}-{number}")
+    for page, text in PAGES.items()
+    if page != "tutorial"
+    for number, block in enumerate(blocks("python", text), 1)
+    if "def test_" not in block
+]
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+async def test_every_piece_of_code_runs_with_the_names_that_the_readme_has(
+    snippet: str, backups: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client, a fleet, a session, and everything public."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "authorities.pem").write_bytes(Path(backups.ca_file).read_bytes())
+    await run_in_context(snippet, backups)
+
+
+async def test_the_tutorial_can_be_typed_from_top_to_bottom() -> None:
+    """One piece after the other, in one session, with nothing given."""
+    names: dict[str, Any] = {}
+    for block in blocks("python", PAGES["tutorial"]):
+        code = compile(block, "tutorial.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        pending = eval(code, names)  # noqa: S307  # what the tutorial says is what is tested
+        if inspect.isawaitable(pending):
+            await pending
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("kind", PROVOKED, ids=lambda kind: kind.__name__)
+async def test_the_message_of_an_error_is_a_real_one(kind: type[Exception]) -> None:
+    """Provoked now, it says what the page says that it says."""
+    section = PAGES["errors"].partition(f"## {kind.__name__}\n")[2].partition("\n## ")[0]
+    assert f"```text\n{await text_of(kind)}\n```" in section
+
+
+def test_every_error_has_its_section_in_the_order_of_the_tree() -> None:
+    """When it comes, what it tells, what to do."""
+    defined = [name for name, cls in vars(errors).items() if isinstance(cls, type) and name.endswith("Error")]
+    assert sorted(re.findall(r"^## (\w+)$", PAGES["errors"], re.MULTILINE)) == sorted(
+        set(defined) - {"VboError"}
+    )
+
+
+def test_the_reference_has_every_public_name_once() -> None:
+    """Of the package and of its parts."""
+    told = Counter(re.findall(r"^\.\. auto\w+:: (\S+)$", PAGES["reference"], re.MULTILINE))
+    assert set(told.values()) == {1}
+    public = {f"aiovbo.{name}" for name in aiovbo.__all__ if name != "__version__"}
+    public |= {f"aiovbo.testing.{name}" for name in aiovbo.testing.__all__}
+    assert set(told) == public | {"aiovbo.prometheus.FleetMetrics", "aiovbo.otel.Telemetry"}
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    """One that is not would never be found."""
+    listed = re.findall(r"^([\w-]+)$", PAGES["index"], re.MULTILINE)
+    assert sorted(listed) == sorted(set(PAGES) - {"index"})
+
+
+def test_what_is_included_from_the_readme_is_there() -> None:
+    """Each include names two places of it, in this order."""
+    found = [
+        match
+        for text in PAGES.values()
+        for match in re.findall(r':start-after: "(.*)"\n:end-before: "(.*)"', text)
+    ]
+    assert len(found) >= 8
+    for start, end in found:
+        assert 0 <= TEXT.index(start) < TEXT.index(end)
+
+
+COMMANDS = sorted(
+    {
+        command.strip()
+        for text in (TEXT, *PAGES.values())
+        for command in re.findall(r"(?:^|`|\$\()(aiovbo [A-Za-z][^`>)\n]*)", text, re.MULTILINE)
+    }
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_that_is_shown_is_one(command: str) -> None:
+    """With its options, as the command line reads them; nothing is carried out."""
+    placeholders = {"ID": str(UUID(int=1)), "URL": "vbo1.tech.local", "COMMAND": "check"}
+    words = [placeholders.get(word, word) for word in shlex.split(command)[1:]]
+    app.parse_args([word for word in words if word != "--help"], exit_on_error=False, print_error=False)
+
+
+def test_commands_are_found_in_the_text() -> None:
+    """In tables, in blocks, and in the midst of a sentence."""
+    expected = {"aiovbo pin URL", "aiovbo schema", "aiovbo pin vbo1.tech.local", "aiovbo completion bash"}
+    assert expected <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("block", [block for text in PAGES.values() for block in blocks("toml", text)])
+def test_every_inventory_on_the_pages_is_read(block: str, tmp_path: Path) -> None:
+    """As a file of its own."""
+    file = tmp_path / "fleet.toml"
+    file.write_text(block, encoding="utf-8")
+    assert len(aiovbo.Fleet.from_toml(file)) > 0
+
+
+def test_how_a_test_of_an_application_starts_servers_passes_as_printed(tmp_path: Path) -> None:
+    """In a pytest of its own."""
+    import subprocess  # noqa: PLC0415  # here only
+    import sys  # noqa: PLC0415
+
+    found = [one for one in blocks("python", PAGES["testing"]) if "def test_" in one]
+    block = "\n".join(found)
+    source = f"from aiovbo.testing import BackupFleet, BackupServer, World\n\n\n{block}"
+    (tmp_path / "test_it.py").write_text(source, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", "-p", "no:cacheprovider", tmp_path]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=50)
+    assert run.returncode == 0, run.stdout + run.stderr

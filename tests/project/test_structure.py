@@ -1,0 +1,68 @@
+"""The package's structure: layers, names of modules, what the lower packages must not import."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import aiovbo
+
+PACKAGE = Path(aiovbo.__file__).parent
+EVERY_FILE = sorted(PACKAGE.rglob("*.py"))
+WITHOUT_IO = ["_protocol", "_decoding", "_resources", "_settings", "models.py", "errors.py"]
+
+
+def named(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            found.add(node.module or "")
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", [path for path in EVERY_FILE if "testing" in path.parts], ids=named)
+def test_the_backup_server_imports_nothing_of_the_sdk(path: Path) -> None:
+    """`aiovbo.testing` imports only itself, so that it can find the SDK's mistakes."""
+    ours = {name for name in imported(path) if name.split(".")[0] == "aiovbo"}
+    assert all(name.startswith("aiovbo.testing") for name in ours)
+
+
+def test_a_module_is_named_after_what_it_contains() -> None:
+    """No module has a name that fits anything."""
+    bare = {path.stem.strip("_") for path in EVERY_FILE}
+    assert not bare & {"utils", "util", "helpers", "helper", "base", "const", "common", "misc"}
+
+
+@pytest.mark.parametrize("path", EVERY_FILE, ids=named)
+def test_annotations_need_no_imports_of_their_own(path: Path) -> None:
+    """Without TYPE_CHECKING, what is imported for types obeys the layers too."""
+    assert "TYPE_CHECKING" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in EVERY_FILE if path.relative_to(PACKAGE).parts[0] in WITHOUT_IO], ids=named
+)
+def test_the_lower_layers_do_no_io(path: Path) -> None:
+    """No HTTP library; asyncio only where the clock names its sleep."""
+    names = {name.split(".")[0] for name in imported(path)}
+    assert not names & {"aiohttp", "socket", "ssl"}
+    assert path.stem == "limits" or "asyncio" not in names
+
+
+@pytest.mark.parametrize(
+    "package", sorted(path.parent for path in PACKAGE.glob("_*/__init__.py")), ids=lambda path: path.name
+)
+def test_a_package_states_its_responsibility_and_its_limits(package: Path) -> None:
+    """In the docstring of its `__init__`, which contains nothing else."""
+    tree = ast.parse((package / "__init__.py").read_text(encoding="utf-8"))
+    text = ast.get_docstring(tree) or ""
+    assert len(tree.body) == 1
+    assert "must not" in text.lower()
