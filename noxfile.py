@@ -52,10 +52,11 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """The linter, and whether the formatter would change anything."""
-    session.install("ruff>=0.12")
+    """The linter, whether the formatter would change anything, and whether imports run downwards only."""
+    session.install("ruff>=0.12", "import-linter>=2.5", "-e", ".")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
 
 
 @nox.session
@@ -104,14 +105,14 @@ def demo(session: nox.Session) -> None:
 def chaos(session: nox.Session) -> None:
     """A minute of random faults on 50 servers: nothing lost, doubled, left behind or sent astray."""
     session.install("-e", ".[dev]")
-    session.run("python", "tests/fleet/chaos.py", *session.posargs)
+    session.run("python", "tests/chaos.py", *session.posargs)
 
 
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
     """A watching process that is killed 50 times at random moments: no change lost."""
     session.install("-e", ".[dev]")
-    session.run("python", "tests/watch/soak.py", *session.posargs)
+    session.run("python", "tests/soak.py", *session.posargs)
 
 
 @nox.session(default=False)

@@ -1,4 +1,5 @@
-"""What every operation on a server is built from: its deadline, lazy queries, shared calls, bounded threads, the recorded status.
+"""What every operation on a server is built from.
 
-May use `_settings` and `errors`; must not know HTTP, JSON or resources.
+Deadlines, lazy queries, shared calls, bounded threads, status. May use `_settings` and `errors`;
+must not know HTTP, JSON or resources.
 """

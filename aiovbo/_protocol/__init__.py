@@ -1,4 +1,5 @@
-"""The API's protocol without I/O: requests, tokens, URLs, filters, JSON documents and error responses of every API version.
+"""The API's protocol without I/O.
 
-May use `models` and below; must not use aiohttp, asyncio or a clock.
+Requests, tokens, URLs, filters, JSON documents and error responses of every API version. May use `models` and
+below; must not use aiohttp, asyncio or a clock.
 """

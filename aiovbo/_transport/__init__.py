@@ -1,4 +1,5 @@
-"""One request and its response over aiohttp: the session, connections, TLS, timeouts, and errors in place of aiohttp's.
+"""One request and its response over aiohttp.
 
-May use `_protocol` and below; must not know tokens, retries or resources. No exception of aiohttp leaves it.
+The session, connections, TLS, timeouts, and errors in place of aiohttp's. May use `_protocol` and below;
+must not know tokens, retries or resources. No aiohttp exception leaves it.
 """

@@ -13,7 +13,6 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 
 import aiohttp
-from aiohttp.client_middlewares import ClientMiddlewareType
 from yarl import URL
 
 from aiovbo._core.deadline import Deadline
@@ -73,7 +72,7 @@ class HttpPool:
         # A borrowed session's connector does not tell when the connection is there: aiohttp has to watch it.
         connect_timeout = options.connect_timeout if self._borrowed else None
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
-        self._middlewares: tuple[ClientMiddlewareType, ...] = ()
+        self._middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = ()
         if http is not None:
             self._middlewares = *_middlewares_of(http), _admit_before_sending
         self._contexts: dict[TLS, ServerContext] = {}

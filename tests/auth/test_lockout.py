@@ -354,7 +354,7 @@ class _Day:
         self.guard = LockoutGuard(limit, 300.0, clock_of(self.virtual))
         self.servers = [Server(f"vbo{n}", LOGIN, name=f"vbo{n}") for n in range(size)]
         for server in self.servers:
-            self.guard.expect(server)
+            self.guard.register(server)
         self.response = response
         self.posts: list[tuple[float, str, bool]] = []
         """When, to which server, and whether that rejected it."""

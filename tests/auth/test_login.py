@@ -558,7 +558,7 @@ async def test_a_provider_is_asked_once_more_after_a_refusal(version: str) -> No
         asked_for.clear()
         async with Client(server_of(backup)) as other:
             await other.restore_sessions()
-            fresh = other._requester._login._token
+            fresh = other._requester._token_manager._token
             assert fresh is not None
             good = fresh.headers(json=False).content["Authorization"].removeprefix("Bearer ")
             logins = backup.logins

@@ -88,7 +88,8 @@ def test_an_id_is_never_cut(width: int, *, running: bool) -> None:
     """It is there to be copied; whose it is, how it came out and when is there to choose by."""
     long = 9 * "subsidiary." + "onmicrosoft.com"
     state = RestoreSessionState.WORKING if running else RestoreSessionState.STOPPED
-    lines = shown(Row(session("vbo-01.demo", state=state), long), width=width, ids=True)
+    ended = None if running else NOW
+    lines = shown(Row(session("vbo-01.demo", state=state, end_time=ended), long), width=width, ids=True)
     assert str(UUID(int=1)) in lines[1]
     for whole in ("vbo-01", "Working" if running else "Success", "Mon 11:00"):
         assert whole in lines[1]

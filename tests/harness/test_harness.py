@@ -58,7 +58,7 @@ from harness import (
 )
 from harness import tls as identities
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 @pytest.fixture

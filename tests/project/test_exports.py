@@ -83,16 +83,11 @@ def test_every_public_field_has_a_docstring(module: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY_MODULE)
-def test_every_module_says_what_it_knows(name: str) -> None:
-    """A first line, and then what it knows or must not know."""
-    if name.endswith("__main__"):
-        doc = ast.get_docstring(ast.parse(source(name)))
-    else:
-        doc = importlib.import_module(name).__doc__
+def test_every_module_has_a_docstring(name: str) -> None:
+    """The first line of its docstring says what it contains."""
+    doc = ast.get_docstring(ast.parse(source(name)))
     assert doc
-    first, _, rest = doc.partition("\n")
-    assert first.rstrip(":").strip()
-    assert "know" in rest.lower()
+    assert doc.partition("\n")[0].rstrip(":").strip()
 
 
 def source(name: str) -> str:

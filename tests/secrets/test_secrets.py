@@ -58,7 +58,7 @@ async def test_nothing_public_shows_a_secret_when_all_is_well() -> None:
                 link = session.links["self"]
                 organization = await session.fetch_organization()
                 resource = await client.fetch("ServiceInstance")
-                token = client._requester._login._token  # what must be hidden
+                token = client._requester._token_manager._token  # what must be hidden
                 query, fleet_query = client.restore_sessions(), fleet.restore_sessions()
                 canary.assert_absent(
                     server, server.credentials, fleet, client, query, fleet_query, result, result.answers,
@@ -172,7 +172,7 @@ async def test_a_cancelled_request_shows_no_secret_in_any_frame() -> None:
             waiting = asyncio.ensure_future(client.restore_sessions().answer())
             while not [r for r in backup.requests if r.resource == resource]:
                 await asyncio.sleep(0.01)
-            if client._requester._login._token is not None:  # what must be hidden
+            if client._requester._token_manager._token is not None:  # what must be hidden
                 canary.watch(backup.requests[-1].token)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError) as caught:
@@ -260,7 +260,7 @@ async def test_no_frame_of_whatever_ends_a_query_shows_a_secret(
             async with Fleet([server], retries=0) as fleet:
                 if on == "refresh":
                     assert await fleet["odd"].restore_sessions() == []
-                    token = fleet["odd"]._requester._login._token
+                    token = fleet["odd"]._requester._token_manager._token
                     assert token is not None
                     token.renew_at = 0
                 arrived.clear()

@@ -56,7 +56,7 @@ from aiovbo._transport.connections import (
 )
 from aiovbo._transport.error_mapping import map_aiohttp_error
 
-CLIENT_FIELDS = json_answer([session(0, name="ours")])
+OURS = json_answer([session(0, name="ours")])
 FOREIGN = json_answer([session(1, name="foreign")])
 
 
@@ -145,7 +145,7 @@ async def test_data_on_an_idle_connection_is_no_response_to_a_later_request(
     """Delivered by the event loop, or still unread when the next request begins: the connection is closed."""
     tls = good().context if secure else None
     async with (
-        RawServer(vbo_routes(sessions=CLIENT_FIELDS), ssl=tls) as raw,
+        RawServer(vbo_routes(sessions=OURS), ssl=tls) as raw,
         beside_a_healthy_server(at(raw)) as fleet,
     ):
         assert await poll(fleet) == ["ours"]
@@ -161,14 +161,14 @@ async def test_data_on_an_idle_connection_is_no_response_to_a_later_request(
 
 
 LEFT_OVER: dict[str, Script] = {
-    "a response in the same segment": CLIENT_FIELDS + FOREIGN,
-    "part of a head in the same segment": CLIENT_FIELDS + FOREIGN[:25],
-    "a response in the last of two segments": [send(CLIENT_FIELDS[:-5]), sleep(0.01), send(CLIENT_FIELDS[-5:] + FOREIGN)],
+    "a response in the same segment": OURS + FOREIGN,
+    "part of a head in the same segment": OURS + FOREIGN[:25],
+    "a response in the last of two segments": [send(OURS[:-5]), sleep(0.01), send(OURS[-5:] + FOREIGN)],
     "part of a head in the last of two segments": [
-        send(CLIENT_FIELDS[:-5]), sleep(0.01), send(CLIENT_FIELDS[-5:] + FOREIGN[:25])
+        send(OURS[:-5]), sleep(0.01), send(OURS[-5:] + FOREIGN[:25])
     ],
-    "a response in a segment of its own": [send(CLIENT_FIELDS), sleep(0.01), send(FOREIGN)],
-    "no HTTP in a segment of its own": [send(CLIENT_FIELDS), sleep(0.01), send(b"foreign")],
+    "a response in a segment of its own": [send(OURS), sleep(0.01), send(FOREIGN)],
+    "no HTTP in a segment of its own": [send(OURS), sleep(0.01), send(b"foreign")],
 }  # fmt: skip
 
 
@@ -291,7 +291,7 @@ async def test_the_connection_of_a_cancelled_request_is_not_used_again(place: st
                 await go_on.wait()
                 await connection.send(rest)
             else:
-                await connection.send(token_answer() if asked.method == "POST" else CLIENT_FIELDS)
+                await connection.send(token_answer() if asked.method == "POST" else OURS)
 
     async with (
         RawServer(converse) as raw,
@@ -315,7 +315,7 @@ async def test_nothing_is_sent_on_a_new_connection_on_which_data_arrived_first()
     sent = asyncio.Event()
 
     async def answer_at_once(connection: Connection) -> None:
-        await connection.send(CLIENT_FIELDS)
+        await connection.send(OURS)
         sent.set()
         await connection.stall()
 
@@ -354,12 +354,12 @@ async def test_a_connection_that_cannot_be_checked_serves_one_request() -> None:
     mark = current_connections.set(ServerConnections("ours"))
     try:
         async with (
-            RawServer({("GET", "/"): CLIENT_FIELDS}) as raw,
+            RawServer({("GET", "/"): OURS}) as raw,
             aiohttp.ClientSession(connector=Unchecked(), request_class=OwnedRequest) as http_session,
         ):
             for _ in range(2):
                 async with http_session.get(raw.url) as response:
-                    assert await response.read() == CLIENT_FIELDS.partition(b"\r\n\r\n")[2]
+                    assert await response.read() == OURS.partition(b"\r\n\r\n")[2]
         assert used(raw) == [0, 1]
     finally:
         current_connections.reset(mark)
@@ -406,7 +406,7 @@ async def kept_connections(
             if len(raw.asked("GET", "*")) >= count:
                 together.set()
             await together.wait()
-            await connection.send(CLIENT_FIELDS)
+            await connection.send(OURS)
         return None
 
     async with RawServer(converse) as raw, beside_a_healthy_server(at(raw), **limits) as fleet:
@@ -444,7 +444,7 @@ async def test_a_poll_after_one_that_ended_at_its_deadline_does_not_take_the_nex
 
 async def test_a_body_that_stops_on_a_kept_connection_closes_the_others_too() -> None:
     """The route may be lost between the head and the body."""
-    dies = [send(CLIENT_FIELDS[:-5]), stall()]
+    dies = [send(OURS[:-5]), stall()]
     async with kept_connections(4, dies, retries=1, read_timeout=0.2, deadline=5) as (fleet, raw, dead):
         dead.set()
         assert await poll(fleet) == ["ours"]
@@ -464,7 +464,7 @@ async def test_a_read_timeout_on_a_new_connection_closes_no_other() -> None:
                 await connection.stall()
             else:
                 await slow.wait()
-                await connection.send(CLIENT_FIELDS)
+                await connection.send(OURS)
 
     async with (
         RawServer(converse) as raw,
@@ -538,7 +538,7 @@ async def test_a_timeout_response_on_a_new_connection_is_an_error() -> None:
 async def test_the_operating_system_notices_a_dead_connection() -> None:
     """By probes while it is idle, and by a limit on data that is not acknowledged."""
     async with (
-        RawServer(vbo_routes(sessions=CLIENT_FIELDS)) as raw,
+        RawServer(vbo_routes(sessions=OURS)) as raw,
         beside_a_healthy_server(at(raw)) as fleet,
     ):
         await poll(fleet)

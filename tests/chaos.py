@@ -1,6 +1,6 @@
 """Chaos: 50 servers behind fault proxies, random faults, clients that come and go; and what must hold then.
 
-A program, not a test: `python tests/fleet/chaos.py --seconds 60 --seed 1`. It prints its seed, a line every few
+A program, not a test: `python tests/chaos.py --seconds 60 --seed 1`. It prints its seed, a line every few
 seconds and what broke, and ends with status 1 if anything did. Knows the SDK and the harness.
 """
 

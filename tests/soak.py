@@ -1,6 +1,6 @@
 """A watching process that is killed again and again, as by a power cut; and what must hold in the end.
 
-A program, not a test: `python tests/watch/soak.py --kills 50 --seed 1`. It prints its seed, a line for every kill
+A program, not a test: `python tests/soak.py --kills 50 --seed 1`. It prints its seed, a line for every kill
 and what was lost, and ends with status 1 if anything was. Knows the SDK and its embedded servers.
 """
 
