@@ -21,7 +21,7 @@ from attrs import field, frozen
 
 from aiovbo._config import Options
 from aiovbo._deadline import Operation
-from aiovbo.errors import ServerError
+from aiovbo.errors import ServerError, UnreachableError
 
 T = TypeVar("T")
 
@@ -165,6 +165,11 @@ class Query(Generic[T]):
         except ServerError as failure:
             error = copy(failure)
             error.server = error.server or self._server
+        except MemoryError:
+            # Of this server only: its responses may be much larger than the others'.
+            what = "this process has no memory left for its responses"
+            hint = "Ask for fewer items (page_size=...), or allow this process more memory."
+            error = UnreachableError(what, server=self._server, phase="decoding", retryable=False, hint=hint)
         return Answer(
             server=self._server,
             items=tuple(items),

@@ -336,6 +336,24 @@ async def test_whatever_the_http_library_raises_is_that_servers_failure(error: E
     assert len(result.answers["here"].items) == 40
 
 
+async def test_a_response_for_which_there_is_no_memory_is_that_servers_failure() -> None:
+    """The other servers' sessions are delivered; a bug is raised as ever."""
+
+    async def ask(client: Client) -> int:
+        if client.name == "large":
+            raise MemoryError
+        return len(await client.restore_sessions())
+
+    async with BackupServer() as backup:
+        servers = [server_of(backup, name="here"), named("large")]
+        async with Fleet(servers, retries=0) as fleet:
+            result = await fleet.map(ask)
+    assert result.answers["here"].items == (40,)
+    (answer,) = result.failed
+    assert isinstance(answer.error, UnreachableError)
+    assert (answer.error.server, answer.error.phase) == ("large", "decoding")
+
+
 async def test_a_bug_of_the_sdk_is_raised_and_shows_no_token() -> None:
     """It was raised in a frame of the SDK; the frames of the HTTP library above it are dropped."""
     namespace: dict[str, Any] = {"__name__": "aiovbo._odd"}
