@@ -168,7 +168,7 @@ class Query(Generic[T]):
         except MemoryError:
             # Of this server only: its responses may be much larger than the others'.
             what = "this process has no memory left for its responses"
-            hint = "Ask for fewer items (page_size=...), or allow this process more memory."
+            hint = "Query fewer servers at once (concurrency=...), or allow this process more memory."
             error = UnreachableError(what, server=self._server, phase="decoding", retryable=False, hint=hint)
         return Answer(
             server=self._server,
