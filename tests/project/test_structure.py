@@ -1,9 +1,11 @@
 """The package's structure: layers, names of modules, what the lower packages must not import."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
+from harness.readme import ROOT
 
 import aiovbo
 
@@ -66,3 +68,17 @@ def test_a_package_states_its_responsibility_and_its_limits(package: Path) -> No
     text = ast.get_docstring(tree) or ""
     assert len(tree.body) == 1
     assert "must not" in text.lower()
+
+
+def test_every_name_in_the_description_of_the_architecture_exists() -> None:
+    """Functions, classes and modules in code style are defined in the package."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(?:\w+[./])*(\w+)(?:\([^`]*\))?`", text)) - {
+        "nox",
+        "aiovbo",
+        "testing",
+        "yield",
+    }
+    words = {word for path in EVERY_FILE for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))}
+    defined = words | {path.stem for path in EVERY_FILE} | {path.parent.name for path in EVERY_FILE}
+    assert named - defined == set()
