@@ -54,7 +54,8 @@ def _from_urls(which: Selection, limits: FleetOptions, more: dict[str, Any]) -> 
 
 
 def _password_of(user: str) -> str:
-    password = os.environ.get("VBO_PASSWORD")
+    # A line break at its end was not meant: `echo` and secret stores add it.
+    password = os.environ.get("VBO_PASSWORD", "").removesuffix("\n").removesuffix("\r")
     if not password and sys.stdin.isatty():
         try:
             password = getpass(f"Password of {user}: ")

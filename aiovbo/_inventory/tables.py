@@ -132,10 +132,9 @@ class _Provider:
 
     def _secret(self) -> str:
         if self.kind == "env":
-            return os.environ.get(self.place, "")
+            return _without_line_break(os.environ.get(self.place, ""))
         if self.kind == "file":
-            text = Path(self.place).read_bytes().decode("utf-8-sig")
-            return text.removesuffix("\n").removesuffix("\r")
+            return _without_line_break(Path(self.place).read_bytes().decode("utf-8-sig"))
         look_up: LookUp = self.look_up or importlib.import_module("keyring").get_password
         service, _, username = self.place.rpartition("/")
         return look_up(service, username) or ""
@@ -150,6 +149,11 @@ class _Provider:
                 f"{_PLACES[self.kind]} {printable(self.place)} cannot be read: {error.strerror}",
             )
         return _refuse(f"{self.where}: {problem}") if problem else secret
+
+
+def _without_line_break(text: str) -> str:
+    """The text without one line break at its end: editors, `echo` and secret stores add it."""
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 _PLACES = {"env": "the environment variable", "file": "the file", "keyring": "the keyring's entry"}

@@ -223,6 +223,24 @@ async def test_every_kind_of_secret_logs_on_to_a_real_server(
         canary.assert_absent(inventory, fleet)
 
 
+@pytest.mark.parametrize("line_break", ["\n", "\r\n"])
+async def test_a_line_break_at_the_end_of_an_env_secret_is_not_sent(
+    line_break: str, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `echo` writes it into a variable; other white space is part of the secret."""
+    async with BackupServer(tls=False, password=" spaced ") as backup:
+        monkeypatch.setenv("VBO_SECRET", f" spaced {line_break}")
+        file = write(f"""
+        [servers.vbo1]
+        url = "{backup.url}"
+        allow_http = true
+        credentials = {{ username = '{backup.username}', password.env = "VBO_SECRET" }}
+        """)
+        async with await asyncio.to_thread(Fleet.from_toml, file) as fleet:
+            assert len((await fleet.restore_sessions()).items) == 40
+        assert backup.refused_logins == 0
+
+
 async def test_a_secret_is_read_anew_when_it_was_refused(write: Write) -> None:
     """As where a password was changed, and with it the file that holds it."""
     async with BackupServer() as backup:
