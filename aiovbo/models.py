@@ -228,8 +228,7 @@ class BackupOrganization(Model):
 
     def _contents(self, rel: str) -> Link:
         # The vendor's own example has no link but the one to itself; the paths are documented all the same.
-        is_bare = set(self.links) == {"self"}
-        return self.links["self"].below(rel) if is_bare else self.links[rel]
+        return self.links[rel] if rel in self.links else self.links["self"].below(rel)
 
 
 @frozen(kw_only=True)
@@ -356,9 +355,10 @@ class RestoreSession(Model):
     async def fetch_organization(self) -> BackupOrganization:
         """The organization whose backup this session explores; one request.
 
-        Raises: LinkError where the session has no such link; ServerError where the server fails.
+        Where the session has no link to it, the documented path is requested.
+        Raises: LinkError where the link is unsafe or has lost its client; ServerError where the server fails.
         """
-        return await self.links["organization"].fetch(BackupOrganization)
+        return await self._below("organization").fetch(BackupOrganization)
 
     async def refresh(self) -> "RestoreSession":
         """The session as it is now, a new value; one request."""
@@ -401,7 +401,7 @@ class RestoreSession(Model):
 
     def events(self) -> Query[RestoreSessionEvent]:
         """What was done in this session, in the server's order."""
-        return self._here().below("Events").query(RestoreSessionEvent)
+        return self._below("Events").query(RestoreSessionEvent)
 
     async def fetch_statistics(self) -> RestoreSessionStatistics:
         """What came of this session, in figures; one request.
@@ -415,7 +415,12 @@ class RestoreSession(Model):
                 "count what the session's events() say instead"
             )
             raise ConfigError(message)
-        return await self._here().below("Statistics").fetch(RestoreSessionStatistics)
+        return await self._below("Statistics").fetch(RestoreSessionStatistics)
+
+    def _below(self, rel: str) -> Link:
+        """The link that the server sent, else the one to the documented path."""
+        found: Link | None = self.links.get(rel)
+        return found or self._here().below(rel)
 
     def _here(self) -> Link:
         """The link to the session itself, by its id where the server sent none."""

@@ -12,6 +12,7 @@ from typing import Any, Self, overload
 from uuid import UUID
 
 import aiohttp
+from attrs import evolve
 from yarl import URL
 
 from aiovbo._auth.lockout_guard import LockoutGuard
@@ -42,6 +43,7 @@ from aiovbo.errors import (
     ServerTimeoutError,
 )
 from aiovbo.models import (
+    BackupOrganization,
     JobSession,
     Model,
     Organization,
@@ -253,7 +255,11 @@ class Client:
 
     async def _fetch_one(self, request: Request, cls: type[M], operation: Operation) -> M:
         def read(reply: Reply) -> M:
-            return decode_one(reply.body, cls, self.name, self)
+            found = decode_one(reply.body, cls, self.name, self)
+            if isinstance(found, BackupOrganization) and "self" not in found.links:
+                # Its own members do not say which session's backup it belongs to: only its path does.
+                found = evolve(found, links=found.links.with_self(request.url.raw_path))
+            return found
 
         return await self._requester.send(request, operation, read)
 

@@ -216,6 +216,15 @@ class Links(_Attached, Mapping[str, Link]):
         message = f"no link {rel!r} here; there are: {there}"
         raise LinkError(message)
 
+    def with_self(self, href: str) -> "Links":
+        """These links, and `href` as the one to the resource itself."""
+        hrefs = {**self._hrefs(), "self": href}
+        return Links({rel: {"href": text} for rel, text in hrefs.items()}, self._fetcher, self._model)
+
+    def attached_to(self, fetcher: Fetcher) -> "Links":
+        """These links, followed by way of another client."""
+        return Links(self._raw, fetcher, self._model)
+
     def _leads_to(self, rel: str) -> type[Any]:
         if rel == "self":
             return self._model

@@ -358,24 +358,58 @@ async def test_any_other_resource_is_a_mapping_with_links() -> None:
         assert copy.links == page.links
 
 
-async def test_a_link_that_is_missing_malformed_or_foreign_is_a_link_error() -> None:
-    """The listing is unharmed; only following it fails."""
-    links = [None, [], {}, {"organization": None}, {"organization": {"href": 5}},
-             {"organization": {"href": "https://evil/other"}}]  # fmt: skip
-    async with BackupServer(World(sessions=6)) as backup, Client(server_of(backup)) as client:
-
-        def edit(answer: dict[str, list[dict[str, object]]]) -> dict[str, list[dict[str, object]]]:
-            for session, odd in zip(answer["results"], links, strict=True):
-                session["_links"] = odd
-            return answer
-
-        backup.fail(Fault.edit(edit), on="RestoreSessions", when=lambda request: request.token != "")
-        sessions = await client.restore_sessions()
+async def test_a_link_that_leads_out_of_the_api_is_a_link_error() -> None:
+    """The listing is unharmed, and nothing is sent; only following the link fails."""
+    links = [{"organization": {"href": "https://evil/other"}}, {"organization": {"href": "/v8/../token"}},
+             {"self": {"href": "https://evil/other"}}]  # fmt: skip
+    async with BackupServer(World(sessions=3)) as backup, Client(server_of(backup)) as client:
+        sessions = await _sessions_with_links(backup, client, links)
         sent = len(backup.requests)
         for session in sessions:
             with pytest.raises(LinkError):
                 await session.fetch_organization()
         assert len(backup.requests) == sent
+
+
+async def test_where_a_session_has_no_usable_link_its_organization_is_at_the_documented_path() -> None:
+    """Also where `_links` has only `self`, as in the vendor's examples of v8, or is malformed."""
+    links = [None, [], {}, {"organization": None}, {"organization": {"href": 5}}, "only self"]
+    async with BackupServer(World(sessions=6)) as backup, Client(server_of(backup)) as client:
+        keys = [str(session.id) for session in await client.restore_sessions()]
+        links[-1] = {"self": {"href": f"/v8/RestoreSessions/{keys[-1]}"}}
+        sessions = await _sessions_with_links(backup, client, links)
+        for session in sessions:
+            assert (await session.fetch_organization()).name == session.organization
+        paths = [r.path.casefold() for r in backup.requests if r.path.casefold().endswith("/organization")]
+    assert paths == [f"/v8/restoresessions/{key}/organization".casefold() for key in keys]
+
+
+async def test_an_organization_without_any_link_leads_on_from_where_it_was_fetched() -> None:
+    """Its own members do not say whose backup it is, but its path does."""
+    async with BackupServer(World(sessions=1)) as backup, Client(server_of(backup)) as client:
+        (session,) = await client.restore_sessions()
+        whole = await session.fetch_organization()
+        backup.fail(Fault.edit(_without_links), on="*organization", times=1)
+        bare = await session.fetch_organization()
+        assert set(bare.links) == {"self"}
+        assert await bare.mailboxes() == await whole.mailboxes()
+        assert await bare.teams() == await whole.teams()
+
+
+def _without_links(document: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in document.items() if name != "_links"}
+
+
+async def _sessions_with_links(
+    backup: BackupServer, client: Client, links: list[Any]
+) -> list[RestoreSession]:
+    def edit(answer: dict[str, list[dict[str, object]]]) -> dict[str, list[dict[str, object]]]:
+        for session, odd in zip(answer["results"], links, strict=True):
+            session["_links"] = odd
+        return answer
+
+    backup.fail(Fault.edit(edit), on="RestoreSessions", when=lambda request: request.token != "", times=1)
+    return await client.restore_sessions()
 
 
 async def test_a_copy_that_was_pickled_is_equal_and_detached() -> None:
