@@ -102,7 +102,7 @@ class ServerError(VboError):
         if self.attempts:
             often = "tried once" if self.attempts == 1 else f"tried {self.attempts} times"
             text += f" ({often}, {self.elapsed:.1f} s)"
-        return f"{text}. {self.hint}" if self.hint else text
+        return f"{text.removesuffix('.')}. {self.hint}" if self.hint else text
 
 
 class UnreachableError(ServerError):

@@ -10,21 +10,23 @@ from typing import Any, cast
 from aiovbo._resources.structuring import BROKEN, DOCUMENT
 
 
-def decode_object(body: bytes) -> Mapping[str, Any] | None:
-    """The JSON object in `body`; None where there is none, as in the error pages of proxies."""
+def decode_document(body: bytes) -> object:
+    """The JSON value in `body`; None where there is none, as in the error pages of proxies."""
     try:
-        document = DOCUMENT.decode(_bare(body))
+        return cast("object", DOCUMENT.decode(_bare(body)))
     except BROKEN:
         return None
+
+
+def decode_object(body: bytes) -> Mapping[str, Any] | None:
+    """The JSON object in `body`; None where there is none."""
+    document = decode_document(body)
     return cast("dict[str, Any]", document) if isinstance(document, dict) else None
 
 
 def holds_json(body: bytes) -> bool:
     """Whether `body` is a JSON object or array, as every answer of the API is."""
-    try:
-        return isinstance(DOCUMENT.decode(_bare(body)), dict | list)
-    except BROKEN:
-        return False
+    return isinstance(decode_document(body), dict | list)
 
 
 def _bare(body: bytes) -> bytes:

@@ -5,15 +5,17 @@ Knows statuses and the vendor's form of an error; no I/O, no clock.
 
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from html import unescape
 from itertools import product
+from typing import cast
 from urllib.parse import quote, quote_plus
 
 from attrs import evolve
 
-from aiovbo._protocol.documents import decode_object, holds_json
+from aiovbo._protocol.documents import decode_document, decode_object, holds_json
 from aiovbo._protocol.messages import Redacted, Reply
 from aiovbo.errors import (
     AuthenticationError,
@@ -33,9 +35,9 @@ _SHORTEST_SECRET = 4
 
 
 def redact_secrets(reply: Reply, *sent: Redacted[dict[str, str]]) -> Reply:
-    """The answer without the secrets that were sent: servers and proxies quote what they refuse."""
+    """The response without the secrets that were sent: servers and proxies quote what they reject."""
     body = reply.body
-    is_page = body.lstrip()[:1] == b"<"
+    is_page = _is_page(body)
     if reply.status < 400 and not is_page:  # noqa: PLR2004  # no error, and no text of one
         return reply
     for one, name in product(sent, _SECRET_FIELDS):
@@ -49,13 +51,32 @@ def redact_secrets(reply: Reply, *sent: Redacted[dict[str, str]]) -> Reply:
 
 
 def _without(body: bytes, secret: str) -> bytes:
-    """The body without a secret that was escaped more than we do, as .NET does with a plus."""
-    members = (decode_object(body) or {}).items()
-    # All that an error may quote.
-    said = {name: text for name, text in members if isinstance(text, str)}
-    if not any(secret in text for text in said.values()):
-        return body
-    return json.dumps({name: text.replace(secret, "***") for name, text in said.items()}).encode()
+    """The body without a secret that is escaped in another way than ours, as .NET escapes a plus."""
+    document = decode_document(body)
+    redacted = _redacted(document, secret, _DEEPEST)
+    return body if redacted == document else json.dumps(redacted).encode()
+
+
+_DEEPEST = 8
+"""Levels of a document that an error may quote."""
+
+
+def _redacted(value: object, secret: str, levels: int) -> object:
+    match value:
+        case str():
+            return value.replace(secret, "***")
+        case dict() | list() if not levels:
+            return None
+        case dict():
+            members = cast("dict[str, object]", value)
+            return {
+                name.replace(secret, "***"): _redacted(member, secret, levels - 1)
+                for name, member in members.items()
+            }
+        case list():
+            return [_redacted(item, secret, levels - 1) for item in cast("list[object]", value)]
+        case _:
+            return value
 
 
 def _without_in_page(body: bytes, secret: str) -> bytes:
@@ -70,10 +91,14 @@ def error_from_response(reply: Reply, now: datetime, version: str | None = None)
     Source: schema RESTExceptionInfo, v6 to v8, read 2026-11-23.
     """
     status = reply.status
-    said = decode_object(reply.body) or {}
-    message = _line(said.get("message")) or _line(said.get("error_description"))
-    code = _line(said.get("errorCode")) or _line(said.get("error")) or None
-    what = f"HTTP {status}" + (f", {message}" if message else "")
+    said = _members(reply.body)
+    message = _words_of(reply)
+    code = _line(said.get("errorcode")) or _line(said.get("error")) or None
+    words = message or code or ""
+    # The title of a page often begins with the status.
+    what = f"HTTP {words}" if words.startswith(f"{status} ") else f"HTTP {status}"
+    if words and what == f"HTTP {status}":
+        what += f", {words}"
     if 300 <= status < 400:  # noqa: PLR2004  # the class of redirections
         return PayloadError(
             f"HTTP {status}, a redirect, which is never followed",
@@ -83,8 +108,10 @@ def error_from_response(reply: Reply, now: datetime, version: str | None = None)
     if 200 <= status < 300:  # noqa: PLR2004  # the class of successes
         return PayloadError(f"HTTP {status} without the answer that was asked for")
     # A server that says in its own words what is wrong is the right one, and speaks this version.
-    cls, hint = _kind_of(status, version, is_api=bool(message))
-    error = cls(what, status=status, error_code=code, message=message, hint=hint)
+    own = _line(said.get("message")) or _line(said.get("error_description"))
+    is_api = bool(own) and "no http resource was found" not in own.lower()
+    cls, hint = _kind_of(status, version, is_api=is_api)
+    error = cls(what, status=status, error_code=code, message=message, hint=_special_hint(reply) or hint)
     if isinstance(error, RateLimitedError | ServerFaultError):
         error.retry_after = _retry_after(reply.headers.get("Retry-After"), now)
         error.retryable = status in (429, 500, 502, 503, 504)
@@ -112,7 +139,7 @@ def login_error(reply: Reply, now: datetime, version: str | None = None) -> Serv
         error.what = f"HTTP {reply.status}, but not from the API: {kind_of_body(reply)}"
         error.args = (error.what,)
         is_version = reply.status == 404 and version is not None  # noqa: PLR2004  # not found
-        error.hint = (error.hint + " " if is_version else "") + (
+        error.hint = _special_hint(reply) or (error.hint + " " if is_version else "") + (
             "A proxy, a web filter or another program may have answered. Check the address, the port and "
             "what is in front of the server."
         )
@@ -124,8 +151,7 @@ def is_api_error(body: bytes) -> bool:
 
     Source: schema RESTExceptionInfo, v6 to v8, read 2026-11-23; RFC 6749, section 5.2.
     """
-    found = decode_object(body) or {}
-    members = {name.lower(): value for name, value in found.items()}
+    members = _members(body)
     if isinstance(members.get("error"), str) and members["error"]:
         return True
     if not isinstance(members.get("message"), str):
@@ -134,21 +160,104 @@ def is_api_error(body: bytes) -> bool:
     return "errorcode" in members or members.keys() <= _ERROR_MEMBERS
 
 
+_BOM = b"\xef\xbb\xbf"
 _TITLE = re.compile(rb"(?is)<title[^>]*>(.{1,1000}?)</title")
 
 
 def kind_of_body(reply: Reply) -> str:
     """What a body is that is not the expected one, in a few words."""
-    body = reply.body.removeprefix(b"\xef\xbb\xbf").strip()
+    body, words = reply.body.removeprefix(_BOM).strip(), _words_of(reply)
     if not body:
         return "an empty body"
-    if body[:1] == b"<":
-        title = _TITLE.search(body)
-        name = printable(unescape(title[1].decode("utf-8", "replace"))) if title else ""
-        return f"a web page with the title {name!r}" if name else "a web page"
+    if _is_page(body):
+        return f"a web page with the title {words!r}" if words else "a web page"
     if holds_json(body):
-        return "JSON of another form"
+        return f"JSON of another form, {words!r}" if words else "JSON of another form"
+    if words:
+        return f"a JSON string, {words!r}"
     return "a text that is neither JSON nor a web page"
+
+
+def _is_page(body: bytes) -> bool:
+    return body.removeprefix(_BOM).lstrip()[:1] == b"<"
+
+
+def _members(body: bytes) -> dict[str, object]:
+    """The members of a JSON object by their names in lower case: .NET writes `Message`."""
+    return {name.lower(): value for name, value in (decode_object(body) or {}).items()}
+
+
+def _words_of(reply: Reply) -> str:
+    """What a response states about the cause, as one line of at most 200 characters; empty where nothing.
+
+    Source: schemas RESTExceptionInfo, v6 to v8, and RESTHealthReport, v8, read 2026-11-23; RFC 6749,
+    section 5.2; RFC 9457, section 3.1.
+    """
+    if _is_page(reply.body):
+        title = _TITLE.search(reply.body)
+        return printable(unescape(title[1].decode("utf-8", "replace"))) if title else ""
+    document = decode_document(reply.body)
+    if isinstance(document, str):
+        return printable(document)
+    said = _members(reply.body)
+    problem = ": ".join(filter(None, (_line(said.get("title")), _line(said.get("detail")))))
+    return (
+        _line(said.get("message"))
+        or _line(said.get("error_description"))
+        or _health_report(said)
+        or printable(problem)
+    )
+
+
+def _health_report(said: Mapping[str, object]) -> str:
+    """What a report of `Health` says, its unhealthy entries first; empty where it is none."""
+    status, entries = _line(said.get("status")), said.get("entries")
+    if not status or not isinstance(entries, dict):
+        return ""
+    unhealthy: list[str] = []
+    for name, entry in cast("dict[str, object]", entries).items():
+        found = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
+        if _line(found.get("status")).lower() != "healthy":
+            words = _line(found.get("description"))
+            unhealthy.append(f"{name} ({words})" if words else name)
+    return printable(f"{status}: {', '.join(unhealthy)}" if unhealthy else status)
+
+
+_CLIENT_CERT = "Give a client certificate: TLS(client_cert=..., client_key=...)."
+_PROXY_WANTS_CERT = f"A proxy in front of the server requires a client certificate. {_CLIENT_CERT}"
+_REJECTS_CERT = f"A proxy in front of the server rejects the client certificate. {_CLIENT_CERT}"
+_SPECIAL_HINTS: tuple[tuple[int, bytes, str], ...] = (
+    (400, b"no required ssl certificate was sent", _PROXY_WANTS_CERT),
+    (400, b"the ssl certificate error", _REJECTS_CERT),
+    (
+        400,
+        b"invalid hostname",
+        (
+            "The server does not answer to this host name. Use the name or the address for which its web "
+            "service or a proxy in front of it is configured."
+        ),
+    ),
+    (
+        413,
+        b"",
+        (
+            "A proxy in front of the server limits the size of requests or responses. Raise its limit (in "
+            "nginx, client_max_body_size), or send smaller requests."
+        ),
+    ),
+)
+"""Statuses, texts of their bodies in lower case, and what to do then."""
+
+
+def _special_hint(reply: Reply) -> str:
+    """What to do where the status and the body name the cause; empty where they do not."""
+    text = reply.body.lower()
+    for status, part, hint in _SPECIAL_HINTS:
+        if reply.status == status and part in text and (not part or not decode_object(reply.body)):
+            return hint
+    if reply.status == 503 and _health_report(_members(reply.body)):  # noqa: PLR2004  # unavailable
+        return "The server reports itself as unhealthy. Check the services that its report names."
+    return ""
 
 
 def _kind_of(  # noqa: PLR0911  # a table
