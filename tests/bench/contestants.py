@@ -26,8 +26,8 @@ KEPT = 600.0
 
 _THREADS = 64
 
-BACK = timedelta(days=1)
-"""How far back everybody asks: for the restore sessions of the last day."""
+BACK = timedelta(days=3650)
+"""How far back everybody asks; the sessions of the stub are all within, or aiovbo would drop them."""
 
 
 def bounds() -> dict[str, str]:
