@@ -26,6 +26,7 @@ _NAMES = {
     "_core.query": "Answer Page Query Rejected",
     "_core.status": "ServerStatus",
     "_fleet.fleet": "Fleet",
+    "_fleet.poll": "Poll PollStatus",
     "_fleet.query": "FleetQuery FleetResult",
     "_protocol.session_filter": "OrderBy TimeBound",
     "_resources.enums": (

@@ -7,6 +7,7 @@ from aiovbo._client.exploration import Exploration
 from aiovbo._core.query import Answer, Page, Query, Rejected
 from aiovbo._core.status import ServerStatus
 from aiovbo._fleet.fleet import Fleet
+from aiovbo._fleet.poll import Poll, PollStatus
 from aiovbo._fleet.query import FleetQuery, FleetResult
 from aiovbo._protocol.session_filter import OrderBy, TimeBound
 from aiovbo._resources.enums import (
@@ -134,6 +135,8 @@ __all__ = [
     "Password",
     "PayloadError",
     "Phase",
+    "Poll",
+    "PollStatus",
     "Query",
     "RateLimitedError",
     "Recovered",

@@ -18,16 +18,17 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from aiovbo import Fleet
+from aiovbo import Fleet, FleetResult
 from aiovbo.prometheus import FleetMetrics
 
 
-async def poll(fleet: Fleet, metrics: FleetMetrics, options: Namespace) -> None:
-    """Ask again and again; requests are counted by the fleet's observer, sessions here."""
-    while True:
-        # It never raises for a server: one that failed has no sessions, and is down.
-        metrics.sessions(await fleet.restore_sessions(started_after=timedelta(days=options.days)))
-        await asyncio.sleep(options.every)
+async def count_sessions(fleet: Fleet, metrics: FleetMetrics, options: Namespace) -> None:
+    """Poll all servers; requests are counted by the fleet's observer, sessions here."""
+    query = fleet.restore_sessions(started_after=timedelta(days=options.days))
+    async with fleet.poll(query, every=timedelta(seconds=options.every)) as poll:
+        async for answer in poll:
+            # It never raises for a server: one that failed has no sessions, and is down.
+            metrics.sessions(FleetResult({answer.server: answer}))
 
 
 def application(registry: CollectorRegistry) -> web.Application:
@@ -56,7 +57,7 @@ async def main(options: Namespace) -> None:
             print(f"http://{host}:{port}/metrics", flush=True)
             with suppress(TimeoutError):
                 async with asyncio.timeout(options.seconds):
-                    await poll(fleet, metrics, options)
+                    await count_sessions(fleet, metrics, options)
     finally:
         await runner.cleanup()
 

@@ -21,6 +21,7 @@ from aiovbo._auth.lockout_guard import LockoutGuard
 from aiovbo._client.client import Client
 from aiovbo._core.query import Query
 from aiovbo._core.status import ServerStatus
+from aiovbo._fleet.poll import Poll
 from aiovbo._fleet.query import FleetQuery
 from aiovbo._fleet.run import ConcurrencyLimiter, Question, Run
 from aiovbo._protocol.session_filter import OrderBy, SessionFilter, TimeBound, resolve
@@ -129,6 +130,7 @@ class Fleet:
         self._closing = False
         self._running: set[Run[Any]] = set()
         self._watches: set[Watch] = set()
+        self._polls: set[Poll[Any]] = set()
 
     @classmethod
     def from_toml(cls, path: str | PathLike[str], **options: Unpack[_Overrides]) -> Self:
@@ -175,6 +177,8 @@ class Fleet:
         client = self._join(_server(server, *self._defaults))
         for watch in self._watches:
             watch.add(client)
+        for poll in self._polls:
+            poll.add(client)
         return client
 
     def remove(self, name: str) -> None:
@@ -191,6 +195,8 @@ class Fleet:
         self._guard.forget(client.server)
         for watch in self._watches:
             watch.remove(client.name)
+        for poll in self._polls:
+            poll.remove(client.name)
 
     def shard(self, index: int, count: int) -> "Fleet":
         """The share of one of `count` workers: a fleet of its own, not open yet, with the same limits.
@@ -256,6 +262,33 @@ class Fleet:
         )
         return Watch(self._clients.values(), options, self._watches)
 
+    @overload
+    def poll(self, query: None = None, *, every: timedelta = ...) -> Poll[RestoreSession]: ...
+    @overload
+    def poll(self, query: FleetQuery[T], *, every: timedelta = ...) -> Poll[T]: ...
+    def poll(
+        self, query: FleetQuery[Any] | None = None, *, every: timedelta = timedelta(seconds=30)
+    ) -> Poll[Any]:
+        """The answers of all servers, again and again: `async with` it, then iterate, or read `latest`.
+
+        Each server is polled at its own time in the interval, and never twice at once; a slow one delays no
+        other. A server that fails is probed with one request, after longer and longer pauses.
+
+        - `query`: what to ask, from this fleet's `restore_sessions` or `map`; if not given, the restore
+          sessions of the last day. Servers that join the fleet later are asked too.
+        - `every`: from one poll of a server to the next.
+
+        Raises: ConfigError at once for a query of another fleet, or an interval that is not above 0.
+        """
+        self._raise_if_closed()
+        if query is None:
+            query = self.restore_sessions(started_after=timedelta(days=1))
+        given: object = query
+        if not isinstance(given, FleetQuery) or not query.belongs_to(self._running):
+            message = "query is a query of this fleet, such as fleet.restore_sessions(...) or fleet.map(...)"
+            raise ConfigError(message)
+        return Poll(self._clients.values(), query, every, self._options, self._polls)
+
     async def __aenter__(self) -> Self:
         await self._pool.open()
         return self
@@ -283,6 +316,8 @@ class Fleet:
                 steps.push_async_callback(run.stop)
             for watch in self._watches:
                 steps.push_async_callback(watch.aclose)
+            for poll in self._polls:
+                steps.push_async_callback(poll.aclose)
 
     async def _log_out(self) -> None:
         await asyncio.gather(*(client.log_out() for client in self._clients.values()))
@@ -357,6 +392,8 @@ class Fleet:
         """Before anything is changed, so that no half of a server is left."""
         for watch in self._watches:
             watch.check_loop()
+        for poll in self._polls:
+            poll.check_loop()
 
     def __getitem__(self, name: str) -> Client:
         if name not in self._clients:

@@ -103,6 +103,17 @@ class FleetQuery(Generic[T]):
         # In the fleet's order, whoever came first.
         return FleetResult({c.server.name: found[c.server.name] for c in self._clients})
 
+    def question(self) -> Question[T]:
+        """What each server is asked in one use of the query; sends nothing.
+
+        Raises: ClosedError once the fleet is closed.
+        """
+        return self._at_each_use()
+
+    def belongs_to(self, running: "set[Run[Any]]") -> bool:
+        """Whether it is a query of the fleet that keeps its uses in `running`."""
+        return self._running is running
+
     def _use(self, *, stream: bool) -> "Run[T]":
         registers = (self._running, self._mine)
         return Run(self._clients, self._at_each_use(), self._options, self._slots, registers, stream=stream)

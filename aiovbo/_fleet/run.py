@@ -236,17 +236,27 @@ class Run(Generic[T]):
     async def _answer(self, client: Client) -> Answer[T]:
         deadline = Deadline(self._queued.left(), self._options.clock, suspended=True)
         with Operation(self._options, deadline=deadline):
-            query = _as_query(client, self._question(client), self._options)
-            answer = await query.run(self._deliver if self._stream else None)
-        # A question may also have been put to somebody else.
-        name = client.server.name
-        return answer if answer.server == name else evolve(answer, server=name)
+            deliver = self._deliver if self._stream else None
+            return await answer_of(client, self._question, self._options, deliver)
 
     async def _deliver(self, page: Page[T]) -> None:
         """Hand a page over, and wait until the consumer is through with it: a slow one is not buried."""
         taken = asyncio.Event()
         self._queue.put_nowait((page, taken))
         await taken.wait()
+
+
+async def answer_of(
+    client: Client,
+    question: Question[T],
+    options: Options,
+    deliver: Callable[[Page[T]], Awaitable[None]] | None = None,
+) -> Answer[T]:
+    """What one server answers; its pages go to `deliver`, or into the answer where there is none."""
+    answer = await _as_query(client, question(client), options).run(deliver)
+    # A question may also have been put to another server.
+    name = client.server.name
+    return answer if answer.server == name else evolve(answer, server=name)
 
 
 def _as_query(client: Client, asked: Awaitable[T] | AsyncIterable[T], options: Options) -> Query[T]:

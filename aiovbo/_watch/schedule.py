@@ -12,7 +12,9 @@ from aiovbo._settings.limits import Clock
 log = logging.getLogger("aiovbo.watch")
 
 _SPREAD = 5.0
-"""Seconds over which the first looks are spread, at most: whoever starts a watch waits to see something."""
+"""Seconds over which the first polls are spread, at most: the user waits for the first results."""
+_FIRST_POLLS_PER_SECOND = 100
+"""First polls that are started in a second, at most: each costs a TLS handshake and a login."""
 _LONGEST_BACKOFF = 300.0
 """Seconds between two looks at a server that is down, at most, unless the interval is longer."""
 _DOUBLINGS = 16
@@ -39,9 +41,9 @@ class PollSchedule:
         await self._clock.sleep(seconds)
         self.next_look = None
 
-    def until_first(self) -> float:
-        """Seconds until the first look."""
-        return self._offset * min(self._every, _SPREAD)
+    def until_first(self, servers: int = 1) -> float:
+        """Seconds until the first poll, where it is one of so many servers that start together."""
+        return self._offset * min(self._every, max(_SPREAD, servers / _FIRST_POLLS_PER_SECOND))
 
     def until_next(self, passed: float) -> float:
         """Seconds until the next beat, after a look that took so many."""

@@ -5,6 +5,7 @@ Knows nothing of the SDK; it has the four functions that the SDK takes time and 
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from heapq import heappop, heappush
 from random import Random
 
 _START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -51,3 +52,40 @@ class VirtualClock:
     def set_wall(self, by: timedelta) -> None:
         """Somebody sets the wall clock; the monotonic time does not move."""
         self._start += by
+
+
+class TimersClock(VirtualClock):
+    """A clock that stands still until the test moves it: every sleep ends when its time has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._timers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._count = 0
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until the test has moved the clock by that much."""
+        self.slept.append(seconds)
+        self._count += 1
+        timer = asyncio.get_running_loop().create_future()
+        heappush(self._timers, (self.monotonic() + seconds, self._count, timer))
+        await timer
+
+    async def go_on(self, seconds: float, *, step: float = 0.0) -> None:
+        """Move the clock, from one sleep's end to the next, or by steps; what wakes up then runs."""
+        end = self.monotonic() + seconds
+        await self._settle()
+        while self._timers and self._timers[0][0] <= end:
+            due = min(end, self._timers[0][0] + step)
+            self.advance(max(0.0, self._timers[0][0] - self.monotonic()))
+            while self._timers and self._timers[0][0] <= due:
+                at, _, timer = heappop(self._timers)
+                self.advance(max(0.0, at - self.monotonic()))
+                if not timer.done():
+                    timer.set_result(None)
+            await self._settle()
+        self.advance(max(0.0, end - self.monotonic()))
+
+    @staticmethod
+    async def _settle() -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)

@@ -15,6 +15,7 @@ import urllib.request
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -345,115 +346,31 @@ def test_the_audit_believes_no_text_of_a_session(vbo_fleet: BackupFleet, tmp_pat
 # --------------------------------------------------------------------------------- the coordinator
 
 
-@pytest.fixture
-def coordinator(example: Load) -> Any:
-    """Makes the coordinator of a fleet."""
-    return example("coordinator").Coordinator
+async def test_one_poll_reaches_every_listener(example: Load, caplog: pytest.LogCaptureFixture) -> None:
+    """However many listen, a server is queried once per poll; a listener that fails blocks no other."""
+    called: list[list[str]] = [[], [], []]
 
+    def listener(index: int) -> Callable[[Any], None]:
+        def call(answer: Any) -> None:
+            called[index].append(answer.server)
+            assert index != 1, "a listener's bug"
 
-async def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until that is so."""
-    async with asyncio.timeout(10):
-        while not holds():
-            await asyncio.sleep(0.01)
+        return call
 
-
-async def test_one_poll_tells_every_listener_once(coordinator: Any) -> None:
-    """However many listen, a server is asked once an update; a listener that fails keeps no other from it."""
-    async with BackupServer() as backup, Fleet([server_of(backup)]) as fleet:
-        board = coordinator(fleet, every=0.05)
-        told = [0, 0, 0]
-
-        def listener(index: int) -> Callable[[], None]:
-            def tell() -> None:
-                told[index] += 1
-                assert index != 1, "a listener's bug"
-
-            return tell
-
-        removers = [board.listen(listener(index)) for index in range(3)]
-        async with board.polling():
-            assert told == [1, 1, 1]
-            assert board.data.keys() == set(fleet)
-            await eventually(lambda: told[0] >= 4)
-            removers[2]()
-            before = told[2]
-            await eventually(lambda: told[0] >= 6)
-        assert told[2] == before
-        assert abs(listings(backup) - told[0]) <= 1
-
-
-async def test_a_server_that_fails_keeps_its_last_good_data(coordinator: Any) -> None:
-    """Its own success is False, the others' is not; once it is back it is as before."""
     async with (
-        BackupServer(name="good") as good,
-        BackupServer(name="bad") as bad,
-        Fleet([server_of(good, name="good"), server_of(bad, name="bad")], retries=0) as fleet,
+        BackupServer() as backup,
+        Fleet([server_of(backup)]) as fleet,
+        fleet.poll(every=timedelta(milliseconds=50)) as poll,
     ):
-        board = coordinator(fleet, every=0.05, at_most=0.2)
-        async with board.polling():
-            known = board.data["bad"]
-            assert board.last_update_success == {"good": True, "bad": True}
-            bad.fail(Fault.status(503), times=None)
-            await eventually(lambda: "bad" in board.errors)
-            assert board.last_update_success == {"good": True, "bad": False}
-            assert board.data["bad"] is known
-            assert board.errors["bad"].server == "bad"
-            bad.heal()
-            await eventually(lambda: "bad" not in board.errors)
-            assert board.data["bad"] is not known
-
-
-async def test_a_server_that_fails_is_asked_ever_more_rarely(coordinator: Any) -> None:
-    """Twice as long each time; one whose trouble does not pass by itself is left alone for the longest."""
-    async with (
-        BackupServer() as good,
-        BackupServer() as bad,
-        BackupServer() as forbidden,
-        Fleet([server_of(good), server_of(bad), server_of(forbidden)], retries=0) as fleet,
-    ):
-        bad.fail(Fault.status(503), on="RestoreSessions", times=None)
-        forbidden.fail(Fault.status(403), on="RestoreSessions", times=None)
-        board = coordinator(fleet, every=0.02, at_most=60)
-        async with board.polling():
-            await eventually(lambda: listings(good) >= 20)
-            assert 2 <= asked(bad) <= 8
-            assert asked(forbidden) == 1
-            # Whoever presses the button is not told to wait.
-            forbidden.heal()
-            await board.refresh()
-            assert len(board.errors) == 1
-            await eventually(lambda: listings(forbidden) >= 3)
-
-
-async def test_those_who_refresh_at_once_share_one_update(coordinator: Any) -> None:
-    """Also where one of them stops waiting."""
-    async with BackupServer() as backup, Fleet([server_of(backup)]) as fleet:
-        board = coordinator(fleet, every=60)
-        told: list[None] = []
-        async with board.polling():
-            board.listen(lambda: told.append(None))
-            backup.fail(Fault.delay(0.2), on="RestoreSessions")
-            waiting = [asyncio.create_task(board.refresh()) for _ in range(10)]
-            await asyncio.sleep(0.05)
-            waiting.pop(0).cancel()
-            await asyncio.gather(*waiting)
-            assert len(told) == 1
-            assert listings(backup) == 2
-
-
-async def test_the_coordinator_ends_in_the_midst_of_an_update(coordinator: Any) -> None:
-    """At once, with nothing under way, although a server is slow; the fleet is still of use."""
-    async with BackupServer() as backup, Fleet([server_of(backup)]) as fleet:
-        board = coordinator(fleet, every=0.01)
-        async with asyncio.timeout(20), board.polling():
-            backup.fail(Fault.delay(60), on="RestoreSessions", times=None)
-            refreshing = asyncio.create_task(board.refresh())
-            await asyncio.sleep(0.1)
-        with pytest.raises(asyncio.CancelledError):
-            await refreshing
-        backup.heal()
-        assert (await fleet.restore_sessions()).failed == ()
+        task = asyncio.create_task(example("coordinator").coordinate(poll, *map(listener, range(3))))
+        async with asyncio.timeout(10):
+            while len(called[2]) < 3:
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+    assert called[0] == called[1] == called[2]
+    assert abs(asked(backup) - len(called[0])) <= 1
+    assert "a listener failed" in caplog.text
 
 
 # -------------------------------------------------------------------------------- the shared session

@@ -805,7 +805,7 @@ def test_whatever_happens_the_changes_rebuild_what_the_server_went_through(
         machine,
         settings=settings(
             deadline=None,
-            max_examples=EXAMPLES or 20,
+            max_examples=EXAMPLES or 6,
             stateful_step_count=40,
             derandomize=not EXAMPLES,
             database=None,
