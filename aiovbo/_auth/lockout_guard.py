@@ -1,6 +1,7 @@
 """The lock-out guard: limits how often a secret is sent to servers that do not accept it.
 
-Knows what servers said of a secret, and when. Knows no passwords, only keyed digests of them. Sends nothing.
+Knows what servers said of a secret, and when, and the throttles of their addresses.
+Knows no passwords, only keyed digests of them. Sends nothing.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from typing import Self
 
 from attrs import define, frozen
 
+from aiovbo._auth.token_throttle import TokenThrottle
 from aiovbo._protocol.messages import Redacted
 from aiovbo._settings.credentials import Assertion, Bearer, Credentials, Password
 from aiovbo._settings.limits import Clock
@@ -64,6 +66,12 @@ class LockoutGuard:
         self._key = token_bytes(32)
         self._shared: Counter[Hashable] = Counter()
         self._verdicts: dict[bytes, CredentialVerdicts] = {}
+        self._throttles: dict[tuple[str | None, int | None], TokenThrottle] = {}
+
+    def throttle(self, server: Server) -> TokenThrottle:
+        """The throttle of logins at the server's address, which all servers there share."""
+        address = server.url.host, server.url.port
+        return self._throttles.setdefault(address, TokenThrottle(self._clock))
 
     def register(self, server: Server) -> None:
         """Note that one more server uses its credentials."""

@@ -17,7 +17,14 @@ from aiovbo._protocol.tokens import Grant, checked_token
 from aiovbo._settings.credentials import Assertion, Bearer, Password, Secret, can_be_sent
 from aiovbo._settings.limits import Options
 from aiovbo._settings.servers import Server
-from aiovbo.errors import AuthenticationError, ConfigError, ResponseError, ServerError, ServerTimeoutError
+from aiovbo.errors import (
+    AuthenticationError,
+    ConfigError,
+    RateLimitedError,
+    ResponseError,
+    ServerError,
+    ServerTimeoutError,
+)
 
 log = logging.getLogger("aiovbo.login")
 
@@ -60,6 +67,7 @@ class TokenManager:
         self._credentials = server.credentials
         self._server = server
         self._guard = guard
+        self._throttle = guard.throttle(server)
         self._clock = options.clock
         self._post = post
         self._sign_of_life = sign_of_life
@@ -82,6 +90,9 @@ class TokenManager:
         token = self._token
         if token is not None and self._clock.monotonic() < token.renew_at:
             return token
+        if not isinstance(self._credentials, Bearer):
+            # Each caller by its own deadline: a login in progress may wait for longer than this one can.
+            self._throttle.check(operation.deadline)
         return await self._calls.run("login", operation, self._obtain)
 
     @property
@@ -89,10 +100,10 @@ class TokenManager:
         """The token that this login obtained, if there is one; not one that somebody else did."""
         return None if isinstance(self._credentials, Bearer) else self._token
 
-    def overdue(self, timeout: ServerTimeoutError) -> ServerTimeoutError | AuthenticationError:
-        """Whose trouble it is that no token came in time: a provider's, or the server's as it seemed."""
+    def overdue(self, timeout: ServerTimeoutError) -> ServerError:
+        """The error of a token that came too late: a provider's, the throttle's, or the timeout itself."""
         if self._asks_for is None:
-            return timeout
+            return self._throttle.rejection() or timeout
         return _provider_failed(self._asks_for, "it had given nothing when the deadline passed")
 
     def drop(self, token: Token) -> None:
@@ -145,7 +156,12 @@ class TokenManager:
         """A token for the refresh token; None where the server rejects that."""
         form = Redacted({"grant_type": "refresh_token", "refresh_token": refresh_token.content})
         try:
+            await self._throttle.wait(self.deadline)
             return self._take(await self._post(form, None))
+        except RateLimitedError:
+            # The refresh token was not used, and is good for the next try.
+            self._refresh_token = self._refresh_token or refresh_token
+            raise
         except ServerError as error:
             is_rejected = isinstance(error, ResponseError) and error.status in REJECTED
             if is_rejected or isinstance(error, AuthenticationError):
@@ -154,6 +170,7 @@ class TokenManager:
 
     async def _send(self, verdicts: CredentialVerdicts, form: Redacted[dict[str, str]]) -> Grant:
         """What the server grants, once it may be sent the secret."""
+        await self._throttle.wait(self.deadline)
         shared = self._guard.is_widely_shared(self._server.credentials)
         if shared and not verdicts.is_trusted(self._doubtful_since):
             # A server that does not answer at all would keep the others waiting for its verdict.
@@ -161,6 +178,8 @@ class TokenManager:
         turn = await verdicts.turn(self._server, self._doubtful_since)
         self.last_sent = form
         with turn:
+            # A login of another server at this address may have met the throttle meanwhile.
+            self._throttle.check_now()
             return await self._post(form, turn)
 
     def _take(self, grant: Grant) -> Token:

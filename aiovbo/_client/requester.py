@@ -19,10 +19,16 @@ from aiovbo._core.deadline import Deadline, Operation, deadline_passed
 from aiovbo._core.single_flight import SingleFlight
 from aiovbo._core.status import ServerStatus, StatusRecorder
 from aiovbo._protocol.documents import holds_json
-from aiovbo._protocol.error_responses import error_from_response, login_error, redact_secrets, seconds_ahead
+from aiovbo._protocol.error_responses import (
+    error_from_response,
+    is_throttled,
+    login_error,
+    redact_secrets,
+    seconds_ahead,
+)
 from aiovbo._protocol.messages import Redacted, Reply, Request
 from aiovbo._protocol.requests import probe_target
-from aiovbo._protocol.tokens import Grant, read_grant, token_form, token_target
+from aiovbo._protocol.tokens import Grant, read_grant, rejection_hint, token_form, token_target
 from aiovbo._protocol.urls import url_for
 from aiovbo._settings.credentials import Bearer
 from aiovbo._settings.limits import Options
@@ -77,6 +83,7 @@ class Requester:
         """The API version spoken; None while it has not been found out."""
         self._versions: SingleFlight[ApiVersion] = SingleFlight()
         self._token_manager = TokenManager(server, options, guard, self._post_login, self._sign_of_life)
+        self._throttle = guard.throttle(server)
         self._tally = StatusRecorder(server.name, options.clock.now, options.observer)
         self._has_answered = False
         self._skew: Callable[[], float | None] = lambda: None
@@ -410,15 +417,20 @@ class Requester:
                 raise
             else:
                 self._logging_on = None
-                if turn is not None:
+                # The throttle answers before the secret is looked at, and says for itself when to go on.
+                if turn is not None and not (is_throttled(reply) and "Retry-After" in reply.headers):
                     turn.count("body")
-                return self._granted(attempt, redact_secrets(reply, fields))
+                return self._granted(attempt, redact_secrets(reply, fields), fields)
 
-    def _granted(self, attempt: RequestTimeout, reply: Reply) -> Grant:
+    def _granted(self, attempt: RequestTimeout, reply: Reply, sent: Redacted[dict[str, str]]) -> Grant:
         if reply.status != 200:  # noqa: PLR2004  # success
             self._count_login(attempt, reply.status)
+            hint = rejection_hint(sent, self.likely_version)
             self._doubt_version(reply)
-            raise login_error(reply, self._clock.now(), self._given_version)
+            error = login_error(reply, self._clock.now(), self._given_version, rejection_hint=hint)
+            if isinstance(error, RateLimitedError):
+                self._throttle.note(error)
+            raise error
         try:
             grant = read_grant(reply)
         except PayloadError as error:

@@ -30,7 +30,7 @@ from aiovbo.errors import (
     printable,
 )
 
-_SECRET_FIELDS = ("Authorization", "password", "assertion", "refresh_token")
+_SECRET_FIELDS = ("Authorization", "password", "assertion", "refresh_token", "integration_token")
 _SHORTEST_SECRET = 4
 
 
@@ -125,16 +125,41 @@ _ERROR_MEMBERS = {"message", "errorcode", "stacktrace", "messagedetail", "except
 """Members of the API's error object, in lower case."""
 
 
-def login_error(reply: Reply, now: datetime, version: str | None = None) -> ServerError:
-    """The error for a login that was answered without success.
+def is_throttled(reply: Reply) -> bool:
+    """Whether the server's throttle of logins sent this response: the login was not processed.
+
+    It is a JSON string, not an error object.
+    """
+    return reply.status == 429 and bool(_throttle_said(reply.body))  # noqa: PLR2004  # too many requests
+
+
+def _throttle_said(body: bytes) -> str:
+    try:
+        return _line(json.loads(body))
+    except (ValueError, RecursionError):
+        return ""
+
+
+def login_error(
+    reply: Reply, now: datetime, version: str | None = None, *, rejection_hint: str = ""
+) -> ServerError:
+    """The error for a login that was answered without success; `rejection_hint` is for a rejection.
 
     Only the API's own words are a rejection. A proxy, a web filter or a login page may answer with the same
     statuses, and says nothing of the credentials.
     """
     error = error_from_response(reply, now, version)
     if reply.status in REJECTED and is_api_error(reply.body):
-        hint = "Check the credentials, and that the account may use the REST API."
-        return AuthenticationError(f"the login was rejected ({error.what})", hint=hint)
+        return AuthenticationError(f"the login was rejected ({error.what})", hint=rejection_hint)
+    if isinstance(error, ResponseError) and is_throttled(reply):
+        error.message = _throttle_said(reply.body)
+        error.what = f"the token endpoint is throttled (HTTP 429, {error.message.rstrip('.')})"
+        error.args = (error.what,)
+        error.hint = (
+            "The server limits the logins of a client address: all processes behind this address count "
+            "together. Log in less often: keep one client open, or share tokens."
+        )
+        return error
     if isinstance(error, ResponseError) and not is_api_error(reply.body):
         error.what = f"HTTP {reply.status}, but not from the API: {kind_of_body(reply)}"
         error.args = (error.what,)

@@ -33,6 +33,35 @@ def token_form(fields: Redacted[dict[str, str]], version: ApiVersion) -> Redacte
     return Redacted(urlencode(fields.content | extra).encode())
 
 
+_SECRETS = {
+    "integration": "Check that the integration token is one of this server",
+    "operator": (
+        "Check the client ID, that the assertion has not expired, and that the user is a restore operator"
+    ),
+    "password": (
+        "Check the user name and password. Other causes: an account with multi-factor authentication must be "
+        "marked as a service account"
+    ),
+}
+
+
+def rejection_hint(fields: Redacted[dict[str, str]], version: ApiVersion) -> str:
+    """What to check after the API rejected a login: the likely causes in this product.
+
+    Source: vendor's help center, REST API v6 to v8, authorization, read 2026-11-23.
+    """
+    grant = fields.content.get("grant_type", "")
+    hint = _SECRETS.get(grant, "Check the client ID, and that the assertion has not expired")
+    if grant == "password" and version == "v8":
+        hint += "; the account needs the Veeam Backup Administrator role"
+    if grant in ("operator", "integration"):
+        return f"{hint}."
+    return (
+        f"{hint}; the server may accept restore operators only; tenants' logins must be enabled, and work "
+        "only with the account that added the organization."
+    )
+
+
 @frozen(repr=False)
 class Grant:
     """A token, how to renew it, and for how long it is good."""

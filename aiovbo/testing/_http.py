@@ -124,10 +124,11 @@ def _answer(reply: Reply) -> web.Response:
 
 
 def _response(reply: Reply) -> web.Response:
+    headers = {} if reply.retry_after is None else {"Retry-After": str(reply.retry_after)}
     if reply.body is None:
-        return web.Response(status=reply.status)
+        return web.Response(status=reply.status, headers=headers)
     text = json.dumps(reply.body, separators=(",", ":"))
-    return web.Response(status=reply.status, text=text, content_type="application/json")
+    return web.Response(status=reply.status, text=text, content_type="application/json", headers=headers)
 
 
 def _refusal(version: int, status: int) -> web.Response:

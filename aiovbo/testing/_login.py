@@ -4,14 +4,16 @@ Knows passwords, access tokens, refresh tokens and antiforgery cookies. Must not
 resources or HTTP.
 """
 
+import math
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 import attrs
 
 _ENTROPY_BYTES = 96
+_MINUTE = 60.0
 
 
 @attrs.frozen
@@ -53,6 +55,29 @@ class Refusal:
     description: str
 
 
+class Throttle:
+    """At most so many token requests in a minute, counted from the first one; rejected ones do not count."""
+
+    def __init__(self, limit: int | None, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.limit = limit
+        """Requests per minute; None for no limit."""
+        self._monotonic = monotonic
+        self._began = float("-inf")
+        self._admitted = 0
+
+    def seconds_to_wait(self) -> int:
+        """0 where one more request is admitted, which counts it; otherwise the value of Retry-After."""
+        if self.limit is None:
+            return 0
+        now = self._monotonic()
+        if now - self._began >= _MINUTE:
+            self._began, self._admitted = now, 0
+        if self._admitted < self.limit:
+            self._admitted += 1
+            return 0
+        return max(1, math.ceil(self._began + _MINUTE - now))
+
+
 class LoginDesk:
     """Gives out token pairs and knows which are good; all a server knows about its users."""
 
@@ -65,6 +90,7 @@ class LoginDesk:
         lockout_after: int | None,
         assertions: Mapping[str, str],
         operators_only: bool,
+        integration_token: str | None,
     ) -> None:
         self._username = username
         self.password = password
@@ -73,6 +99,7 @@ class LoginDesk:
         self._lockout_after = lockout_after
         self._assertions = assertions
         self._operators_only = operators_only
+        self._integration_token = integration_token
         self._wrong_in_a_row = 0
         self._access: dict[str, tuple[float, str | None]] = {}
         self._refresh: dict[str, str] = {}
@@ -80,7 +107,7 @@ class LoginDesk:
         self.refused_logins = 0
         self.refreshes = 0
 
-    def grant(self, form: Mapping[str, str], *, needs_cookie: bool) -> Grant | Refusal:
+    def grant(self, form: Mapping[str, str], *, needs_cookie: bool, has_integration: bool) -> Grant | Refusal:
         """A token pair for a form, or why not."""
         grant_type = form.get("grant_type", "")
         known = {
@@ -89,6 +116,8 @@ class LoginDesk:
             "urn:ietf:params:oauth:grant-type:jwt-bearer": self._assertion_grant,
             "operator": self._assertion_grant,
         }
+        if has_integration:
+            known["integration"] = self._integration_grant
         if self._operators_only and grant_type not in {"operator", "refresh_token"}:
             return Refusal("invalid_grant", "Only restore operators may log in.")
         if grant_type not in known:
@@ -135,6 +164,14 @@ class LoginDesk:
         if self._assertions.get(form.get("client_id", "")) != form.get("assertion", ""):
             self.refused_logins += 1
             return Refusal("invalid_grant", "The assertion is invalid or expired.")
+        self.logins += 1
+        return None
+
+    def _integration_grant(self, form: Mapping[str, str]) -> Refusal | None:
+        token = form.get("integration_token", "")
+        if not token or token != self._integration_token:
+            self.refused_logins += 1
+            return Refusal("invalid_grant", "The integration token is invalid.")
         self.logins += 1
         return None
 

@@ -22,7 +22,7 @@ from aiovbo.testing._answers import (
     service_instance_body,
     session_body,
 )
-from aiovbo.testing._login import Grant, LoginDesk
+from aiovbo.testing._login import Grant, LoginDesk, Throttle
 from aiovbo.testing._times import to_ticks
 from aiovbo.testing._world import World, WorldSession
 
@@ -34,6 +34,7 @@ _V5 = 5
 _V8 = 8
 _COOKIES_SINCE = 7
 _VENDOR_LOGON_ERRORS_SINCE = 6
+_INTEGRATION_IN = (6, 7)
 
 
 @attrs.frozen(kw_only=True)
@@ -64,8 +65,10 @@ class Reply:
     """One answer, not yet sent."""
 
     status: int
-    body: Json | list[Json] | None = None
+    body: Json | list[Json] | str | None = None
     """What is sent as JSON; None for an empty body."""
+    retry_after: int | None = attrs.field(default=None, kw_only=True)
+    """Seconds for the header Retry-After; None for none."""
     cookie: str | None = attrs.field(default=None, repr=False)
     """The antiforgery cookie to set."""
     wait: "Wait | None" = attrs.field(default=None, repr=False)
@@ -94,6 +97,7 @@ class Habits:
     v5_shape: Literal["page", "array"]
     refused_login_answer: Literal["oauth", "vendor"] | None
     rejected_token_answer: Literal["401", "empty"]
+    token_limit: int | None
 
 
 class ParameterError(ValueError):
@@ -139,6 +143,7 @@ class Api:
         self._routes = routes
         self._desk = desk
         self._habits = habits
+        self._throttle = Throttle(habits.token_limit)
 
     def answer(self, call: Call) -> Reply:
         """The answer to a call."""
@@ -184,9 +189,15 @@ class Api:
 
     def log_in(self, call: Call, _found: re.Match[str]) -> Reply:
         """Token pair for a form."""
+        seconds = self._throttle.seconds_to_wait()
+        if seconds:
+            # A JSON string, not an error object.
+            said = f"API calls quota exceeded! maximum admitted {self._throttle.limit} per Minute."
+            return Reply(429, said, retry_after=seconds)
         waived = call.form.get("disable_antiforgery_token", "").lower() == "true"
         needs_cookie = call.version >= _COOKIES_SINCE and not waived
-        grant = self._desk.grant(call.form, needs_cookie=needs_cookie)
+        has_integration = call.version in _INTEGRATION_IN
+        grant = self._desk.grant(call.form, needs_cookie=needs_cookie, has_integration=has_integration)
         if isinstance(grant, Grant):
             return Reply(200, grant.body(), cookie=grant.cookie)
         by_version = "vendor" if call.version >= _VENDOR_LOGON_ERRORS_SINCE else "oauth"

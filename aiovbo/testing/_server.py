@@ -63,6 +63,9 @@ class BackupServer:
     - `token_lifetime`: seconds that an access token is good for.
     - `lockout_after`: wrong passwords in a row after which the right one is refused too.
     - `assertions`: client IDs, each with the assertion that logs it on, as application or as operator.
+    - `integration_token`: what logs in by the integration grant of v6 and v7; nothing does if not given.
+    - `token_limit`: requests per minute that the token endpoint admits, from all clients together; the
+          others get 429 with Retry-After and a JSON string. No limit if not given.
     - `operators_only`: whether nobody but restore operators may log in, as an administrator can set.
     - `path_prefix`: what a reverse proxy would put in front of `/vN`.
     - `page_limit_max`: most items on a page.
@@ -91,6 +94,8 @@ class BackupServer:
         token_lifetime: int = 3600,
         lockout_after: int | None = None,
         assertions: Mapping[str, str] | None = None,
+        integration_token: str | None = None,
+        token_limit: int | None = None,
         operators_only: bool = False,
         path_prefix: str = "",
         page_limit_max: int = 10_000,
@@ -101,6 +106,9 @@ class BackupServer:
     ) -> None:
         self.version: ApiVersion = version
         self.versions = _served(version, versions)
+        if token_limit is not None and token_limit < 1:
+            msg = f"token_limit is a number of requests of at least 1, not {token_limit}"
+            raise ValueError(msg)
         self.username = username
         self.name = name
         self.authority = authority
@@ -118,6 +126,7 @@ class BackupServer:
             lockout_after=lockout_after,
             assertions={} if assertions is None else assertions,
             operators_only=operators_only,
+            integration_token=integration_token,
         )
         habits = Habits(
             name=name,
@@ -128,6 +137,7 @@ class BackupServer:
             v5_shape=v5_shape,
             refused_login_answer=refused_login_answer,
             rejected_token_answer=rejected_token_answer,
+            token_limit=token_limit,
         )
         self._feed = ChangeFeed(name, events_kept)
         routes = (*ROUTES, *NEIGHBOUR_ROUTES, self._feed.route)

@@ -253,7 +253,7 @@ async def test_the_login_is_sent_again_where_the_kept_connection_is_dead() -> No
 async def test_a_server_for_operators_only_says_what_to_check() -> None:
     """It refuses every password, so the account is not to blame alone."""
     async with BackupServer(version="v8", operators_only=True) as backup, Client(server_of(backup)) as client:
-        with pytest.raises(AuthenticationError, match="may use the REST API"):
+        with pytest.raises(AuthenticationError, match="may accept restore operators only"):
             await client.restore_sessions()
 
 

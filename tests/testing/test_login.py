@@ -2,6 +2,8 @@
 
 import pytest
 
+from aiovbo.testing._login import Throttle
+
 SESSIONS = "/{}/RestoreSessions"
 
 
@@ -238,3 +240,40 @@ async def test_secrets_are_not_recorded(connect):
     shown = repr(client.server.requests) + repr(client.server)
     assert client.server.password not in shown
     assert client.token not in shown
+
+
+async def test_the_token_endpoint_is_throttled_as_documented(connect):
+    """Per minute: 429, Retry-After in seconds and a JSON string; rejected requests do not count."""
+    client = await connect(log_in=False, token_limit=2)
+    form = password_form(client)
+    for _ in range(2):
+        assert (await client.grant("/v8/token", **form)).status == 200
+    for _ in range(3):
+        answer = await client.grant("/v8/token", **form)
+        assert answer.status == 429
+        assert answer.body == "API calls quota exceeded! maximum admitted 2 per Minute."
+        assert 1 <= int(answer.headers["Retry-After"]) <= 60
+    assert client.server.logins == 2
+
+
+def test_a_throttle_admits_again_after_a_minute():
+    """Counted from the first request of the minute."""
+    now = 100.0
+    throttle = Throttle(2, lambda: now)
+    assert [throttle.seconds_to_wait() for _ in range(3)] == [0, 0, 60]
+    now = 130.5
+    assert throttle.seconds_to_wait() == 30
+    now = 160.0
+    assert throttle.seconds_to_wait() == 0
+
+
+@pytest.mark.parametrize("version", ["v4", "v5", "v6", "v7", "v8"])
+async def test_an_integration_token_logs_in_to_v6_and_v7_only(connect, version):
+    """Elsewhere the grant is not known."""
+    client = await connect(version=version, log_in=False, integration_token="an-integration-token")
+    form = {"grant_type": "integration", "integration_token": "an-integration-token"}
+    form["disable_antiforgery_token"] = "true"
+    answer = await client.grant(f"/{version}/token", **form)
+    assert (answer.status == 200) is (version in {"v6", "v7"})
+    wrong = await client.grant(f"/{version}/token", **(form | {"integration_token": "wrong"}))
+    assert wrong.status in {400, 401}
