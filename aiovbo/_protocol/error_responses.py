@@ -134,10 +134,7 @@ def is_throttled(reply: Reply) -> bool:
 
 
 def _throttle_said(body: bytes) -> str:
-    try:
-        return _line(json.loads(body))
-    except (ValueError, RecursionError):
-        return ""
+    return _line(decode_document(body))
 
 
 def login_error(
