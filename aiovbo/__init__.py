@@ -34,7 +34,7 @@ _NAMES = {
         "RestoreSessionType"
     ),
     "_resources.links": "JsonObject Link Links Resource",
-    "_settings.credentials": "Assertion Bearer Credentials Password SecretSource",
+    "_settings.credentials": "Assertion Bearer Credentials Integration Password SecretSource",
     "_settings.events": (
         "ClientEvent LoginFinished Observer RequestFinished RetryScheduled ServerStateChanged"
     ),

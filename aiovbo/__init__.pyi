@@ -18,7 +18,7 @@ from aiovbo._resources.enums import (
     RestoreSessionType,
 )
 from aiovbo._resources.links import JsonObject, Link, Links, Resource
-from aiovbo._settings.credentials import Assertion, Bearer, Credentials, Password, SecretSource
+from aiovbo._settings.credentials import Assertion, Bearer, Credentials, Integration, Password, SecretSource
 from aiovbo._settings.events import (
     ClientEvent,
     LoginFinished,
@@ -118,6 +118,7 @@ __all__ = [
     "FleetResult",
     "ForbiddenError",
     "Heartbeat",
+    "Integration",
     "JobSession",
     "JsonObject",
     "Link",

@@ -19,7 +19,7 @@ from attrs import define, frozen
 
 from aiovbo._auth.token_throttle import TokenThrottle
 from aiovbo._protocol.messages import Redacted
-from aiovbo._settings.credentials import Assertion, Bearer, Credentials, Password
+from aiovbo._settings.credentials import Assertion, Bearer, Credentials, Integration, Password
 from aiovbo._settings.limits import Clock
 from aiovbo._settings.servers import Server
 from aiovbo.errors import (
@@ -109,6 +109,8 @@ class LockoutGuard:
                 return credentials.username.casefold(), credentials.password.fingerprint(self._key)
             case Assertion():
                 return credentials.client_id, credentials.assertion.fingerprint(self._key)
+            case Integration():
+                return credentials.integration_token.fingerprint(self._key)
             case Bearer():
                 return None
 

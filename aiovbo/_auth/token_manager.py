@@ -14,7 +14,7 @@ from aiovbo._core.single_flight import SingleFlight
 from aiovbo._protocol.error_responses import REJECTED
 from aiovbo._protocol.messages import Redacted
 from aiovbo._protocol.tokens import Grant, checked_token
-from aiovbo._settings.credentials import Assertion, Bearer, Password, Secret, can_be_sent
+from aiovbo._settings.credentials import Assertion, Bearer, Integration, Password, Secret, can_be_sent
 from aiovbo._settings.limits import Options
 from aiovbo._settings.servers import Server
 from aiovbo.errors import (
@@ -27,6 +27,9 @@ from aiovbo.errors import (
 )
 
 log = logging.getLogger("aiovbo.login")
+
+_Granted = Password | Assertion | Integration
+"""Credentials that are exchanged for a token."""
 
 _MARGIN = 60.0
 _ONE_WORD = "Nothing was sent. A token is one word, without 'Bearer' before it and a line's end after it."
@@ -127,7 +130,7 @@ class TokenManager:
         text = await self._reveal(credentials.token, "token")
         return Token(checked_token(text, phase="queue", hint=_ONE_WORD), float("inf"))
 
-    async def _log_on(self, credentials: Password | Assertion) -> Token:
+    async def _log_on(self, credentials: _Granted) -> Token:
         refresh_token, self._refresh_token = self._refresh_token, None
         if refresh_token is not None:
             token = await self._refresh(refresh_token)
@@ -188,7 +191,7 @@ class TokenManager:
         margin = min(_MARGIN, grant.lifetime / 10)
         return Token(grant.access_token, self._clock.monotonic() + grant.lifetime - margin)
 
-    async def _form_or_failure(self, credentials: Password | Assertion) -> Redacted[dict[str, str]]:
+    async def _form_or_failure(self, credentials: _Granted) -> Redacted[dict[str, str]]:
         """What to log in with.
 
         Raises: AuthenticationError where the provider fails; the error of the last try instead, while its
@@ -202,7 +205,7 @@ class TokenManager:
             raise
 
     async def _newer_form(
-        self, credentials: Password | Assertion, sent: Redacted[dict[str, str]]
+        self, credentials: _Granted, sent: Redacted[dict[str, str]]
     ) -> Redacted[dict[str, str]]:
         """What the provider gives now; what was sent, where it fails or there is none."""
         try:
@@ -238,7 +241,7 @@ class TokenManager:
         self._asks_for = None
         raise _provider_failed(kind, problem)
 
-    async def _form(self, credentials: Password | Assertion) -> Redacted[dict[str, str]]:
+    async def _form(self, credentials: _Granted) -> Redacted[dict[str, str]]:
         """What is sent to log in.
 
         Source: operation token, v6 to v8, read 2026-11-23.
@@ -249,6 +252,15 @@ class TokenManager:
                     "grant_type": "password",
                     "username": credentials.username,
                     "password": await self._reveal(credentials.password, "password"),
+                }
+            )
+        if isinstance(credentials, Integration):
+            return Redacted(
+                {
+                    "grant_type": "integration",
+                    "integration_token": await self._reveal(
+                        credentials.integration_token, "integration token"
+                    ),
                 }
             )
         return Redacted(

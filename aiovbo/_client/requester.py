@@ -30,9 +30,9 @@ from aiovbo._protocol.messages import Redacted, Reply, Request
 from aiovbo._protocol.requests import probe_target
 from aiovbo._protocol.tokens import Grant, read_grant, rejection_hint, token_form, token_target
 from aiovbo._protocol.urls import url_for
-from aiovbo._settings.credentials import Bearer
+from aiovbo._settings.credentials import Bearer, Integration
 from aiovbo._settings.limits import Options
-from aiovbo._settings.servers import API_VERSIONS, ApiVersion, Server
+from aiovbo._settings.servers import ApiVersion, Server
 from aiovbo._transport.connections import ServerConnections
 from aiovbo._transport.pool import HttpPool
 from aiovbo._transport.request_timeout import RequestTimeout
@@ -108,7 +108,7 @@ class Requester:
     @property
     def likely_version(self) -> ApiVersion:
         """The API version spoken; the newest, while it has not been found out."""
-        return self.version or API_VERSIONS[-1]
+        return self.version or self.server.usable_versions[-1]
 
     @property
     def clock_skew(self) -> float | None:
@@ -149,7 +149,8 @@ class Requester:
             raise
 
     async def _probe(self, operation: Operation) -> ApiVersion:
-        for version in reversed(API_VERSIONS):
+        usable = self.server.usable_versions
+        for version in reversed(usable):
             url = url_for(self.server.url, probe_target(version))
             probe = Request(url, expected=(200, 401, 403, 404), needs_token=False)
             status = await self.send(probe, operation, _status_of_probe)
@@ -157,7 +158,10 @@ class Requester:
                 log.debug("%s offers %s", self.server.name, version)
                 return version
         hint = "Is this the REST API of Veeam Backup for Microsoft 365?"
-        what = "it offers none of the API versions v4 to v8"
+        what = f"it offers none of the API versions {usable[0]} to {usable[-1]}"
+        if isinstance(self.server.credentials, Integration):
+            what += ", to which an integration token can log in"
+            hint = "Use other credentials."
         raise self.annotate(self.server.url, NotFoundError(what, status=404, hint=hint))
 
     async def send(self, request: Request, operation: Operation, read: Callable[[Reply], R]) -> R:

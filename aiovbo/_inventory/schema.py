@@ -76,7 +76,9 @@ _DESCRIPTIONS = {
     "defaults": "What holds for every server whose group and own table say nothing else.",
     "groups": "By name: what servers have in common that name the group.",
     "servers": "By name: the servers. A name with dots is quoted.",
-    "credentials": "How to log in: username and password, or token, or client_id and assertion.",
+    "credentials": (
+        "How to log in: username and password, or token, or client_id and assertion, or integration_token."
+    ),
     "tls": "Whom to trust; the operating system's authorities if not given.",
     "api_version": "The API version to speak; the newest that a server offers if not given.",
     "allow_http": "Whether the URL may be http://, where everybody on the way reads the password.",
@@ -88,6 +90,7 @@ _DESCRIPTIONS = {
     "token": "A bearer token that somebody else obtained.",
     "client_id": "The application's ID; for operators userId.tenantId.",
     "assertion": "The signed assertion (JWT).",
+    "integration_token": "An integration token, for API v6 and v7.",
     "operator": "Whether it is a restore operator who logs in.",
     "env": "The environment variable that holds the secret.",
     "file": "The file that holds the secret; a relative path begins beside the inventory.",

@@ -23,7 +23,15 @@ from cattrs.gen import make_dict_structure_fn, override
 from yarl import URL
 
 from aiovbo._core.threads import NoThreadError, in_thread
-from aiovbo._settings.credentials import Assertion, Bearer, Credentials, Password, Secret, SecretSource
+from aiovbo._settings.credentials import (
+    Assertion,
+    Bearer,
+    Credentials,
+    Integration,
+    Password,
+    Secret,
+    SecretSource,
+)
 from aiovbo._settings.limits import Limits
 from aiovbo._settings.servers import API_VERSIONS, TLS, ApiVersion, server_url
 from aiovbo.errors import ConfigError, printable
@@ -64,10 +72,10 @@ class SecretReference:
     keyring: str | None = None
 
 
-LOGINS: tuple[type[Credentials], ...] = (Password, Bearer, Assertion)
+LOGINS: tuple[type[Credentials], ...] = (Password, Bearer, Assertion, Integration)
 """The ways to log in, told apart by their keys."""
 
-SECRETS = frozenset({"password", "token", "assertion"})
+SECRETS = frozenset({"password", "token", "assertion", "integration_token"})
 """The keys whose values are secret."""
 
 _NOT_WRITTEN = {"clock", "observer"}
@@ -283,7 +291,7 @@ def _credentials(value: object, _: object) -> Credentials:
         raise cattrs.ForbiddenExtraKeysError(None, Password, others)
     fitting = [login for login in LOGINS if keys <= fields_of(login).keys()]
     if len(fitting) != 1:
-        _refuse("expected username and password, or token, or client_id and assertion")
+        _refuse("expected username and password, or token, or client_id and assertion, or integration_token")
     return converter.structure(value, fitting[0])
 
 

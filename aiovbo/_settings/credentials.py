@@ -154,5 +154,13 @@ class Assertion:
     """True for the grant of restore operators; since v6."""
 
 
-Credentials = Password | Bearer | Assertion
+@frozen
+class Integration:
+    """An integration token, exchanged for an access token; API v6 and v7 only."""
+
+    integration_token: Secret = field(converter=_sent_secret, alias="token")
+    """A `str`, or an async callable that provides it."""
+
+
+Credentials = Password | Bearer | Assertion | Integration
 """A way to log in."""

@@ -11,12 +11,13 @@ from typing import Literal
 from attrs import field, frozen
 from yarl import URL
 
-from aiovbo._settings.credentials import Credentials, _switch
+from aiovbo._settings.credentials import Credentials, Integration, _switch
 from aiovbo.errors import ConfigError
 
 ApiVersion = Literal["v4", "v5", "v6", "v7", "v8"]
 """A version of the REST API."""
 API_VERSIONS: tuple[ApiVersion, ...] = ("v4", "v5", "v6", "v7", "v8")
+_INTEGRATION_VERSIONS: tuple[ApiVersion, ...] = ("v6", "v7")
 """The versions spoken, oldest first."""
 
 DEFAULT_PORT = 4443
@@ -171,7 +172,8 @@ def check_credentials(given: object, *, of: str = "") -> None:
     Raises: ConfigError, which begins with `of`, where they are something else.
     """
     if not isinstance(given, Credentials):
-        message = f"{of}credentials are a Password, a Bearer or an Assertion, not {type(given).__name__}"
+        kind = type(given).__name__
+        message = f"{of}credentials are a Password, a Bearer, an Assertion or an Integration, not {kind}"
         raise ConfigError(message)
 
 
@@ -204,9 +206,20 @@ class Server:
     labels: Mapping[str, str] = field(factory=dict[str, str], converter=_Labels, kw_only=True)
     """What you call it by besides its name, such as a site or a tenant; never sent."""
 
+    @property
+    def usable_versions(self) -> tuple[ApiVersion, ...]:
+        """The API versions in which the credentials can log in, the oldest first."""
+        return _INTEGRATION_VERSIONS if isinstance(self.credentials, Integration) else API_VERSIONS
+
     def __attrs_post_init__(self) -> None:
         check_credentials(self.credentials, of=f"{self.url}: ")
         check_tls(self.tls, of=f"{self.url}: ")
+        if self.api_version not in ("auto", *self.usable_versions):
+            message = (
+                f"{self.url}: an integration token logs in to API v6 and v7 only, not {self.api_version}: "
+                "use other credentials"
+            )
+            raise ConfigError(message)
         if self.url.scheme == "http" and not self.allow_http:
             message = (
                 f"{self.url} would send the password unencrypted: "

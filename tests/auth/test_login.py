@@ -18,6 +18,8 @@ from aiovbo import (
     Clock,
     ConfigError,
     Fleet,
+    Integration,
+    NotFoundError,
     Password,
     PayloadError,
     RateLimitedError,
@@ -255,6 +257,50 @@ async def test_a_server_for_operators_only_says_what_to_check() -> None:
     async with BackupServer(version="v8", operators_only=True) as backup, Client(server_of(backup)) as client:
         with pytest.raises(AuthenticationError, match="may accept restore operators only"):
             await client.restore_sessions()
+
+
+@pytest.mark.parametrize("versions", [("v6",), ("v6", "v7"), ("v6", "v7", "v8")])
+async def test_an_integration_token_logs_in_by_the_newest_version_that_takes_it(
+    versions: tuple[str, ...],
+) -> None:
+    """As text or from a provider: v7, or v6; also on a server that offers v8."""
+
+    async def provide() -> str:
+        return "an-integration-token"
+
+    async with BackupServer(
+        version=versions[-1],  # type: ignore[arg-type]  # parametrised
+        versions=versions,  # type: ignore[arg-type]  # parametrised
+        integration_token="an-integration-token",
+    ) as backup:
+        for token in ("an-integration-token", provide):
+            async with Client(server_of(backup, credentials=Integration(token))) as client:
+                assert len(await client.restore_sessions()) == 40
+                assert client.api_version == ("v7" if "v7" in versions else "v6")
+        (login, _) = [one for one in backup.requests if one.resource == "token"]
+        assert login.grant_type == "integration"
+        assert set(login.form) >= {"grant_type", "integration_token"}
+
+
+async def test_an_integration_token_is_rejected_for_versions_that_do_not_take_it() -> None:
+    """At once where the version is given, and by the server's versions otherwise; it is not sent."""
+    with pytest.raises(ConfigError, match="API v6 and v7 only, not v8"):
+        Server("vbo1", Integration("x"), api_version="v8")
+    async with BackupServer(version="v5") as backup:
+        async with Client(server_of(backup, credentials=Integration("x"))) as client:
+            with pytest.raises(NotFoundError, match="v6 to v7, to which an integration token can log in"):
+                await client.restore_sessions()
+        assert not asked(backup, "token")
+
+
+async def test_a_wrong_integration_token_is_rejected_and_not_shown() -> None:
+    """The error says what to check, and counts towards no lock-out of an account."""
+    async with BackupServer(version="v7", integration_token="right") as backup:
+        wrong = Integration("a-wrong-one")
+        async with Client(server_of(backup, credentials=wrong)) as client:
+            with pytest.raises(AuthenticationError, match="Check that the integration token") as caught:
+                await client.restore_sessions()
+    assert "a-wrong-one" not in f"{caught.value!s}{caught.value.__dict__}{wrong!r}"
 
 
 async def test_a_hanging_login_is_bounded_by_the_deadline_and_says_what_hung() -> None:

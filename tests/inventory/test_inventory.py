@@ -183,14 +183,18 @@ KEPT = {
 
 
 @pytest.mark.parametrize("kind", KEPT)
-@pytest.mark.parametrize("login", ["username = '{}', password", "token", "client_id = 'app', assertion"])
+@pytest.mark.parametrize(
+    "login", ["username = '{}', password", "token", "client_id = 'app', assertion", "integration_token"]
+)
 async def test_every_kind_of_secret_logs_on_to_a_real_server(
     kind: str, login: str, write: Write, monkeypatch: pytest.MonkeyPatch, canary: Canary
 ) -> None:
     """From wherever it is kept, for each way to log in; a file's last line break is not part of it."""
     keyring: dict[tuple[str, str], str] = {}
     # v6 does not log out, so that a token is good after the client that obtained it.
-    async with BackupServer(version="v6", assertions={"app": "a-signed-assertion"}) as backup:
+    async with BackupServer(
+        version="v6", assertions={"app": "a-signed-assertion"}, integration_token="a-signed-assertion"
+    ) as backup:
         secret = backup.password if "password" in login else "a-signed-assertion"
         if login == "token":
             async with Client(server_of(backup)) as client:
@@ -493,7 +497,7 @@ MISTAKES = {
         f"{GOOD}credentials.username = 'u'",
         (
             "fleet.toml: servers.vbo1.credentials: expected username and password, or token, or client_id "
-            "and assertion"
+            "and assertion, or integration_token"
         ),
     ),
     "half a login": (
