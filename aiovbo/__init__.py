@@ -39,7 +39,7 @@ _NAMES = {
         "ClientEvent LoginFinished Observer RequestFinished RetryScheduled ServerStateChanged"
     ),
     "_settings.limits": "Clock",
-    "_settings.servers": "TLS ApiVersion Server",
+    "_settings.servers": "TLS ApiVersion Server TlsVersion",
     "_transport.certificate": "Certificate fetch_certificate",
     "_watch.changes": (
         "Added AnyChange Change Changed CheckpointEntry Finished Heartbeat Recovered Removed "

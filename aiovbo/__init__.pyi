@@ -28,7 +28,7 @@ from aiovbo._settings.events import (
     ServerStateChanged,
 )
 from aiovbo._settings.limits import Clock
-from aiovbo._settings.servers import TLS, ApiVersion, Server
+from aiovbo._settings.servers import TLS, ApiVersion, Server, TlsVersion
 from aiovbo._transport.certificate import Certificate, fetch_certificate
 from aiovbo._watch.changes import (
     Added,
@@ -171,6 +171,7 @@ __all__ = [
     "TimeBound",
     "TlsError",
     "TlsReason",
+    "TlsVersion",
     "Unreachable",
     "UnreachableError",
     "VboError",

@@ -34,7 +34,9 @@ Phase = Literal["queue", "dns", "connect", "tls", "read", "body", "decoding", "p
 BEFORE_SENDING: tuple[Phase, ...] = ("queue", "dns", "connect", "tls")
 """The phases in which nothing of a request can have arrived."""
 
-TlsReason = Literal["untrusted", "expired", "hostname", "pin", "protocol", "client_cert", "strict", "not_tls"]
+TlsReason = Literal[
+    "untrusted", "expired", "hostname", "pin", "protocol", "client_cert", "weak", "strict", "not_tls"
+]
 """Why a TLS connection was given up."""
 
 
@@ -121,7 +123,7 @@ class TlsError(UnreachableError):
     ) -> None:
         super().__init__(what, phase="tls", hint=hint, server=server)
         self.reason: TlsReason = reason
-        """untrusted, expired, hostname, pin, protocol, client_cert, strict or not_tls."""
+        """untrusted, expired, hostname, pin, protocol, client_cert, weak, strict or not_tls."""
 
 
 class ServerTimeoutError(UnreachableError, TimeoutError):

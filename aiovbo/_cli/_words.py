@@ -10,6 +10,8 @@ _OUR_WORDS = {
     r"TLS\(pin='sha256:\.\.\.'\)": "--pin (in an inventory, tls.pin)",
     r"TLS\(client_cert=\.\.\., client_key=\.\.\.\)": "tls.client_cert and tls.client_key of an inventory",
     r"TLS\(strict_x509=False\)": "tls.strict_x509 = false in an inventory",
+    r"TLS\(minimum_version='TLSv1'\)": "tls.minimum_version = 'TLSv1' in an inventory",
+    r"TLS\(server_name=\.\.\.\)": "tls.server_name of an inventory",
     r"TLS\(ca_file=('.*')\) cannot": r"the authorities in \1 cannot",
     r"TLS\(client_cert=('.*')\) cannot": r"the certificate in \1 cannot",
     r"TLS\(client_key=\.\.\.\) needs": "client_key needs",

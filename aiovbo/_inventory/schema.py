@@ -65,7 +65,11 @@ _BOUNDS: dict[str, dict[str, int]] = {
         ("exclusiveMinimum", 0, ("deadline", "connect_timeout", "read_timeout")),
         ("minimum", 0, ("retries", "login_cooldown")),
         ("minimum", 1, ("connections", "max_body", "concurrency", "lockout_guard")),
-        ("minLength", 1, ("url", "username", "ca_file", "client_cert", "client_key", "env", "file")),
+        (
+            "minLength",
+            1,
+            ("url", "username", "ca_file", "client_cert", "client_key", "server_name", "env", "file"),
+        ),
         ("minProperties", 1, ("servers",)),
     )
     for key in keys
@@ -101,6 +105,8 @@ _DESCRIPTIONS = {
     "client_cert": "PEM file with our own certificate, where a server asks for one.",
     "client_key": "PEM file with its key, where it is not in client_cert.",
     "strict_x509": "False accepts old authorities that break RFC 5280.",
+    "server_name": "Name in the certificate, where it is not the one in the URL.",
+    "minimum_version": "Lowest version of TLS that is accepted, for old servers; TLSv1.2 if not given.",
     "deadline": "Seconds for one whole operation on a server, retries and waiting included.",
     "connect_timeout": "Seconds to resolve the name, connect and shake hands.",
     "read_timeout": "Seconds without a byte after which an answer is given up.",

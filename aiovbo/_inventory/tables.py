@@ -300,6 +300,10 @@ _BY_NAME: dict[str, Callable[[Any, Any], object]] = {
     "api_version": _version,
     "labels": lambda value, _: converter.structure(_table(value), dict[str, str]),
     "username": _username,
+    "minimum_version": lambda value, _: _made(
+        lambda: TLS(minimum_version=cast("Any", _text(value))).minimum_version, "minimum_version "
+    ),
+    "server_name": lambda value, _: _made(lambda: TLS(server_name=_text(value)).server_name, "server_name "),
     "pin": _pins,
     **dict.fromkeys(_BY_ORIGIN["tls"], _path),
 }

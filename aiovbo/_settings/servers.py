@@ -20,6 +20,11 @@ API_VERSIONS: tuple[ApiVersion, ...] = ("v4", "v5", "v6", "v7", "v8")
 _INTEGRATION_VERSIONS: tuple[ApiVersion, ...] = ("v6", "v7")
 """The versions spoken, oldest first."""
 
+TlsVersion = Literal["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
+"""A version of TLS."""
+TLS_VERSIONS: tuple[TlsVersion, ...] = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+"""The versions of TLS that can be the lowest, oldest first."""
+
 DEFAULT_PORT = 4443
 """Source: Veeam Backup for Microsoft 365 help center, "REST API", read 2026-11-23."""
 
@@ -50,6 +55,25 @@ def _pin(text: str) -> str:
     raise ConfigError(message)
 
 
+def _server_name(_: object, __: object, value: object) -> None:
+    if value is None:
+        return
+    problem = not isinstance(value, str) or not re.fullmatch(r"[\w:-][\w.:-]*", value)
+    try:
+        str(value).encode("idna")
+    except ValueError:
+        problem = True
+    if problem:
+        message = f"server_name is the name of a server, such as 'vbo1.tech.local', not {value!r}"
+        raise ConfigError(message)
+
+
+def _tls_version(_: object, __: object, value: object) -> None:
+    if value is not None and value not in TLS_VERSIONS:
+        message = f"minimum_version is one of {', '.join(TLS_VERSIONS)}, not {value!r}"
+        raise ConfigError(message)
+
+
 @frozen(cache_hash=True)
 class TLS:
     """Whom to trust. Without arguments: the certificates that the operating system trusts.
@@ -70,6 +94,13 @@ class TLS:
     """PEM file with its key; None: it is in `client_cert`."""
     strict_x509: bool = field(default=True, validator=_switch, kw_only=True)
     """False accepts old authorities that break RFC 5280, which Python 3.13 and later refuse."""
+
+    server_name: str | None = field(default=None, validator=_server_name, kw_only=True)
+    """Name in the certificate, where it is not the one in the URL: sent to the server (SNI), and compared
+    with the certificate."""
+    minimum_version: TlsVersion | None = field(default=None, validator=_tls_version, kw_only=True)
+    """Lowest version of TLS that is accepted; None: TLSv1.2. "TLSv1" and "TLSv1.1" are for old servers: they
+    allow weak keys, digests and ciphers too."""
 
     def __attrs_post_init__(self) -> None:
         if sum((self.ca_file is not None, bool(self.pin), self.insecure)) > 1:

@@ -17,6 +17,7 @@ from yarl import URL
 from aiovbo._core.threads import NoThreadError, look_up
 from aiovbo._settings.servers import Server, server_url
 from aiovbo._transport.error_mapping import handshake_failure, no_thread_left
+from aiovbo._transport.tls import allow_old_versions
 from aiovbo.errors import (
     ConfigError,
     PayloadError,
@@ -67,11 +68,12 @@ async def fetch_certificate(server: Server | URL | str, *, timeout: float = 10.0
         message = f"{url} has no certificate: it is not https"
         raise ConfigError(message)
     name = server.name if isinstance(server, Server) else f"{url.host_subcomponent}:{url.port}"
+    server_name = server.tls.server_name if isinstance(server, Server) else None
     began = time.monotonic()
     failure: ServerError
     try:
         async with asyncio.timeout(timeout):
-            return _read(await _shown_by(url))
+            return _read(await _shown_by(url, server_name))
     except TimeoutError:
         hint = "Is the server up, is this the right port, and does it speak https?"
         failure = ServerTimeoutError(f"no TLS handshake within {timeout:g} s", phase="connect", hint=hint)
@@ -89,7 +91,9 @@ async def fetch_certificate(server: Server | URL | str, *, timeout: float = 10.0
     raise failure
 
 
-async def open_connection(url: URL, context: ssl.SSLContext | None = None) -> asyncio.StreamWriter:
+async def open_connection(
+    url: URL, context: ssl.SSLContext | None = None, server_name: str | None = None
+) -> asyncio.StreamWriter:
     """A connection to the first of the server's addresses that accepts one; with a context, over TLS.
 
     Raises: OSError where none does.
@@ -99,7 +103,10 @@ async def open_connection(url: URL, context: ssl.SSLContext | None = None) -> as
     for address in await look_up(host, url.port or 0):
         try:
             _, writer = await asyncio.open_connection(
-                address.host, address.port, ssl=context, server_hostname=host if context else None
+                address.host,
+                address.port,
+                ssl=context,
+                server_hostname=(server_name or host) if context else None,
             )
         except OSError as error:
             failure = error
@@ -108,11 +115,13 @@ async def open_connection(url: URL, context: ssl.SSLContext | None = None) -> as
     raise failure
 
 
-async def _shown_by(url: URL) -> bytes:
+async def _shown_by(url: URL, server_name: str | None) -> bytes:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    writer = await open_connection(url, context)
+    # No secret is sent, so an old server may show its certificate too.
+    allow_old_versions(context)
+    writer = await open_connection(url, context, server_name)
     try:
         connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
         return connection.getpeercert(binary_form=True) or b""

@@ -129,7 +129,7 @@ async def _admit_before_sending(request: ClientRequest, handler: ClientHandlerTy
         was_sent_past_us = request.__dict__.pop("send", None) is not None
     if was_sent_past_us and request.is_ssl():
         response.close()
-        raise NotVerifiedError(b"", b"", "", 0)
+        raise NotVerifiedError
     return response
 
 

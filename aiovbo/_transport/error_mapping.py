@@ -15,7 +15,7 @@ import aiohttp
 from aiovbo._core.deadline import IS_IT_UP
 from aiovbo._core.threads import NoThreadError
 from aiovbo._transport.connections import EarlyDataError
-from aiovbo._transport.tls import NotVerifiedError, tls_error
+from aiovbo._transport.tls import NotVerifiedError, ServerContext, tls_error
 from aiovbo.errors import (
     ClosedError,
     ConfigError,
@@ -71,7 +71,7 @@ def _is_bug(error: Exception) -> bool:
 
 
 def map_aiohttp_error(  # noqa: C901, PLR0911, PLR0912  # a table, one line of thought per row
-    error: Exception, phase: Phase
+    error: Exception, phase: Phase, context: ServerContext
 ) -> Exception:
     """Our error for one of aiohttp's, of the operating system's, or of zlib's."""
     # aiohttp tries another address of the server then, and may fail in that.
@@ -89,9 +89,9 @@ def map_aiohttp_error(  # noqa: C901, PLR0911, PLR0912  # a table, one line of t
         case aiohttp.ServerFingerprintMismatch():
             return tls_error(error)
         case aiohttp.ClientConnectorCertificateError():
-            return tls_error(error.certificate_error)
+            return tls_error(error.certificate_error, context)
         case aiohttp.ClientSSLError():
-            return tls_error(error.os_error)
+            return tls_error(error.os_error, context)
         case aiohttp.ConnectionTimeoutError():
             return ServerTimeoutError("no connection in time", phase="connect", hint=IS_IT_UP)
         case aiohttp.ClientHttpProxyError():
@@ -132,7 +132,7 @@ def map_aiohttp_error(  # noqa: C901, PLR0911, PLR0912  # a table, one line of t
             # After the handshake of TLS 1.3, a server may still refuse our certificate.
             for cause in (error.__cause__, error.__context__, error):
                 if isinstance(cause, ssl.SSLError):
-                    return tls_error(cause)
+                    return tls_error(cause, context)
             hint = "The server, or something on the way, cut it off: try again."
             return UnreachableError("the connection was lost", phase=phase, hint=hint)
         case aiohttp.ClientError():

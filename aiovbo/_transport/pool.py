@@ -274,7 +274,7 @@ class HttpPool:
             else:
                 # Only a connection that was accepted is cut off, so this was the handshake.
                 in_handshake = url.scheme == "https" and isinstance(error, aiohttp.ClientConnectorError)
-                failure = map_aiohttp_error(error, "tls" if in_handshake else attempt.phase)
+                failure = map_aiohttp_error(error, "tls" if in_handshake else attempt.phase, context)
         except BaseException as error:  # noqa: BLE001  # a cancellation or an interruption
             failure = error.with_traceback(None)
         finally:
@@ -308,6 +308,7 @@ class HttpPool:
             raise_for_status=False,
             timeout=self._timeout,
             ssl=context,
+            server_hostname=context.tls.server_name,
             middlewares=self._middlewares,
         ) as response:
             content = await self._read(response, attempt)

@@ -6,6 +6,7 @@ Knows ssl, and the form in which aiohttp takes a policy; knows nothing of HTTP.
 import asyncio
 import hashlib
 import os
+import re
 import ssl
 import sys
 from typing import Self
@@ -18,7 +19,12 @@ from aiovbo.errors import ConfigError, TlsError, TlsReason, printable
 
 
 class NotVerifiedError(ServerFingerprintMismatch):
-    """The certificate of a connection is not the pinned one; `got` is empty where nothing was verified."""
+    """The certificate of a connection is not a pinned one; `got` is empty where nothing was verified."""
+
+    def __init__(self, pins: tuple[str, ...] = (), got: bytes = b"") -> None:
+        """`pins` are those that were expected, if any."""
+        super().__init__(b"", got, "", 0)
+        self.pins = pins
 
 
 class ServerContext(ssl.SSLContext, Fingerprint):
@@ -37,6 +43,7 @@ class ServerContext(ssl.SSLContext, Fingerprint):
 
         Raises: ConfigError where a file cannot be used.
         """
+        self.tls = tls
         self._pins = tls.pin
         self.admitted: WeakSet[asyncio.BaseProtocol] = WeakSet()
         """The connections over which requests may be sent, by their protocols."""
@@ -52,6 +59,10 @@ class ServerContext(ssl.SSLContext, Fingerprint):
             except (OSError, ssl.SSLError) as error:
                 message = f"TLS(client_cert={tls.client_cert!r}) cannot be used: {error}"
                 raise ConfigError(message) from None
+        if tls.minimum_version in ("TLSv1", "TLSv1.1"):
+            allow_old_versions(self)
+        elif tls.minimum_version == "TLSv1.3":
+            self.minimum_version = ssl.TLSVersion.TLSv1_3
         self.set_alpn_protocols(["http/1.1"])
         if keys := os.environ.get("SSLKEYLOGFILE"):
             self.keylog_filename = keys
@@ -71,13 +82,25 @@ class ServerContext(ssl.SSLContext, Fingerprint):
             message = f"TLS(ca_file={tls.ca_file!r}) cannot be used: {error}. It takes a PEM file."
             raise ConfigError(message) from None
 
+    @property
+    def trusts_no_authority(self) -> bool:
+        """Whether the `ca_file` holds only certificates that may not sign others."""
+        return self.tls.ca_file is not None and not self.cert_store_stats()["x509_ca"]
+
     def check(self, transport: asyncio.Transport) -> None:
         """Verify what the server presented, after the handshake and before a request is sent.
 
         Raises: NotVerifiedError. `got` is the digest of the certificate; it is empty where the connection
-        shows none, or was not made with this context.
+        shows none, or was not made with this context. TlsError for TLS 1.0 where 1.1 is the minimum.
         """
         connection = transport.get_extra_info("ssl_object")
+        if (
+            self.tls.minimum_version == "TLSv1.1"
+            and connection is not None
+            and connection.version() == "TLSv1"
+        ):
+            asyncio.get_running_loop().call_soon(transport.abort)
+            raise TlsError("the server offers only TLS 1.0", reason="protocol", hint=_HINTS["protocol"])
         certificate = connection.getpeercert(binary_form=True) if connection is not None else None
         digest = hashlib.sha256(certificate).digest() if certificate else b""
         if self._pins:
@@ -89,13 +112,22 @@ class ServerContext(ssl.SSLContext, Fingerprint):
         # Not at once: aiohttp still asks the connection for its address. A server that does not answer the
         # closing of TLS would keep it open.
         asyncio.get_running_loop().call_soon(transport.abort)
-        expected = bytes.fromhex(self._pins[0].removeprefix("sha256:")) if self._pins else b""
-        raise NotVerifiedError(expected, digest if expected else b"", "", 0)
+        raise NotVerifiedError(self._pins, digest if self._pins else b"")
 
 
-_BY_VERIFY_CODE: dict[int, TlsReason] = {9: "expired", 10: "expired", 62: "hostname", 64: "hostname"}
-# Codes of OpenSSL's X509_V_ERR_* that only VERIFY_X509_STRICT raises.
-_STRICT_CODES = range(78, 95)
+def allow_old_versions(context: ssl.SSLContext) -> None:
+    """Allow TLS 1.0 and 1.1, and the keys, digests and ciphers that they need."""
+    # To name one of these versions is deprecated. Python never offers SSL 3.
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    context.set_ciphers("DEFAULT:!aNULL:!eNULL:@SECLEVEL=0")
+
+
+_BY_VERIFY_CODE: dict[int, TlsReason] = {
+    9: "expired", 10: "expired", 62: "hostname", 64: "hostname", 66: "weak", 67: "weak", 68: "weak",
+    **dict.fromkeys(range(80, 95), "strict"),
+}  # fmt: skip
+"""Codes of OpenSSL's X509_V_ERR_*; from 80 on those that only VERIFY_X509_STRICT raises."""
+_INVALID_CA = 79
 _BY_SSL_REASON: dict[str, TlsReason] = {
     "WRONG_VERSION_NUMBER": "not_tls",
     "HTTP_REQUEST": "not_tls",
@@ -110,6 +142,13 @@ _BY_SSL_REASON: dict[str, TlsReason] = {
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "client_cert",
     "TLSV1_ALERT_UNKNOWN_CA": "client_cert",
     "TLSV1_ALERT_ACCESS_DENIED": "client_cert",
+    "EE_KEY_TOO_SMALL": "weak",
+    "CA_KEY_TOO_SMALL": "weak",
+    "CA_MD_TOO_WEAK": "weak",
+    "DH_KEY_TOO_SMALL": "weak",
+    "WRONG_SIGNATURE_TYPE": "weak",
+    "NO_SUITABLE_SIGNATURE_ALGORITHM": "weak",
+    "LEGACY_SIGALG_DISALLOWED_OR_UNSUPPORTED": "weak",
 }
 _HINTS: dict[TlsReason, str] = {
     "untrusted": (
@@ -119,35 +158,81 @@ _HINTS: dict[TlsReason, str] = {
     "expired": "Renew the server's certificate; check this machine's clock too.",
     "hostname": (
         "Use a name that stands in the certificate, or TLS(pin='sha256:...') with its fingerprint, "
-        "which `aiovbo pin` shows."
+        "which `aiovbo pin` shows. If the address must stay, state the name in the certificate: "
+        "TLS(server_name=...)."
     ),
     "pin": "If the certificate was renewed, pin the new fingerprint; if not, find out who answers.",
-    "protocol": "The server offers only versions or ciphers of TLS that are refused here: update it.",
+    "protocol": (
+        "The server offers only versions or ciphers of TLS that are rejected here: update it, or allow old "
+        "ones: TLS(minimum_version='TLSv1')."
+    ),
     "client_cert": "The server asks for a certificate of ours: TLS(client_cert=..., client_key=...).",
+    "weak": (
+        "The key or the signature is too weak. Renew the certificate (RSA of 2048 bits or more, SHA-256), "
+        "or accept this one: TLS(pin='sha256:...') with its fingerprint, which `aiovbo pin` shows."
+    ),
     "strict": "The authority's certificate breaks RFC 5280: renew it, or allow it: TLS(strict_x509=False).",
     "not_tls": "Is this the right port, and does it speak https?",
 }
+_WEAK_HANDSHAKE = (
+    "The server's keys or signatures in the handshake are too weak: update it, or allow weak ones: "
+    "TLS(minimum_version='TLSv1')."
+)
+_NO_HTTP_1 = (
+    "The server, or a proxy in front of it, offers only other protocols than HTTP/1.1, such as HTTP/2. Allow "
+    "HTTP/1.1 there, and check the port."
+)
+_OTHER_AUTHORITY = (
+    "TLS(ca_file=...) does not contain the authority that signed the certificate. Add it with those between, "
+    "or trust this certificate alone: TLS(pin='sha256:...') with its fingerprint, which `aiovbo pin` shows."
+)
+_LEAF_AS_AUTHORITY = (
+    "TLS(ca_file=...) contains a server's own certificate, not an authority. Give the certificate of the "
+    "authority that signed it, or TLS(pin='sha256:...') with its fingerprint, which `aiovbo pin` shows."
+)
+_SIGNED_BY_LEAF = (
+    "It was signed by a certificate that may not sign others. Let an authority issue a new one, or accept "
+    "it: TLS(pin='sha256:...') with its fingerprint, which `aiovbo pin` shows."
+)
 _NOT_VERIFIED = (
     "Lend a session (http=...) whose connector makes TLS connections with the context of the request, "
     "such as aiohttp.TCPConnector."
 )
 
 
-def tls_error(error: BaseException) -> TlsError:
-    """The error for a handshake that failed."""
+def tls_error(error: BaseException, context: ssl.SSLContext | None = None) -> TlsError:
+    """The error for a handshake that failed; with its context, the hint fits what is trusted already."""
     if isinstance(error, ServerFingerprintMismatch):
         if error.got:
-            what = f"the certificate is not the pinned one, its fingerprint is sha256:{error.got.hex()}"
+            expected = " or ".join(getattr(error, "pins", ()))
+            what = (
+                f"the certificate is not the pinned one: expected {expected}, found sha256:{error.got.hex()}"
+            )
             return TlsError(what, reason="pin", hint=_HINTS["pin"])
         what = "nothing was sent, because the connection does not show that its certificate was verified"
-        return TlsError(what, reason="pin" if error.expected else "untrusted", hint=_NOT_VERIFIED)
+        return TlsError(what, reason="pin" if getattr(error, "pins", ()) else "untrusted", hint=_NOT_VERIFIED)
     if isinstance(error, ssl.SSLCertVerificationError):
-        said = printable(error.verify_message)
-        reason = _BY_VERIFY_CODE.get(error.verify_code)
-        if reason is None:
-            reason = "strict" if error.verify_code in _STRICT_CODES else "untrusted"
-        return TlsError(f"the certificate is refused: {said}", reason=reason, hint=_HINTS[reason])
+        reason = _BY_VERIFY_CODE.get(error.verify_code, "untrusted")
+        hint = _untrusted_hint(error.verify_code, context) if reason == "untrusted" else _HINTS[reason]
+        what = f"the certificate is rejected: {printable(error.verify_message)}"
+        return TlsError(what, reason=reason, hint=hint)
     said = (error.reason or "") if isinstance(error, ssl.SSLError) else ""
+    # Python does not name every alert.
+    words = said.replace("_", " ").lower() or printable(
+        re.sub(r"^\[SSL[^]]*\] *| *\(_ssl.*$", "", str(error))
+    )
     reason = _BY_SSL_REASON.get(said, "protocol")
-    words = said.replace("_", " ").lower() or printable(str(error))
-    return TlsError(f"no TLS connection came about: {words}", reason=reason, hint=_HINTS[reason])
+    hint = _HINTS[reason]
+    if "no application protocol" in words:
+        hint = _NO_HTTP_1
+    elif reason == "weak":
+        hint = _WEAK_HANDSHAKE
+    return TlsError(f"no TLS connection was established: {words}", reason=reason, hint=hint)
+
+
+def _untrusted_hint(verify_code: int, context: ssl.SSLContext | None) -> str:
+    if verify_code == _INVALID_CA:
+        return _SIGNED_BY_LEAF
+    if not isinstance(context, ServerContext) or context.tls.ca_file is None:
+        return _HINTS["untrusted"]
+    return _LEAF_AS_AUTHORITY if context.trusts_no_authority else _OTHER_AUTHORITY

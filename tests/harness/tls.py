@@ -19,7 +19,7 @@ from pathlib import Path
 
 import trustme
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
@@ -181,6 +181,76 @@ def tls11_only() -> Identity:
     return identity
 
 
+@cache
+def tls10_only() -> Identity:
+    """Offers TLS 1.0 alone."""
+    identity = _issued("tls10-only")
+    identity.context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        identity.context.minimum_version = ssl.TLSVersion.TLSv1
+        identity.context.maximum_version = ssl.TLSVersion.TLSv1
+    return identity
+
+
+@cache
+def tls12_only() -> Identity:
+    """Offers nothing newer than TLS 1.2."""
+    identity = _issued("tls12-only")
+    identity.context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return identity
+
+
+@cache
+def weak_key() -> Identity:
+    """Self-signed, with an RSA key of 1024 bits."""
+    key = rsa.generate_private_key(65537, 1024)  # noqa: S505  # the fault
+    builder = _builder("weak-key", "weak-key", key).add_extension(_names(), critical=False)
+    chain = [_pem(builder.sign(key, SHA256()))]
+    return _weak_identity("weak-key", chain, _key_pem(key), _file("weak-key-ca.pem", chain[0]))
+
+
+@cache
+def sha1_signed() -> Identity:
+    """Signed by its authority with SHA-1, which the library no longer does; good for a hundred years."""
+    chain = [_SHA1_LEAF.encode()]
+    return _weak_identity("sha1", chain, _SHA1_KEY.encode(), _file("sha1-ca.pem", _SHA1_AUTHORITY.encode()))
+
+
+_SHA1_AUTHORITY = """\
+-----BEGIN CERTIFICATE-----
+MIIBmjCCAT+gAwIBAgIUNYR1yfjeTm3AmdGdfmUEoUN9fPowCgYIKoZIzj0EAwIw
+GTEXMBUGA1UEAwwOc2hhMSBhdXRob3JpdHkwIBcNMjYxMTI3MTIxODI1WhgPMjEy
+NjExMDMxMjE4MjVaMBkxFzAVBgNVBAMMDnNoYTEgYXV0aG9yaXR5MFkwEwYHKoZI
+zj0CAQYIKoZIzj0DAQcDQgAEKVAZ5D8QN5lOLP7WoMRqCt6OzegWTtU6ewRVi2uD
+hT7mDxolVcKX608hxe3onQqq/JygdY9VjRO1vqFovvQcmqNjMGEwHQYDVR0OBBYE
+FFUi//sKmv6nGeKQ2lALwGVrW74wMB8GA1UdIwQYMBaAFFUi//sKmv6nGeKQ2lAL
+wGVrW74wMA8GA1UdEwEB/wQFMAMBAf8wDgYDVR0PAQH/BAQDAgEGMAoGCCqGSM49
+BAMCA0kAMEYCIQDVVjcZlGeuDw6A+9A2rpUAFIKxf94xn3HMPOc9zrXzKgIhANFi
+jYE2v4KTNWua6UsEVWQh8J8IABZ8hvas7tJpP4vD
+-----END CERTIFICATE-----
+"""
+_SHA1_LEAF = """\
+-----BEGIN CERTIFICATE-----
+MIIBjTCCATOgAwIBAgIBBzAJBgcqhkjOPQQBMBkxFzAVBgNVBAMMDnNoYTEgYXV0
+aG9yaXR5MCAXDTI2MTEyNzEyMTgyNloYDzIxMjYxMTAzMTIxODI2WjAUMRIwEAYD
+VQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAQcX0RZ+BZW
+43Y+4SkcgoZ3O0LCLcCRIR/CufQjSZ0ZUU7pc4U/nxWgfnGVBrhLnp5DLDsqw/eN
+MOQBE5202amCo3AwbjAsBgNVHREEJTAjgglsb2NhbGhvc3SHBH8AAAGHEAAAAAAA
+AAAAAAAAAAAAAAEwHwYDVR0jBBgwFoAUVSL/+wqa/qcZ4pDaUAvAZWtbvjAwHQYD
+VR0OBBYEFA0MSFNM1ZBggA9bQaQTQEO0lN73MAkGByqGSM49BAEDSQAwRgIhALwJ
+2P5agm0oDwoEyuCJ1DcXyhrBapqyKD3w1ynXUuyoAiEAjbTs64TNG/LCXynMH7Cd
+D0IZZosQurOT8+lSGB+s4z0=
+-----END CERTIFICATE-----
+"""
+_SHA1_KEY = """\
+-----BEGIN EC PRIVATE KEY-----
+MHcCAQEEII5avOsHxZ8giGS5m5z06sMe0zU7CB7PBz1gfXlqwYNUoAoGCCqGSM49
+AwEHoUQDQgAEHF9EWfgWVuN2PuEpHIKGdztCwi3AkSEfwrn0I0mdGVFO6XOFP58V
+oH5xlQa4S56eQyw7KsP3jTDkAROdtNmpgg==
+-----END EC PRIVATE KEY-----
+"""
+
+
 # --------------------------------------------------------------------------------------- clients
 
 
@@ -226,6 +296,16 @@ def _identity(name: str, chain: Sequence[bytes], key: bytes, trusted: str = "") 
     return Identity(context, trusted or ca_file(), f"sha256:{seen.hexdigest()}", cert_file, key_file)
 
 
+def _weak_identity(name: str, chain: Sequence[bytes], key: bytes, trusted: str) -> Identity:
+    """An identity that OpenSSL serves only at its lowest level of security."""
+    cert_file, key_file = _file(f"{name}.pem", b"".join(chain)), _file(f"{name}.key", key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    context.load_cert_chain(cert_file, key_file)
+    pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert(chain[0].decode())).hexdigest()
+    return Identity(context, trusted, f"sha256:{pin}", cert_file, key_file)
+
+
 def _issued(
     name: str,
     *,
@@ -261,7 +341,9 @@ def _made_by_hand(
     return _identity(name, [_pem(leaf.sign(ca_key, SHA256()))], _key_pem(key), trusted)
 
 
-def _builder(subject: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: str, issuer: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return x509.CertificateBuilder(
         issuer_name=_name(issuer),
@@ -302,5 +384,5 @@ def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(Encoding.PEM)
 
 
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def _key_pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())

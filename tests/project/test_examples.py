@@ -133,5 +133,5 @@ def test_certificates_of_named_servers_are_checked(vbo_fleet: BackupFleet) -> No
     """Without the CA file a server on loopback is not trusted, and the hint says what to do."""
     done = run("one_server", vbo_fleet[0].url, password=vbo_fleet.password)
     assert done.returncode == 1
-    assert "certificate is refused" in done.stderr
+    assert "certificate is rejected" in done.stderr
     assert "TLS(ca_file=...)" in done.stderr
