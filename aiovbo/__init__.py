@@ -55,7 +55,7 @@ _NAMES = {
         "UnreachableError VboError"
     ),
     "models": (
-        "BackupOrganization JobSession Mailbox OneDrive Organization RestoreSession "
+        "BackupOrganization JobSession Mailbox Model OneDrive Organization RestoreSession "
         "RestoreSessionEvent RestoreSessionStatistics ServiceInstance SharePointSite TeamsTeam"
     ),
 }

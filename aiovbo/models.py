@@ -4,7 +4,7 @@ Knows fields and relations; how links are followed is in `_links`. Does no I/O u
 and never parses.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Self, cast
@@ -97,8 +97,10 @@ def _plain(value: object) -> Any:  # noqa: ANN401, PLR0911  # a table from what 
             return value.value
         case JsonObject():
             return value.to_dict()
-        case tuple():
-            return [_plain(item) for item in cast("tuple[object, ...]", value)]
+        case tuple() | list():
+            return [_plain(item) for item in cast("Sequence[object]", value)]
+        case Model():
+            return value.to_dict()
         case _:
             return value
 

@@ -30,6 +30,7 @@ from aiovbo._protocol.session_filter import OrderBy, SessionFilter, TimeBound, i
 from aiovbo._protocol.urls import resolve_link, url_for
 from aiovbo._resources.enums import RestoreSessionType
 from aiovbo._resources.links import M, Resource
+from aiovbo._resources.structuring import check_model
 from aiovbo._settings.credentials import Assertion
 from aiovbo._settings.events import Observer
 from aiovbo._settings.limits import Clock, Options
@@ -45,7 +46,6 @@ from aiovbo.errors import (
 from aiovbo.models import (
     BackupOrganization,
     JobSession,
-    Model,
     Organization,
     RestoreSession,
     ServiceInstance,
@@ -239,6 +239,9 @@ class Client:
     async def fetch(self, path_or_href: str, cls: type[M]) -> M: ...
     async def fetch(self, path_or_href: str, cls: type[Any] = Resource) -> Any:
         """What is at a path below `/vN/`, or behind a link's text; several at once cost one request.
+
+        - `cls`: a subclass of `Model`, or an attrs class of your own. The field `creation_time` is read from
+          `creationTime`. A resource is rejected where a field without a default is missing or invalid.
 
         Raises: LinkError where it leads out of the API; ServerError where the server fails.
         """
@@ -457,9 +460,7 @@ def _check_asked(path_or_href: object, cls: object) -> None:
             f"what is asked for is a path such as 'Organizations', or a link's text, not {path_or_href!r}"
         )
         raise ConfigError(message)
-    if not (isinstance(cls, type) and issubclass(cls, Model | Resource)):
-        message = f"what comes of it is a model such as RestoreSession, or a Resource, not {cls!r}"
-        raise ConfigError(message)
+    check_model(cls)
 
 
 def _nothing(_: Reply) -> None:

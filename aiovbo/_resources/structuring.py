@@ -5,22 +5,23 @@ is in `extra`. Knows how the API writes values; knows no listings, no URLs, no H
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from functools import cache
-from typing import Any, TypeVar, cast, get_origin
+from typing import Any, TypeVar, cast, get_args, get_origin
 from uuid import UUID
 
 import attrs
 import cattrs
 import msgspec
-from cattrs.cols import homogenous_tuple_structure_factory
+from cattrs.cols import homogenous_tuple_structure_factory, list_structure_factory
 from cattrs.dispatch import StructureHook
 
 from aiovbo._core.query import Rejected
 from aiovbo._resources.enums import OpenEnum
-from aiovbo._resources.links import Fetcher, JsonObject, Links, M, Resource
-from aiovbo.errors import printable
+from aiovbo._resources.links import NOTHING_MORE, Fetcher, JsonObject, Links, M, Resource
+from aiovbo.errors import ConfigError, printable
 
 LAST_YEAR = 9999
 """Of .NET, where it stands for "never"; as year 1 does."""
@@ -92,6 +93,13 @@ def whole_number(value: object, _: object = None) -> int:
     return value
 
 
+def _number(value: object, _: object = None) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        message = f"expected a number, got {kind_of(value)}"
+        raise TypeError(message)
+    return float(value)
+
+
 def _uuid(value: object, _: object = None) -> UUID:
     try:
         return UUID(_text(value))
@@ -102,6 +110,10 @@ def _uuid(value: object, _: object = None) -> UUID:
 
 def _open_enum(value: object, cls: type[E]) -> E:
     return cls(_text(value))
+
+
+def _enum(value: object, cls: type[Enum]) -> Enum:
+    return cls(value)
 
 
 def _truth(value: object, _: object = None) -> bool:
@@ -155,13 +167,16 @@ def kind_of(value: object) -> str:
 # ------------------------------------------------------------------------------ the tolerant path
 
 
-def _is_tuple(kind: Any) -> bool:  # noqa: ANN401  # an annotation
-    return get_origin(kind) is tuple
+def _holds_several(kind: Any) -> bool:  # noqa: ANN401  # an annotation
+    return get_origin(kind) in _FACTORIES
 
 
-def _tuple_hook(kind: Any, within: cattrs.Converter) -> StructureHook:  # noqa: ANN401  # as above
+_FACTORIES: dict[Any, Any] = {tuple: homogenous_tuple_structure_factory, list: list_structure_factory}
+
+
+def _hook_of_several(kind: Any, within: cattrs.Converter) -> StructureHook:  # noqa: ANN401  # as above
     """Several values, of a list only: a text and an object can be iterated too."""
-    structure = homogenous_tuple_structure_factory(kind, within)
+    structure = _FACTORIES[get_origin(kind)](kind, within)
 
     def several(value: object, cls: Any) -> Any:  # noqa: ANN401  # as cattrs has it
         if not isinstance(value, list | tuple):
@@ -172,21 +187,27 @@ def _tuple_hook(kind: Any, within: cattrs.Converter) -> StructureHook:  # noqa: 
     return several
 
 
+def _nested(value: object, cls: type[Any]) -> Any:  # noqa: ANN401  # of the caller's class
+    if not isinstance(value, Mapping):
+        message = f"expected an object, got {kind_of(value)}"
+        raise TypeError(message)
+    return structure(cast("Mapping[str, Any]", value), cls, "", None)
+
+
 def _make_converter() -> cattrs.Converter:
     # Each member is structured by itself, so cattrs need not collect what is wrong.
     converter = cattrs.Converter(detailed_validation=False)
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(int, whole_number)
+    converter.register_structure_hook(float, _number)
     converter.register_structure_hook(bool, _truth)
     converter.register_structure_hook(UUID, _uuid)
     converter.register_structure_hook(timedelta, _timespan)
     converter.register_structure_hook(datetime, _time)
     converter.register_structure_hook(datetime | None, _time_or_none)
     converter.register_structure_hook(JsonObject, _json_object)
-    converter.register_structure_hook_factory(_is_tuple, _tuple_hook)
-    for enum in OpenEnum.__subclasses__():
-        # Each by itself: a hook for a class serves its subclasses too, and these are texts.
-        converter.register_structure_hook(enum, _open_enum)
+    converter.register_structure_hook_factory(_holds_several, _hook_of_several)
+    converter.register_structure_hook_func(attrs.has, _nested)
     return converter
 
 
@@ -197,7 +218,7 @@ def api_name(attribute: str) -> str:
     """The API's own name of a model's attribute: `creation_time` is `creationTime`."""
     if attribute == "etag":
         return "eTag"
-    first, *others = attribute.split("_")
+    first, *others = attribute.strip("_").split("_")
     return first + "".join(other.capitalize() for other in others)
 
 
@@ -207,23 +228,82 @@ class _Member:
 
     name: str
     attribute: str
+    """The parameter of the model's constructor."""
     kind: Any
     read: Callable[[Any, Any], Any]
     is_required: bool
     """Whether it identifies the resource, which is rejected without it."""
 
 
+@attrs.frozen
+class _Shape:
+    """What a model takes of a document."""
+
+    members: dict[str, _Member]
+    """By their names in lower case."""
+    is_model: bool
+    """Whether it also has the fields that the client sets, as subclasses of `Model` do."""
+
+
 @cache
-def _members(model: type[Any]) -> dict[str, _Member]:
-    """A model's members, by their names in lower case."""
-    found: dict[str, _Member] = {}
-    for field in attrs.fields(model):
-        if field.name not in CLIENT_FIELDS:
-            read = _converter.get_structure_hook(field.type)
+def _shape_of(model: type[Any]) -> _Shape:
+    """A model's shape, determined on first use.
+
+    Raises: ConfigError where it is not an attrs class, or a field has a type that cannot be read from JSON.
+    """
+    if not attrs.has(model):
+        message = f"{model.__qualname__} is not a model: expected a subclass of Model, or an attrs class"
+        raise ConfigError(message)
+    try:
+        attrs.resolve_types(model)
+    except Exception as error:  # noqa: BLE001  # an annotation in quotes is any expression
+        message = f"the model {model.__qualname__} has an annotation that cannot be evaluated: {error}"
+        raise ConfigError(message) from None
+    fields = attrs.fields(model)
+    is_model = {*CLIENT_FIELDS} <= {field.name for field in fields}
+    members: dict[str, _Member] = {}
+    for field in fields:
+        if field.init and not (is_model and field.name in CLIENT_FIELDS):
+            # Without an annotation, anything goes.
+            kind = Any if field.type is None else field.type
             name = api_name(field.name)
-            member = _Member(name, field.name, field.type, read, field.default is attrs.NOTHING)
-            found[name.casefold()] = member
-    return found
+            member = _Member(
+                name, field.alias, kind, _hook_for(model, field.name, kind), field.default is attrs.NOTHING
+            )
+            members[name.casefold()] = member
+    return _Shape(members, is_model)
+
+
+def _hook_for(model: type[Any], name: str, kind: Any) -> Callable[[Any, Any], Any]:  # noqa: ANN401  # as above
+    for enum in _enums_in(kind):
+        # Each by itself: a hook for a class serves its subclasses too, and these may be texts or numbers.
+        _converter.register_structure_hook(enum, _open_enum if issubclass(enum, OpenEnum) else _enum)
+    try:
+        return _converter.get_structure_hook(kind)
+    except (cattrs.StructureHandlerNotFoundError, TypeError):
+        message = f"the model {model.__qualname__} cannot be read from JSON: {name} has the type {kind!r}"
+    raise ConfigError(message)
+
+
+def _enums_in(kind: Any) -> Iterator[type[Enum]]:  # noqa: ANN401  # as above
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        yield kind
+    for inner in get_args(kind):
+        yield from _enums_in(inner)
+
+
+def check_model(model: object) -> None:
+    """Nothing where a document can become a `model`.
+
+    Raises: ConfigError where it cannot.
+    """
+    if not isinstance(model, type):
+        message = f"a model is a class such as RestoreSession, or Resource, not {model!r}"
+        raise ConfigError(message)
+    if not issubclass(model, Resource):
+        # Any: to a type checker, not every class can be hashed.
+        readable: Any = model
+        _shape_of(readable)
 
 
 class InvalidResourceError(ValueError):
@@ -253,7 +333,8 @@ def structure(document: Mapping[str, Any], cls: type[M], server: str, fetcher: F
         return cls(document, server, links)
     # Any: to a type checker, a model without a base has no fields.
     model: Any = cls
-    members = _members(model)
+    shape = _shape_of(model)
+    members = shape.members
     documented = {member.name for member in members.values()}
     found: dict[str, Any] = {}
     extra: dict[str, Any] = {}
@@ -278,9 +359,10 @@ def structure(document: Mapping[str, Any], cls: type[M], server: str, fetcher: F
         # Where the id may be missing, any object would do: an error with status 200, or a page.
         reason = f"it has nothing of {cls.__name__}"
         raise InvalidResourceError("$", reason)
-    if extra:
-        found["extra"] = JsonObject(extra)
-    structured: M = model(**found, server=server, links=links)
+    if shape.is_model:
+        more = JsonObject(extra) if extra else NOTHING_MORE
+        found |= {"server": server, "links": links, "extra": more}
+    structured: M = model(**found)
     return structured
 
 
