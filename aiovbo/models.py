@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Self, cast
 from uuid import UUID
 
-from attrs import field, fields, frozen
+from attrs import field, fields, frozen, has
 
 from aiovbo._core.query import Query
 from aiovbo._resources.enums import (
@@ -101,6 +101,8 @@ def _plain(value: object) -> Any:  # noqa: ANN401, PLR0911  # a table from what 
             return [_plain(item) for item in cast("Sequence[object]", value)]
         case Model():
             return value.to_dict()
+        case _ if has(kind := type(value)):
+            return {api_name(it.name): _plain(getattr(value, it.name)) for it in fields(kind)}
         case _:
             return value
 

@@ -5,6 +5,7 @@ Knows nothing of HTTP libraries and does no I/O: files are named here and read e
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Address, IPv6Address
 from os import PathLike, fspath
 from typing import Literal
 
@@ -124,33 +125,74 @@ def server_url(value: str | URL) -> URL:
     if "@" in text or "%40" in text:
         message = "a server's URL holds no user name or password: give them as Password(...)"
         raise ConfigError(message)
+    try:
+        # The text of a URL leaves out the port that its scheme has anyway, such as 443.
+        return _parsed(text, value.explicit_port if isinstance(value, URL) else None)
+    except ValueError as error:
+        message = f"{text!r} is no server URL: {error}"
+    raise ConfigError(message)
+
+
+def _parsed(text: str, port: int | None) -> URL:
     if text != text.strip() or not text.isprintable() or " " in text or "\\" in text:
-        message = f"{text!r} is no server URL: it has spaces, backslashes or control characters"
-        raise ConfigError(message)
+        raise ValueError("it has spaces, backslashes or control characters")
     if "://" not in text:
         text = text.removeprefix("//")
         bare_ipv6 = text.count(":") > 1 and not text.startswith("[")
         text = f"https://[{text}]" if bare_ipv6 else f"https://{text}"
-    try:
-        url = URL(text)
-        # The text of a URL leaves out the port that its scheme has anyway, such as 443.
-        port = (value if isinstance(value, URL) else url).explicit_port
-        host = url.host
-        # As a name server will be asked for it: an empty part, or one of over 63 letters, is none.
-        _ = host and host.encode("idna")
-    except ValueError as error:
-        message = f"{text!r} is no server URL: {error}"
-        raise ConfigError(message) from None
-    if url.scheme not in ("https", "http") or not host or port == 0:
-        message = f"{text!r} is no server URL: expected https://host or https://host:port"
-        raise ConfigError(message)
+    url = URL(text)
+    host = _host(url)
+    port = port or url.explicit_port
+    is_bare_scheme = host in ("http", "https") and not port and url.path != "/"
+    if url.scheme not in ("https", "http") or not host or is_bare_scheme or url.explicit_port == 0:
+        raise ValueError("expected https://host or https://host:port")
+    if "[" in text and not host.startswith("["):
+        raise ValueError("brackets are for IPv6 addresses")
     if url.query_string or url.fragment:
-        message = f"{text!r} is no server URL: leave out what follows '?' or '#'"
-        raise ConfigError(message)
+        raise ValueError("leave out what follows '?' or '#'")
     if re.search(r"(?i)/v\d+/?$", url.path):
-        message = f"{text!r}: leave out the API version, and give it as api_version if need be"
-        raise ConfigError(message)
-    return url.with_port(port or DEFAULT_PORT).with_path(url.raw_path.rstrip("/"), encoded=True)
+        raise ValueError("leave out the API version, and give it as api_version if need be")
+    if _ODD_PATH.search(url.raw_path):
+        raise ValueError("its path has '..', a control character or an escaped slash")
+    base = URL.build(scheme=url.scheme, authority=host, path=url.raw_path.rstrip("/"), encoded=True)
+    return base.with_port(port or DEFAULT_PORT)
+
+
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII | re.IGNORECASE)
+_LONGEST_NAME = 253
+_SCOPE = re.compile(r"(?:%25(?=.)|%)(?P<scope>[\w.~-]{1,64})", re.ASCII)
+_ODD_PATH = re.compile(r"(?i)(^|/)(\.|%2e){1,2}(/|$)|%2f|%5c|%[01][0-9a-f]|%7f")
+
+
+def _host(url: URL) -> str:
+    """The host of a URL, as it is connected to: an IPv6 address in brackets, with its scope after a `%`.
+
+    Raises: ValueError where no host can have this name or address.
+    """
+    host = url.raw_host or ""
+    if ":" in host:
+        address, percent, _ = host.partition("%")
+        scope = _SCOPE.fullmatch(host[len(address) :])
+        if percent and scope is None:
+            raise ValueError("what follows '%' is not the name of a network interface")
+        try:
+            IPv6Address(address)
+        except ValueError:
+            message = f"{address!r} is not an IPv6 address"
+            raise ValueError(message) from None
+        return f"[{address}%{scope['scope']}]" if scope else f"[{address}]"
+    if not host:
+        return ""
+    labels = host.removesuffix(".").split(".")
+    if re.fullmatch(r"(?i)\d+|0x[0-9a-f]*", labels[-1]):
+        # Operating systems differ in what they make of 127.1, 0177.0.0.1 or 2130706433.
+        try:
+            return str(IPv4Address(host))
+        except ValueError:
+            raise ValueError("an IPv4 address has four decimal numbers, such as 10.0.0.7") from None
+    if len(host) > _LONGEST_NAME or not all(map(_LABEL.fullmatch, labels)):
+        raise ValueError("no host can have this name")
+    return host
 
 
 def _api_version(value: Literal["auto"] | ApiVersion) -> Literal["auto"] | ApiVersion:

@@ -102,11 +102,12 @@ async def open_connection(
     # asyncio's own look-up uses the event loop's threads, for which its end waits however long one hangs.
     for address in await look_up(host, url.port or 0):
         try:
+            # Without the scope of an IPv6 address, which no certificate has.
             _, writer = await asyncio.open_connection(
                 address.host,
                 address.port,
                 ssl=context,
-                server_hostname=(server_name or host) if context else None,
+                server_hostname=(server_name or host.partition("%")[0]) if context else None,
             )
         except OSError as error:
             failure = error

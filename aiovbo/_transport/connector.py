@@ -24,9 +24,7 @@ from aiovbo._transport.connections import (
 )
 from aiovbo._transport.request_timeout import RequestTimeout
 from aiovbo._transport.tls import NotVerifiedError, ServerContext
-from aiovbo.errors import (
-    Phase,
-)
+from aiovbo.errors import Phase, UnreachableError, printable
 
 _current: ContextVar[RequestTimeout | None] = ContextVar("aiovbo_attempt", default=None)
 
@@ -77,8 +75,33 @@ class _Connector(OwnedConnector):
             return made
 
         _mark("connect")
+        kwargs["addr_infos"] = [_with_scope(found) for found in kwargs["addr_infos"]]
         connect = super()._wrap_create_connection  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # aiohttp's
         return await connect(make, *rest, **kwargs)
+
+
+_AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
+
+
+def _with_scope(found: _AddressInfo) -> _AddressInfo:
+    """The address with the number of its network interface in place of the name.
+
+    An event loop would look up an address with a name in it, in one of its own threads.
+
+    Raises: UnreachableError where there is no such interface.
+    """
+    host, port, *_ = found[4]
+    address, _, scope = host.partition("%")
+    if not scope:
+        return found
+    try:
+        number = int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)
+    except OSError:
+        hint = "Check the part of the address after '%'."
+        what = f"this machine has no network interface {printable(scope)}"
+    else:
+        return (*found[:4], (address, port, 0, number))
+    raise UnreachableError(what, phase="connect", retryable=False, hint=hint)
 
 
 def _admit(request: ClientRequest, connection: Connection) -> None:

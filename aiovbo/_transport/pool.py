@@ -7,6 +7,7 @@ retries, no resources.
 import asyncio
 import logging
 import os
+import re
 import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -50,6 +51,8 @@ KEEP_ALIVE = 300.0
 
 SPARED_DESCRIPTORS = 32
 """File descriptors left to the rest of the application."""
+
+_SCOPE = re.compile(r"%[^]]*")
 
 _LONG = 1_000_000
 """Bytes of an answer from which on it is handled in turns."""
@@ -299,16 +302,19 @@ class HttpPool:
         body: Redacted[bytes] | None,
         context: ServerContext,
     ) -> Reply:
+        # The scope of an IPv6 address concerns this machine only (RFC 6874).
+        address, scope, _ = (url.raw_host or "").partition("%")
+        of_scope = {"Host": _SCOPE.sub("", url.host_port_subcomponent or "")} if scope else {}
         async with session.request(
             method,
             url,
-            headers=headers.content,
+            headers=headers.content | of_scope,
             data=body and body.content,
             allow_redirects=False,
             raise_for_status=False,
             timeout=self._timeout,
             ssl=context,
-            server_hostname=context.tls.server_name,
+            server_hostname=context.tls.server_name or (address if scope else None),
             middlewares=self._middlewares,
         ) as response:
             content = await self._read(response, attempt)

@@ -42,6 +42,8 @@ async def async_observer(_: object) -> None:
         ("//vbo1", "https://vbo1:4443", "vbo1"),
         ("::1", "https://[::1]:4443", "[::1]"),
         ("[::1]:9419", "https://[::1]:9419", "[::1]:9419"),
+        ("fe80::1%eth0", "https://[fe80::1%eth0]:4443", "[fe80::1%eth0]"),
+        ("[fe80::1%25eth0]:9419", "https://[fe80::1%eth0]:9419", "[fe80::1%eth0]:9419"),
     ],
 )
 def test_what_an_address_leaves_out_is_filled_in(written: str, meant: str, name: str) -> None:
@@ -60,7 +62,29 @@ def test_what_an_address_leaves_out_is_filled_in(written: str, meant: str, name:
 
 
 @pytest.mark.parametrize(
-    "written", ["", "https://", "ftp://vbo1", "vbo1:port", "vbo1/v6", "vbo1?x=1", "vb o1", None, 5, b"vbo1"]
+    "written",
+    [
+        "",
+        "https://",
+        "https:/vbo1",
+        "ftp://vbo1",
+        "vbo1:port",
+        "vbo1/v6",
+        "vbo1?x=1",
+        "vbo1/a%00b",
+        "vb o1",
+        "vbo1,vbo2",
+        "*.tech.local",
+        "%76bo1",
+        "0x7f.1",
+        "10.0.0.7%eth0",
+        "[v1.x]",
+        "[fe80::1%]",
+        "[fe80::1%a/b]",
+        None,
+        5,
+        b"vbo1",
+    ],
 )
 def test_what_is_no_address_of_a_server_is_refused(written: Any) -> None:
     """At once, not when the first request fails."""
