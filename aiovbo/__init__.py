@@ -28,6 +28,7 @@ _NAMES = {
     "_fleet.fleet": "Fleet",
     "_fleet.poll": "Poll PollStatus",
     "_fleet.query": "FleetQuery FleetResult",
+    "_protocol.messages": "Response",
     "_protocol.session_filter": "OrderBy TimeBound",
     "_resources.enums": (
         "RestoreSessionEventStatus RestoreSessionEventType RestoreSessionResult RestoreSessionState "

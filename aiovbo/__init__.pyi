@@ -9,6 +9,7 @@ from aiovbo._core.status import ServerStatus
 from aiovbo._fleet.fleet import Fleet
 from aiovbo._fleet.poll import Poll, PollStatus
 from aiovbo._fleet.query import FleetQuery, FleetResult
+from aiovbo._protocol.messages import Response
 from aiovbo._protocol.session_filter import OrderBy, TimeBound
 from aiovbo._resources.enums import (
     RestoreSessionEventStatus,
@@ -147,6 +148,7 @@ __all__ = [
     "Removed",
     "RequestFinished",
     "Resource",
+    "Response",
     "ResponseError",
     "RestoreSession",
     "RestoreSessionEvent",

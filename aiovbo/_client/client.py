@@ -5,7 +5,7 @@ looks like in `_wire`.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, overload
@@ -13,6 +13,7 @@ from uuid import UUID
 
 import aiohttp
 from attrs import evolve
+from multidict import CIMultiDict
 from yarl import URL
 
 from aiovbo._auth.lockout_guard import LockoutGuard
@@ -24,13 +25,19 @@ from aiovbo._core.query import Query
 from aiovbo._core.single_flight import SingleFlight
 from aiovbo._core.status import ServerStatus
 from aiovbo._decoding.listing import DecodedPage, decode_listing, decode_one
-from aiovbo._protocol.messages import Reply, Request
-from aiovbo._protocol.requests import ExploreOptions, stop_request
+from aiovbo._protocol.messages import Reply, Request, Response
+from aiovbo._protocol.requests import (
+    ExploreOptions,
+    Parameter,
+    free_request,
+    stop_request,
+    with_large_pages,
+)
 from aiovbo._protocol.session_filter import OrderBy, SessionFilter, TimeBound, id_of
 from aiovbo._protocol.urls import resolve_link, url_for
 from aiovbo._resources.enums import RestoreSessionType
 from aiovbo._resources.links import M, Resource
-from aiovbo._resources.structuring import check_model
+from aiovbo._resources.structuring import BROKEN, check_model, read_json
 from aiovbo._settings.credentials import Assertion
 from aiovbo._settings.events import Observer
 from aiovbo._settings.limits import Clock, Options
@@ -266,6 +273,37 @@ class Client:
 
         return await self._requester.send(request, operation, read)
 
+    async def request(
+        self,
+        method: str,
+        path_or_href: str,
+        *,
+        json: Any = None,  # noqa: ANN401  # whatever JSON can hold
+        parameters: Mapping[str, Parameter | Sequence[Parameter] | None] | None = None,
+        repeatable: bool = False,
+    ) -> Response:
+        """What the server answers to any request, for operations that have no method of their own.
+
+        Every 2xx status is a result, with or without a body. The token, the deadline and the rules for links
+        are those of all other requests.
+
+        - `method`: the HTTP method, such as "POST".
+        - `path_or_href`: a path below `/vN/`, or the text of a link.
+        - `json`: the body.
+        - `parameters`: what to add to the URL's query; a list repeats the name, None leaves it out.
+        - `repeatable`: True where it is safe to send the request again although it may have arrived. A GET
+          always is.
+
+        Raises: ConfigError at once for arguments that cannot be sent; LinkError where the path leads out of
+        the API; ResponseError for other statuses, and another ServerError where the server fails.
+        """
+        _check_asked(path_or_href, Resource)
+        make = free_request(method, parameters, json, repeatable=repeatable)
+        operation = Operation.current(self._options)
+        with operation.deadline:
+            await self._requester.find_version(operation)
+            return await self._requester.send(make(self.url_of(path_or_href)), operation, _response)
+
     @overload
     def query(self, path_or_href: str) -> Query[Resource]: ...
     @overload
@@ -288,7 +326,7 @@ class Client:
 
     async def _start_of(self, path_or_href: str, operation: Operation) -> ListingStart[Any]:
         await self._requester.find_version(operation)
-        return self.url_of(path_or_href), None
+        return with_large_pages(self.url_of(path_or_href)), None
 
     async def fetch_api_version(self) -> ApiVersion:
         """The API version spoken; one request or a few, unless it is known already."""
@@ -461,6 +499,16 @@ def _check_asked(path_or_href: object, cls: object) -> None:
         )
         raise ConfigError(message)
     check_model(cls)
+
+
+def _response(reply: Reply) -> Response:
+    try:
+        document = read_json(reply.body.removeprefix(b"\xef\xbb\xbf"))
+    except BROKEN:
+        document = None
+    # aiohttp's own headers cannot be pickled.
+    headers = CIMultiDict(reply.headers)
+    return Response(status=reply.status, headers=headers, body=reply.body, document=document)
 
 
 def _nothing(_: Reply) -> None:

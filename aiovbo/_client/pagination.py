@@ -21,7 +21,7 @@ from aiovbo._core.deadline import Operation
 from aiovbo._core.query import Page, Rejected
 from aiovbo._decoding.listing import DecodedPage, decode_listing
 from aiovbo._protocol.messages import Reply, Request
-from aiovbo._protocol.requests import with_offset
+from aiovbo._protocol.requests import asked_limit, with_offset, with_smaller_pages
 from aiovbo._protocol.urls import resolve_link
 from aiovbo._resources.links import Fetcher, M, Resource
 from aiovbo.errors import LinkError, PayloadError
@@ -119,7 +119,9 @@ class PageIterator(Generic[M]):
         walk, check, operation = self._walk, self._check, self._operation
         if walk.received and operation.deadline.has_passed():
             raise self._requester.overdue(url, operation, "paging")
-        listing = await self._requester.send(Request(url), operation, self._read)
+        asked = _RequestedPage(url)
+        listing = await self._requester.send(Request(url, smaller=asked.halve), operation, self._read)
+        url = asked.url
         items: list[M] = []
         rejected: list[Rejected] = []
         news = False
@@ -172,6 +174,21 @@ class PageIterator(Generic[M]):
         problems = _first(self._problems, self._rejected)
         hint = "Check that this is the API of Veeam Backup for Microsoft 365; `problems` has the details."
         return PayloadError(f"{what}: {problems[0]}", problems=problems, hint=hint)
+
+
+class _RequestedPage:
+    """Where a page is requested, which changes while servers and proxies find it too large."""
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        """The URL that is requested now."""
+
+    def halve(self) -> URL | None:
+        """The URL of half the page; None where it cannot be smaller."""
+        smaller = with_smaller_pages(self.url)
+        if smaller is not None:
+            self.url = smaller
+        return smaller
 
 
 def _first(problems: list[str], count: int) -> list[str]:
@@ -255,7 +272,7 @@ class PageTracker(Generic[M]):
         self._guessed = False
         if listing.next_href is not None:
             return self._follow(listing.next_href, url)
-        limit = listing.limit or _asked_limit(url)
+        limit = listing.limit or asked_limit(url)
         if listing.total is not None:
             more = self.received < listing.total and len(listing) > 0
             self.complete &= more or self.received >= listing.total
@@ -275,16 +292,6 @@ def _follow(base: URL, href: str, asked: URL) -> URL:
     # A listing goes on as it began, whatever version others come to think of meanwhile.
     version = path.split("/")[1]
     return resolve_link(base, version, href, path)
-
-
-def _asked_limit(url: URL) -> int | None:
-    """How many items were asked for."""
-    _, _, limit = f"&{url.raw_query_string}".partition("&limit=")
-    try:
-        return int(limit.partition("&")[0])
-    except ValueError:
-        # Also for thousands of digits, where a server leads to them.
-        return None
 
 
 def _keys(items: Sequence[object]) -> list[object]:

@@ -11,6 +11,7 @@ from copy import copy
 from functools import partial
 from typing import Any, TypeVar
 
+from attrs import define, evolve
 from yarl import URL
 
 from aiovbo._auth.lockout_guard import LockoutGuard, LoginTurn
@@ -26,7 +27,7 @@ from aiovbo._protocol.error_responses import (
     redact_secrets,
     seconds_ahead,
 )
-from aiovbo._protocol.messages import Redacted, Reply, Request
+from aiovbo._protocol.messages import SUCCESS, Redacted, Reply, Request
 from aiovbo._protocol.requests import probe_target
 from aiovbo._protocol.tokens import Grant, read_grant, rejection_hint, token_form, token_target
 from aiovbo._protocol.urls import url_for
@@ -44,6 +45,7 @@ from aiovbo.errors import (
     PayloadError,
     Phase,
     RateLimitedError,
+    ResponseError,
     ServerError,
     ServerFaultError,
     ServerTimeoutError,
@@ -57,6 +59,8 @@ R = TypeVar("R")
 E = TypeVar("E", bound=ServerError)
 
 _BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0
+_SHORTEST_PAUSE = 0.1
+"""Seconds before a retry that does not count against the limit of retries."""
 _CREDIT, _EARNED = 10.0, 0.1
 """Retries a server may cost at once, and what each request earns back: no flood answers an outage."""
 
@@ -89,6 +93,7 @@ class Requester:
         self._skew: Callable[[], float | None] = lambda: None
         self.is_out_of_reach = False
         """Whether the last request found nobody there."""
+        self._was_unreachable = False
         self._logging_on: RequestTimeout | None = None
         self._turns: asyncio.Semaphore | None = None
         self._credit = _CREDIT
@@ -174,7 +179,9 @@ class Requester:
         clock = self._clock
         started = clock.monotonic()
         self._credit = min(_CREDIT, self._credit + _EARNED)
-        attempts, logins, retries, renewed = 0, 0, 0, False
+        attempts, logins, renewed = 0, 0, False
+        # Most likely it is still unreachable: the other tries would only cost time.
+        retries = _Retries(0 if self._was_unreachable else self.options.retries)
         while True:
             outcome, token, sent = await self._send_once(request, operation)
             attempts += sent
@@ -195,18 +202,17 @@ class Requester:
                 else:
                     self._tally.success()
                     return answer
-            arrived = token is not None and outcome.phase not in BEFORE_SENDING
-            if arrived and not request.only_reads:
-                outcome.hint += _MAY_BE_DONE if outcome.retryable else ""
+            has_token = token is not None
+            following = await self._following(request, outcome, retries, operation, has_token=has_token)
+            if following is None:
                 break
-            if not await self._worth_a_retry(request, outcome, retries, operation):
-                break
-            retries += 1
+            request = following
         # Where the login failed, it is the login that was tried so often.
         of_login = bool(outcome.operation)
         tried = logins if of_login else attempts
         failure = self.annotate(request.url, outcome, request.method, tried, clock.monotonic() - started)
         self._tally.failure(failure, of_login=of_login)
+        self._was_unreachable |= _shows_unreachable(failure)
         # A copy, since what is raised gets a traceback: whoever kept it would keep all its frames.
         raise copy(failure)
 
@@ -260,7 +266,7 @@ class Requester:
         else:
             is_odd = reply.status not in request.expected
             self._count(attempt, request.method, request.url, reply.status if is_odd else None)
-            self._has_answered, self.is_out_of_reach = True, False
+            self._has_answered, self.is_out_of_reach, self._was_unreachable = True, False, False
             date = reply.headers.get("Date")
             if date is not None:
                 self._skew = partial(seconds_ahead, date, self._clock.now())
@@ -306,7 +312,9 @@ class Requester:
                 # Every version has this collection.
                 self._doubt_version(reply)
             raise error_from_response(reply, self._clock.now(), self._given_version)
-        if not request.answer_may_be_empty and reply.status == 200 and not reply.body.strip():  # noqa: PLR2004  # success
+        if request.body_is_optional:
+            return read(reply)
+        if reply.status in SUCCESS and not reply.body.strip():
             hint = "Rejected tokens are answered like that too: check the account's rights."
             raise PayloadError("the answer is empty", hint=hint)
         if reply.unknown_charset:
@@ -315,27 +323,60 @@ class Requester:
             raise PayloadError(what, hint="Let the server, or the proxy in front of it, send UTF-8.")
         return read(reply)
 
+    async def _following(
+        self,
+        request: Request,
+        failure: ServerError,
+        retries: "_Retries",
+        operation: Operation,
+        *,
+        has_token: bool,
+    ) -> Request | None:
+        """The request to send after one that failed, once it is time to; None where none may help."""
+        arrived = has_token and failure.phase not in BEFORE_SENDING
+        if arrived and not request.may_repeat:
+            failure.hint += _MAY_BE_DONE if failure.retryable else ""
+            return None
+        if isinstance(failure, ResponseError) and failure.status == 413:  # noqa: PLR2004  # content too large
+            return _smaller(request)
+        if not await self._worth_a_retry(request, failure, retries, operation):
+            return None
+        is_silent = isinstance(failure, ServerTimeoutError) and failure.phase in ("read", "body")
+        return (_smaller(request) if is_silent else None) or request
+
     async def _worth_a_retry(
-        self, request: Request, failure: ServerError, retries: int, operation: Operation
+        self, request: Request, failure: ServerError, retries: "_Retries", operation: Operation
     ) -> bool:
-        """Wait as long as is decent, if another try is allowed and may help."""
-        may_retry = operation.may_retry and retries < self.options.retries and self._credit >= 1
-        if not failure.retryable or not may_retry:
+        """Wait for the backoff, if another try is allowed and may help."""
+        if not failure.retryable or not operation.may_retry:
             return False
-        delay = min(_LONGEST_BACKOFF, _BACKOFF * 2**retries) * self._clock.random()
-        if isinstance(failure, RateLimitedError | ServerFaultError) and failure.retry_after:
-            delay = failure.retry_after
+        retry_after: float | None = None
+        if isinstance(failure, RateLimitedError | ServerFaultError):
+            retry_after = failure.retry_after
+        # Not of the login: how often a secret is sent has limits of its own.
+        is_uncounted = isinstance(failure, RateLimitedError) and not (retry_after or failure.operation)
+        if is_uncounted and self.options.retries:
+            delay = max(_SHORTEST_PAUSE, retries.backoff(retries.of_rate_limit) * self._clock.random())
+        elif retries.counted < retries.most and self._credit >= 1:
+            delay = retry_after or retries.backoff(retries.counted) * self._clock.random()
+        else:
+            return False
         if delay >= operation.deadline.left():
             return False
-        self._credit -= 1
+        if is_uncounted:
+            retries.of_rate_limit += 1
+        else:
+            self._credit -= 1
+            retries.counted += 1
         asked, what = f"{request.method} {request.url.raw_path}", failure.what.rstrip(".")
-        log.info("%s: %s: %s; try %d in %.2f s", self.server.name, asked, what, retries + 2, delay)
+        number = retries.counted + retries.of_rate_limit + 1
+        log.info("%s: %s: %s; try %d in %.2f s", self.server.name, asked, what, number, delay)
         self._tally.retry(request.method, request.url.raw_path, failure, delay)
         try:
             with self._pool.attempt(operation.deadline):
                 await self._clock.sleep(delay)
         except ServerTimeoutError:
-            # Somebody held the event loop until the deadline: what failed before is what there is to tell.
+            # The application blocked the event loop until the deadline: what failed before is the error.
             return False
         return True
 
@@ -444,11 +485,41 @@ class Requester:
         return grant
 
 
+@define
+class _Retries:
+    """How often one request was sent again so far."""
+
+    most: int
+    """Most of those that count."""
+    counted: int = 0
+    of_rate_limit: int = 0
+    """After a rate limit that does not say how long it lasts: only the deadline limits these."""
+
+    @staticmethod
+    def backoff(retries: int) -> float:
+        """Most seconds to wait after so many retries."""
+        return min(_LONGEST_BACKOFF, _BACKOFF * 2.0 ** min(retries, 16))
+
+
+def _smaller(request: Request) -> Request | None:
+    """A request for a smaller part of the same, where there is one."""
+    url = request.smaller() if request.smaller is not None else None
+    return None if url is None else evolve(request, url=url)
+
+
+def _shows_unreachable(failure: ServerError) -> bool:
+    """Whether no connection was possible, or it was cut; a response that is slow does not show it."""
+    if isinstance(failure, ServerTimeoutError):
+        return failure.phase in ("dns", "connect", "tls")
+    return isinstance(failure, UnreachableError) and failure.phase not in ("decoding", "queue")
+
+
 def _refuses_token(request: Request, reply: Reply) -> bool:
-    if reply.status == 200:  # noqa: PLR2004  # success
-        # An empty one is how VB365 was seen to answer a token that it no longer accepts.
-        return not request.answer_may_be_empty and not reply.body.strip()
-    return reply.status == 401  # noqa: PLR2004  # unauthorized
+    # An empty success is how VB365 was seen to answer a token that it no longer accepts. Where no body is
+    # needed it is a result, and the request would do the same again.
+    may_be_refusal = request.method == "GET" or (reply.status == 200 and not request.body_is_optional)  # noqa: PLR2004  # success
+    is_empty = may_be_refusal and reply.status in SUCCESS and not reply.body.strip()
+    return is_empty or reply.status == 401  # noqa: PLR2004  # unauthorized
 
 
 def _status_of_probe(reply: Reply) -> int:

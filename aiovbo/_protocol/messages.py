@@ -5,14 +5,17 @@ Knows the paths and parameters of every API version; knows no aiohttp, no asynci
 
 import codecs
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
-from typing import Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from attrs import field, frozen
 from yarl import URL
 
 T = TypeVar("T")
+
+SUCCESS = range(200, 300)
+"""Statuses of success."""
 
 
 @frozen
@@ -34,17 +37,21 @@ class Request:
     method: str = field(default="GET", kw_only=True)
     body: Redacted[bytes] | None = field(default=None, kw_only=True)
     """JSON."""
-    expected: tuple[int, ...] = field(default=(200,), kw_only=True)
+    expected: Collection[int] = field(default=(200,), kw_only=True)
     """Statuses that are answers, and no errors."""
     needs_token: bool = field(default=True, kw_only=True)
     """Whether a token goes with it."""
-    answer_may_be_empty: bool = field(default=False, kw_only=True)
-    """Whether an empty success is one, and not a rejected token, which servers were seen to answer so."""
+    body_is_optional: bool = field(default=False, kw_only=True)
+    """Whether an expected status is a result by itself, whatever the body is."""
+    repeatable: bool = field(default=False, kw_only=True)
+    """Whether it may be sent again although it may have arrived; a GET always may."""
+    smaller: Callable[[], URL | None] | None = field(default=None, kw_only=True, eq=False)
+    """Gives the URL of a smaller part of the same, after the whole took too long or was too large."""
 
     @property
-    def only_reads(self) -> bool:
-        """Whether it changes nothing, so that it may be repeated."""
-        return self.method == "GET"
+    def may_repeat(self) -> bool:
+        """Whether it may be sent again although it may have arrived."""
+        return self.repeatable or self.method == "GET"
 
 
 @frozen
@@ -67,6 +74,20 @@ class Reply:
         # ASCII is the same in all charsets but those with zero bytes.
         is_unknown = bool(charset) and not (content.isascii() and b"\0" not in content)
         return cls(status, headers, content, unknown_charset=charset if is_unknown else "")
+
+
+@frozen(kw_only=True)
+class Response:
+    """What a server answered to `client.request`, whichever 2xx status it has, and with or without a body."""
+
+    status: int
+    """The HTTP status, 200 to 299."""
+    headers: Mapping[str, str] = field(repr=False, hash=False)
+    """The headers; their names in any case."""
+    body: bytes = field(repr=False)
+    """The body after decompression; in UTF-8 where the server declares another charset that is supported."""
+    document: Any = field(repr=False, hash=False)
+    """The body as parsed JSON; None where it is empty or not JSON."""
 
 
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s;"',]+)""", re.IGNORECASE)

@@ -4,14 +4,18 @@ Knows the paths and parameters of every API version; knows no aiohttp, no asynci
 """
 
 import json
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import cast
+from urllib.parse import quote
 from uuid import UUID
 
 from attrs import evolve, field, frozen
 from yarl import URL
 
-from aiovbo._protocol.messages import Redacted, Request
-from aiovbo._protocol.session_filter import TimeBound, _moment, id_of, resolve
+from aiovbo._protocol.messages import SUCCESS, Redacted, Request
+from aiovbo._protocol.session_filter import PAGE_SIZE, TimeBound, _moment, id_of, resolve
 from aiovbo._protocol.urls import url_for
 from aiovbo._resources.enums import RestoreSessionType
 from aiovbo._settings.servers import ApiVersion
@@ -44,9 +48,9 @@ def stop_request(base: URL, version: ApiVersion, session_id: UUID) -> Request:
     """
     path = f"/{version}/RestoreSessions/{session_id}"
     if version in ("v4", "v5"):
-        return evolve(_action(base, f"{path}/action", {"stop": None}), answer_may_be_empty=True)
+        return evolve(_action(base, f"{path}/action", {"stop": None}), body_is_optional=True)
     url = url_for(base, f"{path}/Stop")
-    return Request(url, method="POST", expected=_DONE, answer_may_be_empty=True)
+    return Request(url, method="POST", expected=SUCCESS, body_is_optional=True)
 
 
 @frozen(kw_only=True)
@@ -89,17 +93,124 @@ class ExploreOptions:
         return _action(base, f"/{version}/{whose}/{'OperatorExplore' if is_operator else 'Explore'}", options)
 
 
-_DONE = (200, 201, 204)
-
-
 def _action(base: URL, target: str, body: object) -> Request:
     sealed = Redacted(json.dumps(body).encode())
-    return Request(url_for(base, target), method="POST", body=sealed, expected=_DONE)
+    return Request(url_for(base, target), method="POST", body=sealed, expected=SUCCESS)
+
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+Parameter = str | int | float | bool | datetime | UUID
+"""A value of a parameter in a URL."""
+
+
+def free_request(
+    method: str,
+    parameters: "Mapping[str, Parameter | Sequence[Parameter] | None] | None",
+    document: object,
+    *,
+    repeatable: bool,
+) -> Callable[[URL], Request]:
+    """A request that the caller describes, once its URL is known.
+
+    Raises: ConfigError where it cannot be sent.
+    """
+    given: object = method
+    name = given.upper() if isinstance(given, str) else ""
+    if name not in METHODS:
+        message = f"method is one of {', '.join(METHODS)}, not {method!r}"
+        raise ConfigError(message)
+    query = _query_of(parameters or {})
+    body: Redacted[bytes] | None = None
+    if document is not None:
+        try:
+            body = Redacted(json.dumps(document, default=_json_text, allow_nan=False).encode())
+        except (TypeError, ValueError, RecursionError) as error:
+            # Without its value, which may hold a secret.
+            message = f"json is what JSON can hold, and this is not: {type(error).__name__}"
+            raise ConfigError(message) from None
+
+    def request(url: URL) -> Request:
+        target = url.raw_path_qs
+        if query:
+            target += f"{'&' if '?' in target else '?'}{query}"
+        return Request(
+            url.join(URL(target, encoded=True)),
+            method=name,
+            body=body,
+            expected=SUCCESS,
+            body_is_optional=True,
+            repeatable=repeatable,
+        )
+
+    return request
+
+
+def _query_of(parameters: "Mapping[str, Parameter | Sequence[Parameter] | None]") -> str:
+    given: object = parameters
+    if not isinstance(given, Mapping):
+        message = f"parameters are values by name, such as {{'limit': 10}}, not {parameters!r}"
+        raise ConfigError(message)
+    pairs: list[str] = []
+    for name, value in parameters.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        pairs += [f"{quote(name, safe='')}={_parameter(name, one)}" for one in values if one is not None]
+    return "&".join(pairs)
+
+
+def _parameter(name: str, value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case datetime():
+            # Checked as the bounds of a query are: a naive time could mean any zone.
+            return utc_text(cast("datetime", _moment(value)))
+        case str() | int() | float() | UUID():
+            return quote(str(value), safe="")
+        case _:
+            message = f"the parameter {name!r} is a text, a number, a time or several, not {value!r}"
+            raise ConfigError(message)
+
+
+def _json_text(value: object) -> str:
+    match value:
+        case datetime():
+            return utc_text(cast("datetime", _moment(value)))
+        case UUID():
+            return str(value)
+        case _:
+            raise TypeError
 
 
 def probe_target(version: ApiVersion) -> str:
     """What to ask without a token to see if a server offers this version: 401 if so, 404 if not."""
     return f"/{version}/{'RestoreSessions' if version in ('v4', 'v5') else 'ServiceInstance'}"
+
+
+def with_large_pages(url: URL) -> URL:
+    """The same collection in pages of `PAGE_SIZE` items, unless the URL has a limit of its own."""
+    if asked_limit(url) is not None:
+        return url
+    query = f"{url.raw_query_string}&" if url.raw_query_string else ""
+    return url.join(URL(f"{url.raw_path}?{query}limit={PAGE_SIZE}", encoded=True))
+
+
+def with_smaller_pages(url: URL) -> URL | None:
+    """The same items in pages of half the size; None where the URL has no limit that can be halved."""
+    limit = asked_limit(url)
+    if limit is None or limit < 2:  # noqa: PLR2004  # one item is the least
+        return None
+    target = _LIMIT.sub(rf"\g<1>{limit // 2}", url.raw_path_qs)
+    return url.join(URL(target, encoded=True))
+
+
+_LIMIT = re.compile(r"(?i)([?&]limit=)(\d{1,9})(?=&|$)")
+
+
+def asked_limit(url: URL) -> int | None:
+    """How many items of a collection a URL requests at once; None where it does not say."""
+    # No more digits: a server may lead to URLs with thousands of them.
+    found = _LIMIT.search(url.raw_path_qs)
+    return int(found[2]) if found else None
 
 
 def with_offset(target: str, offset: int) -> str:

@@ -23,7 +23,7 @@ OrderBy = Literal["CreationTime", "EndTime"]
 """What a v8 server can order sessions by."""
 
 PAGE_SIZE = 1000
-"""Items asked for at once where the API has pages; its own default is 30, its most 10,000."""
+"""Items requested at once; the API's own default is 30, its maximum 10,000."""
 
 
 _FURTHEST = timedelta(days=365_000)
@@ -145,12 +145,8 @@ class SessionFilter:
                 )
                 raise ConfigError(message)
             query.append(f"orderBy={self.order_by or 'CreationTime'}&orderAsc={str(self.ascending).lower()}")
-        # Up to v4 the answer is one bare array; a limit would cut it short without a word.
-        size = self.page_size or (None if version == "v4" else PAGE_SIZE)
-        if size is not None:
-            query.append(f"limit={size}")
-        path = f"/{version}/RestoreSessions"
-        return f"{path}?{'&'.join(query)}" if query else path
+        query.append(f"limit={self.page_size or PAGE_SIZE}")
+        return f"/{version}/RestoreSessions?{'&'.join(query)}"
 
     def bounds(self, version: ApiVersion) -> "SessionBounds | None":
         """What checks that rows are within the bounds; None where there are none. `as_of` comes first."""

@@ -184,6 +184,12 @@ async def logged_out(client: Client, backup: BackupServer) -> bool:
     return asked(backup, "token/logout") == 1
 
 
+async def requested(client: Client, backup: BackupServer) -> bool:
+    """A request by method and path."""
+    response = await client.request("get", "RestoreSessions", parameters={"limit": 1})
+    return response.status == 200 and bool(response.document)
+
+
 Operation = Callable[[Client, BackupServer], Awaitable[bool]]
 OPERATIONS: dict[str, Operation] = {
     "client.restore_sessions()": listed,
@@ -206,6 +212,7 @@ OPERATIONS: dict[str, Operation] = {
     "client.fetch_service_instance()": installation,
     "client.fetch(path)": fetched,
     "client.query(path)": queried,
+    "client.request(method, path)": requested,
     "client.aclose() logs out": logged_out,
 }
 

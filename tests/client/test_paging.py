@@ -28,6 +28,7 @@ from aiovbo import (
     Password,
     PayloadError,
     Resource,
+    ResponseError,
     RestoreSession,
     Server,
     VboError,
@@ -268,16 +269,84 @@ async def test_a_listing_goes_on_as_it_began_whatever_version_others_come_to_thi
 
 
 async def test_a_bare_array_is_the_whole_answer() -> None:
-    """With a limit of ours that it fills, it may not be: then the rest is asked for."""
+    """Where it has exactly as many rows as were requested, more may exist: the rest is requested."""
 
     def array(offset: int, limit: int) -> Any:  # JSON
         return rows(offset, min(25, offset + limit) if limit else 25)
 
     answer, queries = await read(array, "v4")
-    assert (len(answer.items), queries) == (25, [""])
+    assert (len(answer.items), queries) == (25, ["limit=1000"])
     answer, queries = await read(array, "v4", page_size=10)
     assert (len(answer.items), answer.complete) == (25, True)
     assert queries == ["limit=10", "limit=10&offset=10", "limit=10&offset=20"]
+
+
+@pytest.mark.parametrize("version", ["v4", "v5", "v6", "v7", "v8"])
+async def test_ten_thousand_events_take_ten_requests(version: str) -> None:
+    """Every listing requests large pages, in every version, as a page or as a bare array."""
+    table = [{"id": str(UUID(int=n + 1))} for n in range(10_000)]
+
+    async def page(connection: Connection) -> None:
+        query = parse_qs(urlsplit(connection.requests[-1].target).query)
+        offset, limit = (
+            int(query.get(name, [default])[0]) for name, default in (("offset", "0"), ("limit", "30"))
+        )
+        part: Any = table[offset : offset + limit]
+        await connection.send(json_answer(part if version == "v4" else {"results": part, "limit": limit}))
+
+    key = UUID(int=7)
+    routes = {
+        ("GET", f"/{version}/RestoreSessions/{key}"): json_answer(session(7, _links={}) | {"id": str(key)}),
+        ("GET", f"/{version}/RestoreSessions/{key}/Events"): page,
+        ("POST", f"/{version}/token"): vbo_routes(version=version)["POST", f"/{version}/token"],
+    }
+    async with RawServer(routes) as raw:
+        server = Server(raw.url, Password("u", "p"), allow_http=True, api_version=version)  # type: ignore[arg-type]  # parametrised
+        async with Client(server) as client:
+            answer = await (await client.fetch_restore_session(key)).events().answer()
+        assert (len(answer.items), answer.complete) == (10_000, True)
+        # The last one shows that there are no more.
+        assert len(raw.asked("GET", f"/{version}/RestoreSessions/{key}/Events")) == 11
+
+
+@pytest.mark.parametrize("refusal", ["413", "silence", "a body that stops"])
+async def test_a_page_that_is_too_large_is_requested_in_smaller_pages(refusal: str) -> None:
+    """After a 413 or a read timeout half of it, and so on; no row is lost, and the size stays small."""
+    table = rows(0, 600)
+    limits: list[int] = []
+
+    async def page(connection: Connection) -> None:
+        query = parse_qs(urlsplit(connection.requests[-1].target).query)
+        offset, limit = int(query.get("offset", ["0"])[0]), int(query["limit"][0])
+        limits.append(limit)
+        document = {"results": table[offset : offset + limit], "limit": limit}
+        if limit <= 250:
+            await connection.send(json_answer(document))
+        elif refusal == "413":
+            await connection.send(http(413))
+        else:
+            await connection.send(b"" if refusal == "silence" else json_answer(document)[:-5])
+            await connection.stall()
+
+    async with RawServer({**vbo_routes(version="v8"), ("GET", PATH): page}) as raw:
+        server = Server(raw.url, Password("u", "p"), allow_http=True, api_version="v8")
+        async with Client(server, read_timeout=0.2, retries=2) as client:
+            answer = await client.restore_sessions().answer()
+    assert answer.error is None
+    assert (len(answer.items), answer.complete) == (600, True)
+    assert limits == [1000, 500, 250, 250, 250]
+
+
+async def test_a_page_of_one_row_that_is_too_large_is_an_error() -> None:
+    """Halving ends there, after ten requests."""
+    async with RawServer(vbo_routes(version="v8", sessions=http(413))) as raw:
+        server = Server(raw.url, Password("u", "p"), allow_http=True, api_version="v8")
+        async with Client(server, retries=0) as client:
+            answer = await client.restore_sessions().answer()
+        limits = [int(parse_qs(urlsplit(r.target).query)["limit"][0]) for r in raw.asked("GET", PATH)]
+    assert limits == [1000, 500, 250, 125, 62, 31, 15, 7, 3, 1]
+    assert isinstance(answer.error, ResponseError)
+    assert (answer.error.status, answer.error.attempts) == (413, 10)
 
 
 async def things(target: str, pager: Callable[[int], dict[str, Any]]) -> tuple[Answer[Resource], list[str]]:
@@ -310,7 +379,7 @@ async def test_rows_that_move_while_one_pages_come_once(ids: list[Any], name: st
     assert answer.error is None
     assert answer.complete
     assert [item[name] for item in answer.items] == ids
-    assert queries == ["", "offset=2"]
+    assert queries == ["limit=1000", "offset=2"]
 
 
 async def test_further_pages_are_asked_for_byte_for_byte_as_the_first_was() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from harness import VirtualClock
 from harness.backups import beside_a_healthy_server
+from harness.ports import closed_port
 from harness.raw import RawServer, fin, http, in_turn, json_answer, vbo_routes
 
 from aiovbo import (
@@ -110,6 +111,53 @@ async def test_what_will_not_pass_is_not_tried_again(status: int) -> None:
     assert answer.error is not None
     assert not answer.error.retryable
     assert asked == 1
+
+
+async def test_a_rate_limit_without_retry_after_is_retried_until_the_deadline() -> None:
+    """These retries do not count: what the limit of retries allows is still there afterwards."""
+    virtual = VirtualClock()
+    answer, asked = await ask(virtual, *[http(429)] * 5, http(503), OK, retries=1, chance=lambda: 1.0)
+    assert answer.error is None
+    assert asked == 7
+    assert virtual.slept == [0.25, 0.5, 1, 2, 4, 0.25]
+
+
+async def test_a_rate_limit_without_an_end_is_an_error_when_the_deadline_leaves_no_time() -> None:
+    """Also where chance chooses the shortest pauses, the number of requests is bounded."""
+    virtual = VirtualClock()
+    answer, asked = await ask(virtual, http(429), deadline=3, chance=lambda: 0.0)
+    assert isinstance(answer.error, RateLimitedError)
+    assert 28 <= asked <= 30
+    assert set(virtual.slept) == {0.1}
+
+
+async def test_without_retries_a_rate_limit_is_an_error_at_once() -> None:
+    """`retries=0` disables these retries too."""
+    answer, asked = await ask(VirtualClock(), http(429), retries=0)
+    assert isinstance(answer.error, RateLimitedError)
+    assert asked == 1
+
+
+async def test_a_server_that_was_unreachable_gets_one_try_until_it_answers() -> None:
+    """The first query tries three times, the next ones once; after a response it is three again."""
+    virtual = VirtualClock()
+    clock = Clock(virtual.monotonic, virtual.now, virtual.sleep, virtual.random)
+    tried: list[int] = []
+    with closed_port() as port:
+        pass
+    url = f"http://127.0.0.1:{port}"
+    bad = Server(url, Password("u", "p"), allow_http=True, api_version="v4", name="bad")
+    async with beside_a_healthy_server(bad, retries=2, deadline=60, clock=clock) as fleet:
+
+        async def ask_again() -> None:
+            tried.append((await fleet["bad"].restore_sessions().answer()).attempts)
+
+        await ask_again()
+        await ask_again()
+        async with RawServer(vbo_routes(), port=port):
+            await ask_again()
+        await ask_again()
+    assert tried == [3, 1, 1, 3]
 
 
 async def test_retries_end_with_the_deadline() -> None:
