@@ -109,6 +109,12 @@ class TokenManager:
             return self._throttle.rejection() or timeout
         return _provider_failed(self._asks_for, "it had given nothing when the deadline passed")
 
+    def take_over(self, former: "TokenManager") -> None:
+        """Keep what another manager of the same credentials has."""
+        self._token, self._refresh_token = former._token, former._refresh_token  # noqa: SLF001  # its own class
+        self._last_tried, self._doubtful_since = former._last_tried, former._doubtful_since  # noqa: SLF001
+        self.last_sent = former.last_sent
+
     def drop(self, token: Token) -> None:
         """Let go of `token`, which the server takes no more; a newer one stays, whatever came of an older."""
         if self._token is token:

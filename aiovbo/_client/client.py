@@ -121,13 +121,21 @@ class Client:
         return client
 
     def _bind(self, server: Server, options: Options, pool: HttpPool, guard: LockoutGuard) -> None:
-        self.server = server
-        """Where and how it is asked."""
         self._options = options
         self._pool = pool
         self._closes_pool = False
         self._requester = Requester(server, options, pool, guard)
         self._fetches: SingleFlight[Any] = SingleFlight()
+
+    @property
+    def server(self) -> Server:
+        """The address, credentials and trust of the server that is queried."""
+        return self._requester.server
+
+    def replace_server(self, server: Server) -> None:
+        """Query the same server with other settings from now on; `Fleet.replace` calls this."""
+        self._requester.replace(server)
+        self._fetches = SingleFlight()
 
     @property
     def name(self) -> str:
@@ -234,7 +242,7 @@ class Client:
             raise ConfigError(message) from None
 
     def _collection(self, cls: type[M], find: Callable[[Operation], Awaitable[ListingStart[M]]]) -> Query[M]:
-        return Query(self.server.name, self._options, partial(PageIterator, self._requester, self, cls, find))
+        return Query(self.name, self._options, partial(PageIterator, self._requester, self, cls, find))
 
     async def fetch_restore_session(self, session_id: UUID | str) -> RestoreSession:
         """The restore session with this id, as it is now; one request."""

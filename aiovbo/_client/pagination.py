@@ -66,7 +66,7 @@ class PageIterator(Generic[M]):
         self._operation = operation
         self._check: Check[M] | None = None
         # Not a method of ours: nothing that a query made may wait for the garbage collector.
-        self._walk: PageTracker[M] = PageTracker(partial(_follow, requester.server.url))
+        self._walk: PageTracker[M] = PageTracker(partial(_follow, requester))
         self._ahead: asyncio.Task[tuple[Page[M], URL | PayloadError | None]] | None = None
         self._trouble: PayloadError | None = None
         self._structured = 0
@@ -287,7 +287,9 @@ class PageTracker(Generic[M]):
         return url.join(URL(target, encoded=True))
 
 
-def _follow(base: URL, href: str, asked: URL) -> URL:
+def _follow(requester: Requester, href: str, asked: URL) -> URL:
+    # Its address may change while a listing is read.
+    base = requester.server.url
     path = asked.raw_path.removeprefix(base.raw_path.rstrip("/"))
     # A listing goes on as it began, whatever version others come to think of meanwhile.
     version = path.split("/")[1]

@@ -97,8 +97,41 @@ class Requester:
         self._logging_on: RequestTimeout | None = None
         self._turns: asyncio.Semaphore | None = None
         self._credit = _CREDIT
+        self._guard = guard
+        self._connections = ServerConnections(server.name)
         # To this server, over its own connections.
-        self._exchange = partial(pool.exchange, tls=server.tls, connections=ServerConnections(server.name))
+        self._exchange = partial(pool.exchange, tls=server.tls, connections=self._connections)
+        self._former_urls: set[URL] = set()
+
+    def replace(self, server: Server) -> None:
+        """Query the same server at another address, or with other credentials or TLS, from now on.
+
+        The token is kept where the credentials are the same, the API version where the address is.
+        """
+        former, self.server = self.server, server
+        if server.url != former.url:
+            self._former_urls.add(former.url)
+            self.version = None
+            self._skew = lambda: None
+        if self._given_version is not None or former.api_version != "auto":
+            self.version = self._given_version
+        self._versions = SingleFlight()
+        self._has_answered = self.is_out_of_reach = self._was_unreachable = False
+        manager = TokenManager(server, self.options, self._guard, self._post_login, self._sign_of_life)
+        if server.credentials == former.credentials:
+            manager.take_over(self._token_manager)
+        self._token_manager = manager
+        self._connections.close_idle()
+        self._connections = ServerConnections(server.name, reads_files_again=True)
+        self._exchange = partial(self._pool.exchange, tls=server.tls, connections=self._connections)
+
+    def _at_current_address(self, url: URL) -> URL:
+        """The same URL at the current address: a listing may have begun at a former one."""
+        for former in self._former_urls:
+            prefix = former.raw_path.rstrip("/")
+            if url.origin() == former.origin() and url.raw_path.startswith(f"{prefix}/"):
+                return url_for(self.server.url, url.raw_path_qs.removeprefix(prefix))
+        return url
 
     def _doubt_version(self, reply: Reply) -> None:
         """Where what every version has is not there, look for the version again the next time."""
@@ -128,7 +161,11 @@ class Requester:
         """The API version spoken: what was given, or the newest that the server offers, asked for once."""
         if self.version is None:
             url = url_for(self.server.url, probe_target(self.likely_version))
+            server = self.server
             found = await self.share(self._versions, operation.may_retry, operation, self._probe, url)
+            if server is not self.server:
+                # It was replaced meanwhile.
+                return found
             self.version = found
         return self.version
 
@@ -245,6 +282,7 @@ class Requester:
             # A new login would leave a token behind.
             raise ClosedError("the fleet or client that this came from is closed")
         token: Token | None = None
+        url = self._at_current_address(request.url) if self._former_urls else request.url
         attempt = self._pool.attempt(operation.deadline, self._first_in_line)
         operation.phase = attempt.where
         try:
@@ -257,15 +295,15 @@ class Requester:
                 async with self._turns:
                     headers = token.headers(json=request.body is not None) if token else _ACCEPT
                     reply = await self._exchange(
-                        attempt, request.method, request.url, headers=headers, body=request.body
+                        attempt, request.method, url, headers=headers, body=request.body
                     )
         except ServerError as error:
             # A copy has no traceback and no context, where aiohttp's own errors would print the token.
             failure = copy(error)
-            self._count(attempt, request.method, request.url, failure)
+            self._count(attempt, request.method, url, failure)
         else:
             is_odd = reply.status not in request.expected
-            self._count(attempt, request.method, request.url, reply.status if is_odd else None)
+            self._count(attempt, request.method, url, reply.status if is_odd else None)
             self._has_answered, self.is_out_of_reach, self._was_unreachable = True, False, False
             date = reply.headers.get("Date")
             if date is not None:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 import aiohttp
-from attrs import asdict
+from attrs import asdict, evolve
 from yarl import URL
 
 from aiovbo._auth.lockout_guard import LockoutGuard
@@ -25,6 +25,7 @@ from aiovbo._fleet.poll import Poll
 from aiovbo._fleet.query import FleetQuery
 from aiovbo._fleet.run import ConcurrencyLimiter, Question, Run
 from aiovbo._protocol.session_filter import OrderBy, SessionFilter, TimeBound, resolve
+from aiovbo._resources.links import Resource
 from aiovbo._settings.credentials import Credentials
 from aiovbo._settings.events import Observer
 from aiovbo._settings.limits import Clock, FleetOptions, Limits
@@ -33,10 +34,11 @@ from aiovbo._transport.pool import HttpPool
 from aiovbo._watch.checkpoint import CheckpointStore, MemoryCheckpoint
 from aiovbo._watch.poller import WatchOptions
 from aiovbo._watch.watch import Watch
-from aiovbo.errors import ClosedError, ConfigError
-from aiovbo.models import RestoreSession
+from aiovbo.errors import ClosedError, ConfigError, LinkError
+from aiovbo.models import Model, RestoreSession
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Model | Resource)
 
 
 class _Overrides(FleetOptions, total=False):
@@ -180,6 +182,56 @@ class Fleet:
         for poll in self._polls:
             poll.add(client)
         return client
+
+    def replace(self, server: Server) -> Client:
+        """Another address, password, pin or CA file for the server of the same name, in a running fleet.
+
+        Queries and watches go on with the new settings, also those that are in progress. Watches keep their
+        position, and a server without labels keeps the former ones. The token is kept where the credentials
+        are equal. Files of its TLS settings are read again, so `fleet.replace(fleet["vbo1"].server)` reads a
+        CA file that changed.
+
+        Raises: KeyError where no server has this name; ConfigError for something else than a Server;
+        ClosedError once the fleet is closed, or where a watch runs in another event loop.
+        """
+        given: object = server
+        if not isinstance(given, Server):
+            message = (
+                f"what replaces a server is a Server('vbo1', Password(...)), not {type(server).__name__}"
+            )
+            raise ConfigError(message)
+        self._raise_if_closed()
+        client = self[server.name]
+        self._raise_if_elsewhere()
+        former = client.server
+        if not server.labels:
+            server = evolve(server, labels=former.labels)
+        self._pool.register(server)
+        self._pool.forget(former)
+        self._guard.register(server)
+        self._guard.forget(former)
+        client.replace_server(server)
+        return client
+
+    def attach(self, resource: R) -> R:
+        """The same session, or other resource, with links that can be followed again.
+
+        Links lose their client when a value is pickled, or comes from a queue or a file.
+
+        Raises: LinkError where this fleet has no server of the name in `resource.server`; ConfigError for
+        something else than a resource.
+        """
+        given: object = resource
+        if not isinstance(given, Model | Resource):
+            message = f"what is attached is a session or another resource, not {type(resource).__name__}"
+            raise ConfigError(message)
+        if resource.server not in self._clients:
+            message = f"no server has the name {resource.server!r} in this fleet: add it first"
+            raise LinkError(message)
+        links = resource.links.attached_to(self._clients[resource.server])
+        if isinstance(resource, Model):
+            return evolve(resource, links=links)
+        return resource.with_links(links)
 
     def remove(self, name: str) -> None:
         """One server less; what is under way with it goes on to its end, watches let go of it at once.

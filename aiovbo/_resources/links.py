@@ -7,7 +7,7 @@ and does no I/O until a coroutine of a link is awaited.
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from types import MemberDescriptorType
-from typing import Any, Protocol, TypeVar, cast, overload
+from typing import Any, Protocol, Self, TypeVar, cast, overload
 from uuid import UUID
 
 import msgspec
@@ -308,6 +308,10 @@ class Resource(JsonObject):
         """The name of the server it came from."""
         self.links = links
         """Relations to other resources."""
+
+    def with_links(self, links: Links) -> Self:
+        """The same resource with other links."""
+        return type(self)(self._members, self.server, links)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Resource, (self._members, self.server, self.links)

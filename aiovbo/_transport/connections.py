@@ -52,11 +52,13 @@ _numbers = count()
 class ServerConnections:
     """The connections of one server, which no other server's requests use."""
 
-    __slots__ = ("_idle", "_name", "number")
+    __slots__ = ("__weakref__", "_idle", "_name", "number", "reads_files_again")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, reads_files_again: bool = False) -> None:
         self.number = next(_numbers)
         """Identifies them in the pool's keys."""
+        self.reads_files_again = reads_files_again
+        """Whether their TLS files may have changed since other servers' connections read them."""
         self._name = name
         self._idle: set[HttpConnection] = set()
 

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import aiohttp
 from yarl import URL
@@ -79,6 +80,7 @@ class HttpPool:
         if http is not None:
             self._middlewares = *_middlewares_of(http), _admit_before_sending
         self._contexts: dict[TLS, ServerContext] = {}
+        self._own_contexts: WeakKeyDictionary[ServerConnections, ServerContext] = WeakKeyDictionary()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self._opening = asyncio.Lock()
@@ -132,14 +134,24 @@ class HttpPool:
             self._contexts[tls] = await in_thread_if_possible(partial(ServerContext, tls))
         return self._contexts[tls]
 
-    async def _late_context(self, tls: TLS) -> ServerContext:
+    async def _late_context(self, tls: TLS, *, again: bool = False) -> ServerContext:
         """The context of a server that joined after the opening, whose trouble is its own."""
         try:
+            if again:
+                return await in_thread_if_possible(partial(ServerContext, tls))
             return await self._context(tls)
         except ConfigError as error:
             problem = str(error)
         reason: TlsReason = "client_cert" if tls.client_cert else "untrusted"
         raise TlsError(problem, reason=reason, hint="Mend that, and add the server anew.")
+
+    async def _own_context(self, tls: TLS, connections: ServerConnections) -> ServerContext:
+        """The context of a server that was replaced: what is wrong with its files is its own failure."""
+        context = self._own_contexts.get(connections)
+        if context is None:
+            context = await self._late_context(tls, again=True)
+            self._own_contexts[connections] = context
+        return context
 
     def _make_session(self, spare: int | None) -> aiohttp.ClientSession:
         servers = len(self._servers)
@@ -259,7 +271,10 @@ class HttpPool:
         Raises: ServerError, without its server and operation; ClosedError.
         """
         await self.open()
-        context = self._contexts.get(tls) or await self._late_context(tls)
+        if connections.reads_files_again:
+            context = await self._own_context(tls, connections)
+        else:
+            context = self._contexts.get(tls) or await self._late_context(tls)
         session = self._session
         assert session is not None  # noqa: S101  # open() made it
         mark = _current.set(attempt)
