@@ -121,6 +121,7 @@ class Requester:
         if server.credentials == former.credentials:
             manager.take_over(self._token_manager)
         self._token_manager = manager
+        self._throttle = self._guard.throttle(server)
         self._connections.close_idle()
         self._connections = ServerConnections(server.name, reads_files_again=True)
         self._exchange = partial(self._pool.exchange, tls=server.tls, connections=self._connections)
