@@ -18,7 +18,7 @@ test run that has our plugin installed, needs no HTTP library. Type checkers and
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+from aiovbo._settings.version import __version__ as __version__
 
 _NAMES = {
     "_client.client": "Client",
@@ -40,6 +40,7 @@ _NAMES = {
         "ClientEvent LoginFinished Observer RequestFinished RetryScheduled ServerStateChanged"
     ),
     "_settings.limits": "Clock",
+    "_settings.retry": "Retry",
     "_settings.servers": "TLS ApiVersion Server TlsVersion",
     "_transport.certificate": "Certificate fetch_certificate",
     "_watch.changes": (

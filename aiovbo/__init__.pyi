@@ -29,6 +29,7 @@ from aiovbo._settings.events import (
     ServerStateChanged,
 )
 from aiovbo._settings.limits import Clock
+from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import TLS, ApiVersion, Server, TlsVersion
 from aiovbo._transport.certificate import Certificate, fetch_certificate
 from aiovbo._watch.changes import (
@@ -158,6 +159,7 @@ __all__ = [
     "RestoreSessionState",
     "RestoreSessionStatistics",
     "RestoreSessionType",
+    "Retry",
     "RetryScheduled",
     "SecretSource",
     "Server",

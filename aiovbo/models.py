@@ -23,6 +23,7 @@ from aiovbo._resources.enums import (
 )
 from aiovbo._resources.links import NOTHING_MORE, JsonObject, LazyLinks, Link, Links, LinkTemplate
 from aiovbo._resources.structuring import CLIENT_FIELDS, InvalidResourceError, api_name, structure
+from aiovbo._settings.numbers import check_seconds
 from aiovbo.errors import ConfigError
 
 
@@ -389,13 +390,14 @@ class RestoreSession(Model):
         Raises: ServerTimeoutError after `timeout`; NotFoundError where the session has vanished; ConfigError
         for times that are none. What may pass, such as a server that restarts, is waited out.
         """
-        for name, seconds in (("timeout", timeout), ("every", every)):
-            given: object = seconds
-            if not isinstance(given, int | float) or not given > 0:
-                message = f"{name} is a number of seconds above 0, not {seconds!r}"
-                raise ConfigError(message)
+        check_seconds("timeout", timeout)
+        check_seconds("every", every)
         if isinstance(until, str):
             wanted = RestoreSessionState(until)
+            if not wanted.is_known:
+                states = ", ".join(RestoreSessionState)
+                message = f"until is one of {states}, or a function of a session, not {until!r}"
+                raise ConfigError(message)
             if wanted is RestoreSessionState.STOPPED:
                 # Some servers have another name for it.
                 return await self.wait(lambda now: now.has_ended, timeout=timeout, every=every)

@@ -40,7 +40,8 @@ from aiovbo._resources.links import M, Resource
 from aiovbo._resources.structuring import BROKEN, check_model, read_json
 from aiovbo._settings.credentials import Assertion
 from aiovbo._settings.events import Observer
-from aiovbo._settings.limits import Clock, Options
+from aiovbo._settings.limits import DEFAULTS, Clock, Options
+from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import ApiVersion, Server
 from aiovbo._transport.pool import HttpPool
 from aiovbo.errors import (
@@ -80,14 +81,17 @@ class Client:
         self,
         server: Server,
         *,
-        deadline: float = 60.0,
-        connect_timeout: float = 10.0,
-        read_timeout: float = 30.0,
-        retries: int = 2,
-        connections: int = 4,
-        max_body: int = 32 * 1024 * 1024,
-        login_cooldown: float = 300.0,
-        strict: bool = False,
+        deadline: float = DEFAULTS.deadline,
+        connect_timeout: float = DEFAULTS.connect_timeout,
+        read_timeout: float = DEFAULTS.read_timeout,
+        idle_timeout: float = DEFAULTS.idle_timeout,
+        retries: int | Retry = DEFAULTS.retries,
+        connections: int = DEFAULTS.connections,
+        max_body: int = DEFAULTS.max_body,
+        max_resource: int = DEFAULTS.max_resource,
+        user_agent: str = DEFAULTS.user_agent,
+        login_cooldown: float = DEFAULTS.login_cooldown,
+        strict: bool = DEFAULTS.strict,
         http: aiohttp.ClientSession | None = None,
         observer: Observer | None = None,
         clock: Clock | None = None,
@@ -100,9 +104,12 @@ class Client:
             deadline=deadline,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
+            idle_timeout=idle_timeout,
             retries=retries,
             connections=connections,
             max_body=max_body,
+            max_resource=max_resource,
+            user_agent=user_agent,
             login_cooldown=login_cooldown,
             strict=strict,
             observer=observer,

@@ -33,6 +33,7 @@ from aiovbo._protocol.tokens import Grant, read_grant, rejection_hint, token_for
 from aiovbo._protocol.urls import url_for
 from aiovbo._settings.credentials import Bearer, Integration
 from aiovbo._settings.limits import Options
+from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import ApiVersion, Server
 from aiovbo._transport.connections import ServerConnections
 from aiovbo._transport.pool import HttpPool
@@ -58,7 +59,6 @@ log = logging.getLogger("aiovbo.requests")
 R = TypeVar("R")
 E = TypeVar("E", bound=ServerError)
 
-_BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0
 _SHORTEST_PAUSE = 0.1
 """Seconds before a retry that does not count against the limit of retries."""
 _CREDIT, _EARNED = 10.0, 0.1
@@ -82,6 +82,7 @@ class Requester:
         self.options = options
         """Its limits."""
         self._clock = options.clock
+        self._retry = Retry.of(options.retries)
         self._pool = pool
         self.version: ApiVersion | None = self._given_version
         """The API version spoken; None while it has not been found out."""
@@ -219,7 +220,7 @@ class Requester:
         self._credit = min(_CREDIT, self._credit + _EARNED)
         attempts, logins, renewed = 0, 0, False
         # Most likely it is still unreachable: the other tries would only cost time.
-        retries = _Retries(0 if self._was_unreachable else self.options.retries)
+        retries = _Retries(0 if self._was_unreachable else self._retry.attempts - 1)
         while True:
             outcome, token, sent = await self._send_once(request, operation)
             attempts += sent
@@ -394,13 +395,14 @@ class Requester:
             retry_after = failure.retry_after
         # Not of the login: how often a secret is sent has limits of its own.
         is_uncounted = isinstance(failure, RateLimitedError) and not (retry_after or failure.operation)
-        if is_uncounted and self.options.retries:
-            delay = max(_SHORTEST_PAUSE, retries.backoff(retries.of_rate_limit) * self._clock.random())
+        if is_uncounted and self._retry.attempts > 1:
+            delay = max(_SHORTEST_PAUSE, self._retry.delay(retries.of_rate_limit, self._clock.random()))
         elif retries.counted < retries.most and self._credit >= 1:
-            delay = retry_after or retries.backoff(retries.counted) * self._clock.random()
+            delay = retry_after or self._retry.delay(retries.counted, self._clock.random())
         else:
             return False
-        if delay >= operation.deadline.left():
+        done = retries.counted + retries.of_rate_limit
+        if delay >= operation.deadline.left() or not self._is_permitted(request, failure, done):
             return False
         if is_uncounted:
             retries.of_rate_limit += 1
@@ -418,6 +420,14 @@ class Requester:
             # The application blocked the event loop until the deadline: what failed before is the error.
             return False
         return True
+
+    def _is_permitted(self, request: Request, failure: ServerError, retries: int) -> bool:
+        """Whether the caller's own policy permits a retry that is safe and has time."""
+        decide = self._retry.decide
+        # A copy, since the caller may keep it.
+        return decide is None or decide(
+            self.annotate(request.url, copy(failure), request.method, retries + 1)
+        )
 
     def annotate(
         self,
@@ -533,11 +543,6 @@ class _Retries:
     counted: int = 0
     of_rate_limit: int = 0
     """After a rate limit that does not say how long it lasts: only the deadline limits these."""
-
-    @staticmethod
-    def backoff(retries: int) -> float:
-        """Most seconds to wait after so many retries."""
-        return min(_LONGEST_BACKOFF, _BACKOFF * 2.0 ** min(retries, 16))
 
 
 def _smaller(request: Request) -> Request | None:

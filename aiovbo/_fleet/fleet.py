@@ -28,7 +28,9 @@ from aiovbo._protocol.session_filter import OrderBy, SessionFilter, TimeBound, r
 from aiovbo._resources.links import Resource
 from aiovbo._settings.credentials import Credentials
 from aiovbo._settings.events import Observer
-from aiovbo._settings.limits import Clock, FleetOptions, Limits
+from aiovbo._settings.limits import DEFAULTS, Clock, FleetOptions, Limits
+from aiovbo._settings.numbers import check_count
+from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import TLS, Server, check_credentials, check_tls
 from aiovbo._transport.pool import HttpPool
 from aiovbo._watch.checkpoint import CheckpointStore, MemoryCheckpoint
@@ -62,31 +64,39 @@ class Fleet:
         credentials: Credentials | None = None,
         *,
         tls: TLS | None = None,
-        deadline: float = 60.0,
-        connect_timeout: float = 10.0,
-        read_timeout: float = 30.0,
-        retries: int = 2,
-        concurrency: int = 100,
-        connections: int = 4,
-        max_body: int = 32 * 1024 * 1024,
-        login_cooldown: float = 300.0,
-        lockout_guard: int = 3,
-        strict: bool = False,
+        deadline: float = DEFAULTS.deadline,
+        connect_timeout: float = DEFAULTS.connect_timeout,
+        read_timeout: float = DEFAULTS.read_timeout,
+        idle_timeout: float = DEFAULTS.idle_timeout,
+        retries: int | Retry = DEFAULTS.retries,
+        concurrency: int = DEFAULTS.concurrency,
+        connections: int = DEFAULTS.connections,
+        max_body: int = DEFAULTS.max_body,
+        max_resource: int = DEFAULTS.max_resource,
+        user_agent: str = DEFAULTS.user_agent,
+        login_cooldown: float = DEFAULTS.login_cooldown,
+        lockout_guard: int = DEFAULTS.lockout_guard,
+        strict: bool = DEFAULTS.strict,
         http: aiohttp.ClientSession | None = None,
         observer: Observer | None = None,
         clock: Clock | None = None,
     ) -> None:
         """A fleet of `Server`s, or of URLs, which take the fleet's `credentials` and `tls`.
 
-        Units: deadline, connect_timeout, read_timeout and login_cooldown in seconds; max_body in bytes.
+        Units: deadline, connect_timeout, read_timeout, idle_timeout and login_cooldown in seconds;
+        max_body and max_resource in bytes.
 
         - `deadline`: for everything that one operation costs on one server, retries and waiting included.
         - `connect_timeout`: to resolve the name, connect and shake hands.
         - `read_timeout`: without a byte, until an answer is given up.
-        - `retries`: how often a request is repeated that may be; 0 is fine.
+        - `idle_timeout`: for which an idle connection is kept; 0 keeps none.
+        - `retries`: maximum number of retries for requests that are safe to repeat, or a `Retry`; 0 disables
+          retries.
         - `concurrency`: servers asked at once; those that take long do not count. If in doubt, leave it.
         - `connections`: requests at once to one server.
         - `max_body`: the largest answer that is read.
+        - `max_resource`: the largest response of a single resource that is read.
+        - `user_agent`: what is sent as `User-Agent` with every request.
         - `login_cooldown`: seconds of the first cool-down after a login that was not accepted, in which
           the same password is not sent to that server again. Later ones are an hour. 0 disables them.
         - `lockout_guard`: how many servers may reject the same credentials in a cool-down, while none
@@ -110,10 +120,13 @@ class Fleet:
             deadline=deadline,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
+            idle_timeout=idle_timeout,
             retries=retries,
             concurrency=concurrency,
             connections=connections,
             max_body=max_body,
+            max_resource=max_resource,
+            user_agent=user_agent,
             login_cooldown=login_cooldown,
             lockout_guard=lockout_guard,
             strict=strict,
@@ -258,7 +271,9 @@ class Fleet:
 
         Raises: ConfigError where there is no such worker.
         """
-        if not 0 <= index < count:
+        check_count("count", count, 1)
+        check_count("index", index, 0)
+        if index >= count:
             message = f"of {count} workers, the index is 0 to {count - 1}, not {index}"
             raise ConfigError(message)
         servers = [

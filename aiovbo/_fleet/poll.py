@@ -18,14 +18,14 @@ from aiovbo._core.query import Answer
 from aiovbo._fleet.query import FleetQuery
 from aiovbo._fleet.run import answer_of
 from aiovbo._settings.limits import Options
+from aiovbo._settings.numbers import check_interval
 from aiovbo._watch.schedule import PollSchedule
-from aiovbo.errors import ClosedError, ConfigError, ServerError
+from aiovbo.errors import ClosedError, ServerError
 
 T = TypeVar("T")
 
 log = logging.getLogger("aiovbo.poll")
 
-_LONGEST_INTERVAL = timedelta(days=36_525)
 _STARTED_AT_ONCE = 100
 """Servers whose tasks are started in one step of the event loop."""
 
@@ -84,10 +84,7 @@ class Poll(Generic[T]):
         options: Options,
         running: "set[Poll[Any]]",
     ) -> None:
-        given: object = every
-        if not isinstance(given, timedelta) or not timedelta() < given <= _LONGEST_INTERVAL:
-            message = f"every is a timedelta above 0, and of a hundred years at most, not {every!r}"
-            raise ConfigError(message)
+        check_interval("every", every)
         self._query = query
         self._every = every
         self._options = options

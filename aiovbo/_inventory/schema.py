@@ -13,6 +13,7 @@ from yarl import URL
 from aiovbo._inventory.reader import Document
 from aiovbo._inventory.tables import SecretReference, bare, fields_of
 from aiovbo._settings.credentials import Secret
+from aiovbo._settings.retry import Retry
 
 # ---------------------------------------------------------------------------------------- schema
 
@@ -57,14 +58,19 @@ def _property(found: "attrs.Attribute[Any]") -> dict[str, Any]:
     }
 
 
-_WRITTEN_AS: dict[Any, Any] = {URL: str, Secret: SecretReference | str, tuple[str, ...]: str | list[str]}
+_WRITTEN_AS: dict[Any, Any] = {
+    int | Retry: int,
+    URL: str,
+    Secret: SecretReference | str,
+    tuple[str, ...]: str | list[str],
+}
 _SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string"}
 _BOUNDS: dict[str, dict[str, int]] = {
     key: {bound: value}
     for bound, value, keys in (
         ("exclusiveMinimum", 0, ("deadline", "connect_timeout", "read_timeout")),
-        ("minimum", 0, ("retries", "login_cooldown")),
-        ("minimum", 1, ("connections", "max_body", "concurrency", "lockout_guard")),
+        ("minimum", 0, ("retries", "idle_timeout", "login_cooldown")),
+        ("minimum", 1, ("connections", "max_body", "max_resource", "concurrency", "lockout_guard")),
         (
             "minLength",
             1,
@@ -110,9 +116,12 @@ _DESCRIPTIONS = {
     "deadline": "Seconds for one whole operation on a server, retries and waiting included.",
     "connect_timeout": "Seconds to resolve the name, connect and shake hands.",
     "read_timeout": "Seconds without a byte after which an answer is given up.",
-    "retries": "How often a request is repeated that may be.",
+    "idle_timeout": "Seconds an idle connection is kept; 0 keeps none.",
+    "retries": "Maximum number of retries for requests that are safe to repeat.",
     "concurrency": "Servers asked at once.",
     "connections": "Requests at once to one server.",
+    "max_resource": "Bytes of the response of a single resource above which it is refused.",
+    "user_agent": "What is sent as User-Agent with every request.",
     "max_body": "Bytes of an answer above which it is refused.",
     "login_cooldown": "Seconds of the first cool-down after a login that was not accepted.",
     "lockout_guard": "Servers that may reject the same credentials before the others are skipped.",

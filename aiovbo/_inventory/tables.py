@@ -33,6 +33,7 @@ from aiovbo._settings.credentials import (
     SecretSource,
 )
 from aiovbo._settings.limits import Limits
+from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import API_VERSIONS, TLS, ApiVersion, server_url
 from aiovbo.errors import ConfigError, printable
 
@@ -240,6 +241,10 @@ def _number(value: object, kind: type[int | float]) -> int | float:
     return _refuse(f"expected {'a whole number' if kind is int else 'a number of seconds'}, not {shown}")
 
 
+def _count(value: object, _: object) -> int:
+    return int(_number(value, int))
+
+
 def _url(value: object, _: object) -> URL:
     return server_url(_text(value))
 
@@ -319,7 +324,15 @@ def _register(cls: type[Any]) -> None:
 
 
 converter: cattrs.Converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
-_LEAVES: dict[Any, Any] = {str: _text, bool: _truth, int: _number, float: _number, URL: _url, Secret: _secret}
+_LEAVES: dict[Any, Any] = {
+    str: _text,
+    bool: _truth,
+    int: _number,
+    float: _number,
+    int | Retry: _count,
+    URL: _url,
+    Secret: _secret,
+}
 for _leaf, _hook in _LEAVES.items():
     converter.register_structure_hook(_leaf, _hook)
 for _cls in (SecretReference, *LOGINS, TLS, Settings, Member, Limits):

@@ -12,6 +12,7 @@ from uuid import UUID
 from attrs import evolve, field, frozen
 from yarl import URL
 
+from aiovbo._settings.numbers import shown
 from aiovbo._settings.servers import ApiVersion
 from aiovbo.errors import ConfigError
 from aiovbo.models import RestoreSession, utc_text
@@ -87,7 +88,7 @@ def _order(value: OrderBy | None) -> OrderBy | None:
 
 def _page_size(value: int | None) -> int | None:
     if value is not None and (type(value) is not int or value not in range(1, 10_001)):  # the API's own most
-        message = f"page_size is 1 to 10,000, not {value!r}"
+        message = f"page_size is 1 to 10,000, not {shown(value)}"
         raise ConfigError(message)
     return value
 

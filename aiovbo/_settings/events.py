@@ -4,6 +4,7 @@ Knows counts, times and names. Knows no metrics library, and nothing that a metr
 no URL, no id, no text of a server.
 """
 
+import inspect
 from collections.abc import Callable
 
 from attrs import frozen
@@ -66,3 +67,9 @@ ClientEvent = RequestFinished | RetryScheduled | LoginFinished | ServerStateChan
 
 Observer = Callable[[ClientEvent], None]
 """A plain function that is told what happens, at once and in the event loop: it must be quick."""
+
+
+def is_plain_function(given: object) -> bool:
+    """Whether something can be called, and does its work without being awaited."""
+    is_async = any(map(inspect.iscoroutinefunction, (given, getattr(given, "__call__", None))))  # noqa: B004  # to look at it
+    return callable(given) and not is_async

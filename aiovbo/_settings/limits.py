@@ -4,7 +4,6 @@ Knows nothing of HTTP libraries and does no I/O: files are named here and read e
 """
 
 import asyncio
-import inspect
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -15,7 +14,10 @@ from typing import TypedDict
 from attrs import field, frozen
 
 from aiovbo._settings.credentials import _switch
-from aiovbo._settings.events import Observer
+from aiovbo._settings.events import Observer, is_plain_function
+from aiovbo._settings.numbers import check_count, check_seconds
+from aiovbo._settings.retry import RETRIES, Retry
+from aiovbo._settings.version import __version__
 from aiovbo.errors import ConfigError
 
 
@@ -43,12 +45,18 @@ class Options:
     """Seconds to resolve the name, connect and shake hands."""
     read_timeout: float = 30.0
     """Seconds without a byte after which an answer is given up."""
-    retries: int = 2
-    """How often a request that may be repeated is repeated; 0 is fine."""
+    idle_timeout: float = 300.0
+    """Seconds an idle connection is kept, longer than people usually wait between two polls; 0 keeps none."""
+    retries: int | Retry = RETRIES
+    """Maximum number of retries for requests that are safe to repeat, or a `Retry`; 0 disables retries."""
     connections: int = 4
     """At most so many requests at once to one server."""
     max_body: int = 32 * 1024 * 1024
     """Bytes, after decompression, above which an answer is refused."""
+    max_resource: int = 1024 * 1024
+    """Bytes, after decompression, above which the response of a single resource is refused."""
+    user_agent: str = f"aiovbo/{__version__}"
+    """What is sent as `User-Agent` with every request."""
     login_cooldown: float = 300.0
     """Seconds of the first cool-down after a login that failed; later ones are an hour, 0 disables them."""
     strict: bool = field(default=False, validator=_switch)
@@ -59,34 +67,24 @@ class Options:
 
     def __attrs_post_init__(self) -> None:
         for name in ("deadline", "connect_timeout", "read_timeout"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not value > 0:
-                message = f"{name} is a number of seconds above 0, not {value!r}"
-                raise ConfigError(message)
-        self._check_counts(retries=0, connections=1, max_body=1)
-        cooldown: object = self.login_cooldown
-        if not isinstance(cooldown, int | float) or not cooldown >= 0:
-            message = f"login_cooldown is a number of seconds, not {cooldown!r}"
+            check_seconds(name, getattr(self, name))
+        for name in ("idle_timeout", "login_cooldown"):
+            check_seconds(name, getattr(self, name), may_be_zero=True)
+        if not isinstance(self.retries, Retry):
+            check_count("retries", self.retries, 0)
+        for name in ("connections", "max_body", "max_resource"):
+            check_count(name, getattr(self, name), 1)
+        agent: object = self.user_agent
+        if not isinstance(agent, str) or not (agent.strip() and agent.isascii() and agent.isprintable()):
+            message = f"user_agent is a line of ASCII text, not {agent!r}"
             raise ConfigError(message)
-        if self.observer is not None and not _is_plain_function(self.observer):
+        if self.observer is not None and not is_plain_function(self.observer):
             message = f"observer is a plain function that takes a signal, not {self.observer!r}"
             raise ConfigError(message)
         clock: object = self.clock
         if isinstance(clock, type):
             message = f"clock is a Clock(), not {clock!r}"
             raise ConfigError(message)
-
-    def _check_counts(self, **least_of: int) -> None:
-        for name, least in least_of.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                message = f"{name} is a whole number of at least {least}, not {value!r}"
-                raise ConfigError(message)
-
-
-def _is_plain_function(given: object) -> bool:
-    is_async = any(map(inspect.iscoroutinefunction, (given, getattr(given, "__call__", None))))  # noqa: B004  # to look at it
-    return callable(given) and not is_async
 
 
 @frozen(kw_only=True)
@@ -100,7 +98,12 @@ class Limits(Options):
 
     def __attrs_post_init__(self) -> None:
         Options.__attrs_post_init__(self)
-        self._check_counts(concurrency=1, lockout_guard=1)
+        check_count("concurrency", self.concurrency, 1)
+        check_count("lockout_guard", self.lockout_guard, 1)
+
+
+DEFAULTS = Limits()
+"""Every limit's default: it is defined above, and nowhere else."""
 
 
 class FleetOptions(TypedDict, total=False):
@@ -109,10 +112,13 @@ class FleetOptions(TypedDict, total=False):
     deadline: float
     connect_timeout: float
     read_timeout: float
-    retries: int
+    idle_timeout: float
+    retries: int | Retry
     concurrency: int
     connections: int
     max_body: int
+    max_resource: int
+    user_agent: str
     login_cooldown: float
     lockout_guard: int
     strict: bool

@@ -15,6 +15,7 @@ from attrs import frozen
 from yarl import URL
 
 from aiovbo._core.threads import NoThreadError, look_up
+from aiovbo._settings.numbers import check_seconds
 from aiovbo._settings.servers import Server, server_url
 from aiovbo._transport.error_mapping import handshake_failure, no_thread_left
 from aiovbo._transport.tls import allow_old_versions
@@ -63,6 +64,7 @@ async def fetch_certificate(server: Server | URL | str, *, timeout: float = 10.0
     Raises: ConfigError for a plain `http://` address, or without the extra; ServerError where no handshake
     comes about.
     """
+    check_seconds("timeout", timeout)
     url = server.url if isinstance(server, Server) else server_url(server)
     if url.scheme != "https":
         message = f"{url} has no certificate: it is not https"

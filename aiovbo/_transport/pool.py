@@ -47,9 +47,6 @@ from aiovbo.errors import (
 
 log = logging.getLogger("aiovbo.http")
 
-KEEP_ALIVE = 300.0
-"""Seconds an idle connection is kept: longer than people usually wait between two polls."""
-
 SPARED_DESCRIPTORS = 32
 """File descriptors left to the rest of the application."""
 
@@ -166,13 +163,14 @@ class HttpPool:
                 spare,
             )
             self._descriptors = asyncio.Semaphore(spare or 1)
+        keeps = not short and self._options.idle_timeout > 0
         connector = _Connector(
             # A shared limit would be held by servers that do not answer.
             limit=0,
             # Connections are kept, so names are rarely looked up; an old address would only be in the way.
             use_dns_cache=False,
-            keepalive_timeout=None if short else KEEP_ALIVE,
-            force_close=short,
+            keepalive_timeout=self._options.idle_timeout if keeps else None,
+            force_close=not keeps,
             resolver=_Resolver(),
             socket_factory=_new_socket,
         )
@@ -319,11 +317,13 @@ class HttpPool:
     ) -> Reply:
         # The scope of an IPv6 address concerns this machine only (RFC 6874).
         address, scope, _ = (url.raw_host or "").partition("%")
-        of_scope = {"Host": _SCOPE.sub("", url.host_port_subcomponent or "")} if scope else {}
+        own = {"User-Agent": self._options.user_agent}
+        if scope:
+            own["Host"] = _SCOPE.sub("", url.host_port_subcomponent or "")
         async with session.request(
             method,
             url,
-            headers=headers.content | of_scope,
+            headers=headers.content | own,
             data=body and body.content,
             allow_redirects=False,
             raise_for_status=False,

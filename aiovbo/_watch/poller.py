@@ -19,6 +19,7 @@ from aiovbo._core.query import Answer
 from aiovbo._protocol.requests import with_offset
 from aiovbo._protocol.session_filter import SessionFilter
 from aiovbo._settings.limits import Clock
+from aiovbo._settings.numbers import check_interval
 from aiovbo._watch.changes import AnyChange, CheckpointEntry, Recovered, ServerCheckpoint, Unreachable
 from aiovbo._watch.checkpoint import CheckpointStore
 from aiovbo._watch.feed import ChangeFeed
@@ -35,7 +36,6 @@ _STEP = 500
 """Rows of the history that are read at once, at most, however long it is."""
 _FEED_PAUSE = 1.0
 """Seconds from one poll of the feed to the next, at least: a busy one is not asked for every event."""
-_INSTANT, _LONGEST_SPAN = timedelta.resolution, timedelta(days=36_525)
 
 
 @frozen(kw_only=True)
@@ -61,20 +61,12 @@ class WatchOptions:
     clock: Clock
 
     def __attrs_post_init__(self) -> None:
-        for name, least in (
-            ("every", _INSTANT),
-            ("full_look_every", _INSTANT),
-            ("heartbeat", timedelta()),
-            ("overlap", timedelta()),
-            ("remember", timedelta()),
-        ):
-            value = getattr(self, name)
-            if value is None and name == "heartbeat":
-                continue
-            if not isinstance(value, timedelta) or not least <= value <= _LONGEST_SPAN:
-                above = "above 0" if least else "not below 0"
-                message = f"{name} is a timedelta {above}, and of a hundred years at most, not {value!r}"
-                raise ConfigError(message)
+        check_interval("every", self.every)
+        check_interval("full_look_every", self.full_look_every)
+        check_interval("overlap", self.overlap, may_be_zero=True)
+        check_interval("remember", self.remember, may_be_zero=True)
+        if self.heartbeat is not None:
+            check_interval("heartbeat", self.heartbeat)
         given: object = self.checkpoint
         if isinstance(given, type) or not isinstance(given, CheckpointStore):
             message = f"checkpoint is Checkpoint(path), or another store, not {given!r}"
