@@ -21,6 +21,7 @@ from importlib import import_module
 from aiovbo._settings.version import __version__ as __version__
 
 _NAMES = {
+    "_auth.token_store": "FileTokenStore StoredEntry TokenStore",
     "_client.client": "Client",
     "_client.exploration": "Exploration",
     "_core.query": "Answer Page Query Rejected",

@@ -2,6 +2,7 @@
 
 from aiovbo import errors as errors
 from aiovbo import models as models
+from aiovbo._auth.token_store import FileTokenStore, StoredEntry, TokenStore
 from aiovbo._client.client import Client
 from aiovbo._client.exploration import Exploration
 from aiovbo._core.query import Answer, Page, Query, Rejected
@@ -114,6 +115,7 @@ __all__ = [
     "ConflictError",
     "Credentials",
     "Exploration",
+    "FileTokenStore",
     "Finished",
     "Fleet",
     "FleetError",
@@ -173,11 +175,13 @@ __all__ = [
     "SessionRecord",
     "SharePointSite",
     "SkippedError",
+    "StoredEntry",
     "TeamsTeam",
     "TimeBound",
     "TlsError",
     "TlsReason",
     "TlsVersion",
+    "TokenStore",
     "Unreachable",
     "UnreachableError",
     "VboError",

@@ -8,15 +8,17 @@ import asyncio
 import json
 import math
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from copy import copy
 from hashlib import blake2b
 from secrets import token_bytes
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from attrs import define, frozen
+from attrs import asdict, define, frozen
 
+from aiovbo._auth.shared_logins import SharedLogins, dump_error, restore_error
+from aiovbo._auth.token_store import TokenStore, check_token_store
 from aiovbo._auth.token_throttle import TokenThrottle
 from aiovbo._protocol.messages import Redacted
 from aiovbo._settings.credentials import Assertion, Bearer, Credentials, Integration, Password
@@ -60,7 +62,13 @@ class LockoutGuard:
     then, from an hour later on, to one server an hour. A `cooldown` of 0 disables all of this.
     """
 
-    def __init__(self, limit: int, cooldown: float, clock: Clock) -> None:
+    def __init__(
+        self, limit: int, cooldown: float, clock: Clock, token_store: TokenStore | None = None
+    ) -> None:
+        if token_store is not None:
+            check_token_store(token_store)
+        self.shared = None if token_store is None else SharedLogins(token_store, clock)
+        """Where other processes read and write tokens and verdicts."""
         self._limits = _Limits(limit, cooldown)
         self._clock = clock
         self._key = token_bytes(32)
@@ -97,6 +105,35 @@ class LockoutGuard:
         for oldest in list(self._verdicts)[: max(0, len(self._verdicts) - most)]:
             del self._verdicts[oldest]
         return found
+
+    async def load(self, form: Redacted[dict[str, str]]) -> "CredentialVerdicts":
+        """What is known of the secret in a login form, by this process and those that share its store."""
+        found = self.verdicts(form)
+        if self.shared is not None and self._limits.cooldown > 0 and not found.turns:
+            stored = await self.shared.verdicts(form)
+            # Not over what a turn of this process has changed meanwhile.
+            if stored is not None and not found.turns:
+                found.restore(stored)
+        return found
+
+    async def save(self, form: Redacted[dict[str, str]], server: Server, turn: "LoginTurn") -> None:
+        """Let other processes know how a turn ended."""
+        try:
+            outcome = turn.outcome
+            if self.shared is None or self._limits.cooldown <= 0 or outcome is None:
+                return
+
+            def change(stored: str | None) -> str:
+                # As it is by now: another process may have written since it was loaded.
+                verdicts = CredentialVerdicts(self._limits, self._clock)
+                if stored is not None:
+                    verdicts.restore(stored)
+                outcome(verdicts, server)
+                return verdicts.dump()
+
+            await self.shared.update_verdicts(form, change)
+        finally:
+            turn.finish()
 
     def _digest(self, form: Redacted[dict[str, str]]) -> bytes:
         # Accounts of a domain do not distinguish case.
@@ -153,6 +190,12 @@ class _Rounds:
         self.last_rejection = ""
         self.yielded: set[str] = set()
         """Servers that let others be tried before them, which each does once in a round."""
+
+    def copy_from(self, other: "_Rounds") -> None:
+        """Take over what another process knows; tries in progress are this process's own."""
+        self.stage, self.rejections, self.posts = other.stage, other.rejections, other.posts
+        self.ends, self.last_rejection = other.ends, other.last_rejection
+        self.yielded = other.yielded
 
     def relax(self, other: "_Rounds") -> None:
         """Allow tries again, also of servers that failed in `other`; cool-downs do not get shorter by it."""
@@ -244,6 +287,84 @@ class CredentialVerdicts:
         self._rounds_alone = _Rounds(limits)
         """Those of servers that fail while others accept."""
         self._news = asyncio.Event()
+        self.turns = 0
+        """Turns that were given and are not saved yet."""
+
+    def restore(self, stored: str) -> None:
+        """Replace what is known by what another process has stored; what is broken is ignored."""
+        try:
+            state = json.loads(stored)
+            failures = {key: self._failure_of(found) for key, found in state["failures"].items()}
+            accepted_at, accepted_by = self._from_wall(state["accepted_at"]), set(state["accepted_by"])
+            rounds = [self._rounds_from(state[name]) for name in ("rounds", "rounds_alone")]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return
+        self._failures = failures
+        self._accepted_by = accepted_by
+        self._accepted_at = _NEVER if accepted_at == _OPEN else min(accepted_at, self._clock.monotonic())
+        for mine, theirs in zip((self._rounds, self._rounds_alone), rounds, strict=True):
+            mine.copy_from(theirs)
+
+    def dump(self) -> str:
+        """What is known, as text for `restore`; it contains no secret."""
+        return json.dumps(
+            {
+                "failures": {key: self._dump_failure(one) for key, one in self._failures.items()},
+                "accepted_at": self._to_wall(self._accepted_at),
+                "accepted_by": sorted(self._accepted_by),
+                "rounds": self._dump_rounds(self._rounds),
+                "rounds_alone": self._dump_rounds(self._rounds_alone),
+            }
+        )
+
+    def _to_wall(self, at: float) -> float | None:
+        """Seconds since 1970 of a monotonic time; None for never."""
+        if math.isinf(at):
+            return None
+        return self._clock.now().timestamp() + at - self._clock.monotonic()
+
+    def _from_wall(self, at: float | None) -> float:
+        if at is None:
+            return _OPEN
+        now, longest = self._clock.monotonic(), max(self._limits.cooldown, _HOUR)
+        # A clock that was set back must not make a cool-down longer.
+        return now + min(float(at) - self._clock.now().timestamp(), longest)
+
+    def _dump_failure(self, failure: _Failure) -> dict[str, object]:
+        return {
+            **asdict(failure, recurse=False),
+            "error": dump_error(failure.error),
+            "ends": self._to_wall(failure.ends),
+        }
+
+    def _failure_of(self, found: dict[str, Any]) -> _Failure:
+        return _Failure(
+            error=restore_error(found["error"]),
+            hint=str(found["hint"]),
+            cooldowns=int(found["cooldowns"]),
+            posts=int(found["posts"]),
+            ends=self._from_wall(found["ends"]),
+            may_resend=bool(found["may_resend"]),
+            is_alone=bool(found["is_alone"]),
+        )
+
+    def _dump_rounds(self, rounds: _Rounds) -> dict[str, object]:
+        return {
+            "stage": rounds.stage,
+            "rejections": rounds.rejections,
+            "posts": rounds.posts,
+            "ends": self._to_wall(rounds.ends),
+            "last_rejection": rounds.last_rejection,
+            "yielded": sorted(rounds.yielded),
+        }
+
+    def _rounds_from(self, found: dict[str, Any]) -> _Rounds:
+        rounds = _Rounds(self._limits)
+        rounds.restart(int(found["stage"]))
+        rounds.rejections, rounds.posts = int(found["rejections"]), int(found["posts"])
+        rounds.ends = self._from_wall(found["ends"])
+        rounds.last_rejection, rounds.yielded = str(found["last_rejection"]), set(found["yielded"])
+        return rounds
 
     def forget(self, server: Server) -> None:
         """Let no other server yield to this one."""
@@ -274,6 +395,7 @@ class CredentialVerdicts:
         """
         key = _key(server)
         if self._limits.cooldown <= 0:
+            self.turns += 1
             return LoginTurn(self, server, None)
         self._waiting.add(key)
         while True:
@@ -295,6 +417,7 @@ class CredentialVerdicts:
     def _begin(self, server: Server, rounds: _Rounds | None) -> "LoginTurn":
         key = _key(server)
         self._waiting.discard(key)
+        self.turns += 1
         self._tried_at[key] = self._clock.monotonic()
         return LoginTurn(self, server, rounds)
 
@@ -417,7 +540,13 @@ class LoginTurn:
         self._server = server
         self._rounds = rounds
         self._posts = 0
+        self.outcome: Callable[[CredentialVerdicts, Server], None] | None = None
+        """Notes again how it ended; None while nothing was sent."""
         self._reserved = rounds.reserve() if rounds is not None else 2
+
+    def finish(self) -> None:
+        """Let the verdicts be read from the store again: how this ended is saved."""
+        self._verdicts.turns -= 1
 
     @property
     def may_repeat(self) -> bool:
@@ -439,15 +568,21 @@ class LoginTurn:
     ) -> None:
         if error is None:
             self._verdicts.accept(self._server)
+            self.outcome = CredentialVerdicts.accept
         elif self._posts:
             if not isinstance(error, ServerError):
                 # Cancelled: the server may have judged the secret, and nobody heard how.
                 what = "the server had not answered the login when the caller stopped waiting for it"
                 error = ServerTimeoutError(what, phase="read", hint="Allow more time (deadline=...).")
+            self._note_failure(copy(error))
             self._verdicts.fail(self._server, error, self._posts)
         if self._rounds is not None:
             self._rounds.release(self._reserved)
         self._verdicts.end_turn()
+
+    def _note_failure(self, error: ServerError) -> None:
+        posts = self._posts
+        self.outcome = lambda verdicts, server: verdicts.fail(server, copy(error), posts)
 
 
 def _key(server: Server) -> str:

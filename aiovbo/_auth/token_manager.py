@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from copy import copy
 
 from aiovbo._auth.lockout_guard import CredentialVerdicts, LockoutGuard, LoginTurn
+from aiovbo._auth.shared_logins import SharedLogins
 from aiovbo._core.deadline import Deadline, Operation
 from aiovbo._core.single_flight import SingleFlight
 from aiovbo._protocol.error_responses import REJECTED
@@ -39,9 +40,10 @@ _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 class Token:
     """A bearer token, shown to nobody."""
 
-    __slots__ = ("_headers", "renew_at")
+    __slots__ = ("_headers", "renew_at", "text")
 
     def __init__(self, text: str, renew_at: float) -> None:
+        self.text = Redacted(text)
         self._headers = Redacted({"Authorization": f"Bearer {text}", "Accept": "application/json"})
         self.renew_at = renew_at
         """When to renew it, by the monotonic clock."""
@@ -81,6 +83,9 @@ class TokenManager:
         self._refresh_token: Redacted[str] | None = None
         self._last_tried: CredentialVerdicts | None = None
         self._doubtful_since = float("-inf")
+        self._shared = guard.shared
+        self._dropped: Redacted[str] | None = None
+        """The access token that the server rejected last."""
         self.last_sent: Redacted[dict[str, str]] = Redacted({})
         """The secrets that the server was told last, by which it may be caught repeating them."""
         self._asks_for: str | None = None
@@ -93,15 +98,16 @@ class TokenManager:
         token = self._token
         if token is not None and self._clock.monotonic() < token.renew_at:
             return token
-        if not isinstance(self._credentials, Bearer):
+        if not isinstance(self._credentials, Bearer) and self._shared is None:
             # Each caller by its own deadline: a login in progress may wait for longer than this one can.
             self._throttle.check(operation.deadline)
         return await self._calls.run("login", operation, self._obtain)
 
     @property
     def ours(self) -> Token | None:
-        """The token that this login obtained, if there is one; not one that somebody else did."""
-        return None if isinstance(self._credentials, Bearer) else self._token
+        """The token that this login obtained, if there is one; none that others may use too."""
+        is_shared = isinstance(self._credentials, Bearer) or self._shared is not None
+        return None if is_shared else self._token
 
     def overdue(self, timeout: ServerTimeoutError) -> ServerError:
         """The error of a token that came too late: a provider's, the throttle's, or the timeout itself."""
@@ -118,6 +124,7 @@ class TokenManager:
     def drop(self, token: Token) -> None:
         """Let go of `token`, which the server takes no more; a newer one stays, whatever came of an older."""
         if self._token is token:
+            self._dropped = token.text
             self._token = self._refresh_token = None
             self._doubtful_since = self._clock.monotonic()
 
@@ -137,18 +144,33 @@ class TokenManager:
         return Token(checked_token(text, phase="queue", hint=_ONE_WORD), float("inf"))
 
     async def _log_on(self, credentials: _Granted) -> Token:
+        form: Redacted[dict[str, str]] | None = None
+        if self._shared is not None:
+            # Also after a login of this process: another one may have renewed the token since.
+            form = await self._form_or_failure(credentials)
+            token = await self._stored_token(self._shared, form)
+            if token is not None:
+                return token
         refresh_token, self._refresh_token = self._refresh_token, None
         if refresh_token is not None:
-            token = await self._refresh(refresh_token)
+            token = await self._refresh(refresh_token, form)
             if token is not None:
                 return token
             log.info("%s: the refresh token was rejected, logging in again", self._server.name)
             self._doubtful_since = self._clock.monotonic()
-        form = await self._form_or_failure(credentials)
-        self._last_tried = verdicts = self._guard.verdicts(form)
+        return await self._log_in_with(credentials, form or await self._form_or_failure(credentials))
+
+    async def _log_in_with(self, credentials: _Granted, form: Redacted[dict[str, str]]) -> Token:
+        self._last_tried = verdicts = await self._guard.load(form)
         verdicts.check(self._server)
         try:
-            return self._take(await self._send(verdicts, form))
+            return await self._take(await self._send(verdicts, form), form)
+        except RateLimitedError:
+            # Another process behind this address may have been let through.
+            token = await self._stored_token(self._shared, form) if self._shared is not None else None
+            if token is None:
+                raise
+            return token
         except (AuthenticationError, ResponseError) as error:
             if isinstance(error, ResponseError) and error.status not in REJECTED:
                 raise
@@ -157,16 +179,26 @@ class TokenManager:
         newer = await self._newer_form(credentials, form)
         if newer == form:
             raise failure
-        self._last_tried = verdicts = self._guard.verdicts(newer)
+        self._last_tried = verdicts = await self._guard.load(newer)
         verdicts.check(self._server)
-        return self._take(await self._send(verdicts, newer))
+        return await self._take(await self._send(verdicts, newer), newer)
 
-    async def _refresh(self, refresh_token: Redacted[str]) -> Token | None:
-        """A token for the refresh token; None where the server rejects that."""
+    async def _stored_token(self, shared: SharedLogins, form: Redacted[dict[str, str]]) -> Token | None:
+        """A token of another process that is good now; its refresh token is kept where it is not."""
+        grant = await shared.token(self._server, form)
+        if grant is None or (self._dropped is not None and grant.access_token == self._dropped.content):
+            return None
+        token = self._token_of(grant)
+        return token if self._clock.monotonic() < token.renew_at else None
+
+    async def _refresh(
+        self, refresh_token: Redacted[str], login: Redacted[dict[str, str]] | None
+    ) -> Token | None:
+        """A token for the refresh token; None where the server rejects that. `login` is for the store."""
         form = Redacted({"grant_type": "refresh_token", "refresh_token": refresh_token.content})
         try:
             await self._throttle.wait(self.deadline)
-            return self._take(await self._post(form, None))
+            return await self._take(await self._post(form, None), login)
         except RateLimitedError:
             # The refresh token was not used, and is good for the next try.
             self._refresh_token = self._refresh_token or refresh_token
@@ -186,12 +218,22 @@ class TokenManager:
             await self._sign_of_life()
         turn = await verdicts.turn(self._server, self._doubtful_since)
         self.last_sent = form
-        with turn:
-            # A login of another server at this address may have met the throttle meanwhile.
-            self._throttle.check_now()
-            return await self._post(form, turn)
+        try:
+            with turn:
+                # A login of another server at this address may have met the throttle meanwhile.
+                self._throttle.check_now()
+                return await self._post(form, turn)
+        finally:
+            await self._guard.save(form, self._server, turn)
 
-    def _take(self, grant: Grant) -> Token:
+    async def _take(self, grant: Grant, form: Redacted[dict[str, str]] | None) -> Token:
+        """The token that was granted, shared with other processes that know what the form contains."""
+        token = self._token_of(grant)
+        if self._shared is not None and form is not None:
+            await self._shared.save_token(self._server, form, grant)
+        return token
+
+    def _token_of(self, grant: Grant) -> Token:
         # Redacted, as a traceback shows the locals of what uses it.
         self._refresh_token = Redacted(grant.refresh_token) if grant.refresh_token else None
         margin = min(_MARGIN, grant.lifetime / 10)

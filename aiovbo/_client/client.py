@@ -17,6 +17,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from aiovbo._auth.lockout_guard import LockoutGuard
+from aiovbo._auth.token_store import TokenStore
 from aiovbo._client.exploration import Exploration
 from aiovbo._client.pagination import ListingStart, PageIterator
 from aiovbo._client.requester import Requester
@@ -93,6 +94,7 @@ class Client:
         login_cooldown: float = DEFAULTS.login_cooldown,
         strict: bool = DEFAULTS.strict,
         http: aiohttp.ClientSession | None = None,
+        token_store: TokenStore | None = None,
         observer: Observer | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -117,7 +119,7 @@ class Client:
         )
         pool = HttpPool(options, http)
         pool.register(server)
-        self._bind(server, options, pool, LockoutGuard(1, login_cooldown, options.clock))
+        self._bind(server, options, pool, LockoutGuard(1, login_cooldown, options.clock, token_store))
         self._closes_pool = True
 
     @classmethod

@@ -18,6 +18,7 @@ from attrs import asdict, evolve
 from yarl import URL
 
 from aiovbo._auth.lockout_guard import LockoutGuard
+from aiovbo._auth.token_store import TokenStore
 from aiovbo._client.client import Client
 from aiovbo._core.query import Query
 from aiovbo._core.status import ServerStatus
@@ -47,6 +48,7 @@ class _Overrides(FleetOptions, total=False):
     """What a `Fleet` takes besides servers, whatever its inventory says."""
 
     http: aiohttp.ClientSession | None
+    token_store: TokenStore | None
     observer: Observer | None
     clock: Clock | None
 
@@ -78,6 +80,7 @@ class Fleet:
         lockout_guard: int = DEFAULTS.lockout_guard,
         strict: bool = DEFAULTS.strict,
         http: aiohttp.ClientSession | None = None,
+        token_store: TokenStore | None = None,
         observer: Observer | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -104,6 +107,8 @@ class Fleet:
         - `strict`: a rejected item is an error of its server.
         - `http`: a ClientSession to borrow; it is never closed, and its connector's limits apply. It may
           share a connection between servers at one address, and use a connection that has unread data.
+        - `token_store`: where processes share tokens and rejected logins, such as a `FileTokenStore`. With
+          it, closing does not log out.
         - `observer`: a plain function that is told of every request, retry and login, and of servers that
           go down and come up; at once and in the event loop, so it must be quick. Where it fails, it is
           told no more of that server.
@@ -137,7 +142,8 @@ class Fleet:
         self._options = options
         self._http = http
         self._pool = HttpPool(options, http)
-        self._guard = LockoutGuard(lockout_guard, login_cooldown, options.clock)
+        self._guard = LockoutGuard(lockout_guard, login_cooldown, options.clock, token_store)
+        self._token_store = token_store
         self._clients: dict[str, Client] = {}
         for entry in servers:
             self._join(_server(entry, credentials, tls))
@@ -281,7 +287,7 @@ class Fleet:
         ]
         credentials, tls = self._defaults
         limits = asdict(self._options, recurse=False)
-        return Fleet(servers, credentials, tls=tls, http=self._http, **limits)
+        return Fleet(servers, credentials, tls=tls, http=self._http, token_store=self._token_store, **limits)
 
     def watch(  # noqa: PLR0913  # each independent of the others
         self,
