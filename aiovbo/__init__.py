@@ -46,7 +46,7 @@ _NAMES = {
     "_transport.certificate": "Certificate fetch_certificate",
     "_watch.changes": (
         "Added AnyChange Change Changed CheckpointEntry Finished Heartbeat Recovered Removed "
-        "ServerCheckpoint SessionRecord Unreachable"
+        "RowRejected ServerCheckpoint SessionRecord Unreachable"
     ),
     "_watch.checkpoint": "Checkpoint CheckpointStore MemoryCheckpoint",
     "_watch.poller": "WatchStatus",

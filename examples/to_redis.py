@@ -24,6 +24,7 @@ from aiovbo import (
     Fleet,
     Recovered,
     Removed,
+    RowRejected,
     Unreachable,
 )
 
@@ -47,6 +48,8 @@ def body_of(change: Change) -> str:
             return json.dumps(session.to_dict())
         case Removed(session_id=session_id, reset=reset):
             return json.dumps({"id": str(session_id), "reset": reset})
+        case RowRejected(row=row):
+            return json.dumps({"reason": row.reason, "raw": row.raw})
         case Unreachable(error=error):
             return json.dumps({"error": str(error)})
         case Recovered(gap=gap):

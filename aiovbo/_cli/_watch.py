@@ -25,6 +25,7 @@ from aiovbo import (
     Recovered,
     Removed,
     RestoreSession,
+    RowRejected,
     Unreachable,
     Watch,
 )
@@ -120,6 +121,8 @@ def _told(change: Change) -> tuple[str, str, str]:  # noqa: PLR0911  # one of ea
             return outcome.lower(), _STYLES.get(outcome, ""), _of(session)
         case Removed(session_id=key, reset=reset):
             return "gone", "", f"{key}" + (", with many others: was the server restored?" if reset else "")
+        case RowRejected(row=row):
+            return "rejected", "yellow", printable(f"a row of the list: {row.reason} @ {row.path}", 1000)
         case Unreachable(error=error):
             said = to_cli_terms(f"cannot be asked: {error.what}. {error.hint}")
             return "down", "red", printable(said, 1000)
@@ -153,6 +156,8 @@ def _document(change: Change) -> dict[str, Any]:
             found["session"] = session.to_dict()
         case Removed(session_id=key, reset=reset):
             found |= {"sessionId": str(key), "reset": reset}
+        case RowRejected(row=row):
+            found |= {"path": row.path, "reason": row.reason, "raw": row.raw}
         case Unreachable(error=error):
             found["error"] = to_cli_terms(str(error))
         case Recovered(gap=gap):

@@ -235,9 +235,16 @@ class Client:
             )
         )
 
-    def filtered_sessions(self, bounds: SessionFilter) -> Query[RestoreSession]:
-        """The restore sessions within `bounds`."""
-        return self._collection(RestoreSession, partial(self._start_of_sessions, bounds))
+    def filtered_sessions(
+        self, bounds: SessionFilter, *, reports_rejected: bool = False
+    ) -> Query[RestoreSession]:
+        """The restore sessions within `bounds`.
+
+        - `reports_rejected`: whether the caller reports rejected rows: they are not logged, nor an error.
+        """
+        return self._collection(
+            RestoreSession, partial(self._start_of_sessions, bounds), reports_rejected=reports_rejected
+        )
 
     async def _start_of_sessions(
         self, bounds: SessionFilter, operation: Operation
@@ -250,8 +257,15 @@ class Client:
             message = f"{self.name}: {error}"
             raise ConfigError(message) from None
 
-    def _collection(self, cls: type[M], find: Callable[[Operation], Awaitable[ListingStart[M]]]) -> Query[M]:
-        return Query(self.name, self._options, partial(PageIterator, self._requester, self, cls, find))
+    def _collection(
+        self,
+        cls: type[M],
+        find: Callable[[Operation], Awaitable[ListingStart[M]]],
+        *,
+        reports_rejected: bool = False,
+    ) -> Query[M]:
+        pages = partial(PageIterator, self._requester, self, cls, find, reports_rejected=reports_rejected)
+        return Query(self.name, self._options, pages)
 
     async def fetch_restore_session(self, session_id: UUID | str) -> RestoreSession:
         """The restore session with this id, as it is now; one request."""

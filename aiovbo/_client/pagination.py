@@ -51,15 +51,18 @@ ListingStart = tuple[URL, Check[M] | None]
 class PageIterator(Generic[M]):
     """The pages of one collection, as an async iterator; `aclose` ends what is read ahead."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what a query hands on
         self,
         requester: Requester,
         fetcher: Fetcher,
         cls: type[M],
         find: Callable[[Operation], Awaitable[ListingStart[M]]],
         operation: Operation,
+        *,
+        reports_rejected: bool = False,
     ) -> None:
         self._requester = requester
+        self._reports_rejected = reports_rejected
         self._fetcher = fetcher
         self._cls = cls
         self._find: Callable[[Operation], Awaitable[ListingStart[M]]] | None = find
@@ -103,7 +106,7 @@ class PageIterator(Generic[M]):
 
     async def aclose(self) -> None:
         """End what is under way, and log what was rejected: one line a listing, however many rows it has."""
-        if self._rejected:
+        if self._rejected and not self._reports_rejected:
             rejected, self._rejected = self._rejected, 0
             name, received = self._requester.server.name, self._walk.received
             shown = "; ".join(_first(self._problems[:_SHOWN], rejected))
@@ -164,7 +167,7 @@ class PageIterator(Generic[M]):
         self._rejected += len(rejected)
         missing = rejected[: _MOST_PROBLEMS - len(self._problems)]
         self._problems += [f"item {r.index}: {r.reason} @ {r.path}" for r in missing]
-        if self._requester.options.strict:
+        if self._requester.options.strict and not self._reports_rejected:
             failure = self._error_of_rejected(f"{self._rejected} items were rejected")
             # The error says it all.
             self._rejected = 0

@@ -6,36 +6,43 @@ server's own.
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Literal
 from uuid import UUID
 
 from attrs import field, frozen
 
+from aiovbo._core.query import Rejected
 from aiovbo.errors import ServerError
 from aiovbo.models import RestoreSession
+
+SERVER_KEY = UUID(int=0)
+"""The key of the record that says whether the server is unreachable."""
 
 
 @frozen
 class SessionRecord:
-    """What has been told of one session."""
+    """What was reported of one session, of one rejected row, or of the server's failure."""
 
     created: datetime
-    """When it was created, by the server's clock."""
+    """When the session was created, by the server's clock; of others, when it was noticed."""
     is_open: bool
-    """Whether its end is still to be told."""
-    mark: int
-    """What it looked like, in short."""
-    revision: int
+    """Whether its end is still to be reported; of the server, whether it is unreachable."""
+    marks: bytes = b""
+    """Of each documented member four bytes that depend on its value; zeros where it was always absent."""
+    revision: int = 1
     """How often it has changed, so that a session that is as it was before is a new change."""
+    kind: Literal["session", "removed", "rejected", "server"] = "session"
+    """What it is a record of: a session, one that the server has removed, a rejected row, the server."""
 
 
 @frozen
 class CheckpointEntry:
-    """What a change means for what is known: a session's new entry, or none where it is forgotten."""
+    """What a change means for what is known: a new record, or none where it is forgotten."""
 
     session_id: UUID
-    """Which one."""
+    """The session's ID; of a rejected row a hash of its content, of the server zeros."""
     known: SessionRecord | None
-    """What has been told of it; None: it was long ago, and is forgotten."""
+    """What was reported of it; None: it was long ago, and is forgotten."""
 
 
 @frozen
@@ -43,7 +50,7 @@ class ServerCheckpoint:
     """How far a server has been told of: everything that a watch needs to go on after a restart."""
 
     known: Mapping[UUID, SessionRecord] = field(factory=dict[UUID, SessionRecord])
-    """What has been told of each session."""
+    """The records, by `CheckpointEntry.session_id`."""
     horizon: datetime | None = None
     """Sessions created before have been forgotten, unless they are open; None: none has been."""
     installation: UUID | None = None
@@ -95,8 +102,16 @@ class Removed(Change):
 
 
 @frozen(kw_only=True)
+class RowRejected(Change):
+    """A row of a list that cannot be delivered; reported once, and again if its content changes."""
+
+    row: Rejected
+    """The row as it arrived, and what is invalid in it."""
+
+
+@frozen(kw_only=True)
 class Unreachable(Change):
-    """A server that could not be asked; told once, until it has recovered."""
+    """A server that failed; reported once until it has recovered, also over restarts."""
 
     error: ServerError
     """Why not."""
@@ -118,5 +133,5 @@ class Heartbeat(Change):
     """How many servers could be asked the last time."""
 
 
-AnyChange = Added | Changed | Finished | Removed | Unreachable | Recovered | Heartbeat
+AnyChange = Added | Changed | Finished | Removed | RowRejected | Unreachable | Recovered | Heartbeat
 """Any of the changes; a `match` over it can be checked for completeness."""

@@ -21,14 +21,30 @@ T = TypeVar("T")
 
 _OURS = 0x56424F57
 """What marks a SQLite file as ours."""
-_FORMAT = 1
-_SCHEMA = """
-CREATE TABLE servers (name TEXT PRIMARY KEY, horizon TEXT, installation BLOB);
-CREATE TABLE sessions (
-    server TEXT, id BLOB, created TEXT, open INTEGER, mark INTEGER, revision INTEGER,
+_FORMAT = 2
+"""The version of the stored format. A file of an older one is upgraded when it is opened."""
+_RECORDS = """
+CREATE TABLE records (
+    server TEXT, id BLOB, created TEXT, open INTEGER, marks BLOB, revision INTEGER, kind TEXT,
     PRIMARY KEY (server, id)
 ) WITHOUT ROWID;
 """
+_SCHEMA = f"""
+CREATE TABLE servers (name TEXT PRIMARY KEY, horizon TEXT, installation BLOB);
+{_RECORDS}
+"""
+_UPGRADES = {
+    # Format 1 had one mark for three members. Of these sessions, the next poll learns the members anew.
+    1: (
+        _RECORDS,
+        """
+        INSERT INTO records SELECT server, id, created, open, x'', revision,
+        CASE mark WHEN -1 THEN 'removed' ELSE 'session' END FROM sessions
+        """,
+        "DROP TABLE sessions",
+    ),
+}
+"""By the format that a file has: the statements that make the next one of it."""
 _MARKS = f"PRAGMA application_id={_OURS}; PRAGMA user_version={_FORMAT};"
 
 
@@ -205,11 +221,13 @@ class Checkpoint:
             return None
         horizon, installation = found
         rows = file.execute(
-            "SELECT id, created, open, mark, revision FROM sessions WHERE server = ?", (server,)
+            "SELECT id, created, open, marks, revision, kind FROM records WHERE server = ?", (server,)
         )
         known = {
-            UUID(bytes=key): SessionRecord(datetime.fromisoformat(created), bool(is_open), mark, revision)
-            for key, created, is_open, mark, revision in rows
+            UUID(bytes=key): SessionRecord(
+                datetime.fromisoformat(created), bool(is_open), marks, revision, kind
+            )
+            for key, created, is_open, marks, revision, kind in rows
         }
         return ServerCheckpoint(
             known,
@@ -239,8 +257,9 @@ class Checkpoint:
                 step.session_id.bytes,
                 step.known.created.astimezone(UTC).isoformat(),
                 step.known.is_open,
-                step.known.mark,
+                step.known.marks,
                 step.known.revision,
+                step.known.kind,
             )
             for step in steps
             if step.known is not None
@@ -254,8 +273,8 @@ class Checkpoint:
                 None if installation is None else installation.bytes,
             )
             file.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?)", place)
-            file.executemany("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?)", rows)
-            file.executemany("DELETE FROM sessions WHERE server = ? AND id = ?", gone)
+            file.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            file.executemany("DELETE FROM records WHERE server = ? AND id = ?", gone)
             file.execute("COMMIT")
         except BaseException:
             # A disk that is full, or fails, has ended the transaction already.
@@ -317,6 +336,10 @@ def _check(file: sqlite3.Connection) -> None:
         raise ValueError(message)
     if file.execute("PRAGMA quick_check").fetchone()[0] != "ok":
         raise ValueError(_DAMAGED)
+    for older in range(version, _FORMAT):
+        for statement in _UPGRADES[older]:
+            file.execute(statement)
+        file.execute(f"PRAGMA user_version={older + 1}")
 
 
 def _in_words(error: Exception) -> str:

@@ -21,7 +21,7 @@ class _Found:
     """One change, until its step is saved."""
 
     change: AnyChange
-    step: CheckpointEntry | None
+    step: CheckpointEntry
     is_acknowledged: bool = False
 
 
@@ -55,7 +55,7 @@ class Delivery:
 
     # ------------------------------------------------------------------------------- the servers
 
-    async def put(self, server: str, changes: Sequence[tuple[AnyChange, CheckpointEntry | None]]) -> None:
+    async def put(self, server: str, changes: Sequence[tuple[AnyChange, CheckpointEntry]]) -> None:
         """Add changes of one server, and wait until few enough of them wait for the consumer.
 
         All of them are added, also where this is cancelled: they are known already, and never found again.
@@ -72,13 +72,12 @@ class Delivery:
             for one in left:
                 self._add(server, its, one)
 
-    def _add(self, server: str, its: _ServerChanges, one: tuple[AnyChange, CheckpointEntry | None]) -> None:
+    def _add(self, server: str, its: _ServerChanges, one: tuple[AnyChange, CheckpointEntry]) -> None:
         found = _Found(*one)
         if not its.waiting:
             self._turns.put_nowait(server)
         its.waiting.append(found)
-        if found.step is not None:
-            its.unsaved.setdefault(found.step.session_id, deque()).append(found)
+        its.unsaved.setdefault(found.step.session_id, deque()).append(found)
 
     def backlog(self, server: str) -> int:
         """How many changes of a server wait for the consumer."""
@@ -113,8 +112,7 @@ class Delivery:
         its.has_room.set()
         if its.waiting:
             self._turns.put_nowait(server)
-        if found.step is not None:
-            self._delivered.setdefault(found.change.id, []).append(found)
+        self._delivered.setdefault(found.change.id, []).append(found)
         return found.change
 
     def interrupt(self) -> None:
@@ -143,13 +141,10 @@ class Delivery:
 
     def _acknowledge(self, found: _Found) -> None:
         found.is_acknowledged = True
-        assert found.step is not None  # noqa: S101  # no other is kept
         its, key = self._servers[found.change.server], found.step.session_id
         of_session = its.unsaved[key]
         while of_session and of_session[0].is_acknowledged:
-            step = of_session.popleft().step
-            assert step is not None  # noqa: S101  # as above
-            its.steps.append(step)
+            its.steps.append(of_session.popleft().step)
             self._to_save[found.change.server] = None
         if not of_session:
             del its.unsaved[key]

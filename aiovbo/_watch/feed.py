@@ -99,8 +99,8 @@ class ChangeFeed:
             self._fail(error)
         return self._token is not None
 
-    async def read(self, seconds: int) -> dict[UUID, None] | None:
-        """The sessions that were updated or deleted, once there are some or the seconds are over.
+    async def read(self, seconds: int) -> dict[UUID, bool] | None:
+        """The sessions that were updated (True) or deleted, once there are some or the seconds are over.
 
         None where the feed failed, or is outdated. `keep` follows, once the sessions are dealt with.
 
@@ -175,22 +175,22 @@ def _is_cut_off(error: ServerError) -> bool:
     return error.retryable and isinstance(error, UnreachableError | PayloadError)
 
 
-def _sessions_of(page: Resource) -> dict[UUID, None]:
-    """The sessions of a page's events, each once: those that were deleted after the others.
+def _sessions_of(page: Resource) -> dict[UUID, bool]:
+    """The sessions of a page's events, each once: those that were deleted (False) after the others.
 
     Raises: PayloadError where it holds no list of events.
     """
     events: object = page.get("results") or []
     if not isinstance(events, list):
         raise PayloadError("its change feed holds no list of events")
-    updated: dict[UUID, None] = {}
-    deleted: dict[UUID, None] = {}
+    updated: dict[UUID, bool] = {}
+    deleted: dict[UUID, bool] = {}
     for event in cast("list[object]", events):
         kind, key = _of_a_session(event)
         if key is not None and kind == "RestoreSessionUpdate":
-            updated[key] = None
+            updated[key] = True
         elif key is not None and kind == "RestoreSessionDelete":
-            deleted[key] = None
+            deleted[key] = False
     return {**updated, **deleted}
 
 

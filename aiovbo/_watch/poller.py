@@ -6,21 +6,22 @@ Knows which lists are read; the change feed is in `_feed`, when a look is due in
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+import re
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from aiovbo._client.client import Client
 from aiovbo._core.deadline import Operation
-from aiovbo._core.query import Answer
+from aiovbo._core.query import Rejected
 from aiovbo._protocol.requests import with_offset
 from aiovbo._protocol.session_filter import SessionFilter
 from aiovbo._settings.limits import Clock
 from aiovbo._settings.numbers import check_interval
-from aiovbo._watch.changes import AnyChange, CheckpointEntry, Recovered, ServerCheckpoint, Unreachable
+from aiovbo._watch.changes import AnyChange, CheckpointEntry, ServerCheckpoint
 from aiovbo._watch.checkpoint import CheckpointStore
 from aiovbo._watch.feed import ChangeFeed
 from aiovbo._watch.schedule import PollSchedule
@@ -32,10 +33,15 @@ log = logging.getLogger("aiovbo.watch")
 
 _ONE_BY_ONE = 10
 """Sessions up to which each is fetched by its id; more are listed."""
+_MOST_CONFIRMED = 100
+"""Sessions missing from a list that are requested by their IDs in one poll; the others in the next ones."""
+_REQUESTED_AGAIN = 10
+"""Polls in which a session is requested again that was not found although the feed says it was updated."""
 _STEP = 500
 """Rows of the history that are read at once, at most, however long it is."""
 _FEED_PAUSE = 1.0
 """Seconds from one poll of the feed to the next, at least: a busy one is not asked for every event."""
+_ID = re.compile(r'"id"\s*:\s*"([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"', re.IGNORECASE)
 
 
 @frozen(kw_only=True)
@@ -98,6 +104,8 @@ class WatchStatus:
     """Looks that failed, in a row."""
     overruns: int
     """Looks that were left out because the one before took too long."""
+    rejected: int
+    """Rows that were reported as `RowRejected`."""
 
 
 @define(eq=False)
@@ -125,9 +133,7 @@ class ServerPoller:
         self,
         client: Client,
         options: WatchOptions,
-        deliver: Callable[
-            [str, Sequence[tuple[AnyChange, CheckpointEntry | None]]], Coroutine[Any, Any, None]
-        ],
+        deliver: Callable[[str, Sequence[tuple[AnyChange, CheckpointEntry]]], Coroutine[Any, Any, None]],
         settle: Callable[[str, Callable[[Collection[UUID]], list[CheckpointEntry]]], None],
         find_former: Callable[[str, UUID | None], Coroutine[Any, Any, ServerCheckpoint | None]],
     ) -> None:
@@ -141,12 +147,12 @@ class ServerPoller:
         self._is_loaded = False
         self._beat = PollSchedule(client.name, options.every, options.clock)
         self._feed = ChangeFeed(client, options.every, options.full_look_every, options.clock)
-        self.was_told = False
-        """Whether the consumer was told that it is out of reach, and not yet that it is back."""
         self._last_success: datetime | None = None
         self._errors = 0
         self._full_look_at = float("-inf")
         self._is_identified = False
+        self._is_full_poll_due = False
+        self._not_found: dict[UUID, int] = {}
         self._old: _Stretch | None = None
         self._unfinished: _Stretch | None = None
 
@@ -157,7 +163,7 @@ class ServerPoller:
     def succeed(self, former: "ServerPoller") -> None:
         """Continue for one of the same name, of which changes still wait: all that it found is known."""
         self.tracker, self._is_loaded = former.tracker, former._is_loaded  # noqa: SLF001  # its own
-        self.was_told, self._last_success = former.was_told, former._last_success  # noqa: SLF001  # its own
+        self._last_success = former._last_success  # noqa: SLF001  # its own
 
     def status(self, backlog: int) -> WatchStatus:
         """How it goes, with so many changes that were found and not yet delivered."""
@@ -171,6 +177,7 @@ class ServerPoller:
             backlog=backlog,
             errors=self._errors,
             overruns=self._beat.overruns,
+            rejected=self.tracker.rejected,
         )
 
     async def save(self, steps: Sequence[CheckpointEntry]) -> None:
@@ -210,26 +217,18 @@ class ServerPoller:
             # All may have changed when it is back.
             self._full_look_at = float("-inf")
             self._feed.reset()
-            if not self.was_told:
-                self.was_told = True
-                key = f"{name}/unreachable/{clock.now().isoformat()}"
-                await self._deliver(name, [(Unreachable(server=name, id=key, error=error), None)])
+            await self._tell(self.tracker.fail(error, self._last_success or clock.now()))
             return self._beat.backoff(self._errors)
         if self._errors:
             log.info("%s: answers again", name)
         self._errors = 0
         self._last_success = clock.now()
+        self._settle(name, self.tracker.settle)
         return pause
 
     async def _tell_recovery(self) -> None:
         """The server has answered: if it had been out of reach, that is over."""
-        if self.was_told:
-            self.was_told = False
-            now = self._options.clock.now()
-            gap = now - self._last_success if self._last_success else timedelta()
-            name = self._client.name
-            told = Recovered(server=name, id=f"{name}/recovered/{now.isoformat()}", gap=gap)
-            await self._deliver(name, [(told, None)])
+        await self._tell(self.tracker.succeed(self._options.clock.now()))
 
     # ---------------------------------------------------------------------------------- one look
 
@@ -259,6 +258,9 @@ class ServerPoller:
             await self._look_at_all()
         every = self._options.full_look_every.total_seconds()
         self._full_look_at = clock.monotonic() + every * (0.9 + clock.random() / 5)
+        if self._is_full_poll_due:
+            self._full_look_at, self._is_full_poll_due = float("-inf"), False
+            return None
         # Whatever happens next is in the feed, if that waits for it.
         is_next = (
             feed.is_open and self._seconds_to_wait() and self._options.every <= self._options.full_look_every
@@ -284,13 +286,13 @@ class ServerPoller:
         tracker = self.tracker
         # As far as the last such look saw: what this one finds is still to be told.
         self._settle(self._client.name, tracker.forget)
-        sessions = await self._list(tracker.horizon)
+        sessions, rejected = await self._list(tracker.horizon)
         if tracker.is_first:
             await self.save(tracker.begin(sessions))
             tracker.is_first = False
         await self._observe(sessions)
-        gone = tracker.missing([one.id for one in sessions], tracker.horizon)
-        await self._confirm_removed(gone)
+        there = [one.id for one in sessions]
+        await self._confirm_removed(tracker.missing(there + rejected, tracker.horizon))
         if tracker.horizon is not None:
             seen = await self._look_at_old(tracker.horizon)
             await self._look_at_unfinished(
@@ -342,8 +344,9 @@ class ServerPoller:
             target = with_offset(bounds.target(version), stretch.offset)
             page = await self._client.fetch_page(target, RestoreSession)
             ids: list[UUID] = []
-            for sessions, _ in page.slices():
+            for sessions, rejected in page.slices():
                 await asyncio.sleep(0)
+                await self._reject(rejected)
                 ids += [session.id for session in sessions]
                 await self._observe(sorted(sessions, key=_creation_time))
             # A server that ignores the offset sends the same page for ever.
@@ -361,8 +364,11 @@ class ServerPoller:
         if tracker.is_first:
             place = await self._find_former(name, installation)
             if place is not None:
+                # Its failure was reported under the new name, and so is its recovery.
+                place = evolve(place, known={**place.known, **tracker.outage})
                 self.tracker = self._track(place)
-                await self.save([CheckpointEntry(key, entry) for key, entry in place.known.items()])
+                adopted = [item for item in place.known.items() if item[0] not in tracker.outage]
+                await self.save([CheckpointEntry(key, entry) for key, entry in adopted])
                 return
         if installation is None or installation == known:
             return
@@ -390,27 +396,36 @@ class ServerPoller:
         newest = tracker.newest(self._options.clock.now())
         start = tracker.horizon if newest is None else newest - self._options.overlap
         unfinished = [] if start is None else tracker.open_before(start)
-        sessions = await self._list(start)
+        sessions, rejected = await self._list(start)
         await self._observe(sessions)
-        gone = tracker.missing([one.id for one in sessions], start)
-        if gone:
+        if tracker.missing([one.id for one in sessions] + rejected, start):
             # Where something vanished that had just been there, more may have.
             await self._look_at_all()
             return
         await self._look_at_unfinished(unfinished)
 
-    async def _list(self, start: datetime | None) -> list[RestoreSession]:
-        """All sessions created at or after `start`, the oldest first."""
-        return _oldest_first(await self._answer(start))
-
-    async def _answer(self, start: datetime | None) -> Answer[RestoreSession]:
+    async def _list(self, start: datetime | None) -> tuple[list[RestoreSession], list[UUID]]:
+        """All sessions created at or after `start`, the oldest first, and the IDs of rejected rows."""
         # The API's bound is exclusive, and knows more digits than we do.
         after = None if start is None else start - timedelta(microseconds=1)
-        answer = await self._client.restore_sessions(started_after=after).answer()
+        bounds = SessionFilter(started_after=after)
+        answer = await self._client.filtered_sessions(bounds, reports_rejected=True).answer()
+        await self._reject(answer.rejected)
         if answer.error is not None:
             raise answer.error
         await self._tell_recovery()
-        return answer
+        ids = [key for row in answer.rejected if (key := _id_of(row)) is not None]
+        return sorted(answer.items, key=_creation_time), ids
+
+    async def _reject(self, rows: Sequence[Rejected]) -> None:
+        now = self._options.clock.now()
+        new = {row.raw: told for row in rows if (told := self.tracker.reject(row, now))}
+        if new:
+            first = next(row for row in rows if row.raw in new)
+            said = "%s: %d rows were rejected that were not before, such as: %s @ %s"
+            log.warning(said, self._client.name, len(new), first.reason, first.path)
+        for told in new.values():
+            await self._tell(told)
 
     async def _observe(self, sessions: Iterable[RestoreSession]) -> None:
         for session in sessions:
@@ -422,32 +437,41 @@ class ServerPoller:
             await self._deliver(self._client.name, changes)
 
     async def _fetch_each(self, ids: Iterable[UUID]) -> None:
-        gone: list[UUID] = []
-        for key in ids:
-            try:
-                session = await self._client.fetch_restore_session(key)
-            except NotFoundError:
-                gone.append(key)
-            except PayloadError as error:
-                # There it is, whatever it says of itself; the others are looked at all the same.
-                log.warning("%s: session %s makes no sense: %s", self._client.name, key, error.what)
-            else:
-                await self._observe([session])
+        """Request sessions by their IDs: those that are not found are removed."""
+        gone = [key for key in ids if not await self._fetch_one(key)]
         await self._tell(self.tracker.remove(gone, self._options.clock.now()))
 
+    async def _fetch_one(self, key: UUID) -> bool:
+        """Whether the server has a session; if so, what it shows is reported."""
+        try:
+            session = await self._client.fetch_restore_session(key)
+        except NotFoundError:
+            return False
+        except PayloadError as error:
+            # It exists, whatever it contains; the others are polled all the same.
+            log.warning("%s: session %s is invalid: %s", self._client.name, key, error.what)
+        else:
+            await self._observe([session])
+        return True
+
     async def _confirm_removed(self, ids: list[UUID]) -> None:
-        """Rows that move while a list is read may be missed; only who is not found is gone."""
-        if len(ids) <= _ONE_BY_ONE:
-            await self._fetch_each(ids)
-            return
-        answer = await self._answer(self.tracker.horizon)
-        there = {one.id for one in answer.items}
-        await self._observe(_oldest_first(answer))
-        if not answer.complete:
-            # Some were set aside, or moved: who they are, nobody knows. The next such look asks again.
-            return
-        gone = [key for key in ids if key not in there]
-        await self._tell(self.tracker.remove(gone, self._options.clock.now()))
+        """Report as removed, of sessions that a list did not have, those that the server does not find.
+
+        The list may be truncated, and rows that move while it is read may be missing from it.
+        """
+        gone: list[UUID] = []
+        found = 0
+        for key in ids[:_MOST_CONFIRMED]:
+            if not await self._fetch_one(key):
+                gone.append(key)
+            elif (found := found + 1) == _ONE_BY_ONE:
+                # Lists of this server are incomplete: the next full poll goes on.
+                break
+        else:
+            if len(ids) > _MOST_CONFIRMED:
+                self._is_full_poll_due = True
+        is_reset = self.tracker.is_reset(len(gone) if found else len(ids))
+        await self._tell(self.tracker.remove(gone, self._options.clock.now(), reset=is_reset))
 
     # ------------------------------------------------------------------------- the feed, since v8
 
@@ -478,13 +502,15 @@ class ServerPoller:
         longest = min(
             self._options.every.total_seconds(), self._feed.longest_poll, self._client.longest_silence / 2
         )
-        if longest < 1:
+        if longest < 1 or self._not_found:
             return 0
         left = self._beat.until_moment(longest)
         return round(left if left >= 1 else left + longest)
 
-    async def _look_at_some(self, ids: Collection[UUID]) -> None:
-        """These sessions: each by its id, or most by a list that reaches as far back as they do."""
+    async def _look_at_some(self, events: Mapping[UUID, bool]) -> None:
+        """Sessions that were updated or deleted: each by its ID, or most by a list that has them all."""
+        # Those that were not found although they were updated come again, before what is new.
+        ids = {**dict.fromkeys(self._not_found, True), **events}
         left = set(ids)
         if len(left) > _ONE_BY_ONE:
             known = self.tracker.known
@@ -493,18 +519,35 @@ class ServerPoller:
             if newest is not None:
                 # Whoever is not known yet is new, most likely.
                 created.append(newest - self._options.overlap)
-            sessions = await self._list(min(created, default=None))
+            sessions, _ = await self._list(min(created, default=None))
             await self._observe(sessions)
             left -= {one.id for one in sessions}
+            for key in ids.keys() - left:
+                self._not_found.pop(key, None)
         if len(left) > _ONE_BY_ONE:
             await self._look_at_all()
         else:
-            await self._fetch_each([key for key in ids if key in left])
+            await self._fetch_updated({key: is_update for key, is_update in ids.items() if key in left})
+
+    async def _fetch_updated(self, events: Mapping[UUID, bool]) -> None:
+        """Request sessions by their IDs; one that was updated and is not found is requested again."""
+        gone: list[UUID] = []
+        for key, is_update in events.items():
+            if await self._fetch_one(key):
+                self._not_found.pop(key, None)
+            elif is_update and self._not_found.get(key, 0) < _REQUESTED_AGAIN:
+                self._not_found[key] = self._not_found.get(key, 0) + 1
+            else:
+                self._not_found.pop(key, None)
+                gone.append(key)
+        await self._tell(self.tracker.remove(gone, self._options.clock.now()))
 
 
 def _creation_time(session: RestoreSession) -> datetime:
     return session.creation_time
 
 
-def _oldest_first(answer: Answer[RestoreSession]) -> list[RestoreSession]:
-    return sorted(answer.items, key=_creation_time)
+def _id_of(row: Rejected) -> UUID | None:
+    """The ID of a rejected row, where it has a valid one."""
+    found = _ID.search(row.raw)
+    return None if found is None else UUID(found[1])

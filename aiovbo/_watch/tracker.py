@@ -5,30 +5,45 @@ server's own.
 """
 
 from collections.abc import Collection, Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
+from operator import attrgetter
 from typing import ClassVar
 from uuid import UUID
+from zlib import crc32
 
 from attrs import evolve
 
+from aiovbo._core.query import Rejected
 from aiovbo._watch.changes import (
+    SERVER_KEY,
     Added,
     AnyChange,
     Changed,
     CheckpointEntry,
     Finished,
+    Recovered,
     Removed,
+    RowRejected,
     ServerCheckpoint,
     SessionRecord,
+    Unreachable,
 )
+from aiovbo.errors import ServerError
 from aiovbo.models import RestoreSession
 
-_MARK_BYTES = 7
-_UNHEARD_OF = 0
-"""The mark of a session of which more is to be told than was told until now."""
-_GONE = -1
-"""The mark of a session that has vanished: one that comes back is new, and so must be its changes' ids."""
+_MEMBERS = (
+    "state", "result", "end_time", "type", "creation_time", "name", "organization", "initiated_by", "details",
+    "scope_name", "client_host", "reason",
+)  # fmt: skip
+"""The documented members, without the ID and the etag. The order is stored: append only."""
+_values_of = attrgetter(*_MEMBERS)
+_MARK_BYTES = 4
+_ABSENT = bytes(_MARK_BYTES)
+_NEVER_POLLED = b"never polled"
+"""The marks of the server's record where it was unreachable from the start."""
+_MOST_REJECTED = 10_000
+"""Rejected rows of one server that are remembered, at most."""
 
 
 class Tracker:
@@ -49,17 +64,39 @@ class Tracker:
         remember: timedelta,
     ) -> None:
         self._server = server
-        self.is_first = place is None
-        """Whether nothing has ever been told of the server."""
         self._since = since
         self._remember = remember
-        self.known: dict[UUID, SessionRecord] = dict(place.known) if place else {}
-        """What has been seen, told or about to be."""
+        records = place.known if place else {}
+        self.known = {key: one for key, one in records.items() if one.kind in ("session", "removed")}
+        """What was found of each session, reported or about to be."""
+        self._rejected = {key: one for key, one in records.items() if one.kind == "rejected"}
+        self._outage = records.get(SERVER_KEY)
         self.horizon = place.horizon if place else None
         """All sessions that were forgotten were created before; it moves only over what is forgotten."""
         self.installation = place.installation if place else None
         """Which installation the server is, as far as it has told."""
+        was_never_polled = self._outage is not None and self._outage.marks == _NEVER_POLLED
+        self.is_first = place is None or (
+            was_never_polled and not self.known and self.horizon is None and self.installation is None
+        )
+        """Whether the server's sessions have never been listed."""
         self._next_horizon: datetime | None = None
+        self._unsaved: dict[UUID, None] = {}
+
+    @property
+    def outage(self) -> dict[UUID, SessionRecord]:
+        """The server's own record, by its key; empty where it never failed."""
+        return {} if self._outage is None else {SERVER_KEY: self._outage}
+
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether the server's failure was reported, and not yet that it has recovered."""
+        return self._outage is not None and self._outage.is_open
+
+    @property
+    def rejected(self) -> int:
+        """How many rejected rows are known."""
+        return len(self._rejected)
 
     def newest(self, now: datetime) -> datetime | None:
         """When the newest session was created that is known; None while none is.
@@ -68,7 +105,11 @@ class Tracker:
           wrong for a moment, makes nothing else old.
         """
         return max(
-            (entry.created for entry in self.known.values() if entry.mark != _GONE and entry.created <= now),
+            (
+                entry.created
+                for entry in self.known.values()
+                if entry.kind == "session" and entry.created <= now
+            ),
             default=None,
         )
 
@@ -77,7 +118,7 @@ class Tracker:
         return [
             key
             for key, entry in self.known.items()
-            if entry.is_open and entry.mark != _GONE and entry.created < moment
+            if entry.is_open and entry.kind == "session" and entry.created < moment
         ]
 
     def missing(self, seen: Iterable[UUID], since: datetime | None) -> list[UUID]:
@@ -86,7 +127,7 @@ class Tracker:
         return [
             key
             for key, entry in self.known.items()
-            if key not in there and entry.mark != _GONE and (since is None or entry.created >= since)
+            if key not in there and entry.kind == "session" and (since is None or entry.created >= since)
         ]
 
     def begin(self, sessions: Iterable[RestoreSession]) -> list[CheckpointEntry]:
@@ -98,45 +139,93 @@ class Tracker:
         for session in sessions:
             is_news = self._since is not None and session.creation_time > self._since
             if session.has_ended and not is_news:
-                entry = SessionRecord(
-                    session.creation_time, is_open=False, mark=fingerprint(session), revision=1
-                )
+                entry = SessionRecord(session.creation_time, is_open=False, marks=_marks_of(session))
                 self.known[session.id] = entry
                 steps.append(CheckpointEntry(session.id, entry))
         return steps
 
     def observe(self, session: RestoreSession) -> list[tuple[AnyChange, CheckpointEntry]]:
         """What a look at one session tells."""
-        before, mark, has_ended = self.known.get(session.id), fingerprint(session), session.has_ended
+        before, marks, has_ended = self.known.get(session.id), _marks_of(session), session.has_ended
         told: list[tuple[AnyChange, CheckpointEntry]] = []
-        if before is None or before.mark == _GONE:
+        if before is None or before.kind == "removed":
             is_old = self.horizon is not None and session.creation_time < self.horizon
             if before is None and is_old and has_ended:
                 # Most likely it was reported, and forgotten since. What is open is never forgotten.
                 return []
-            # Its end is a change of its own, so until that is told it counts as open.
-            seen = _UNHEARD_OF if has_ended else mark
+            # Its end is a change of its own, so until that is reported it counts as open.
             revision = 1 if before is None else before.revision + 1
-            before = SessionRecord(session.creation_time, is_open=True, mark=seen, revision=revision)
+            before = SessionRecord(session.creation_time, is_open=True, marks=marks, revision=revision)
             told.append(self._tell(Added, session, before))
-        if before.mark != mark:
-            kind = Finished if has_ended and before.is_open else Changed
-            after = evolve(before, is_open=not has_ended, mark=mark, revision=before.revision + 1)
+        has_finished = has_ended and before.is_open
+        merged = _merged(before.marks, marks)
+        if has_finished or _differ(before.marks, marks):
+            kind = Finished if has_finished else Changed
+            after = SessionRecord(
+                session.creation_time, is_open=not has_ended, marks=merged, revision=before.revision + 1
+            )
             told.append(self._tell(kind, session, after))
+        elif merged != before.marks:
+            # Members that were absent until now, as after an upgrade, are known from now on.
+            self.known[session.id] = evolve(before, marks=merged)
+            self._unsaved[session.id] = None
         return told
 
-    def remove(self, session_ids: list[UUID], now: datetime) -> list[tuple[AnyChange, CheckpointEntry]]:
-        """What it tells that sessions are gone."""
-        there = sum(entry.mark != _GONE for entry in self.known.values())
-        reset = len(session_ids) >= max(self.MANY, there // 2)
+    def reject(self, row: Rejected, now: datetime) -> list[tuple[AnyChange, CheckpointEntry]]:
+        """What it reports that a row was rejected: nothing where the same content was reported before."""
+        key = UUID(bytes=blake2b(row.raw.encode(errors="surrogatepass"), digest_size=16).digest())
+        if key in self._rejected:
+            return []
+        if len(self._rejected) >= _MOST_REJECTED:
+            oldest = next(iter(self._rejected))
+            del self._rejected[oldest]
+            self._unsaved[oldest] = None
+        record = self._rejected[key] = SessionRecord(now, is_open=False, kind="rejected")
+        change = RowRejected(server=self._server, id=f"{self._server}/rejected/{key.hex}", row=row)
+        return [(change, CheckpointEntry(key, record))]
+
+    def fail(self, error: ServerError, now: datetime) -> list[tuple[AnyChange, CheckpointEntry]]:
+        """What it reports that a poll failed: `Unreachable`, once until the server has recovered."""
+        if self.is_unreachable:
+            return []
+        record = self._outage = SessionRecord(
+            now,
+            is_open=True,
+            marks=_NEVER_POLLED if self.is_first else b"",
+            revision=1 if self._outage is None else self._outage.revision + 1,
+            kind="server",
+        )
+        name = f"{self._server}/unreachable/{record.revision}"
+        return [(Unreachable(server=self._server, id=name, error=error), CheckpointEntry(SERVER_KEY, record))]
+
+    def succeed(self, now: datetime) -> list[tuple[AnyChange, CheckpointEntry]]:
+        """What it reports that the server answered: `Recovered` where it had been unreachable."""
+        before = self._outage
+        if before is None or not before.is_open:
+            return []
+        record = self._outage = evolve(before, is_open=False, revision=before.revision + 1)
+        gap = max(timedelta(), now - before.created)
+        change = Recovered(server=self._server, id=f"{self._server}/recovered/{record.revision}", gap=gap)
+        return [(change, CheckpointEntry(SERVER_KEY, record))]
+
+    def is_reset(self, missing: int) -> bool:
+        """Whether the server was reset, as by a restore of itself, where so many sessions are missing."""
+        there = sum(entry.kind == "session" for entry in self.known.values())
+        return missing >= max(self.MANY, there // 2)
+
+    def remove(
+        self, session_ids: list[UUID], now: datetime, *, reset: bool | None = None
+    ) -> list[tuple[AnyChange, CheckpointEntry]]:
+        """What it reports that sessions were removed; `reset` where more than these may be missing."""
+        reset = self.is_reset(len(session_ids)) if reset is None else reset
         told: list[tuple[AnyChange, CheckpointEntry]] = []
         for key in session_ids:
             entry = self.known.get(key)
-            if entry is not None and entry.mark != _GONE:
+            if entry is not None and entry.kind == "session":
                 name = f"{self._server}/{key}/removed/{entry.revision}"
                 removed = Removed(server=self._server, id=name, session_id=key, reset=reset)
                 # One that vanished while it was open stays known: it may come back, whatever its date.
-                self.known[key] = evolve(entry, mark=_GONE)
+                self.known[key] = evolve(entry, kind="removed")
                 told.append((removed, CheckpointEntry(key, self.known[key])))
         if reset and self.horizon is not None:
             # The server's time may have gone back with it; what it has now is to be seen again.
@@ -158,9 +247,10 @@ class Tracker:
 
         - `pending`: sessions of which changes are not saved yet; after a crash they must be found again.
         """
+        saved = self.settle(pending)
         limit = self._next_horizon
         if limit is None:
-            return []
+            return saved
         for key in pending:
             created = self.known[key].created if key in self.known else None
             if created is not None and (self.horizon is None or created >= self.horizon):
@@ -168,12 +258,19 @@ class Tracker:
         ended = {key: entry.created for key, entry in self.known.items() if not entry.is_open}
         old = {key: created for key, created in ended.items() if created < limit and key not in pending}
         if not old:
-            return []
+            return saved
         reached = max(old.values()) + timedelta.resolution
         self.horizon = reached if self.horizon is None else max(self.horizon, reached)
         for key in old:
             del self.known[key]
-        return [CheckpointEntry(key, None) for key in old]
+        return saved + [CheckpointEntry(key, None) for key in old]
+
+    def settle(self, pending: Collection[UUID]) -> list[CheckpointEntry]:
+        """What changed without a change to report, except of sessions whose changes are not saved yet."""
+        keys = [key for key in self._unsaved if key not in pending]
+        for key in keys:
+            del self._unsaved[key]
+        return [CheckpointEntry(key, self.known.get(key)) for key in keys]
 
     def recover(self, now: datetime) -> bool:
         """Move a horizon back that lies in the future, as after a clock was ahead for long; whether it did.
@@ -189,18 +286,42 @@ class Tracker:
         self, kind: type[Added | Changed | Finished], session: RestoreSession, entry: SessionRecord
     ) -> tuple[AnyChange, CheckpointEntry]:
         self.known[session.id] = entry
-        name = (
-            f"{self._server}/{session.id}/{kind.__name__.lower()}/{entry.revision}-{fingerprint(session):x}"
-        )
+        name = f"{self._server}/{session.id}/{kind.__name__.lower()}/{entry.revision}-{_look(session)}"
         return kind(server=self._server, id=name, session=session), CheckpointEntry(session.id, entry)
 
 
-def fingerprint(session: RestoreSession) -> int:
-    """What a session looks like, in a number that any process computes alike.
+def _marks_of(session: RestoreSession) -> bytes:
+    """Four bytes for each documented member, the same in every process; zeros where it is absent."""
+    found = bytearray()
+    for value in _values_of(session):
+        if value is None:
+            found += _ABSENT
+            continue
+        text = value.astimezone(UTC).isoformat() if isinstance(value, datetime) else str(value)
+        found += (crc32(text.encode(errors="surrogatepass")) or 1).to_bytes(_MARK_BYTES, "big")
+    return bytes(found)
 
-    Only members that every version of the API has, or that none has had before: a server that was upgraded
-    has not changed all its sessions.
-    """
-    looks = (session.state, session.result, session.end_time and session.end_time.isoformat())
-    text = repr(tuple(None if look is None else str(look) for look in looks))
-    return int.from_bytes(blake2b(text.encode(), digest_size=_MARK_BYTES).digest(), "big") or 1
+
+def _differ(before: bytes, after: bytes) -> bool:
+    """Whether a member differs that is present on both sides."""
+    if before == after:
+        return False
+    pairs = zip(_each(before), _each(after), strict=False)
+    return any(one != other and _ABSENT not in (one, other) for one, other in pairs)
+
+
+def _merged(before: bytes, after: bytes) -> bytes:
+    """The newest of each member; what is absent now is as it was when it was present."""
+    if before == after or not before:
+        return after
+    pairs = zip(_each(before.ljust(len(after), b"\0")), _each(after.ljust(len(before), b"\0")), strict=True)
+    return b"".join(one if other == _ABSENT else other for one, other in pairs)
+
+
+def _each(marks: bytes) -> list[bytes]:
+    return [marks[at : at + _MARK_BYTES] for at in range(0, len(marks), _MARK_BYTES)]
+
+
+def _look(session: RestoreSession) -> str:
+    """What tells apart the changes of one session that have the same revision."""
+    return blake2b(_marks_of(session), digest_size=7).hexdigest()

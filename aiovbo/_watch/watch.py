@@ -245,8 +245,8 @@ class Watch:
 
     def _forget_removed(self) -> None:
         """Discard removed servers of which nothing waits: should they come back, their place is saved."""
-        for name, lookout in list(self._removed.items()):
-            if name not in self._leaving and not lookout.was_told and self._delivery.forget(name):
+        for name in list(self._removed):
+            if name not in self._leaving and self._delivery.forget(name):
                 del self._removed[name]
 
     async def _find_former(self, server: str, installation: UUID | None) -> ServerCheckpoint | None:

@@ -35,6 +35,7 @@ from aiovbo import (
     RestoreSessionResult,
     RestoreSessionState,
     RestoreSessionType,
+    RowRejected,
     Server,
     ServerError,
     ServerTimeoutError,
@@ -141,6 +142,8 @@ async def changes(fleet: Fleet) -> None:
                     assert_type(change.session, RestoreSession)
                 case Removed():
                     assert_type(change.session_id, UUID)
+                case RowRejected():
+                    assert_type(change.row, Rejected)
                 case Unreachable():
                     assert_type(change.error, ServerError)
                 case Recovered():

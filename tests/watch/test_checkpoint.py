@@ -31,7 +31,7 @@ from aiovbo.testing import BackupServer, World
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 _NOBODY = 65534
 KEYS = [UUID(int=number) for number in range(4)]
-SOME = SessionRecord(NOW, is_open=True, mark=7, revision=1)
+SOME = SessionRecord(NOW, is_open=True, marks=b"\0\0\0\7", revision=1)
 
 
 async def filled(path: Path) -> None:
@@ -312,7 +312,7 @@ ENTRIES = st.one_of(
         SessionRecord,
         created=st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
         is_open=st.booleans(),
-        mark=st.integers(0, 2**56 - 1),
+        marks=st.binary(max_size=48),
         revision=st.integers(1, 10_000),
     ),
 )

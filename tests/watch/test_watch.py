@@ -125,7 +125,7 @@ async def test_a_session_that_vanishes_is_removed(backup: BackupServer) -> None:
 )
 def test_half_of_all_sessions_that_vanish_at_once_are_a_reset(there: int, gone: int, *, reset: bool) -> None:
     """But not fewer than three."""
-    entry = SessionRecord(NOW, is_open=False, mark=7, revision=1)
+    entry = SessionRecord(NOW, is_open=False, marks=b"\0\0\0\7", revision=1)
     keys = [UUID(int=number) for number in range(there)]
     tracker = Tracker("vbo", ServerCheckpoint(dict.fromkeys(keys, entry)), None, timedelta(days=30))
     removed = [change for change, _ in tracker.remove(keys[:gone], NOW)]

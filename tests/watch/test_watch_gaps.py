@@ -47,11 +47,6 @@ def kinds(changes: list[AnyChange]) -> list[str]:
     return [type(change).__name__ for change in changes]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="after a restart, a server that was reported as Unreachable is back without Recovered",
-)
 async def test_recovered_is_reported_after_a_restart_too() -> None:
     """An alert that was opened by Unreachable can be closed, whichever process reported it."""
     store = MemoryCheckpoint()
@@ -89,11 +84,6 @@ def with_a_row_without_a_time(backup: BackupServer) -> None:
 
 
 @pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a rejected row is logged at every poll, never reported, and hides all others if strict=True",
-)
 async def test_a_rejected_row_is_reported_once_and_hides_no_other(
     strict: bool,  # noqa: FBT001  # as the setting is
     caplog: pytest.LogCaptureFixture,
@@ -112,9 +102,6 @@ async def test_a_rejected_row_is_reported_once_and_hides_no_other(
     assert len(caplog.records) <= 1
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="a row that a watch rejects is logged again at every poll"
-)
 async def test_a_row_that_is_rejected_at_every_poll_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """A log that is full of one row hides the others."""
     caplog.set_level(logging.WARNING, "aiovbo")
@@ -139,11 +126,6 @@ MEMBERS = {
 
 
 @pytest.mark.parametrize("version", ["v6", "v8"])
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a change of a member other than state and result is not reported",
-)
 async def test_a_change_of_any_documented_member_is_reported(version: str) -> None:
     """One `Changed` for each member, whether by lists or by the feed."""
     async with BackupServer(World(now=NOW, speed=0, sessions=0), version=version) as backup:
@@ -231,11 +213,6 @@ async def test_a_session_with_an_invalid_optional_member_is_reported() -> None:
     assert kinds(arrived) == ["Added"]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="Fleet.shard does not say that a checkpoint stays behind when its server moves",
-)
 def test_shard_says_that_checkpoints_do_not_move_with_it() -> None:
     """A watch of another share starts over, unless both have one store."""
     assert "checkpoint" in (Fleet.shard.__doc__ or "")

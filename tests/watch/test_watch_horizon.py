@@ -101,7 +101,7 @@ async def test_a_session_after_a_clock_that_was_ahead_for_months_is_reported(bac
 def ended(days: float) -> tuple[UUID, SessionRecord]:
     """What is known of a session that ended so many days ago."""
     key = UUID(int=int(days * 100) + 100_000)
-    return key, SessionRecord(NOW - days * DAY, is_open=False, mark=7, revision=2)
+    return key, SessionRecord(NOW - days * DAY, is_open=False, marks=b"\0\0\0\7", revision=2)
 
 
 def test_the_horizon_moves_no_further_than_what_is_forgotten() -> None:

@@ -22,6 +22,7 @@ from uuid import UUID
 
 import pytest
 from aiohttp import web
+from attrs import evolve
 from harness.backups import server_of
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -66,6 +67,9 @@ PATIENCE = 60
 """Seconds for which a machine that is busy may take for one step."""
 EXAMPLES = int(os.environ.get("AIOVBO_TEST_EXAMPLES", "0"))
 """More histories than the few of every day, and other ones each time."""
+
+OF_SERVER = UUID(int=0)
+"""Stands for a session in what is saved of the server itself."""
 
 Looks = tuple[str, str | None, datetime | None]
 
@@ -136,7 +140,7 @@ class Ledger:
 
     async def load(self, server: str) -> ServerCheckpoint | None:
         place = await self._store.load(server)
-        self._is_new = place is None
+        self._is_new = place is None or not (place.horizon or place.installation or _sessions_in(place))
         return place
 
     async def servers(self) -> dict[str, UUID | None]:
@@ -149,13 +153,19 @@ class Ledger:
         horizon: datetime | None,
         installation: UUID | None,
     ) -> None:
+        stored = await self._store.load(server)
+        before = {} if stored is None else stored.known
         self.busy = True
         try:
             await self._store.save(server, steps, horizon, installation)
         finally:
             self.busy = False
-        for step in [] if self._is_new else steps:
-            if step.known is not None:
+        is_of_server = bool(steps) and all(step.session_id == OF_SERVER for step in steps)
+        for step in steps if is_of_server or not self._is_new else []:
+            known = before.get(step.session_id)
+            # Without a change: a member that was absent until then.
+            is_learned = known is not None and known == (step.known and evolve(step.known, marks=known.marks))
+            if step.known is not None and not is_learned:
                 # Each is saved for one change, in the order of the session's changes; the rest is forgotten.
                 left = (
                     number
@@ -165,14 +175,21 @@ class Ledger:
                 number = next(left, None)
                 assert number is not None, f"{step} is saved, and nobody was told"
                 self.saved.add(number)
-        self._is_new = False
+        self._is_new &= is_of_server
 
     async def close(self) -> None:
         await self._store.close()
 
 
+def _sessions_in(place: ServerCheckpoint) -> bool:
+    """Whether a list of the server was read before it was saved."""
+    return place.known.get(OF_SERVER) is None or not place.known[OF_SERVER].marks
+
+
 def session_of(change: Change) -> UUID:
     """The session that a change is about."""
+    if isinstance(change, Unreachable | Recovered):
+        return OF_SERVER
     if isinstance(change, Removed):
         return change.session_id
     assert isinstance(change, Added | Changed | Finished)
@@ -197,6 +214,8 @@ class Consumer:
             key = session_of(change)
             assert change.id not in seen or may_repeat(key), f"told twice without a crash: {change}"
             seen.add(change.id)
+            if key == OF_SERVER:
+                continue
             if isinstance(change, Removed):
                 assert key in self.sessions or key in unannounced, f"never heard of: {change}"
                 self.sessions.pop(key, None)
@@ -626,17 +645,16 @@ class WatchMachine(RuleBasedStateMachine):
             if isinstance(change, Unreachable | Recovered):
                 assert self.is_up is isinstance(change, Unreachable), f"told before: {change}"
                 self.is_up = isinstance(change, Recovered)
-                continue
             self.told.append(change)
             self.hear(change)
 
     def hear(self, change: Change) -> None:
         """The same change has the same id, in whatever life it is told, and no other change has it."""
         key = session_of(change)
-        looks = None if isinstance(change, Removed) else looks_of(change.session)  # type: ignore[attr-defined]  # has
+        looks = None if isinstance(change, Removed | Unreachable | Recovered) else looks_of(change.session)  # type: ignore[attr-defined]  # has
         what = type(change), key, looks
         assert self.keys.setdefault(change.id, what) == what, f"another change had this id: {change}"
-        if key not in self.came_back and not self.may_be_repeated:
+        if key not in self.came_back | {OF_SERVER} and not self.may_be_repeated:
             assert self.ids.setdefault(what, change.id) == change.id, f"this change had another id: {change}"
 
     @precondition(lambda self: self.by_hand and len(self.acked) < len(self.told))
@@ -713,8 +731,8 @@ class WatchMachine(RuleBasedStateMachine):
         was_away = self.is_away
         self.told = [change for number, change in enumerate(self.told) if number in self.ledger.saved]
         self.acked = set(range(len(self.told)))
-        # A new process takes a server for up until it was asked.
-        self.is_up = True
+        of_server = [change for change in self.told if session_of(change) == OF_SERVER]
+        self.is_up = not of_server or isinstance(of_server[-1], Recovered)
         self.start_watch()
         self.is_away = was_away
 
