@@ -21,6 +21,7 @@ _OUR_WORDS = {
     r"Ask for fewer items \(page_size=\.\.\.\), or raise max_body": (
         "Raise max_body, in [fleet] of an inventory"
     ),
+    r"If it is right, raise max_resource": "If it is right, raise max_resource, in [fleet] of an inventory",
     r"api_version='auto' finds": "In an inventory, api_version = 'auto' finds",
     r"and give it as api_version if need be": "or give it as api_version in an inventory",
     r"say Server\(\.\.\., allow_http=True\)": "say --allow-http",

@@ -353,7 +353,9 @@ class Client:
         operation = Operation.current(self._options)
         with operation.deadline:
             await self._requester.find_version(operation)
-            return await self._requester.send(Request(self.url_of(path_or_href)), operation, read)
+            return await self._requester.send(
+                Request(self.url_of(path_or_href), may_be_large=True), operation, read
+            )
 
     async def _start_of(self, path_or_href: str, operation: Operation) -> ListingStart[Any]:
         await self._requester.find_version(operation)

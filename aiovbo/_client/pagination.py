@@ -123,7 +123,9 @@ class PageIterator(Generic[M]):
         if walk.received and operation.deadline.has_passed():
             raise self._requester.overdue(url, operation, "paging")
         asked = _RequestedPage(url)
-        listing = await self._requester.send(Request(url, smaller=asked.halve), operation, self._read)
+        listing = await self._requester.send(
+            Request(url, smaller=asked.halve, may_be_large=True), operation, self._read
+        )
         url = asked.url
         items: list[M] = []
         rejected: list[Rejected] = []

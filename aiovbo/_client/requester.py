@@ -297,7 +297,12 @@ class Requester:
                 async with self._turns:
                     headers = token.headers(json=request.body is not None) if token else _ACCEPT
                     reply = await self._exchange(
-                        attempt, request.method, url, headers=headers, body=request.body
+                        attempt,
+                        request.method,
+                        url,
+                        headers=headers,
+                        body=request.body,
+                        may_be_large=request.may_be_large,
                     )
         except ServerError as error:
             # A copy has no traceback and no context, where aiohttp's own errors would print the token.

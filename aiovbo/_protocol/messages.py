@@ -43,6 +43,8 @@ class Request:
     """Whether a token goes with it."""
     body_is_optional: bool = field(default=False, kw_only=True)
     """Whether an expected status is a result by itself, whatever the body is."""
+    may_be_large: bool = field(default=False, kw_only=True)
+    """Whether the response may have up to `max_body` bytes, as listings do; others have `max_resource`."""
     repeatable: bool = field(default=False, kw_only=True)
     """Whether it may be sent again although it may have arrived; a GET always may."""
     smaller: Callable[[], URL | None] | None = field(default=None, kw_only=True, eq=False)

@@ -135,6 +135,7 @@ def free_request(
             target += f"{'&' if '?' in target else '?'}{query}"
         return Request(
             url.join(URL(target, encoded=True)),
+            may_be_large=True,
             method=name,
             body=body,
             expected=SUCCESS,

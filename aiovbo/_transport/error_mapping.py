@@ -34,8 +34,11 @@ _QUOTED = re.compile(r"""[\s:(]+b?['"]""")
 class _TooLargeError(Exception):
     """The body is larger than we are ready to read."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, is_resource: bool) -> None:
         super().__init__(f"the answer is larger than {most:,} bytes")
+        self.hint = "Ask for fewer items (page_size=...), or raise max_body."
+        if is_resource:
+            self.hint = "Check what is at this address. If it is right, raise max_resource."
 
 
 def _forget_origin(error: BaseException) -> None:
@@ -84,8 +87,7 @@ def map_aiohttp_error(  # noqa: C901, PLR0911, PLR0912  # a table, one line of t
         case ServerError() | ConfigError() | ClosedError():
             return error
         case _TooLargeError():
-            hint = "Ask for fewer items (page_size=...), or raise max_body."
-            return PayloadError(str(error), retryable=False, hint=hint)
+            return PayloadError(str(error), retryable=False, hint=error.hint)
         case aiohttp.ServerFingerprintMismatch():
             return tls_error(error)
         case aiohttp.ClientConnectorCertificateError():

@@ -12,13 +12,16 @@ import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
+from http import HTTPStatus
 from weakref import WeakKeyDictionary
 
 import aiohttp
+from attrs import evolve
 from yarl import URL
 
 from aiovbo._core.deadline import Deadline
 from aiovbo._core.threads import NoThreadError, in_thread, in_thread_if_possible
+from aiovbo._protocol.documents import completed
 from aiovbo._protocol.messages import Redacted, Reply
 from aiovbo._settings.limits import Options
 from aiovbo._settings.servers import TLS, Server
@@ -51,6 +54,9 @@ SPARED_DESCRIPTORS = 32
 """File descriptors left to the rest of the application."""
 
 _SCOPE = re.compile(r"%[^]]*")
+
+ERROR_LIMIT = 64 * 1024
+"""Bytes of an error response that are read."""
 
 _LONG = 1_000_000
 """Bytes of an answer from which on it is handled in turns."""
@@ -260,6 +266,7 @@ class HttpPool:
         connections: ServerConnections,
         headers: Redacted[dict[str, str]],
         body: Redacted[bytes] | None = None,
+        may_be_large: bool = False,
     ) -> Reply:
         """Send one request and read the whole answer, over one of the server's connections.
 
@@ -281,7 +288,9 @@ class HttpPool:
         try:
             async with self._descriptors:
                 attempt.enter("read" if self._borrowed else "connect")
-                return await self._send(session, attempt, method, url, headers, body, context)
+                return await self._send(
+                    session, attempt, method, url, headers, body, context, may_be_large=may_be_large
+                )
         except Exception as error:  # noqa: BLE001  # one server's failure, or a bug
             if self.closed:
                 failure = ClosedError("the fleet or client was closed while it was in use")
@@ -314,6 +323,8 @@ class HttpPool:
         headers: Redacted[dict[str, str]],
         body: Redacted[bytes] | None,
         context: ServerContext,
+        *,
+        may_be_large: bool,
     ) -> Reply:
         # The scope of an IPv6 address concerns this machine only (RFC 6874).
         address, scope, _ = (url.raw_host or "").partition("%")
@@ -332,13 +343,21 @@ class HttpPool:
             server_hostname=context.tls.server_name or (address if scope else None),
             middlewares=self._middlewares,
         ) as response:
-            content = await self._read(response, attempt)
-            return Reply.of(response.status, response.headers, content)
+            content, is_cut = await self._read(response, attempt, may_be_large=may_be_large)
+            reply = Reply.of(response.status, response.headers, content)
+            return evolve(reply, body=completed(reply.body)) if is_cut else reply
 
-    async def _read(self, response: aiohttp.ClientResponse, attempt: RequestTimeout) -> bytes:
-        most = self._options.max_body
-        if (response.content_length or 0) > most:
-            raise _TooLargeError(most)
+    async def _read(
+        self, response: aiohttp.ClientResponse, attempt: RequestTimeout, *, may_be_large: bool
+    ) -> tuple[bytes, bool]:
+        """The body, and whether it is only the beginning of one."""
+        options = self._options
+        limit = options.max_body if may_be_large else min(options.max_body, options.max_resource)
+        # Of an error, only what its message is taken from.
+        is_error = response.status >= HTTPStatus.MULTIPLE_CHOICES
+        most = ERROR_LIMIT if is_error else limit
+        if not is_error and (response.content_length or 0) > most:
+            raise _TooLargeError(most, is_resource=most < options.max_body)
         chunks: list[bytes] = []
         size = 0
         content = response.content
@@ -347,15 +366,19 @@ class HttpPool:
             chunk = await content.readany()
             chunks.append(chunk)
             size += len(chunk)
+            if size > most and is_error:
+                # The connection is closed, since the rest of the body is still to come.
+                response.close()
+                return b"".join(chunks)[:most], True
             if size > most:
-                raise _TooLargeError(most)
+                raise _TooLargeError(most, is_resource=most < options.max_body)
         if len(chunks) == 1:
-            return chunks[0]
+            return chunks[0], False
         body = b"".join(chunks)
         if size > _LONG:
             # To put it together took a while: whoever reads it begins in another turn of the event loop.
             await asyncio.sleep(0)
-        return body
+        return body, False
 
 
 def _refuse_what_it_adds(session: aiohttp.ClientSession) -> None:
