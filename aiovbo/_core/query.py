@@ -5,7 +5,6 @@ Knows pages and answers; how a page is fetched is handed in. Knows no HTTP.
 
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterator,
     Awaitable,
     Callable,
     Generator,
@@ -15,11 +14,13 @@ from collections.abc import (
 from contextlib import aclosing
 from copy import copy
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar, overload
+from types import TracebackType
+from typing import Generic, Protocol, Self, TypeVar, overload
 
 from attrs import field, frozen
 
 from aiovbo._core.deadline import Operation
+from aiovbo._core.use import Batch, Blocks, Stream, Use
 from aiovbo._settings.limits import Options
 from aiovbo.errors import ServerError, UnreachableError
 
@@ -91,10 +92,10 @@ class Answer(Generic[T]):
 
 
 class PageSource(Protocol[T]):
-    """Where pages come from, one by one; closed by whoever has enough of them."""
+    """Where pages come from, one by one; closed by its consumer."""
 
-    def __aiter__(self) -> AsyncIterator[Page[T]]:
-        """Itself."""
+    def __anext__(self) -> Awaitable[Page[T]]:
+        """The next page."""
         ...
 
     def aclose(self) -> Awaitable[None]:
@@ -106,7 +107,8 @@ class Query(Generic[T]):
     """A question to one server; nothing is sent before it is used, and each use asks again.
 
     `async for item in query` pages to the end, `await query` is the list, `query.pages()` iterates pages,
-    `await query.answer()` is an `Answer` that never raises for the server.
+    `await query.answer()` is an `Answer` that never raises for the server. `async with query:` stops, at the
+    end of the block, what was begun inside it and is still in progress.
     """
 
     def __init__(
@@ -118,25 +120,34 @@ class Query(Generic[T]):
         self._server = server
         self._options = options
         self._open_pages = open_pages
+        self._blocks = Blocks()
 
-    async def pages(self) -> AsyncGenerator[Page[T]]:
+    def pages(self) -> AsyncGenerator[Page[T]]:
         """The pages, one read ahead."""
-        async with aclosing(self._open_pages(Operation.current(self._options))) as pages:
-            async for page in pages:
-                yield page
+        return Stream(self._by_page())
 
-    async def __aiter__(self) -> AsyncGenerator[T]:
-        async with aclosing(self._open_pages(Operation.current(self._options))) as pages:
-            async for page in pages:
-                for item in page.items:
-                    yield item
+    def __aiter__(self) -> AsyncGenerator[T]:
+        return Stream(self._by_item())
+
+    async def _by_page(self) -> AsyncGenerator[Batch[Page[T]]]:
+        async with aclosing(self._use()) as use:
+            async for page in use:
+                yield use.check, (page,)
+
+    async def _by_item(self) -> AsyncGenerator[Batch[T]]:
+        async with aclosing(self._use()) as use:
+            async for page in use:
+                yield use.check, page.items
+
+    def _use(self) -> Use[Page[T]]:
+        return Use(self._open_pages(Operation.current(self._options)), self._blocks.current())
 
     def __await__(self) -> Generator[object, None, list[T]]:
         return self._collect().__await__()
 
     async def _collect(self) -> list[T]:
         items: list[T] = []
-        async with aclosing(self._open_pages(Operation.current(self._options))) as pages:
+        async with aclosing(self._use()) as pages:
             async for page in pages:
                 items.extend(page.items)
         return items
@@ -154,7 +165,7 @@ class Query(Generic[T]):
         rejected: list[Rejected] = []
         complete, error = True, None
         try:
-            async with aclosing(self._open_pages(operation)) as pages:
+            async with aclosing(Use(self._open_pages(operation), self._blocks.current())) as pages:
                 async for page in pages:
                     rejected.extend(page.rejected)
                     complete = page.complete
@@ -180,6 +191,18 @@ class Query(Generic[T]):
             elapsed=clock.monotonic() - started,
             fetched_at=clock.now(),
         )
+
+    async def __aenter__(self) -> Self:
+        self._blocks.enter()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._blocks.leave()
 
     def __repr__(self) -> str:
         return f"<Query to {self._server}>"

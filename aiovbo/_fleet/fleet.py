@@ -22,9 +22,10 @@ from aiovbo._auth.token_store import TokenStore
 from aiovbo._client.client import Client
 from aiovbo._core.query import Query
 from aiovbo._core.status import ServerStatus
+from aiovbo._core.use import Uses
 from aiovbo._fleet.poll import Poll
 from aiovbo._fleet.query import FleetQuery
-from aiovbo._fleet.run import ConcurrencyLimiter, Question, Run
+from aiovbo._fleet.run import ConcurrencyLimiter, Question
 from aiovbo._protocol.session_filter import OrderBy, SessionFilter, TimeBound, resolve
 from aiovbo._resources.links import Resource
 from aiovbo._settings.credentials import Credentials
@@ -32,7 +33,7 @@ from aiovbo._settings.events import Observer
 from aiovbo._settings.limits import DEFAULTS, Clock, FleetOptions, Limits
 from aiovbo._settings.numbers import check_count
 from aiovbo._settings.retry import Retry
-from aiovbo._settings.servers import TLS, Server, check_credentials, check_tls
+from aiovbo._settings.servers import TLS, Server, check_credentials, check_tls, same_server
 from aiovbo._transport.pool import HttpPool
 from aiovbo._watch.checkpoint import CheckpointStore, MemoryCheckpoint
 from aiovbo._watch.poller import WatchOptions
@@ -114,7 +115,8 @@ class Fleet:
           told no more of that server.
         - `clock`: where time and chance come from, for tests.
 
-        Raises: ConfigError for settings that cannot work.
+        Raises: ConfigError for invalid settings, for two servers with one name, and for two servers with
+        one URL and equal credentials.
         """
         _check_list(servers)
         if credentials is not None:
@@ -145,11 +147,12 @@ class Fleet:
         self._guard = LockoutGuard(lockout_guard, login_cooldown, options.clock, token_store)
         self._token_store = token_store
         self._clients: dict[str, Client] = {}
+        self._names_by_url: dict[URL, list[str]] = {}
         for entry in servers:
             self._join(_server(entry, credentials, tls))
         self._slots = ConcurrencyLimiter(concurrency)
         self._closing = False
-        self._running: set[Run[Any]] = set()
+        self._running = Uses()
         self._watches: set[Watch] = set()
         self._polls: set[Poll[Any]] = set()
 
@@ -179,18 +182,24 @@ class Fleet:
         return cls(found.servers, **_merged(found.options, options))
 
     def _join(self, server: Server) -> Client:
+        here = self._names_by_url.setdefault(server.url, [])
+        for name in here:
+            if self._clients[name].server.credentials == server.credentials:
+                raise ConfigError(same_server(server, name))
         if server.name in self._clients:
             message = f"two servers are called {server.name!r}: give one a name=... of its own"
             raise ConfigError(message)
         self._pool.register(server)
         self._guard.register(server)
         client = self._clients[server.name] = Client.of_fleet(server, self._options, self._pool, self._guard)
+        here.append(server.name)
         return client
 
     def add(self, server: Server | str | URL) -> Client:
         """One more server; queries that are made from now on ask it too, and watches begin to watch it.
 
-        Raises: ConfigError where one is called like it; ClosedError once the fleet is closed, or where a
+        Raises: ConfigError where the fleet has a server of that name, or one with the same URL and equal
+        credentials; ClosedError once the fleet is closed, or where a
         watch runs in another event loop.
         """
         self._raise_if_closed()
@@ -262,6 +271,7 @@ class Fleet:
         client = self[name]
         self._raise_if_elsewhere()
         del self._clients[name]
+        self._names_by_url[client.server.url].remove(name)
         self._pool.forget(client.server)
         self._guard.forget(client.server)
         for watch in self._watches:

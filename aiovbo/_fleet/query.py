@@ -3,7 +3,6 @@
 Knows tasks and queues; knows nothing of requests. One server's trouble is a value here; a bug is raised.
 """
 
-import asyncio
 from collections.abc import (
     AsyncGenerator,
     Callable,
@@ -13,12 +12,13 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Generic, Self
+from typing import Generic, Self
 
 from attrs import frozen
 
 from aiovbo._client.client import Client
 from aiovbo._core.query import Answer
+from aiovbo._core.use import Batch, Blocks, Stream, Uses
 from aiovbo._fleet.run import ConcurrencyLimiter, Question, Run, T
 from aiovbo._settings.limits import Options
 from aiovbo.errors import FleetError
@@ -56,7 +56,8 @@ class FleetQuery(Generic[T]):
 
     `async for item in query` gives items of all servers as they come, and raises `FleetError` at the end if
     any server failed. `await query` is a `FleetResult`, which never raises for a server. `query.answers()`
-    gives one `Answer` per server as each finishes. `async with query:` stops everything at its end.
+    gives one `Answer` per server as each finishes. `async with query:` stops, at the end of the block, what
+    was begun inside it and is still in progress; blocks may be nested.
     """
 
     def __init__(
@@ -65,34 +66,37 @@ class FleetQuery(Generic[T]):
         at_each_use: Callable[[], Question[T]],
         options: Options,
         slots: ConcurrencyLimiter,
-        running: "set[Run[Any]]",
+        running: Uses,
     ) -> None:
         self._clients = clients
         self._at_each_use = at_each_use
         self._options = options
         self._slots = slots
         self._running = running
-        self._mine: set[Run[T]] = set()
-        self._inside: set[asyncio.Task[object] | None] = set()
+        self._blocks = Blocks()
 
-    async def __aiter__(self) -> AsyncGenerator[T]:
+    def __aiter__(self) -> AsyncGenerator[T]:
+        return Stream(self._by_item())
+
+    async def _by_item(self) -> AsyncGenerator[Batch[T]]:
         answers: dict[str, Answer[T]] = {}
         async with self._use(stream=True) as run:
             while (event := await run.next_event()) is not None:
                 if isinstance(event, Answer):
                     answers[event.server] = event
-                    continue
-                for item in event.items:
-                    yield item
-                    run.check()
+                else:
+                    yield run.check, event.items
         FleetResult(answers).raise_for_failures()
 
-    async def answers(self) -> AsyncGenerator[Answer[T]]:
+    def answers(self) -> AsyncGenerator[Answer[T]]:
         """One `Answer` per server, as each finishes; never raises for a server."""
+        return Stream(self._by_server())
+
+    async def _by_server(self) -> AsyncGenerator[Batch[Answer[T]]]:
         async with self._use(stream=False) as run:
             while (event := await run.next_event()) is not None:
                 if isinstance(event, Answer):
-                    yield event
+                    yield run.check, (event,)
 
     def __await__(self) -> Generator[object, None, FleetResult[T]]:
         return self._result().__await__()
@@ -115,11 +119,11 @@ class FleetQuery(Generic[T]):
         return self._running is running
 
     def _use(self, *, stream: bool) -> "Run[T]":
-        registers = (self._running, self._mine)
+        registers = [self._running, *self._blocks.current()]
         return Run(self._clients, self._at_each_use(), self._options, self._slots, registers, stream=stream)
 
     async def __aenter__(self) -> Self:
-        self._inside.add(asyncio.current_task())
+        self._blocks.enter()
         return self
 
     async def __aexit__(
@@ -128,11 +132,7 @@ class FleetQuery(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._inside.discard(asyncio.current_task())
-        for run in list(self._mine):
-            # Not what another task began in a block of its own.
-            if run.user not in self._inside:
-                await run.stop()
+        await self._blocks.leave()
 
     def __repr__(self) -> str:
         return f"<FleetQuery to {len(self._clients)} servers>"

@@ -25,6 +25,7 @@ from attrs import evolve
 from aiovbo._client.client import Client
 from aiovbo._core.deadline import Deadline, Operation
 from aiovbo._core.query import Answer, Page, Query
+from aiovbo._core.use import Uses
 from aiovbo._settings.limits import Options
 from aiovbo.errors import ClosedError, LinkError, PayloadError
 
@@ -109,7 +110,7 @@ class Run(Generic[T]):
         question: Question[T],
         options: Options,
         slots: ConcurrencyLimiter,
-        registers: "Sequence[set[Run[Any]]]",
+        registers: Sequence[Uses],
         *,
         stream: bool,
     ) -> None:
@@ -126,8 +127,6 @@ class Run(Generic[T]):
         self._queue = asyncio.Queue()
         self._taken: asyncio.Event | None = None
         self._open = len(clients)
-        self.user = asyncio.current_task()
-        """The task that uses it."""
         self._context = copy_context()
         # What is left to a server as it begins: to wait for a slot counts, the consumer's own time does not.
         self._queued = Deadline(options.deadline, options.clock, suspended=True)

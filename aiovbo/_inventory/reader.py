@@ -31,7 +31,7 @@ from aiovbo._inventory.tables import (
     unknown,
 )
 from aiovbo._settings.limits import FleetOptions, Limits
-from aiovbo._settings.servers import Server
+from aiovbo._settings.servers import Server, same_server
 from aiovbo.errors import ConfigError, printable
 
 log = logging.getLogger("aiovbo.inventory")
@@ -151,12 +151,23 @@ class _Reading:
         servers = [
             self._server(name, path, one, defaults, groups) for name, path, one in self._named("servers")
         ]
+        self._note_repeated([server for server in servers if server])
         if not servers and not self._problems:
             self._note("no server; expected at least one table [servers.NAME]")
         if self._problems:
             return self._problems
         options = {name: getattr(limits, name) for name in self._document.get("fleet", {})}
         return Inventory(tuple(server for server in servers if server), cast("FleetOptions", options))
+
+    def _note_repeated(self, servers: list[Server]) -> None:
+        """Note each server that has the URL and the credentials of one before it."""
+        by_url: dict[object, list[Server]] = {}
+        for server in servers:
+            here = by_url.setdefault(server.url, [])
+            first = next((one for one in here if one.credentials == server.credentials), None)
+            if first is not None:
+                self._note(f"{dotted('servers', server.name)}: {same_server(server, first.name)}")
+            here.append(server)
 
     def has_literal_secrets(self) -> bool:
         """Whether a secret stands in it, once it is known to make sense."""

@@ -58,19 +58,26 @@ class Secret:
         return text
 
     def fingerprint(self, key: bytes) -> Hashable:
-        """A keyed digest of the text; the provider itself where there is one."""
+        """A keyed digest of the text; where there is a provider, the secret itself, which compares it."""
         if not isinstance(self._source, str):
-            return self._source
+            return self
         return blake2b(self._source.encode(), key=key).digest()
 
     def __repr__(self) -> str:
         return "***"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and self._source == other._source
+        if not isinstance(other, Secret):
+            return False
+        mine, its = self._source, other._source
+        return mine is its or bool(mine == its)
 
     def __hash__(self) -> int:
-        return hash(self._source)
+        try:
+            return hash(self._source)
+        except TypeError:
+            # A provider that can be compared and not hashed, such as a dataclass: equal ones have one type.
+            return hash(type(self._source))
 
     def __copy__(self) -> "Secret":
         return self

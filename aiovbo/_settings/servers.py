@@ -303,3 +303,11 @@ class Server:
             host, port = self.url.host_subcomponent, self.url.port
             name = f"{host}" if port == DEFAULT_PORT else f"{host}:{port}"
             object.__setattr__(self, "name", name)
+
+
+def same_server(server: Server, name: str) -> str:
+    """The message for a server that has the URL and the credentials of the server called `name`."""
+    return (
+        f"{server.name!r} is the same server as {name!r}: {server.url} with equal credentials. "
+        "Remove one of them, or give it other credentials"
+    )

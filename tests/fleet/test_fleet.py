@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from harness import closed_port
-from harness.backups import asked, server_of
+from harness.backups import asked, server_of, view_of
 from harness.documents import session
 from harness.raw import ANY, Connection, RawServer, json_answer, stall, vbo_routes
 
@@ -296,8 +296,10 @@ async def test_items_come_before_the_slowest_server_has_answered() -> None:
 async def test_healthy_servers_wait_for_none_of_the_dead() -> None:
     """30 of 100 answer nothing from the first moment, and ten are asked at a time: 70 answers come first."""
     async with BackupFleet(70, sessions=1) as backups, RawServer(stall()) as silent:
-        login = Password("u", "p")
-        dead = [Server(silent.url, login, allow_http=True, name=f"dead{number}") for number in range(30)]
+        dead = [
+            Server(silent.url, Password(f"u{number}", "p"), allow_http=True, name=f"dead{number}")
+            for number in range(30)
+        ]
         servers = [one for pair in zip_longest(dead, servers_of(backups)) for one in pair if one is not None]
         async with Fleet(servers, concurrency=10, retries=0, deadline=30) as fleet:
             answers = fleet.restore_sessions(started_after=ALL).answers()
@@ -454,8 +456,8 @@ async def test_closing_the_fleet_ends_a_stream_with_an_error() -> None:
 async def test_who_left_before_the_opening_has_no_say_in_it(caplog: pytest.LogCaptureFixture) -> None:
     """Neither its certificate that is gone, nor its open door."""
     async with BackupServer() as backup:
-        lost = server_of(backup, name="lost", tls=TLS(ca_file="/nowhere.pem"))
-        careless = server_of(backup, name="careless", tls=TLS(insecure=True))
+        lost = view_of(backup, name="lost", tls=TLS(ca_file="/nowhere.pem"))
+        careless = view_of(backup, name="careless", tls=TLS(insecure=True))
         fleet = Fleet([server_of(backup, name="vbo1"), lost, careless])
         fleet.remove("lost")
         fleet.remove("careless")
@@ -724,12 +726,12 @@ async def test_no_request_goes_anywhere_but_to_the_configured_servers() -> None:
         assert evil.requests == []
 
 
-async def test_one_server_twice_is_a_mistake_that_is_named() -> None:
+async def test_one_name_twice_is_an_error() -> None:
     """Results are told apart by name."""
     login = Password("u", "p")
     with pytest.raises(ConfigError, match="two servers are called 'vbo1'"):
-        Fleet(["vbo1", "https://vbo1:4443"], login)
-    assert list(Fleet(["vbo1", Server("vbo1", login, name="again")], login)) == ["vbo1", "again"]
+        Fleet(["vbo1", Server("vbo2", login, name="vbo1")], login)
+    assert list(Fleet(["vbo1", Server("vbo2", login, name="again")], login)) == ["vbo1", "again"]
 
 
 async def test_a_url_needs_the_fleets_credentials() -> None:

@@ -21,6 +21,15 @@ def server_of(backup: BackupServer, **changes: Any) -> Server:  # whatever Serve
     return Server(backup.url, **settings)
 
 
+def view_of(backup: BackupServer, **changes: Any) -> Server:  # whatever Server takes
+    """One more server at the address of `backup`, with credentials that are not equal to any others."""
+
+    async def password() -> str:
+        return backup.password
+
+    return server_of(backup, **{"credentials": Password(backup.username, password), **changes})
+
+
 def asked(backup: BackupServer, resource: str = "RestoreSessions") -> int:
     """How often `backup` was asked for `resource`."""
     return sum(r.resource.lower() == resource.lower() for r in backup.requests)

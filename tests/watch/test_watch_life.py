@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 from harness import VirtualClock
-from harness.backups import asked, server_of
+from harness.backups import asked, server_of, view_of
 from harness.watches import FAST, NOW, ready, silent, take, told, until, watching
 from hypothesis import given
 from hypothesis import strategies as st
@@ -411,7 +411,7 @@ async def test_nothing_is_kept_of_servers_that_left() -> None:
         await take(changes, 10)
         before = lookouts()
         for number in range(5):
-            fleet.add(server_of(backup, name=f"guest{number}"))
+            fleet.add(view_of(backup, name=f"guest{number}"))
             await take(changes, 10)
             fleet.remove(f"guest{number}")
         assert await silent(changes)
