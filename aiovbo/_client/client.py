@@ -136,6 +136,13 @@ class Client:
         self._requester = Requester(server, options, pool, guard)
         self._fetches: SingleFlight[Any] = SingleFlight()
 
+    def claim(self) -> None:
+        """Bind the client, with its fleet, to the running event loop at the first use.
+
+        Raises: ClosedError where it belongs to another one.
+        """
+        self._pool.claim()
+
     @property
     def server(self) -> Server:
         """The address, credentials and trust of the server that is queried."""

@@ -183,6 +183,8 @@ class Requester:
 
         Raises: what `call` raises; ServerTimeoutError, complete.
         """
+        # A call in another event loop could not be joined.
+        self._pool.claim()
         started = self._clock.monotonic()
         try:
             return await flights.run(key, operation, call)
@@ -280,9 +282,8 @@ class Requester:
         self, request: Request, operation: Operation
     ) -> tuple[Reply | ServerError, Token | None, int]:
         """The answer or the error, the token that went with it, and how often it was sent."""
-        if self._pool.is_closing:
-            # A new login would leave a token behind.
-            raise ClosedError("the fleet or client that this came from is closed")
+        # Not once it closes: a new login would leave a token behind.
+        self._pool.claim()
         token: Token | None = None
         url = self._at_current_address(request.url) if self._former_urls else request.url
         attempt = self._pool.attempt(operation.deadline, self._first_in_line)

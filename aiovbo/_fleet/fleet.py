@@ -393,14 +393,17 @@ class Fleet:
         if not self._pool.begin_close():
             return
         self._closing = True
+        if self._pool.is_abandoned:
+            # Its tasks can be neither cancelled nor awaited.
+            self._running.clear()
         # From the last to the first, and all of them, whatever one of them raises.
         async with AsyncExitStack() as steps:
             steps.push_async_callback(self._pool.close, self._log_out)
-            for run in self._running:
+            for run in list(self._running):
                 steps.push_async_callback(run.stop)
-            for watch in self._watches:
+            for watch in list(self._watches):
                 steps.push_async_callback(watch.aclose)
-            for poll in self._polls:
+            for poll in list(self._polls):
                 steps.push_async_callback(poll.aclose)
 
     async def _log_out(self) -> None:
@@ -461,6 +464,7 @@ class Fleet:
 
     def _unless_closed(self, at_each_use: Callable[[], Question[T]]) -> Question[T]:
         self._raise_if_closed()
+        self._pool.claim()
         return at_each_use()
 
     def status(self) -> dict[str, ServerStatus]:

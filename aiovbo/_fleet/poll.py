@@ -161,6 +161,9 @@ class Poll(Generic[T]):
         self.check_loop()
         self._is_closed = True
         self._running.discard(self)
+        if self._loop is not None and self._loop.is_closed():
+            # Its tasks can be neither cancelled nor awaited.
+            return
         self._changed.set()
         for task in self._tasks:
             task.cancel()

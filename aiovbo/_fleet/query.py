@@ -114,7 +114,7 @@ class FleetQuery(Generic[T]):
         """
         return self._at_each_use()
 
-    def belongs_to(self, running: "set[Run[Any]]") -> bool:
+    def belongs_to(self, running: Uses) -> bool:
         """Whether it is a query of the fleet that keeps its uses in `running`."""
         return self._running is running
 

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any
+from weakref import WeakSet
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -45,6 +46,22 @@ def _mark_fresh() -> None:
 
 class _Connector(OwnedConnector):
     """aiohttp's connector, telling the attempt when the connection is there."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401  # aiohttp's own, which pass through
+        super().__init__(socket_factory=self._new_socket, **settings)
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+
+    def _new_socket(self, address: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
+        _mark_fresh()
+        family, kind, protocol, *_ = address
+        made = socket.socket(family, kind, protocol)
+        self._sockets.add(made)
+        return made
+
+    def close_sockets(self) -> None:
+        """Close every socket at once: transports cannot do it once their event loop is closed."""
+        for one in list(self._sockets):
+            one.close()
 
     async def connect(
         self,
@@ -154,12 +171,6 @@ async def _admit_before_sending(request: ClientRequest, handler: ClientHandlerTy
         response.close()
         raise NotVerifiedError
     return response
-
-
-def _new_socket(address: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
-    _mark_fresh()
-    family, kind, protocol, *_ = address
-    return socket.socket(family, kind, protocol)
 
 
 class _Resolver(AbstractResolver):

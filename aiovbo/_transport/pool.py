@@ -8,9 +8,10 @@ import asyncio
 import logging
 import os
 import re
+import threading
 import warnings
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
 from http import HTTPStatus
 from weakref import WeakKeyDictionary
@@ -35,7 +36,6 @@ from aiovbo._transport.connector import (
     _Connector,
     _current,
     _middlewares_of,
-    _new_socket,
     _Resolver,
 )
 from aiovbo._transport.error_mapping import _forget_origin, _TooLargeError, map_aiohttp_error
@@ -58,6 +58,8 @@ _SCOPE = re.compile(r"%[^]]*")
 ERROR_LIMIT = 64 * 1024
 """Bytes of an error response that are read."""
 
+_CLOSED = "the fleet or client that this came from is closed"
+
 _LONG = 1_000_000
 """Bytes of an answer from which on it is handled in turns."""
 
@@ -75,6 +77,7 @@ class HttpPool:
         self._options = options
         self._servers: list[Server] = []
         self._session = http
+        self._connector: _Connector | None = None
         self._borrowed = http is not None
         # A borrowed session's connector does not tell when the connection is there: aiohttp has to watch it.
         connect_timeout = options.connect_timeout if self._borrowed else None
@@ -86,6 +89,8 @@ class HttpPool:
         self._own_contexts: WeakKeyDictionary[ServerConnections, ServerContext] = WeakKeyDictionary()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
+        self._claiming = threading.Lock()
+        self._is_open = False
         self._opening = asyncio.Lock()
         self._closing = asyncio.Lock()
         self._attempts = TimeoutRegistry(options)
@@ -97,40 +102,64 @@ class HttpPool:
     def register(self, server: Server) -> None:
         """Note that a server will be asked."""
         self._servers.append(server)
-        if self._loop is not None:
+        if self._is_open:
             _warn_of_insecure(server)
 
     def forget(self, server: Server) -> None:
         """Note that it will not be asked any more."""
         self._servers.remove(server)
 
+    def claim(self) -> None:
+        """Note at the first use which event loop this belongs to: it cannot be used in any other.
+
+        Raises: ClosedError once it closes, and in another event loop or process.
+        """
+        if self._loop is None:
+            with self._claiming:
+                # Another thread may have been faster.
+                if self._loop is None:
+                    self._loop, self._process = asyncio.get_running_loop(), os.getpid()
+        if self._closing.locked():
+            raise ClosedError(_CLOSED)
+        self._check()
+
     async def open(self) -> None:
         """Build the TLS contexts and the session; done once.
 
         Raises: ConfigError where a file of a TLS policy cannot be used.
         """
-        if self._loop is not None:
+        if self._is_open:
             return self._check()
+        self.claim()
         async with self._opening:
-            if self._loop is not None:
-                return self._check()
-            for server in list(self._servers):
+            if not self._is_open:
+                # A task before this one may have failed to open it.
+                self.claim()
                 try:
-                    await self._context(server.tls)
-                except ConfigError as error:
-                    problem = f"{server.name}: {error}"
-                    raise ConfigError(problem) from None
-                _warn_of_insecure(server)
-            try:
-                spare = await in_thread(_spare_descriptors)
-            except NoThreadError:
-                spare = None
-            if self.closed:
-                raise ClosedError("closed while it was opened")
-            if self._session is None:
-                self._session = self._make_session(spare)
-            self._loop, self._process = asyncio.get_running_loop(), os.getpid()
+                    await self._build()
+                except BaseException:
+                    # What was never open can be opened in another event loop.
+                    self._loop, self._opening = None, asyncio.Lock()
+                    raise
         return self._check()
+
+    async def _build(self) -> None:
+        for server in list(self._servers):
+            try:
+                await self._context(server.tls)
+            except ConfigError as error:
+                problem = f"{server.name}: {error}"
+                raise ConfigError(problem) from None
+            _warn_of_insecure(server)
+        try:
+            spare = await in_thread(_spare_descriptors)
+        except NoThreadError:
+            spare = None
+        if self.closed:
+            raise ClosedError("closed while it was opened")
+        if self._session is None:
+            self._session = self._make_session(spare)
+        self._is_open = True
 
     async def _context(self, tls: TLS) -> ServerContext:
         if tls not in self._contexts:
@@ -170,7 +199,7 @@ class HttpPool:
             )
             self._descriptors = asyncio.Semaphore(spare or 1)
         keeps = not short and self._options.idle_timeout > 0
-        connector = _Connector(
+        self._connector = _Connector(
             # A shared limit would be held by servers that do not answer.
             limit=0,
             # Connections are kept, so names are rarely looked up; an old address would only be in the way.
@@ -178,10 +207,9 @@ class HttpPool:
             keepalive_timeout=self._options.idle_timeout if keeps else None,
             force_close=not keeps,
             resolver=_Resolver(),
-            socket_factory=_new_socket,
         )
         return aiohttp.ClientSession(
-            connector=connector,
+            connector=self._connector,
             request_class=OwnedRequest,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._timeout,
@@ -190,7 +218,7 @@ class HttpPool:
 
     def _check(self) -> None:
         if self.closed:
-            raise ClosedError("the fleet or client that this came from is closed")
+            raise ClosedError(_CLOSED)
         if os.getpid() != self._process:
             raise ClosedError(
                 "the fleet or client was opened in another process than the one it is used in: "
@@ -205,8 +233,12 @@ class HttpPool:
     async def close(self, take_leave: Callable[[], Awaitable[None]]) -> None:
         """Take leave of the servers, end what is under way, close the session unless it was borrowed.
 
-        Safe to repeat: whoever closes meanwhile waits for the end.
+        Safe to repeat: whoever closes meanwhile waits for the end. Where the event loop was closed before,
+        nothing can be sent any more: only the connections are closed.
         """
+        if self.is_abandoned:
+            await self._close_abandoned()
+            return
         async with self._closing:
             if not self.begin_close():
                 return
@@ -219,9 +251,26 @@ class HttpPool:
                     await self._session.close()
 
     @property
-    def is_closing(self) -> bool:
-        """Whether nothing new may be asked any more."""
-        return self.closed or self._closing.locked()
+    def is_abandoned(self) -> bool:
+        """Whether the event loop that it belongs to was closed."""
+        return self._loop is not None and self._loop.is_closed()
+
+    async def _close_abandoned(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        if self._session is not None and not self._borrowed:
+            # aiohttp cannot end what waits in a closed loop.
+            with suppress(RuntimeError, ValueError):
+                await self._session.close()
+            if self._connector is not None:
+                self._connector.close_sockets()
+        names = ", ".join(server.name for server in self._servers[:3])
+        log.warning(
+            "the event loop was closed before the fleet or client (%s): its connections are closed now, and "
+            "the servers were not logged out of; await its aclose() in the loop that uses it",
+            names,
+        )
 
     def __del__(self) -> None:
         # aiohttp only tells of its own objects, of which whoever forgot the fleet has never heard.
@@ -238,11 +287,13 @@ class HttpPool:
         """
         if self.closed:
             return False
-        if self._loop is None or self._loop.is_closed():
+        if self._loop is None:
             return True
         if os.getpid() != self._process:
             self.closed = True
             return False
+        if self._loop.is_closed():
+            return True
         self._check()
         return True
 

@@ -131,13 +131,11 @@ class Checkpoint:
         self._file: sqlite3.Connection | None = None
         self._inode = 0
         self._turn = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def open(self) -> None:
         """Open the file, make it where there is none, and keep others out of it."""
         was_open = self._file is not None
-        if not was_open:
-            # Each event loop has locks of its own.
-            self._turn = asyncio.Lock()
         try:
             await self._away(self._open)
         except asyncio.CancelledError:
@@ -177,6 +175,9 @@ class Checkpoint:
             message = f"the checkpoint {self._path}: {problem}"
             raise CheckpointError(message)
 
+        if asyncio.get_running_loop() is not self._loop:
+            # Each event loop has locks of its own; one that was closed may have left this one locked.
+            self._loop, self._turn = asyncio.get_running_loop(), asyncio.Lock()
         async with self._turn:
             # Shielded: half a transaction is none, but a connection that is still at work cannot be closed.
             working = asyncio.ensure_future(in_thread(careful))

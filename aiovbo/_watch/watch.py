@@ -56,6 +56,8 @@ class Watch:
         if self._closed or self._loop is not None:
             message = "a watch is used once: call fleet.watch(...) again"
             raise ClosedError(message)
+        for client in self._clients:
+            client.claim()
         self._loop = asyncio.get_running_loop()
         try:
             await self._checkpoint.open()
@@ -125,7 +127,7 @@ class Watch:
         Raises: what the checkpoint's store raises, where the consumer has not heard of it yet.
         """
         self.check_loop()
-        if self._ending is None:
+        if self._ending is None or self._ending.get_loop().is_closed():
             self._ending = asyncio.create_task(self._end(), name="aiovbo watch ends")
             self._ending.add_done_callback(_retrieve)
         try:
@@ -136,10 +138,14 @@ class Watch:
             raise
 
     async def _end(self) -> None:
-        self._delivery.close()
         tasks = [task for _, task in self._lookouts.values()] + list(self._leaving.values())
         if self._saver is not None:
             tasks.append(self._saver)
+        if self._loop is not None and self._loop.is_closed():
+            # They can be neither cancelled nor awaited; what was acknowledged can still be saved.
+            tasks.clear()
+        else:
+            self._delivery.close()
         for task in tasks:
             task.cancel()
         try:

@@ -273,46 +273,6 @@ async def test_the_limit_of_open_files_counts_sockets_until_they_are_closed() ->
     assert peak <= 32
 
 
-CLOSED_LOOP = """
-import asyncio, socket
-from contextlib import suppress
-from aiovbo import Bearer, ClosedError, Fleet, Server
-
-async def begin():
-    asyncio.ensure_future(fleet["vbo"].restore_sessions().answer())
-    silent, _ = await asyncio.get_running_loop().sock_accept(listening)
-    return silent
-
-with socket.create_server(("127.0.0.1", 0)) as listening:
-    listening.setblocking(False)
-    url = f"https://127.0.0.1:{listening.getsockname()[1]}"
-    fleet = Fleet([Server(url, Bearer("t"), api_version="v8", name="vbo")])
-    loop = asyncio.new_event_loop()
-    silent = loop.run_until_complete(begin())
-    loop.close()
-    with suppress(ClosedError):
-        asyncio.run(fleet.aclose())
-    print("closed")
-"""
-
-
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a fleet whose event loop was closed during a query cannot be closed: 'Event loop is closed'",
-)
-def test_a_fleet_whose_loop_was_closed_during_a_query_can_be_closed() -> None:
-    """`aclose()` in the next loop releases what is left, or raises an error of the SDK that says why not."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CLOSED_LOOP],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=40,
-    )
-    assert done.stdout == "closed\n", done.stderr
-
-
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
