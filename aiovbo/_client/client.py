@@ -143,6 +143,20 @@ class Client:
         """
         self._pool.claim()
 
+    def retire(self, when_idle: Callable[[], None]) -> None:
+        """Begin no operation any more; call `when_idle` each time when nothing is left in progress."""
+        self._requester.retire(when_idle)
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a request or a listing is in progress."""
+        return self._requester.is_in_use
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether its fleet has removed the server."""
+        return self._requester.is_removed
+
     @property
     def server(self) -> Server:
         """The address, credentials and trust of the server that is queried."""
@@ -291,7 +305,7 @@ class Client:
         Raises: LinkError where it leads out of the API; ServerError where the server fails.
         """
         _check_asked(path_or_href, cls)
-        operation = Operation.current(self._options)
+        operation = self._begin()
         with operation.deadline:
             await self._requester.find_version(operation)
             url = self.url_of(path_or_href)
@@ -357,7 +371,7 @@ class Client:
         def read(reply: Reply) -> DecodedPage[M]:
             return decode_listing(reply.body, cls, self.name, self)
 
-        operation = Operation.current(self._options)
+        operation = self._begin()
         with operation.deadline:
             await self._requester.find_version(operation)
             return await self._requester.send(
@@ -370,9 +384,18 @@ class Client:
 
     async def fetch_api_version(self) -> ApiVersion:
         """The API version spoken; one request or a few, unless it is known already."""
-        operation = Operation.current(self._options)
+        operation = self._begin()
         with operation.deadline:
             return await self._requester.find_version(operation)
+
+    def _begin(self) -> Operation:
+        """The operation that the current task is part of, or a new one.
+
+        Raises: ClosedError where the fleet has removed the server, for a new one.
+        """
+        operation = Operation.current(self._options)
+        self._requester.check_not_removed(operation)
+        return operation
 
     def operation(self, *, may_retry: bool = True) -> Operation:
         """A block for several questions that are to be over within one deadline."""
@@ -409,7 +432,7 @@ class Client:
         Raises: ConflictError or ResponseError where it has ended already; ServerError where the server fails.
         """
         session_id = id_of(session_id)
-        operation = Operation.current(self._options)
+        operation = self._begin()
         with operation.deadline:
             version = await self._requester.find_version(operation)
             request = stop_request(self.server.url, version, session_id)
@@ -446,6 +469,7 @@ class Client:
         is_operator = isinstance(credentials, Assertion) and credentials.operator
 
         async def start() -> RestoreSession:
+            self._requester.check_not_removed()
             with self.operation() as operation, operation.deadline:
                 version = await self._requester.find_version(operation)
                 fixed = options.as_of(self._options.clock.now())
@@ -499,6 +523,7 @@ class Client:
             # Also a silent server ends with the time; the last poll has a moment to be answered.
             limit = left if left > _EARLY else _LAST_LOOK
             operation = Operation(self._options, deadline=Deadline(min(self._options.deadline, limit), clock))
+            self._requester.check_not_removed()
             try:
                 await self._requester.find_version(operation)
                 found = await self._fetch_one(Request(self.url_of(href)), cls, operation)

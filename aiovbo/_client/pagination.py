@@ -72,6 +72,7 @@ class PageIterator(Generic[M]):
         self._walk: PageTracker[M] = PageTracker(partial(_follow, requester))
         self._ahead: asyncio.Task[tuple[Page[M], URL | PayloadError | None]] | None = None
         self._trouble: PayloadError | None = None
+        self._is_in_use = False
         self._structured = 0
         self._rejected = 0
         self._problems: list[str] = []
@@ -85,6 +86,9 @@ class PageIterator(Generic[M]):
             while True:
                 if self._find is not None:
                     find, self._find = self._find, None
+                    self._requester.check_not_removed(self._operation)
+                    self._requester.begin_use()
+                    self._is_in_use = True
                     url, self._check = await find(self._operation)
                     page, following = await self._page(url)
                 elif self._ahead is not None:
@@ -111,6 +115,9 @@ class PageIterator(Generic[M]):
             name, received = self._requester.server.name, self._walk.received
             shown = "; ".join(_first(self._problems[:_SHOWN], rejected))
             log.warning("%s: %s: rejected %d of %d items: %s", name, self._path, rejected, received, shown)
+        if self._is_in_use:
+            self._is_in_use = False
+            self._requester.end_use()
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             ahead.cancel()

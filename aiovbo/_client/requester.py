@@ -100,6 +100,10 @@ class Requester:
         self._credit = _CREDIT
         self._guard = guard
         self._connections = ServerConnections(server.name)
+        self._uses = 0
+        self._when_idle: Callable[[], None] | None = None
+        self.is_removed = False
+        """Whether its fleet has removed the server: no further operation begins."""
         # To this server, over its own connections.
         self._exchange = partial(pool.exchange, tls=server.tls, connections=self._connections)
         self._former_urls: set[URL] = set()
@@ -159,6 +163,39 @@ class Requester:
         """How the server has been doing."""
         return self._tally.status(self.version, self.clock_skew)
 
+    def begin_use(self) -> None:
+        """Note that a request or a listing is in progress, which needs the token; followed by `end_use`."""
+        self._uses += 1
+
+    def end_use(self) -> None:
+        """Note that it has ended."""
+        self._uses -= 1
+        if not self._uses and self._when_idle is not None:
+            self._when_idle()
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a request or a listing is in progress."""
+        return self._uses > 0
+
+    def retire(self, when_idle: Callable[[], None]) -> None:
+        """Begin no operation any more, and call `when_idle` each time when nothing is left in progress."""
+        self.is_removed, self._when_idle = True, when_idle
+        if not self._uses:
+            when_idle()
+
+    def check_not_removed(self, operation: Operation | None = None) -> None:
+        """Return where an operation may go on: one that had begun before the server was removed may.
+
+        Raises: ClosedError otherwise.
+        """
+        if self.is_removed and (operation is None or not operation.is_entered):
+            message = (
+                f"the server {self.server.name!r} was removed from its fleet: use the client that "
+                "fleet.add(...) returns"
+            )
+            raise ClosedError(message)
+
     async def find_version(self, operation: Operation) -> ApiVersion:
         """The API version spoken: what was given, or the newest that the server offers, asked for once."""
         if self.version is None:
@@ -217,6 +254,13 @@ class Requester:
 
         Raises: ServerError, complete; ClosedError.
         """
+        self.begin_use()
+        try:
+            return await self._send(request, operation, read)
+        finally:
+            self.end_use()
+
+    async def _send(self, request: Request, operation: Operation, read: Callable[[Reply], R]) -> R:
         clock = self._clock
         started = clock.monotonic()
         self._credit = min(_CREDIT, self._credit + _EARNED)

@@ -186,6 +186,11 @@ class Operation:
         # A task that outlives the operation in which it was begun has all its time again.
         return cls(options) if found is None or found._is_over else found  # noqa: SLF001  # its own
 
+    @property
+    def is_entered(self) -> bool:
+        """Whether the current task is inside the operation, and did not just begin it."""
+        return _current.get() is self
+
     def __enter__(self) -> Self:
         self._before = _current.set(self)
         return self

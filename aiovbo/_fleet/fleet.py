@@ -148,6 +148,8 @@ class Fleet:
         self._token_store = token_store
         self._clients: dict[str, Client] = {}
         self._names_by_url: dict[URL, list[str]] = {}
+        self._removed: set[Client] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
         for entry in servers:
             self._join(_server(entry, credentials, tls))
         self._slots = ConcurrencyLimiter(concurrency)
@@ -199,8 +201,7 @@ class Fleet:
         """One more server; queries that are made from now on ask it too, and watches begin to watch it.
 
         Raises: ConfigError where the fleet has a server of that name, or one with the same URL and equal
-        credentials; ClosedError once the fleet is closed, or where a
-        watch runs in another event loop.
+        credentials; ClosedError once the fleet is closed, or where a watch runs in another event loop.
         """
         self._raise_if_closed()
         self._raise_if_elsewhere()
@@ -264,7 +265,8 @@ class Fleet:
     def remove(self, name: str) -> None:
         """One server less; what is under way with it goes on to its end, watches let go of it at once.
 
-        Its token is not given back, and ends by itself.
+        Its token is given back when nothing is in progress any more, or when the fleet is closed. To use its
+        `Client` for something new is a ClosedError.
 
         Raises: KeyError where no server is called so; ClosedError where a watch runs in another loop.
         """
@@ -278,6 +280,24 @@ class Fleet:
             watch.remove(client.name)
         for poll in self._polls:
             poll.remove(client.name)
+        self._removed.add(client)
+        client.retire(partial(self._log_out_removed, client))
+
+    def _log_out_removed(self, client: Client) -> None:
+        try:
+            task = asyncio.get_running_loop().create_task(
+                client.log_out(), name=f"aiovbo leaves {client.name}"
+            )
+        except RuntimeError:
+            # Outside of an event loop: it is logged out of when the fleet is closed.
+            return
+        self._leaving.add(task)
+        task.add_done_callback(partial(self._has_left, client))
+
+    def _has_left(self, client: Client, task: asyncio.Task[None]) -> None:
+        self._leaving.discard(task)
+        if not client.is_in_use and not task.cancelled():
+            self._removed.discard(client)
 
     def shard(self, index: int, count: int) -> "Fleet":
         """The share of one of `count` workers: a fleet of its own, not open yet, with the same limits.
@@ -407,7 +427,10 @@ class Fleet:
                 steps.push_async_callback(poll.aclose)
 
     async def _log_out(self) -> None:
-        await asyncio.gather(*(client.log_out() for client in self._clients.values()))
+        leaving, self._leaving = self._leaving, set()
+        clients = [*self._clients.values(), *self._removed]
+        await asyncio.gather(*leaving, *(client.log_out() for client in clients))
+        self._removed.clear()
 
     def restore_sessions(  # noqa: PLR0913  # the API's own filters
         self,

@@ -105,7 +105,7 @@ class FleetQuery(Generic[T]):
         async with aclosing(self.answers()) as answers:
             found = {answer.server: answer async for answer in answers}
         # In the fleet's order, whoever came first.
-        return FleetResult({c.server.name: found[c.server.name] for c in self._clients})
+        return FleetResult({c.name: found[c.name] for c in self._clients if c.name in found})
 
     def question(self) -> Question[T]:
         """What each server is asked in one use of the query; sends nothing.
@@ -120,7 +120,8 @@ class FleetQuery(Generic[T]):
 
     def _use(self, *, stream: bool) -> "Run[T]":
         registers = [self._running, *self._blocks.current()]
-        return Run(self._clients, self._at_each_use(), self._options, self._slots, registers, stream=stream)
+        clients = [client for client in self._clients if not client.is_removed]
+        return Run(clients, self._at_each_use(), self._options, self._slots, registers, stream=stream)
 
     async def __aenter__(self) -> Self:
         self._blocks.enter()

@@ -225,7 +225,9 @@ class Watch:
     # -------------------------------------------------------------------------------- the servers
 
     def add(self, client: Client) -> None:
-        """Watch one more server."""
+        """Watch one more server, unless the watch closes."""
+        if self._closed:
+            return
         name = client.name
         lookout = ServerPoller(client, self._options, self._delivery.put, self._settle, self._find_former)
         if former := self._removed.pop(name, None):

@@ -104,11 +104,6 @@ class SlowStore(MemoryCheckpoint):
         await super().save(*arguments)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a server that joins a fleet while a watch closes is polled by the closed watch",
-)
 async def test_a_server_that_joins_while_a_watch_closes_is_not_watched() -> None:
     """After the watch is closed it has no task and sends no request."""
     store = SlowStore()
@@ -162,9 +157,6 @@ async def test_a_query_to_one_server_can_be_entered() -> None:
         assert len([session async for session in query]) == 3
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="a server that is removed from a fleet is never logged out of"
-)
 async def test_a_server_that_is_removed_is_logged_out_of() -> None:
     """Its token does not stay valid for an hour."""
     async with BackupServer(World(now=NOW, speed=0, sessions=3)) as backup:

@@ -16,7 +16,7 @@ from uuid import UUID
 import aiohttp
 import pytest
 from harness import closed_port, tls
-from harness.backups import beside_a_healthy_server, server_of
+from harness.backups import beside_a_healthy_server, server_of, view_of
 from harness.canary import Canary
 from harness.raw import ANY, RawServer, fin, http, rst, vbo_routes
 from yarl import URL
@@ -124,7 +124,7 @@ async def test_everything_public_ends_by_its_deadline(silence: str) -> None:
             if silence == "of the login":
                 ahead[0] += 7200
             elif silence == "of the search for a version":
-                client = fleet.add(server_of(backup, name="new"))
+                client = fleet.add(view_of(backup, name="new"))
             asking = [call(client) for call in OF_CLIENT.values()]
             if client.name == "bad":
                 asking += [call(session) for call in OF_SESSION.values()]
