@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 from aiohttp import web
-from harness.backups import asked, server_of
+from harness.backups import asked, server_of, view_of
 from harness.watches import FAST, NOW, VERSIONS, polls, ready, silent, take, told, until, watching
 
 from aiovbo import (
@@ -392,7 +392,7 @@ async def test_a_server_that_is_known_to_be_new_is_warned_of_by_nothing(
 async def test_a_clone_beside_its_original_takes_nothing_from_it(backup: BackupServer) -> None:
     """Two names of one installation in a fleet are two servers, each told from its own beginning."""
     begun = backup.world.add(creation_time=NOW, end_time=None)
-    servers = [server_of(backup, name="one"), server_of(backup, name="two")]
+    servers = [server_of(backup, name="one"), view_of(backup, name="two")]
     async with Fleet(servers) as fleet, fleet.watch(every=FAST) as changes:
         assert {one.server for one in await take(changes, 2)} == {"one", "two"}
         backup.world.change(begun.id, state="Stopped", end_time=NOW)
