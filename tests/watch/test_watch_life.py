@@ -485,7 +485,7 @@ async def test_changes_travel_to_other_processes() -> None:
 )
 def test_a_new_worker_moves_only_its_share(names: list[str], count: int) -> None:
     """Whatever the servers' names and however many workers: each server belongs to exactly one of them."""
-    fleet = Fleet([Server("vbo", Password("u", "p"), name=name) for name in names])
+    fleet = Fleet([Server("vbo", Password(name, "p"), name=name) for name in names])
 
     def owners(workers: int) -> dict[str, int]:
         shares = [list(fleet.shard(index, workers)) for index in range(workers)]
