@@ -351,7 +351,7 @@ class Client:
         """
         _check_asked(path_or_href, Resource)
         make = free_request(method, parameters, json, repeatable=repeatable)
-        operation = Operation.current(self._options)
+        operation = self._begin()
         with operation.deadline:
             await self._requester.find_version(operation)
             return await self._requester.send(make(self.url_of(path_or_href)), operation, _response)

@@ -184,18 +184,20 @@ class Fleet:
         return cls(found.servers, **_merged(found.options, options))
 
     def _join(self, server: Server) -> Client:
-        here = self._names_by_url.setdefault(server.url, [])
-        for name in here:
-            if self._clients[name].server.credentials == server.credentials:
-                raise ConfigError(same_server(server, name))
+        self._raise_if_repeated(server)
         if server.name in self._clients:
             message = f"two servers are called {server.name!r}: give one a name=... of its own"
             raise ConfigError(message)
         self._pool.register(server)
         self._guard.register(server)
         client = self._clients[server.name] = Client.of_fleet(server, self._options, self._pool, self._guard)
-        here.append(server.name)
+        self._names_by_url.setdefault(server.url, []).append(server.name)
         return client
+
+    def _raise_if_repeated(self, server: Server, *, replaces: str | None = None) -> None:
+        for name in self._names_by_url.get(server.url, ()):
+            if name != replaces and self._clients[name].server.credentials == server.credentials:
+                raise ConfigError(same_server(server, name))
 
     def add(self, server: Server | str | URL) -> Client:
         """One more server; queries that are made from now on ask it too, and watches begin to watch it.
@@ -220,8 +222,9 @@ class Fleet:
         are equal. Files of its TLS settings are read again, so `fleet.replace(fleet["vbo1"].server)` reads a
         CA file that changed.
 
-        Raises: KeyError where no server has this name; ConfigError for something else than a Server;
-        ClosedError once the fleet is closed, or where a watch runs in another event loop.
+        Raises: KeyError where no server has this name; ConfigError for something else than a Server, and
+        where another server has the same URL and equal credentials; ClosedError once the fleet is closed, or
+        where a watch runs in another event loop.
         """
         given: object = server
         if not isinstance(given, Server):
@@ -235,6 +238,9 @@ class Fleet:
         former = client.server
         if not server.labels:
             server = evolve(server, labels=former.labels)
+        self._raise_if_repeated(server, replaces=server.name)
+        self._names_by_url[former.url].remove(former.name)
+        self._names_by_url.setdefault(server.url, []).append(server.name)
         self._pool.register(server)
         self._pool.forget(former)
         self._guard.register(server)
@@ -273,7 +279,10 @@ class Fleet:
         client = self[name]
         self._raise_if_elsewhere()
         del self._clients[name]
-        self._names_by_url[client.server.url].remove(name)
+        names = self._names_by_url[client.server.url]
+        names.remove(name)
+        if not names:
+            del self._names_by_url[client.server.url]
         self._pool.forget(client.server)
         self._guard.forget(client.server)
         for watch in self._watches:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 from harness import VirtualClock
-from harness.backups import asked, beside_a_healthy_server, server_of
+from harness.backups import asked, beside_a_healthy_server, server_of, view_of
 from harness.raw import RawServer, http, json_answer, token_answer, vbo_routes, wait
 
 from aiovbo import Bearer, Client, Clock, Fleet, Password, Server, ServerError, ServerTimeoutError
@@ -270,7 +270,7 @@ async def test_waiting_for_a_slot_counts() -> None:
     """A server whose turn comes after the deadline is not queried, and the error says where the time went."""
     hand, clock = virtual()
     async with BackupServer(World(sessions=2, speed=0), version="v8") as backup:
-        servers = [server_of(backup, name=name, api_version="v8") for name in ("first", "second")]
+        servers = [view_of(backup, name=name, api_version="v8") for name in ("first", "second")]
         async with Fleet(servers, deadline=60, concurrency=1, clock=clock) as fleet:
 
             async def listing(client: Client) -> int:

@@ -49,6 +49,17 @@ def test_a_server_can_join_again_after_it_was_removed() -> None:
     assert list(fleet) == ["two"]
 
 
+async def test_a_server_cannot_be_replaced_by_one_that_is_in_the_fleet() -> None:
+    """It would be there twice; its own URL and credentials are no obstacle, and its former URL is free."""
+    fleet = Fleet([ONE, Server("vbo2", LOGIN, name="two")])
+    with pytest.raises(ConfigError, match="'two' is the same server as 'one'"):
+        fleet.replace(Server("vbo1", LOGIN, name="two"))
+    fleet.replace(ONE)
+    fleet.replace(Server("vbo3", LOGIN, name="one"))
+    fleet.add(Server("vbo1", LOGIN, name="three"))
+    assert list(fleet) == ["one", "two", "three"]
+
+
 def test_one_server_twice_in_an_inventory_is_reported_with_all_other_problems(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -109,6 +120,7 @@ async def test_the_client_of_a_server_that_was_removed_begins_nothing(backup: Ba
         uses: list[Callable[[], Awaitable[object]]] = [
             client.restore_sessions,
             lambda: client.fetch("Organizations"),
+            lambda: client.request("GET", "Organizations"),
             lambda: client.fetch_restore_session(session.id),
             lambda: client.stop_restore_session(session.id),
             lambda: client.explore("Vex"),
