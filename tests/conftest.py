@@ -37,6 +37,13 @@ def nothing_open() -> Iterator[None]:
     assert_nothing_open(before)
 
 
+@pytest.fixture(autouse=True)
+def no_stored_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands store tokens in no folder of the user who runs the tests; a test that needs one sets it."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", "/dev/null/state")
+
+
 @pytest.fixture
 async def nothing_left() -> AsyncIterator[None]:
     """No task outlives a test; checked in its loop, after the fixtures that own tasks have ended."""

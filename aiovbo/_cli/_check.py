@@ -14,6 +14,7 @@ from rich.text import Text
 
 from aiovbo import (
     AuthenticationError,
+    Bearer,
     Client,
     ClientEvent,
     Fleet,
@@ -94,6 +95,8 @@ async def _steps(client: Client, logins: dict[str, float]) -> _Check:
         found.seconds["login"] = logins[client.name]
         if "sessions" in found.seconds:
             found.seconds["sessions"] -= logins[client.name]
+    elif found.error is None and not isinstance(client.server.credentials, Bearer):
+        found.said["login"] = "stored"
     found.skew = client.clock_skew
     return found
 
@@ -165,7 +168,7 @@ def _step(found: _Check, step: str) -> Text:
     if found.said.get(step) == _FAILED:
         return cell(_FAILED, "red")
     if step not in found.seconds:
-        return cell("-", "dim")
+        return cell(found.said.get(step) or "-", "dim")
     said = found.said.get(step, "")
     took = f"{found.seconds[step] * 1e3:.0f} ms"
     return cell(f"{said} ({took})" if said else took)

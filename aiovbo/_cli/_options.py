@@ -102,6 +102,10 @@ class Selection:
         factory=list[str]
     )
     """Labels, all of which must fit."""
+    no_token_store: Annotated[
+        bool, _server("Log in anew, and share no token with other runs; if not given, runs share tokens.")
+    ] = False
+    """Whether to neither read nor write stored tokens."""
     deadline: Annotated[float | None, _server("Seconds for all that one server is asked.")] = None
     """A limit."""
     retries: Annotated[int | None, _server("How often a request is repeated that may be.")] = None

@@ -11,6 +11,7 @@ from typing import Any
 
 from aiovbo import TLS, ConfigError, Fleet, Password, Server
 from aiovbo._cli._options import Selection
+from aiovbo._cli._token_folder import shared_store
 from aiovbo._settings.limits import FleetOptions
 
 
@@ -24,6 +25,7 @@ def fleet_of(which: Selection, **more: Any) -> Fleet:  # noqa: ANN401  # as Flee
         limits["deadline"] = which.deadline
     if which.retries is not None:
         limits["retries"] = which.retries
+    more["token_store"] = None if which.no_token_store else shared_store()
     fleet = _from_urls(which, limits, more) if which.url else _from_inventory(which, limits, more)
     labels = [_label(text) for text in which.label]
     unknown = sorted(set(which.server) - set(fleet))
