@@ -7,7 +7,17 @@ from datetime import timedelta
 
 import pytest
 from harness.backups import asked, server_of
-from harness.raw import Connection, RawServer, Request, http, in_turn, json_answer, token_answer, vbo_routes
+from harness.raw import (
+    ANY,
+    Connection,
+    RawServer,
+    Request,
+    http,
+    in_turn,
+    json_answer,
+    token_answer,
+    vbo_routes,
+)
 
 from aiovbo import (
     Assertion,
@@ -355,15 +365,20 @@ async def test_a_fleet_starts_with_as_many_logons_as_may_fail() -> None:
         nonlocal proven
         if not proven:
             await asyncio.sleep(0.05)
-            proven = proven or len(logins(raw))
+            proven = proven or len(raw.asked("POST", ANY))
         await connection.send(token_answer())
 
-    async with RawServer(vbo_routes(token=log_in)) as raw:
-        servers = [raw_server(raw, name=f"vbo{number}") for number in range(100)]
+    # One URL each: servers at one URL must have different credentials.
+    async with RawServer({("POST", ANY): log_in, ("GET", ANY): json_answer([])}) as raw:
+        login = Password("u", "p")
+        servers = [
+            Server(f"{raw.url}/s{number}", login, name=f"vbo{number}", allow_http=True, api_version="v4")
+            for number in range(100)
+        ]
         async with Fleet(servers, connections=1) as fleet:
             assert not (await fleet.restore_sessions()).failed
         assert proven == 3
-        assert len(logins(raw)) == 100
+        assert len(raw.asked("POST", ANY)) == 100
 
 
 async def test_a_right_password_is_held_up_by_nobody() -> None:

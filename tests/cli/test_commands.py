@@ -436,7 +436,7 @@ def test_check_blames_the_step_that_failed(
                 f"\nclosed = {{ url = '127.0.0.1:{closed.getsockname()[1]}' }}"
                 f"\nsilent = {{ url = '127.0.0.1:{silent.getsockname()[1]}' }}"
                 "\nnowhere = { url = 'nobody.invalid' }"
-                f"\nuntrusted = {{ url = '{servers[0].url}', tls = {{}} }}"
+                f"\nuntrusted = {{ url = '{servers[0].url}', tls = {{}}, credentials.token.env = 'WRONG' }}"
                 f"\nrefused = {{ url = '{servers[0].url}', credentials = {wrong} }}\n"
             )
         assert main(["check", "--retries", "0", "--deadline", "1"]) == 2
