@@ -6,6 +6,7 @@ looks like in `_wire`.
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import copy
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, overload
@@ -41,7 +42,7 @@ from aiovbo._resources.links import M, Resource
 from aiovbo._resources.structuring import BROKEN, check_model, read_json
 from aiovbo._settings.credentials import Assertion
 from aiovbo._settings.events import Observer
-from aiovbo._settings.limits import DEFAULTS, Clock, Options
+from aiovbo._settings.limits import DEFAULTS, Clock, Options, other_limits
 from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import ApiVersion, Server
 from aiovbo._transport.pool import HttpPool
@@ -135,6 +136,37 @@ class Client:
         self._closes_pool = False
         self._requester = Requester(server, options, pool, guard)
         self._fetches: SingleFlight[Any] = SingleFlight()
+
+    def with_options(
+        self,
+        *,
+        deadline: float | None = None,
+        connect_timeout: float | None = None,
+        read_timeout: float | None = None,
+        retries: int | Retry | None = None,
+        strict: bool | None = None,
+    ) -> Self:
+        """The same client with other limits: a view on the same connections, tokens and lock-out guard.
+
+        What is not given stays as it is. The links of what it delivers are followed within its limits. To
+        close a view does nothing: the client or fleet that it came from owns the connections.
+
+        Raises: ConfigError for invalid limits.
+        """
+        given = {
+            "deadline": deadline,
+            "connect_timeout": connect_timeout,
+            "read_timeout": read_timeout,
+            "retries": retries,
+            "strict": strict,
+        }
+        return self.with_limits(other_limits(self._options, given))
+
+    def with_limits(self, options: Options) -> Self:
+        """A view with these limits."""
+        view = copy(self)
+        view._options, view._closes_pool = options, False  # noqa: SLF001  # its own
+        return view
 
     def claim(self) -> None:
         """Bind the client, with its fleet, to the running event loop at the first use.

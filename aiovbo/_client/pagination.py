@@ -176,7 +176,7 @@ class PageIterator(Generic[M]):
         self._rejected += len(rejected)
         missing = rejected[: _MOST_PROBLEMS - len(self._problems)]
         self._problems += [f"item {r.index}: {r.reason} @ {r.path}" for r in missing]
-        if self._requester.options.strict and not self._reports_rejected:
+        if self._operation.options.strict and not self._reports_rejected:
             failure = self._error_of_rejected(f"{self._rejected} items were rejected")
             # The error says it all.
             self._rejected = 0

@@ -266,7 +266,7 @@ class Requester:
         self._credit = min(_CREDIT, self._credit + _EARNED)
         attempts, logins, renewed = 0, 0, False
         # Most likely it is still unreachable: the other tries would only cost time.
-        retries = _Retries(0 if self._was_unreachable else self._retry.attempts - 1)
+        retries = _Retries(0 if self._was_unreachable else self._policy(operation).attempts - 1)
         while True:
             outcome, token, sent = await self._send_once(request, operation)
             attempts += sent
@@ -303,7 +303,7 @@ class Requester:
 
     def overdue(self, url: URL, operation: Operation, phase: Phase) -> ServerTimeoutError:
         """The error, complete, of an operation whose deadline has passed between two requests."""
-        failure = deadline_passed(self.options.deadline, phase)
+        failure = deadline_passed(operation.options.deadline, phase)
         self.annotate(url, failure, attempts=operation.attempts, elapsed=operation.deadline.spent())
         self._tally.failure(failure)
         return failure
@@ -434,6 +434,11 @@ class Requester:
         is_silent = isinstance(failure, ServerTimeoutError) and failure.phase in ("read", "body")
         return (_smaller(request) if is_silent else None) or request
 
+    def _policy(self, operation: Operation) -> Retry:
+        """How the operation retries, which may have limits of its own."""
+        own = operation.options.retries
+        return self._retry if own is self.options.retries else Retry.of(own)
+
     async def _worth_a_retry(
         self, request: Request, failure: ServerError, retries: "_Retries", operation: Operation
     ) -> bool:
@@ -445,14 +450,15 @@ class Requester:
             retry_after = failure.retry_after
         # Not of the login: how often a secret is sent has limits of its own.
         is_uncounted = isinstance(failure, RateLimitedError) and not (retry_after or failure.operation)
-        if is_uncounted and self._retry.attempts > 1:
-            delay = max(_SHORTEST_PAUSE, self._retry.delay(retries.of_rate_limit, self._clock.random()))
+        policy = self._policy(operation)
+        if is_uncounted and policy.attempts > 1:
+            delay = max(_SHORTEST_PAUSE, policy.delay(retries.of_rate_limit, self._clock.random()))
         elif retries.counted < retries.most and self._credit >= 1:
-            delay = retry_after or self._retry.delay(retries.counted, self._clock.random())
+            delay = retry_after or policy.delay(retries.counted, self._clock.random())
         else:
             return False
         done = retries.counted + retries.of_rate_limit
-        if delay >= operation.deadline.left() or not self._is_permitted(request, failure, done):
+        if delay >= operation.deadline.left() or not self._is_permitted(request, failure, done, policy):
             return False
         if is_uncounted:
             retries.of_rate_limit += 1
@@ -471,9 +477,9 @@ class Requester:
             return False
         return True
 
-    def _is_permitted(self, request: Request, failure: ServerError, retries: int) -> bool:
+    def _is_permitted(self, request: Request, failure: ServerError, retries: int, policy: Retry) -> bool:
         """Whether the caller's own policy permits a retry that is safe and has time."""
-        decide = self._retry.decide
+        decide = policy.decide
         # A copy, since the caller may keep it.
         return decide is None or decide(
             self.annotate(request.url, copy(failure), request.method, retries + 1)

@@ -54,7 +54,16 @@ class Deadline:
     the deadline is suspended.
     """
 
-    __slots__ = ("_ends", "_excused", "_in_progress", "_monotonic", "_seconds", "_stopped_at", "was_reached")
+    __slots__ = (
+        "_ends",
+        "_excused",
+        "_in_progress",
+        "_monotonic",
+        "_seconds",
+        "_stopped_at",
+        "options",
+        "was_reached",
+    )
 
     def __init__(self, seconds: float, clock: Clock, *, suspended: bool = False) -> None:
         self._monotonic = clock.monotonic
@@ -65,6 +74,8 @@ class Deadline:
         self._excused = False
         self.was_reached = False
         """Whether something was ended by it."""
+        self.options: Options | None = None
+        """The limits of its operation; None outside of one."""
 
     @property
     def ends(self) -> float:
@@ -172,6 +183,7 @@ class Operation:
         self.options = options
         self.deadline = deadline or Deadline(options.deadline, options.clock, suspended=True)
         """What ends it; the time of the consumer is not counted."""
+        self.deadline.options = options
         self.attempts = 0
         """Requests sent."""
         self.may_retry = may_retry

@@ -4,8 +4,10 @@ Knows the life of the session and who is in the fleet; how answers are merged is
 """
 
 import asyncio
+import threading
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
+from copy import copy
 from datetime import timedelta
 from functools import partial
 from hashlib import blake2b
@@ -30,7 +32,7 @@ from aiovbo._protocol.session_filter import OrderBy, SessionFilter, TimeBound, r
 from aiovbo._resources.links import Resource
 from aiovbo._settings.credentials import Credentials
 from aiovbo._settings.events import Observer
-from aiovbo._settings.limits import DEFAULTS, Clock, FleetOptions, Limits
+from aiovbo._settings.limits import DEFAULTS, Clock, FleetOptions, Limits, Options, other_limits
 from aiovbo._settings.numbers import check_count
 from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import TLS, Server, check_credentials, check_tls, same_server
@@ -141,19 +143,22 @@ class Fleet:
             clock=clock or Clock(),
         )
         self._defaults = credentials, tls
-        self._options = options
+        self._options = self._own_options = options
         self._http = http
         self._pool = HttpPool(options, http)
         self._guard = LockoutGuard(lockout_guard, login_cooldown, options.clock, token_store)
         self._token_store = token_store
         self._clients: dict[str, Client] = {}
+        self._members: Mapping[str, Client] = self._clients
+        """Those of which it consists: a view has a part of them."""
+        self._owns_pool = True
         self._names_by_url: dict[URL, list[str]] = {}
         self._removed: set[Client] = set()
         self._leaving: set[asyncio.Task[None]] = set()
         for entry in servers:
             self._join(_server(entry, credentials, tls))
         self._slots = ConcurrencyLimiter(concurrency)
-        self._closing = False
+        self._closing = threading.Event()
         self._running = Uses()
         self._watches: set[Watch] = set()
         self._polls: set[Poll[Any]] = set()
@@ -190,7 +195,9 @@ class Fleet:
             raise ConfigError(message)
         self._pool.register(server)
         self._guard.register(server)
-        client = self._clients[server.name] = Client.of_fleet(server, self._options, self._pool, self._guard)
+        client = self._clients[server.name] = Client.of_fleet(
+            server, self._own_options, self._pool, self._guard
+        )
         self._names_by_url.setdefault(server.url, []).append(server.name)
         return client
 
@@ -233,7 +240,7 @@ class Fleet:
             )
             raise ConfigError(message)
         self._raise_if_closed()
-        client = self[server.name]
+        client = self._clients[self[server.name].name]
         self._raise_if_elsewhere()
         former = client.server
         if not server.labels:
@@ -260,10 +267,10 @@ class Fleet:
         if not isinstance(given, Model | Resource):
             message = f"what is attached is a session or another resource, not {type(resource).__name__}"
             raise ConfigError(message)
-        if resource.server not in self._clients:
+        if resource.server not in self._members:
             message = f"no server has the name {resource.server!r} in this fleet: add it first"
             raise LinkError(message)
-        links = resource.links.attached_to(self._clients[resource.server])
+        links = resource.links.attached_to(self._members[resource.server])
         if isinstance(resource, Model):
             return evolve(resource, links=links)
         return resource.with_links(links)
@@ -308,6 +315,58 @@ class Fleet:
         if not client.is_in_use and not task.cancelled():
             self._removed.discard(client)
 
+    def with_options(
+        self,
+        *,
+        deadline: float | None = None,
+        connect_timeout: float | None = None,
+        read_timeout: float | None = None,
+        retries: int | Retry | None = None,
+        strict: bool | None = None,
+    ) -> "Fleet":
+        """The same fleet with other limits: a view on the same connections, tokens and lock-out guard.
+
+        What is not given stays as it is. Servers that are added or removed, here or there, join and leave
+        both. To close a view does nothing: the fleet that it came from owns the connections.
+
+        Raises: ConfigError for invalid limits.
+        """
+        given = {
+            "deadline": deadline,
+            "connect_timeout": connect_timeout,
+            "read_timeout": read_timeout,
+            "retries": retries,
+            "strict": strict,
+        }
+        options = other_limits(self._options, given)
+        return self._view(_Part(self._members, lambda _: True, options), options)
+
+    def _view(self, members: Mapping[str, Client], options: Limits) -> "Fleet":
+        view = copy(self)
+        view.__dict__ |= {"_owns_pool": False, "_members": members, "_options": options}
+        return view
+
+    def where(self, predicate: Callable[[Client], bool] | None = None, /, **labels: str) -> "Fleet":
+        """The servers with these labels, or for whose client `predicate` is true: a part of the fleet.
+
+        It is a view on the same connections, tokens and lock-out guard, and follows the fleet: servers that
+        join or leave later belong to it if they match. To close it does nothing.
+
+        Raises: ConfigError for a predicate that is not a function, or without any condition.
+        """
+        given: object = predicate
+        if given is None and not labels:
+            raise ConfigError('where takes labels, such as where(site="athens"), or a function of a client')
+        if given is not None and not callable(given):
+            message = f"where takes a function of a client, or labels by name, not {predicate!r}"
+            raise ConfigError(message)
+        wanted = labels.items()
+
+        def matches(client: Client) -> bool:
+            return client.server.labels.items() >= wanted and (predicate is None or bool(predicate(client)))
+
+        return self._view(_Part(self._members, matches, None), self._options)
+
     def shard(self, index: int, count: int) -> "Fleet":
         """The share of one of `count` workers: a fleet of its own, not open yet, with the same limits.
 
@@ -323,7 +382,7 @@ class Fleet:
             message = f"of {count} workers, the index is 0 to {count - 1}, not {index}"
             raise ConfigError(message)
         servers = [
-            client.server for client in self._clients.values() if worker_of(client.name, count) == index
+            client.server for client in self._members.values() if worker_of(client.name, count) == index
         ]
         credentials, tls = self._defaults
         limits = asdict(self._options, recurse=False)
@@ -373,7 +432,7 @@ class Fleet:
             ack_by_hand=ack == "manual",
             clock=self._options.clock,
         )
-        return Watch(self._clients.values(), options, self._watches)
+        return Watch(self._members, options, self._watches)
 
     @overload
     def poll(self, query: None = None, *, every: timedelta = ...) -> Poll[RestoreSession]: ...
@@ -400,7 +459,7 @@ class Fleet:
         if not isinstance(given, FleetQuery) or not query.belongs_to(self._running):
             message = "query is a query of this fleet, such as fleet.restore_sessions(...) or fleet.map(...)"
             raise ConfigError(message)
-        return Poll(self._clients.values(), query, every, self._options, self._polls)
+        return Poll(self._members, query, every, self._options, self._polls)
 
     async def __aenter__(self) -> Self:
         await self._pool.open()
@@ -419,9 +478,9 @@ class Fleet:
 
         Safe to repeat, from any task. Streams that are still being read raise `ClosedError`.
         """
-        if not self._pool.begin_close():
+        if not self._owns_pool or not self._pool.begin_close():
             return
-        self._closing = True
+        self._closing.set()
         if self._pool.is_abandoned:
             # Its tasks can be neither cancelled nor awaited.
             self._running.clear()
@@ -492,7 +551,7 @@ class Fleet:
     def _query(self, at_each_use: Callable[[], Question[T]]) -> FleetQuery[T]:
         self._raise_if_closed()
         question = partial(self._unless_closed, at_each_use)
-        return FleetQuery(list(self._clients.values()), question, self._options, self._slots, self._running)
+        return FleetQuery(list(self._members.values()), question, self._options, self._slots, self._running)
 
     def _unless_closed(self, at_each_use: Callable[[], Question[T]]) -> Question[T]:
         self._raise_if_closed()
@@ -501,10 +560,10 @@ class Fleet:
 
     def status(self) -> dict[str, ServerStatus]:
         """How each server has been doing, by name; nothing is asked for it."""
-        return {name: client.status() for name, client in self._clients.items()}
+        return {name: client.status() for name, client in self._members.items()}
 
     def _raise_if_closed(self) -> None:
-        if self._closing or self._pool.closed:
+        if self._closing.is_set() or self._pool.closed:
             message = "the fleet is closed"
             raise ClosedError(message)
 
@@ -516,19 +575,19 @@ class Fleet:
             poll.check_loop()
 
     def __getitem__(self, name: str) -> Client:
-        if name not in self._clients:
+        if name not in self._members:
             message = f"no server is called {name!r} here"
             raise KeyError(message)
-        return self._clients[name]
+        return self._members[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._clients
+        return name in self._members
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._clients)
+        return iter(self._members)
 
     def __len__(self) -> int:
-        return len(self._clients)
+        return len(self._members)
 
     def __repr__(self) -> str:
         return f"<Fleet of {len(self)} servers>"
@@ -559,3 +618,26 @@ def _merged(written: FleetOptions, given: _Overrides) -> _Overrides:
 def worker_of(name: str, count: int) -> int:
     """Which of `count` workers a server belongs to: the one that draws highest for its name."""
     return max(range(count), key=lambda index: blake2b(f"{index}/{name}".encode(), digest_size=8).digest())
+
+
+class _Part(Mapping[str, Client]):
+    """The clients that match, with limits of their own where there are any."""
+
+    def __init__(
+        self, clients: Mapping[str, Client], matches: Callable[[Client], bool], options: Options | None
+    ) -> None:
+        self._clients = clients
+        self._matches = matches
+        self._options = self._own_options = options
+
+    def __getitem__(self, name: str) -> Client:
+        client = self._clients[name]
+        if not self._matches(client):
+            raise KeyError(name)
+        return client if self._options is None else client.with_limits(self._options)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, client in self._clients.items() if self._matches(client))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -5,7 +5,7 @@ Decides when each server is queried and which answers are kept. What is queried 
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from types import MappingProxyType, TracebackType
@@ -78,7 +78,7 @@ class Poll(Generic[T]):
 
     def __init__(
         self,
-        clients: Iterable[Client],
+        members: Mapping[str, Client],
         query: FleetQuery[T],
         every: timedelta,
         options: Options,
@@ -89,7 +89,7 @@ class Poll(Generic[T]):
         self._every = every
         self._options = options
         self._running = running
-        self._clients = clients
+        self._members = members
         self._servers: dict[str, _PolledServer[T]] = {}
         self._leaving: dict[asyncio.Task[None], str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,7 +110,7 @@ class Poll(Generic[T]):
         self._query.question()
         self._loop = asyncio.get_running_loop()
         self._running.add(self)
-        for client in self._clients:
+        for client in self._members.values():
             self._register(client)
         self._own(asyncio.create_task(self._start_all(), name="aiovbo poll starts"))
         return self
@@ -199,8 +199,9 @@ class Poll(Generic[T]):
     # -------------------------------------------------------------------------------- the servers
 
     def add(self, client: Client) -> None:
-        """Poll one more server."""
-        self._start(self._register(client))
+        """Poll one more server, if it belongs to the part of the fleet that is polled."""
+        if client.name in self._members:
+            self._start(self._register(self._members[client.name]))
 
     def remove(self, name: str) -> None:
         """Stop polling a server, and discard its answers."""

@@ -6,12 +6,12 @@ Knows nothing of HTTP libraries and does no I/O: files are named here and read e
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypedDict
+from typing import Any, TypedDict, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from aiovbo._settings.credentials import _switch
 from aiovbo._settings.events import Observer, is_plain_function
@@ -122,3 +122,15 @@ class FleetOptions(TypedDict, total=False):
     login_cooldown: float
     lockout_guard: int
     strict: bool
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+def other_limits(options: OptionsT, given: Mapping[str, object]) -> OptionsT:
+    """The options with other values where they are given, and not None.
+
+    Raises: ConfigError for invalid values.
+    """
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return evolve(options, **changes)

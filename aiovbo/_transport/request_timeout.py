@@ -34,6 +34,7 @@ class RequestTimeout:
         "_limit",
         "_loop",
         "_most",
+        "_options",
         "_seen",
         "_task",
         "due",
@@ -57,6 +58,7 @@ class RequestTimeout:
         """How often its request was given a connection: twice where a kept one proved dead, to aiohttp."""
         self._all = all_of_them
         self._deadline = deadline
+        self._options = deadline.options or all_of_them.options
         self._most = most
         self._behind = behind
         self._excused = False
@@ -85,7 +87,7 @@ class RequestTimeout:
         if left <= 0:
             # Where the application blocked the event loop, there may be a moment more.
             if self._deadline.has_passed():
-                raise deadline_passed(self._all.options.deadline, self.where())
+                raise deadline_passed(self._options.deadline, self.where())
             left, self._seen = self._deadline.read()
         now = self._loop.time()
         # By the event loop's clock; `_seen` is the same by the deadline's own, by which it may move.
@@ -114,7 +116,7 @@ class RequestTimeout:
     def enter(self, phase: Phase) -> None:
         """Begin a phase: connecting and reading have limits of their own within the deadline."""
         self.phase = phase
-        options = self._all.options
+        options = self._options
         limit = options.connect_timeout if phase == "connect" else options.read_timeout
         now = self._loop.time()
         if self._began is None:
@@ -157,7 +159,7 @@ class RequestTimeout:
             self._task.cancel()
 
     def _timeout(self) -> ServerTimeoutError:
-        phase, options, now = self.where(), self._all.options, self._loop.time()
+        phase, options, now = self.where(), self._options, self._loop.time()
         if now >= self._ends - RESOLUTION:
             self._deadline.was_reached = True
             return deadline_passed(options.deadline, phase)

@@ -5,7 +5,7 @@ Knows when changes are delivered and saved; which are waiting is in `_delivery`,
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -30,8 +30,8 @@ class Watch:
     a watch only where they `ack`: otherwise each acknowledges what the others have not processed yet.
     """
 
-    def __init__(self, clients: Iterable[Client], options: WatchOptions, running: "set[Watch]") -> None:
-        self._clients = clients
+    def __init__(self, members: Mapping[str, Client], options: WatchOptions, running: "set[Watch]") -> None:
+        self._members = members
         self._options = options
         self._checkpoint = options.checkpoint
         self._running = running
@@ -56,7 +56,7 @@ class Watch:
         if self._closed or self._loop is not None:
             message = "a watch is used once: call fleet.watch(...) again"
             raise ClosedError(message)
-        for client in self._clients:
+        for client in self._members.values():
             client.claim()
         self._loop = asyncio.get_running_loop()
         try:
@@ -66,7 +66,7 @@ class Watch:
             raise
         self._running.add(self)
         self._saver = asyncio.create_task(self._save_forever(), name="aiovbo watch saves")
-        for client in self._clients:
+        for client in self._members.values():
             self.add(client)
         return self
 
@@ -225,10 +225,11 @@ class Watch:
     # -------------------------------------------------------------------------------- the servers
 
     def add(self, client: Client) -> None:
-        """Watch one more server, unless the watch closes."""
-        if self._closed:
-            return
+        """Watch one more server, unless the watch closes or belongs to a part of the fleet without it."""
         name = client.name
+        if self._closed or name not in self._members:
+            return
+        client = self._members[name]
         lookout = ServerPoller(client, self._options, self._delivery.put, self._settle, self._find_former)
         if former := self._removed.pop(name, None):
             lookout.succeed(former)
