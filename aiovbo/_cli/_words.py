@@ -26,6 +26,9 @@ _OUR_WORDS = {
     r"and give it as api_version if need be": "or give it as api_version in an inventory",
     r"say Server\(\.\.\., allow_http=True\)": "say --allow-http",
     r"give one a name=\.\.\. of its own": "give each --url once, or names of their own in an inventory",
+    r"Remove one of them, or give it other credentials": (
+        "Give each --url once (in an inventory, remove one of them, or give it other credentials)"
+    ),
     r"give them as Password\(\.\.\.\)": (
         "give --user, and the variable VBO_PASSWORD (in an inventory, credentials)"
     ),

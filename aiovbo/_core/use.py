@@ -151,9 +151,10 @@ class Use(Generic[T]):
 
     async def __anext__(self) -> T:
         self.check()
-        task = asyncio.current_task()
-        if not self._registers or task is None:
+        if not self._registers:
             return await anext(self._pages)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine that awaits is in a task
         cancelling = task.cancelling()
         has_left = asyncio.Event()
         self._waiting = task, has_left
@@ -167,6 +168,8 @@ class Use(Generic[T]):
         finally:
             self._waiting = None
             has_left.set()
+            # The task keeps what is raised, which keeps this frame.
+            del task
 
     def check(self) -> None:
         """Return while it may go on.

@@ -23,7 +23,7 @@ BY_URL = {
     "": (4, "trust it: --ca-file (in an inventory, tls.ca_file) with its authority, or --pin (in an inv"),
     "--pin nonsense": (2, "is no SHA-256 fingerprint (64 hexadecimal digits). `aiovbo pin URL` shows it."),
     "--ca-file nowhere.pem": (2, "the authorities in 'nowhere.pem' cannot be used"),
-    "--url URL --insecure": (2, "give each --url once, or names of their own in an inventory"),
+    "--url URL --insecure": (2, "Give each --url once (in an inventory, remove one of them"),
     "--url http://vbo1": (2, "use https, or say --allow-http"),
     "--url u:p@vbo1": (2, "give --user, and the variable VBO_PASSWORD"),
     "--url vbo1/v6": (2, "leave out the API version, or give it as api_version in an inventory"),
@@ -122,6 +122,7 @@ def messages() -> Iterator[str]:
 
 NEVER_SAID_HERE = {
     "a client takes a Server(": "commands make fleets",
+    "what replaces a server is a Server(": "they replace no server",
     "the fleet's credentials: Fleet(": "and give each server its own",
     "(http=...)": "they lend no session",
     "has auth=..., and would": "the same",
