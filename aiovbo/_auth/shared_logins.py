@@ -25,6 +25,9 @@ log = logging.getLogger("aiovbo.login")
 _PLAIN = (str, int, float, bool, type(None))
 """Types of an error's attributes that are stored."""
 
+_PATIENCE, _AFTER_DEADLINE = 5.0, 0.1
+"""Seconds to wait for a store, and for one that is written after a login was cancelled."""
+
 _DAY = 86400.0
 _SALT_LASTS = 10 * 365 * _DAY
 _REFRESH_LASTS = 7 * _DAY
@@ -120,14 +123,16 @@ class SharedLogins:
 
     async def _read(self, key: str) -> StoredEntry | None:
         try:
-            return await self._store.read(key)
+            async with _timeout():
+                return await self._store.read(key)
         except Exception as error:  # noqa: BLE001  # whatever a store raises, the login goes on
             self._warn(error)
             return None
 
     async def _update(self, key: str, change: Callable[[StoredEntry | None], StoredEntry | None]) -> None:
         try:
-            await self._store.update(key, change)
+            async with _timeout():
+                await self._store.update(key, change)
         except Exception as error:  # noqa: BLE001  # as above
             self._warn(error)
 
@@ -135,10 +140,17 @@ class SharedLogins:
         if not self._has_failed:
             self._has_failed = True
             # Only the operating system's words: others could repeat a token.
-            why = (
-                f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else type(error).__name__
-            )
+            why = type(error).__name__
+            if isinstance(error, OSError) and error.strerror:
+                why = f"{error.filename}: {error.strerror}"
             log.warning("the token store cannot be used, logins continue without it: %s", why)
+
+
+def _timeout() -> asyncio.Timeout:
+    """Limits a call of the store; a login that was cancelled at its deadline has hardly any time left."""
+    task = asyncio.current_task()
+    is_cancelled = task is not None and task.cancelling() > 0
+    return asyncio.timeout(_AFTER_DEADLINE if is_cancelled else _PATIENCE)
 
 
 def dump_error(error: ServerError) -> dict[str, object]:

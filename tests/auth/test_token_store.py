@@ -21,11 +21,12 @@ from aiovbo import (
     Fleet,
     Password,
     RateLimitedError,
+    ServerTimeoutError,
     SkippedError,
     StoredEntry,
     TokenStore,
 )
-from aiovbo.testing import BackupFleet, BackupServer, World
+from aiovbo.testing import BackupFleet, BackupServer, Fault, World
 
 WRONG = Password("TECH\\monitor", "a-wrong-password")
 
@@ -278,6 +279,25 @@ async def test_a_store_that_fails_costs_no_login(caplog: pytest.LogCaptureFixtur
         assert await run_once(backup, Broken()) == 40
     assert caplog.text.count("RuntimeError") == 1
     assert "token-in-a-message" not in caplog.text
+
+
+async def test_a_store_that_hangs_does_not_keep_a_login_beyond_its_deadline() -> None:
+    """The outcome of a login that was cut off by the deadline is then not stored."""
+    never = asyncio.Event()
+
+    class Hanging:
+        async def read(self, key: str, /) -> StoredEntry | None:
+            return StoredEntry("00", 1e12) if key == "salt" else None
+
+        async def update(self, key: str, change: object, /) -> None:  # noqa: ARG002  # as the protocol has them
+            await never.wait()
+
+    async with BackupServer(tls=False) as backup:
+        backup.fail(Fault.stall(), on="token", times=None)
+        async with Client(server_of(backup), token_store=Hanging(), deadline=0.2) as client:
+            async with asyncio.timeout(3):
+                with pytest.raises(ServerTimeoutError):
+                    await client.restore_sessions()
 
 
 @pytest.mark.parametrize("given", ["tokens", Path("tokens"), FileTokenStore])
