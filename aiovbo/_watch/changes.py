@@ -17,6 +17,8 @@ from aiovbo.models import RestoreSession
 
 SERVER_KEY = UUID(int=0)
 """The key of the record that says whether the server is unreachable."""
+POLLED_KEY = UUID(int=1)
+"""The key of a record that says that a server was polled that was unreachable at first."""
 
 
 @frozen

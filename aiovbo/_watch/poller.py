@@ -21,7 +21,7 @@ from aiovbo._protocol.requests import with_offset
 from aiovbo._protocol.session_filter import SessionFilter
 from aiovbo._settings.limits import Clock
 from aiovbo._settings.numbers import check_interval
-from aiovbo._watch.changes import AnyChange, CheckpointEntry, ServerCheckpoint
+from aiovbo._watch.changes import SERVER_KEY, AnyChange, CheckpointEntry, ServerCheckpoint
 from aiovbo._watch.checkpoint import CheckpointStore
 from aiovbo._watch.feed import ChangeFeed
 from aiovbo._watch.schedule import PollSchedule
@@ -72,7 +72,7 @@ class WatchOptions:
         check_interval("overlap", self.overlap, may_be_zero=True)
         check_interval("remember", self.remember, may_be_zero=True)
         if self.heartbeat is not None:
-            check_interval("heartbeat", self.heartbeat)
+            check_interval("heartbeat", self.heartbeat, may_be_zero=True)
         given: object = self.checkpoint
         if isinstance(given, type) or not isinstance(given, CheckpointStore):
             message = f"checkpoint is Checkpoint(path), or another store, not {given!r}"
@@ -367,7 +367,9 @@ class ServerPoller:
                 # Its failure was reported under the new name, and so is its recovery.
                 place = evolve(place, known={**place.known, **tracker.outage})
                 self.tracker = self._track(place)
-                adopted = [item for item in place.known.items() if item[0] not in tracker.outage]
+                adopted = [
+                    item for item in place.known.items() if item[0] != SERVER_KEY or not tracker.outage
+                ]
                 await self.save([CheckpointEntry(key, entry) for key, entry in adopted])
                 return
         if installation is None or installation == known:

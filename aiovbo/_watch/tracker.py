@@ -16,6 +16,7 @@ from attrs import evolve
 
 from aiovbo._core.query import Rejected
 from aiovbo._watch.changes import (
+    POLLED_KEY,
     SERVER_KEY,
     Added,
     AnyChange,
@@ -75,18 +76,20 @@ class Tracker:
         """All sessions that were forgotten were created before; it moves only over what is forgotten."""
         self.installation = place.installation if place else None
         """Which installation the server is, as far as it has told."""
-        was_never_polled = self._outage is not None and self._outage.marks == _NEVER_POLLED
-        self.is_first = place is None or (
-            was_never_polled and not self.known and self.horizon is None and self.installation is None
-        )
+        was_unreachable_at_first = self._outage is not None and self._outage.marks == _NEVER_POLLED
+        self.is_first = place is None or (was_unreachable_at_first and POLLED_KEY not in records)
         """Whether the server's sessions have never been listed."""
         self._next_horizon: datetime | None = None
         self._unsaved: dict[UUID, None] = {}
 
     @property
     def outage(self) -> dict[UUID, SessionRecord]:
-        """The server's own record, by its key; empty where it never failed."""
-        return {} if self._outage is None else {SERVER_KEY: self._outage}
+        """The server's own records, by their keys, once it was polled; empty where it never failed."""
+        if self._outage is None:
+            return {}
+        # The step of its failure may be saved later: it must not make the server new again.
+        polled = SessionRecord(self._outage.created, is_open=False, kind="server")
+        return {SERVER_KEY: self._outage, POLLED_KEY: polled}
 
     @property
     def is_unreachable(self) -> bool:
@@ -135,7 +138,8 @@ class Tracker:
 
         Shape: the steps to save at once, before any change is told; then `observe` the same sessions.
         """
-        steps: list[CheckpointEntry] = []
+        polled = [item for item in self.outage.items() if item[0] == POLLED_KEY]
+        steps = [CheckpointEntry(key, entry) for key, entry in polled]
         for session in sessions:
             is_news = self._since is not None and session.creation_time > self._since
             if session.has_ended and not is_news:

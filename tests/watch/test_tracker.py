@@ -160,6 +160,9 @@ def test_a_server_that_was_never_polled_is_new_although_its_failure_is_saved() -
     again = tracker(ServerCheckpoint({entry.session_id: entry.known}))
     assert again.is_first
     assert again.is_unreachable
+    # Polled once, it is not new any more, although the failure is acknowledged and saved after that.
+    saved = {step.session_id: step.known for step in one.begin([]) if step.known}
+    assert not tracker(ServerCheckpoint({**saved, entry.session_id: entry.known})).is_first
 
 
 async def test_a_failure_is_reported_once_although_the_watch_restarts() -> None:

@@ -68,8 +68,8 @@ PATIENCE = 60
 EXAMPLES = int(os.environ.get("AIOVBO_TEST_EXAMPLES", "0"))
 """More histories than the few of every day, and other ones each time."""
 
-OF_SERVER = UUID(int=0)
-"""Stands for a session in what is saved of the server itself."""
+OF_SERVER, POLLED = UUID(int=0), UUID(int=1)
+"""Stand for a session in what is saved of the server itself."""
 
 Looks = tuple[str, str | None, datetime | None]
 
@@ -140,7 +140,7 @@ class Ledger:
 
     async def load(self, server: str) -> ServerCheckpoint | None:
         place = await self._store.load(server)
-        self._is_new = place is None or not (place.horizon or place.installation or _sessions_in(place))
+        self._is_new = place is None or not _was_polled(place)
         return place
 
     async def servers(self) -> dict[str, UUID | None]:
@@ -181,9 +181,10 @@ class Ledger:
         await self._store.close()
 
 
-def _sessions_in(place: ServerCheckpoint) -> bool:
+def _was_polled(place: ServerCheckpoint) -> bool:
     """Whether a list of the server was read before it was saved."""
-    return place.known.get(OF_SERVER) is None or not place.known[OF_SERVER].marks
+    of_server = place.known.get(OF_SERVER)
+    return of_server is None or not of_server.marks or POLLED in place.known
 
 
 def session_of(change: Change) -> UUID:
