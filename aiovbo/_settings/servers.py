@@ -56,10 +56,11 @@ def _pin(text: str) -> str:
     raise ConfigError(message)
 
 
-def _server_name(_: object, __: object, value: object) -> None:
+def _server_name(_: object, __: object, value: str | None) -> None:
     if value is None:
         return
-    problem = not isinstance(value, str) or not re.fullmatch(r"[\w:-][\w.:-]*", value)
+    given: object = value
+    problem = not isinstance(given, str) or not re.fullmatch(r"[\w:-][\w.:-]*", given)
     try:
         str(value).encode("idna")
     except ValueError:
