@@ -9,8 +9,9 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from secrets import token_hex
@@ -21,12 +22,10 @@ from attrs import field, frozen
 from aiovbo._core.threads import in_thread
 from aiovbo.errors import ConfigError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # a module that is not there
-
 log = logging.getLogger("aiovbo.login")
+
+# Windows has no such module.
+_fcntl: Any = import_module("fcntl") if os.name == "posix" else None
 
 _LARGEST = 16 * 2**20
 """Bytes of a file that is read."""
@@ -73,7 +72,7 @@ class FileTokenStore:
 
         Raises: ConfigError on Windows, where a mode does not protect the file.
         """
-        if fcntl is None:
+        if _fcntl is None:
             raise ConfigError("FileTokenStore needs file modes and locks, which Windows does not have")
         given: object = path
         if not isinstance(given, str | PathLike):
@@ -140,7 +139,7 @@ class FileTokenStore:
             raise
 
     @contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self) -> Generator[None, None, None]:
         path = self._path.with_name(f"{self._path.name}.lock")
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         descriptor = os.open(path, flags, 0o600)
@@ -149,7 +148,7 @@ class FileTokenStore:
             ends = time.monotonic() + _PATIENCE
             while True:
                 try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _fcntl.flock(descriptor, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
                     if time.monotonic() >= ends:
