@@ -50,7 +50,7 @@ _NAMES = {
     ),
     "_watch.checkpoint": "Checkpoint CheckpointStore MemoryCheckpoint",
     "_watch.poller": "WatchStatus",
-    "_watch.watch": "Watch",
+    "_watch.watch": "Batch Watch",
     "errors": (
         "AuthenticationError CheckpointError ClosedError ConfigError ConflictError FleetError "
         "ForbiddenError LinkError NotFoundError PayloadError Phase RateLimitedError ResponseError "

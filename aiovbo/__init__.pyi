@@ -50,7 +50,7 @@ from aiovbo._watch.changes import (
 )
 from aiovbo._watch.checkpoint import Checkpoint, CheckpointStore, MemoryCheckpoint
 from aiovbo._watch.poller import WatchStatus
-from aiovbo._watch.watch import Watch
+from aiovbo._watch.watch import Batch, Watch
 from aiovbo.errors import (
     AuthenticationError,
     CheckpointError,
@@ -100,6 +100,7 @@ __all__ = [
     "Assertion",
     "AuthenticationError",
     "BackupOrganization",
+    "Batch",
     "Bearer",
     "Certificate",
     "Change",

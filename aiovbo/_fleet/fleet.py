@@ -37,6 +37,7 @@ from aiovbo._settings.numbers import check_count
 from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import TLS, Server, check_credentials, check_tls, same_server
 from aiovbo._transport.pool import HttpPool
+from aiovbo._watch.changes import Change
 from aiovbo._watch.checkpoint import CheckpointStore, MemoryCheckpoint
 from aiovbo._watch.poller import WatchOptions
 from aiovbo._watch.watch import Watch
@@ -399,6 +400,8 @@ class Fleet:
         remember: timedelta = timedelta(days=30),
         heartbeat: timedelta | None = None,
         ack: Literal["auto", "manual"] = "auto",
+        only: Callable[[Change], object] | None = None,
+        min_down: timedelta = timedelta(),
     ) -> Watch:
         """Every change of every server, as it is noticed: `async with` it, and iterate.
 
@@ -413,6 +416,8 @@ class Fleet:
         - `remember`: how long sessions that have ended are remembered, counted from the newest one.
         - `heartbeat`: after how long a silence a `Heartbeat` is told; if not given, none is.
         - `ack`: whether a change counts as delivered when the next one is asked for, or by `changes.ack`.
+        - `only`: which changes are delivered, by a function that takes a change; if not given, all.
+        - `min_down`: for how long a server must fail before it is reported as `Unreachable`.
 
         Raises: ConfigError at once for a naive time or an interval that is none; CheckpointError when entered
         or iterated, where the place cannot be read or written.
@@ -430,6 +435,8 @@ class Fleet:
             remember=remember,
             heartbeat=heartbeat,
             ack_by_hand=ack == "manual",
+            only=only,
+            min_down=min_down,
             clock=self._options.clock,
         )
         return Watch(self._members, options, self._watches)

@@ -67,6 +67,8 @@ class Change:
     """The server's name."""
     id: str
     """The same for the same change, also when it is told again after a crash."""
+    labels: Mapping[str, str] = field(factory=dict[str, str], eq=False)
+    """The labels of its server; empty where it has none."""
 
 
 @frozen(kw_only=True)

@@ -5,7 +5,7 @@ Knows changes and their steps; does no I/O. What is saved where is in `_watch` a
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from attrs import define, field
@@ -47,7 +47,9 @@ class Delivery:
     what was saved of the session, and would hide an earlier change that has to be delivered again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, only: Callable[[Change], object] | None = None) -> None:
+        """Changes for which `only` is true; the others are acknowledged as they are found."""
+        self._only = only
         self._servers: dict[str, _ServerChanges] = {}
         self._turns: asyncio.Queue[str | None] = asyncio.Queue()
         self._delivered: dict[str, list[_Found]] = {}
@@ -74,6 +76,10 @@ class Delivery:
 
     def _add(self, server: str, its: _ServerChanges, one: tuple[AnyChange, CheckpointEntry]) -> None:
         found = _Found(*one)
+        if self._only is not None and not self._only(found.change):
+            its.unsaved.setdefault(found.step.session_id, deque()).append(found)
+            self._acknowledge(found)
+            return
         if not its.waiting:
             self._turns.put_nowait(server)
         its.waiting.append(found)

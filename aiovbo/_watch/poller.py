@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from inspect import iscoroutinefunction
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from aiovbo._protocol.requests import with_offset
 from aiovbo._protocol.session_filter import SessionFilter
 from aiovbo._settings.limits import Clock
 from aiovbo._settings.numbers import check_interval
-from aiovbo._watch.changes import SERVER_KEY, AnyChange, CheckpointEntry, ServerCheckpoint
+from aiovbo._watch.changes import SERVER_KEY, AnyChange, Change, CheckpointEntry, ServerCheckpoint
 from aiovbo._watch.checkpoint import CheckpointStore
 from aiovbo._watch.feed import ChangeFeed
 from aiovbo._watch.schedule import PollSchedule
@@ -64,6 +65,10 @@ class WatchOptions:
     """After how long a silence there is a `Heartbeat`."""
     ack_by_hand: bool
     """Whether changes are acknowledged by `ack`, instead of by asking for the next."""
+    only: Callable[[Change], object] | None = None
+    """Which changes are delivered; the others are saved as if they were acknowledged."""
+    min_down: timedelta = timedelta()
+    """For how long a server must fail before it is reported as `Unreachable`."""
     clock: Clock
 
     def __attrs_post_init__(self) -> None:
@@ -71,6 +76,11 @@ class WatchOptions:
         check_interval("full_look_every", self.full_look_every)
         check_interval("overlap", self.overlap, may_be_zero=True)
         check_interval("remember", self.remember, may_be_zero=True)
+        check_interval("min_down", self.min_down, may_be_zero=True)
+        predicate: object = self.only
+        if predicate is not None and (not callable(predicate) or iscoroutinefunction(predicate)):
+            message = f"only is a plain function that takes a change, not {predicate!r}"
+            raise ConfigError(message)
         if self.heartbeat is not None:
             check_interval("heartbeat", self.heartbeat, may_be_zero=True)
         given: object = self.checkpoint
@@ -149,6 +159,7 @@ class ServerPoller:
         self._feed = ChangeFeed(client, options.every, options.full_look_every, options.clock)
         self._last_success: datetime | None = None
         self._errors = 0
+        self._failing_since = 0.0
         self._full_look_at = float("-inf")
         self._is_identified = False
         self._is_full_poll_due = False
@@ -217,8 +228,15 @@ class ServerPoller:
             # All may have changed when it is back.
             self._full_look_at = float("-inf")
             self._feed.reset()
+            pause = self._beat.backoff(self._errors)
+            now = clock.monotonic()
+            if self._errors == 1:
+                self._failing_since = now
+            missing = self._options.min_down.total_seconds() - (now - self._failing_since)
+            if missing > 0:
+                return min(pause, missing)
             await self._tell(self.tracker.fail(error, self._last_success or clock.now()))
-            return self._beat.backoff(self._errors)
+            return pause
         if self._errors:
             log.info("%s: answers again", name)
         self._errors = 0
@@ -436,6 +454,8 @@ class ServerPoller:
     async def _tell(self, told: Iterable[tuple[AnyChange, CheckpointEntry]]) -> None:
         changes = list(told)
         if changes:
+            if labels := dict(self._client.server.labels):
+                changes = [(evolve(change, labels=labels), entry) for change, entry in changes]
             await self._deliver(self._client.name, changes)
 
     async def _fetch_each(self, ids: Iterable[UUID]) -> None:

@@ -5,21 +5,53 @@ Knows when changes are delivered and saved; which are waiting is in `_delivery`,
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Self, overload
 from uuid import UUID
 
 from aiovbo._client.client import Client
+from aiovbo._settings.numbers import check_interval
 from aiovbo._watch.changes import AnyChange, Change, CheckpointEntry, Heartbeat, ServerCheckpoint
 from aiovbo._watch.delivery import Delivery
 from aiovbo._watch.poller import ServerPoller, WatchOptions, WatchStatus
-from aiovbo.errors import CheckpointError, ClosedError
+from aiovbo.errors import CheckpointError, ClosedError, ConfigError
 
 log = logging.getLogger("aiovbo.watch")
 
 _FEW = 3
+
+
+class Batch(Sequence[AnyChange]):
+    """Changes that are processed together: a sequence, in the order in which they were found."""
+
+    def __init__(self, changes: Iterable[AnyChange], acknowledge: Callable[[Change], None]) -> None:
+        self._changes = tuple(changes)
+        self._acknowledge = acknowledge
+
+    @overload
+    def __getitem__(self, index: int) -> AnyChange: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[AnyChange, ...]: ...
+    def __getitem__(self, index: int | slice) -> AnyChange | tuple[AnyChange, ...]:
+        return self._changes[index]
+
+    def __len__(self) -> int:
+        return len(self._changes)
+
+    def __iter__(self) -> Iterator[AnyChange]:
+        return iter(self._changes)
+
+    def ack(self) -> None:
+        """Acknowledge all of its changes, as `changes.ack` does one; safe to repeat."""
+        for change in self._changes:
+            self._acknowledge(change)
+
+    def __repr__(self) -> str:
+        return f"<Batch of {len(self)} changes>"
 
 
 class Watch:
@@ -37,7 +69,7 @@ class Watch:
         self._running = running
         self._lookouts: dict[str, tuple[ServerPoller, asyncio.Task[None]]] = {}
         self._removed: dict[str, ServerPoller] = {}
-        self._delivery = Delivery()
+        self._delivery = Delivery(options.only)
         self._news = asyncio.Event()
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._saver: asyncio.Task[None] | None = None
@@ -103,6 +135,32 @@ class Watch:
                 return self._heartbeat()
             if change is not None:
                 return change
+
+    def batches(self, size: int, *, within: timedelta) -> AsyncGenerator[Batch]:
+        """Changes in batches: `async for batch in changes.batches(100, within=timedelta(seconds=1))`.
+
+        With `ack="manual"`, `batch.ack()` acknowledges all of them; otherwise asking for the next batch does.
+
+        - `size`: changes of one batch, at most.
+        - `within`: how long a batch waits for more, counted from its first change.
+
+        Raises: ConfigError at once for a size below 1, or an interval that is not above 0.
+        """
+        given: object = size
+        if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+            message = f"size is a whole number of at least 1, not {size!r}"
+            raise ConfigError(message)
+        check_interval("within", within)
+        return self._batches(size, within.total_seconds())
+
+    async def _batches(self, size: int, seconds: float) -> AsyncGenerator[Batch]:
+        while True:
+            changes = [await anext(self)]
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while len(changes) < size and (change := await self._delivery.get()) is not None:
+                        changes.append(change)
+            yield Batch(changes, self.ack)
 
     def ack(self, change: Change) -> None:
         """Acknowledge one change, in any order; the others stay as they are.
@@ -230,7 +288,7 @@ class Watch:
         if self._closed or name not in self._members:
             return
         client = self._members[name]
-        lookout = ServerPoller(client, self._options, self._delivery.put, self._settle, self._find_former)
+        lookout = ServerPoller(client, self._options, self._put, self._settle, self._find_former)
         if former := self._removed.pop(name, None):
             lookout.succeed(former)
         task = asyncio.create_task(lookout.follow(self._leaving.get(name)), name=f"aiovbo watch {name}")
@@ -273,6 +331,14 @@ class Watch:
                 " or ".join(unknown[:_FEW]),
             )
         return None
+
+    async def _put(self, server: str, changes: Sequence[tuple[AnyChange, CheckpointEntry]]) -> None:
+        try:
+            await self._delivery.put(server, changes)
+        finally:
+            # Those that are not delivered are saved at once.
+            if self._delivery.has_steps:
+                self._news.set()
 
     def _settle(self, server: str, forget: Callable[[Collection[UUID]], list[CheckpointEntry]]) -> None:
         """Save what a server's lookout forgets; not of sessions whose changes are not saved yet."""
