@@ -1,12 +1,13 @@
 """A backup server to test against: the real API over real sockets, with a world of its own.
 
-    async with BackupServer() as server:                 # TLS on loopback, API v6 to v8
+    async with BackupServer() as server:                 # TLS on loopback, API v5 to v8
         server.url, server.ca_file                       # where it is, and what to trust
         server.username, server.password                 # who may log in
         server.world.add(type="Vex", result="Failed")    # say what it has to tell
         server.world.advance(timedelta(hours=1))         # let time pass: sessions begin and end
         server.fail(Fault.status(503), on="RestoreSessions", times=2)
         server.requests                                  # what it was asked
+        server.expect("GET RestoreSessions", times=1)    # AssertionError for another number
 
 `BackupFleet(20)` is twenty of them with one CA file and one login. Both also run in a thread, with
 `run_in_thread()`, for code that is not async. Under pytest the fixtures `vbo_server`, `vbo_fleet` and

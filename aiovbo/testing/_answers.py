@@ -20,8 +20,6 @@ ApiVersion = Literal["v4", "v5", "v6", "v7", "v8"]
 VERSIONS: tuple[ApiVersion, ...] = ("v4", "v5", "v6", "v7", "v8")
 """Every one of them, oldest first."""
 
-PAGES_SINCE = 6
-"""Before it a listing is a bare array; of v5 both were seen."""
 _RELATIVE_LINKS_SINCE = 6
 _NULL_END_TIME_SINCE = 6
 _ERROR_CODE_SINCE = 7
@@ -29,10 +27,6 @@ _STACK_TRACE_SINCE = 8
 _NO_TOTAL_COUNT_SINCE = 8
 
 _SINCE = {
-    "name": 5,
-    "organization": 5,
-    "initiatedBy": 5,
-    "details": 6,
     "scopeName": 6,
     "clientHost": 6,
     "reason": 6,
@@ -66,6 +60,8 @@ class Links:
     version: int
     host_name: str
     """The server's own name; it believes to be on port 4443."""
+    complete: bool = True
+    """Whether a session has links beside `self`."""
 
     def href(self, path: str, query: Query = ()) -> Json:
         """A link to what lies at `path` below the version, as `_links` holds it."""
@@ -101,8 +97,10 @@ def session_body(session: WorldSession, links: Links) -> Json:
     body = {key: value for key, value in everything.items() if links.version >= _SINCE.get(key, 0)}
     if not ended and links.version < _NULL_END_TIME_SINCE:
         del body["endTime"]
-    related = {"self": links.href(path), "organization": links.href(f"{path}/organization")}
-    if links.version >= _EVENTS_SINCE:
+    related = {"self": links.href(path)}
+    if links.complete:
+        related["organization"] = links.href(f"{path}/organization")
+    if links.complete and links.version >= _EVENTS_SINCE:
         related["restoreSessionEvents"] = links.href(f"{path}/events")
     return body | {"_links": related}
 

@@ -77,7 +77,9 @@ class BackupFleet:
 
     @property
     def ca_file(self) -> str:
-        """Path of the CA file that clients must trust; it is there while the fleet runs.
+        """Path of the CA file that clients must trust.
+
+        It is there from the first start to `close`, or to the end of the `with` block.
 
         Raises: RuntimeError before the first start.
         """
@@ -107,13 +109,17 @@ class BackupFleet:
                 server.authority = server.authority or authority
                 await server.start()
         except BaseException:
-            await self.stop()
+            await self.close()
             raise
         return self
 
     async def stop(self) -> None:
-        """Stop every server; what is stopped is left alone."""
+        """Stop every server; what is stopped is left alone. The CA file stays until `close`."""
         await asyncio.gather(*(server.stop() for server in self.servers))
+
+    async def close(self) -> None:
+        """Stop every server, and remove the CA files; a later start writes them again."""
+        await asyncio.gather(*(server.close() for server in self.servers))
         if self._authority is not None:
             await asyncio.to_thread(self._authority.close)
 
@@ -130,7 +136,7 @@ class BackupFleet:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        await self.stop()
+        await self.close()
 
     def __len__(self) -> int:
         return len(self.servers)

@@ -10,12 +10,13 @@ import re
 import time
 from contextlib import suppress
 from functools import partial
+from typing import cast
 
 from aiohttp import web
 
 from aiovbo.testing._answers import error_body
 from aiovbo.testing._faults import Exchange, FaultScript
-from aiovbo.testing._requests import ReceivedRequest
+from aiovbo.testing._requests import ReceivedRequest, ReceivedRequests
 from aiovbo.testing._routes import COOKIE, Api, Call, Reply
 
 _LOOK_SECONDS = 0.05
@@ -31,14 +32,14 @@ class Front:
         self._api = api
         self._faults = faults
         self._prefix = prefix.lower()
-        self.requests: list[ReceivedRequest] = []
+        self.received = ReceivedRequests()
         self.closing = asyncio.Event()
         """Set when the server stops; a new one for each start, because it belongs to a loop."""
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """The answer to a request, or what goes wrong instead."""
         received, call = await self._read(request)
-        self.requests.append(received)
+        self.received.add(received)
         fault = self._faults.next_for(received)
         if fault is None:
             response: web.StreamResponse = _answer(await self._best(self._reply(call)))
@@ -60,6 +61,9 @@ class Front:
         fields = await request.post()
         form = {name: value for name, value in fields.items() if isinstance(value, str)}
         document = await _document(request)
+        if resource.lower() == "token" and isinstance(document, dict):
+            # A login as JSON is a form too; no secret of it stays in the record.
+            form, document = _form(cast("dict[str, object]", document)), None
         received = ReceivedRequest(
             method=request.method,
             path=request.rel_url.raw_path,
@@ -68,7 +72,7 @@ class Front:
             resource=resource,
             scheme=scheme,
             token=token,
-            form=tuple(fields),
+            form=tuple(form),
             grant_type=form.get("grant_type", ""),
             document=document,
             at=time.monotonic(),
@@ -116,8 +120,15 @@ async def _document(request: web.BaseRequest) -> object:
         return None
 
 
+def _form(document: dict[str, object]) -> dict[str, str]:
+    texts = {name: value for name, value in document.items() if isinstance(value, str)}
+    booleans = {name: str(value) for name, value in document.items() if isinstance(value, bool)}
+    return texts | booleans
+
+
 def _answer(reply: Reply) -> web.Response:
     response = _response(reply)
+    response.headers.update(reply.headers)
     if reply.cookie is not None:
         response.set_cookie(COOKIE, reply.cookie, httponly=True, samesite="Strict")
     return response

@@ -5,44 +5,60 @@ Knows the API's paths and shapes around a session, version by version. Must not 
 
 import re
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any, cast
-from uuid import NAMESPACE_DNS, UUID, uuid5
+from uuid import UUID, uuid5
 
 from aiovbo.testing._answers import Json, Links, session_body
+from aiovbo.testing._infrastructure import organization_id
 from aiovbo.testing._routes import (
     SESSION,
     Api,
     Call,
+    MalformedError,
     NotFoundError,
     ParameterError,
     RefusedError,
     Reply,
     Route,
 )
-from aiovbo.testing._times import TICKS_PER_SECOND, to_text, to_ticks
+from aiovbo.testing._times import TICKS_PER_SECOND, to_offset_text, to_text, to_ticks
 from aiovbo.testing._world import WorldSession
 
 _TYPES = {name.lower(): name for name in ("Vex", "Veod", "Vesp", "Vet")}
 _ITEMS = {"Vex": "Message", "Veod": "File", "Vesp": "Document", "Vet": "Post"}
-_V6, _V8 = 6, 8
+_V4, _V6, _V8 = 4, 6, 8
+_HOURS_AHEAD = 3
+"""Of UTC, on the clock that events are written by up to v5."""
 _EXPLORED_WITH_200 = (6, 7)
 """Versions whose documents answer so; all others say 201."""
 
 
-def _organization_id(name: str | None) -> UUID:
-    return uuid5(NAMESPACE_DNS, name or "")
-
-
-def events_of(session: WorldSession, now_ticks: int) -> list[Json]:
+def events_of(session: WorldSession, now_ticks: int, version: int) -> list[Json]:
     """The events of a session so far, in their order, the same for the same session.
 
-    Source: RESTRestoreSessionEvent, v6 to v8, 2026-11-23.
+    Source: RESTRestoreSessionEvent, v6 to v8, 2026-11-23; v4 and v5: "Getting Restore Session Events",
+            2026-11-27.
     """
+    text = to_text if version >= _V6 else partial(to_offset_text, hours=_HOURS_AHEAD)
     rng = Random(f"{session.id} events")  # noqa: S311  # plausible, no secret
     end = session.end_ticks or now_ticks
-    events: list[Json] = []
-    for order in range(rng.randint(2, 7)):
+    begin = text(session.creation_ticks)
+    events: list[Json] = [
+        {
+            "id": str(uuid5(session.id, "started")),
+            "type": "None",
+            "status": "Success",
+            "startTime": begin,
+            "endTime": begin,
+            "duration": "00:00:00",
+            "title": "Restore session started",
+            "message": "Restore session started",
+            "order": 0,
+        }
+    ]
+    for order in range(1, rng.randint(3, 8)):
         share = rng.random()
         start = session.creation_ticks + round((end - session.creation_ticks) * share)
         length = rng.randrange(1, 90 * TICKS_PER_SECOND)
@@ -51,15 +67,15 @@ def events_of(session: WorldSession, now_ticks: int) -> list[Json]:
         events.append(
             {
                 "id": str(UUID(int=rng.getrandbits(128), version=4)),
-                "type": rng.choice(("None", "Save", "Export", "Send", "Restore", "View")),
+                "type": rng.choice(("Save", "Export", "Send", "Restore", "View")),
                 "status": rng.choice(("Success", "Success", "Success", "Warning", "Failed", "Skipped")),
-                "startTime": to_text(start),
-                "endTime": to_text(start + length),
+                "startTime": text(start),
+                "endTime": text(start + length),
                 "duration": f"00:{seconds // 60:02}:{seconds % 60:02}.{fraction:07}",
-                "title": f"Restoring item {order + 1}",
+                "title": f"Restoring item {order}",
                 "message": "Item processed.",
                 "order": order,
-                "itemName": f"Item {order + 1}",
+                "itemName": f"Item {order}",
                 "itemType": _ITEMS.get(session.type, "Item"),
                 "itemSizeBytes": size,
                 "source": f"{session.organization}/backup",
@@ -72,35 +88,35 @@ def events_of(session: WorldSession, now_ticks: int) -> list[Json]:
 def _event(event: Json, session: WorldSession, links: Links) -> Json:
     more: Json = {}
     if links.version >= _V8:
-        more["organizationId"] = str(_organization_id(session.organization))
-    path = f"RestoreSessions/{session.id}/Events/{event['id']}"
-    around = {"self": links.href(path)} if links.version >= _V6 else {}
+        more["organizationId"] = organization_id(session.organization)
+    path = f"RestoreSessions/{session.id}"
+    around = {"self": links.href(f"{path}/Events/{event['id']}"), "restoreSession": links.href(path)}
     return event | more | {"_links": around}
 
 
 def list_events(api: Api, call: Call, found: re.Match[str]) -> Reply:
     """What was done in a session."""
     session, links = api.session(found), api.links(call)
-    events = [_event(event, session, links) for event in events_of(session, api.now_ticks)]
+    events = [_event(event, session, links) for event in events_of(session, api.now_ticks, call.version)]
     return api.listing(call, events, f"RestoreSessions/{session.id}/Events")
 
 
 def get_event(api: Api, call: Call, found: re.Match[str]) -> Reply:
     """One event of a session."""
     session, links = api.session(found), api.links(call)
-    for event in events_of(session, api.now_ticks):
+    for event in events_of(session, api.now_ticks, call.version):
         if event["id"] == found["event"]:
             return Reply(200, _event(event, session, links))
     msg = f"Restore session event with the ID '{found['event']}' was not found."
     raise NotFoundError(msg)
 
 
-def get_statistics(api: Api, _call: Call, found: re.Match[str]) -> Reply:
+def get_statistics(api: Api, call: Call, found: re.Match[str]) -> Reply:
     """What came of a session, in figures.
 
     Source: RESTRestoreSessionStatistics, v8, 2026-11-23.
     """
-    events = events_of(api.session(found), api.now_ticks)
+    events = events_of(api.session(found), api.now_ticks, call.version)[1:]
     failed = [event for event in events if event["status"] == "Failed"]
     skipped = [event for event in events if event["status"] == "Skipped"]
     body: Json = {
@@ -117,6 +133,7 @@ def get_statistics(api: Api, _call: Call, found: re.Match[str]) -> Reply:
 
 def stop(api: Api, call: Call, found: re.Match[str]) -> Reply:
     """Stop a session: an action up to v5, a path of its own later."""
+    _require_json(call)
     if call.version < _V6 and call.document != {"stop": None}:
         raise ParameterError("The action is not supported.")
     session = api.session(found)
@@ -152,7 +169,13 @@ def explore(api: Api, call: Call, found: re.Match[str]) -> Reply:
     return Reply(200 if call.version in _EXPLORED_WITH_200 else 201, session_body(begun, api.links(call)))
 
 
+def _require_json(call: Call) -> None:
+    if call.version == _V4 and call.document is None:
+        raise MalformedError
+
+
 def _options(call: Call) -> dict[str, object]:
+    _require_json(call)
     document: Any = call.document
     if call.version < _V6 and isinstance(document, dict):
         document = cast("dict[str, Any]", document).get("explore")
@@ -161,20 +184,20 @@ def _options(call: Call) -> dict[str, object]:
     return {key.lower(): value for key, value in cast("dict[str, object]", document).items()}
 
 
-def _named(api: Api, organization_id: str) -> str:
+def _named(api: Api, key: str) -> str:
     for name in api.world.organizations:
-        if str(_organization_id(name)) == organization_id:
+        if organization_id(name) == key:
             return name
-    msg = f"Organization with the ID '{organization_id}' was not found."
+    msg = f"Organization with the ID '{key}' was not found."
     raise NotFoundError(msg)
 
 
 def _organization(name: str, links: Links) -> Json:
-    key = _organization_id(name)
+    key = organization_id(name)
     return {
         "type": "Office365",
         "region": "Worldwide",
-        "id": str(key),
+        "id": key,
         "name": name,
         "officeName": name,
         "isBackedup": True,
@@ -202,37 +225,11 @@ def get_own_organization(api: Api, _call: Call, _found: re.Match[str]) -> Reply:
     Source: RESTLoggedInOrganization, v6 to v8, 2026-11-23.
     """
     name = api.world.organizations[0]
-    key = str(_organization_id(name))
+    key = organization_id(name)
     return Reply(200, {"id": key, "name": name, "type": "Office365", "isBackedup": True})
 
 
-def list_job_sessions(api: Api, call: Call, _found: re.Match[str]) -> Reply:
-    """Runs of backup jobs, one an hour.
-
-    Source: RESTJobSession, v6 to v8, 2026-11-23.
-    """
-    hour = 3600 * TICKS_PER_SECOND
-    latest = api.now_ticks // hour * hour
-    bodies: list[Json] = []
-    for number in range(8):
-        begin = latest - number * hour
-        key = uuid5(NAMESPACE_DNS, f"job session {begin}")
-        bodies.append(
-            {
-                "id": str(key),
-                "details": None,
-                "creationTime": to_text(begin),
-                "endTime": to_text(begin + hour // 6),
-                "retryCount": 0,
-                "progress": 100,
-                "status": "Success",
-                "_links": {"self": api.links(call).href(f"JobSessions/{key}")},
-            }
-        )
-    return api.listing(call, bodies, "JobSessions")
-
-
-def _contents(kind: str, path: str, item: Callable[[str, Random], Json]) -> Route:
+def _contents(kind: str, path: str, item: Callable[[str, Random], Json], since: int = 4) -> Route:
     def listing(api: Api, call: Call, found: re.Match[str]) -> Reply:
         session = api.session(found)
         rng = Random(f"{session.organization} {kind}")  # noqa: S311  # plausible, no secret
@@ -240,7 +237,7 @@ def _contents(kind: str, path: str, item: Callable[[str, Random], Json]) -> Rout
         bodies = [item(domain, rng) for _ in range(rng.randint(3, 12))]
         return api.listing(call, bodies, f"RestoreSessions/{session.id}/{path}")
 
-    return Route("GET", re.compile(f"{SESSION}/{path.lower()}"), 4, listing)
+    return Route("GET", re.compile(f"{SESSION}/{path.lower()}"), since, listing)
 
 
 def _mailbox(domain: str, rng: Random) -> Json:
@@ -265,14 +262,14 @@ def _team(domain: str, rng: Random) -> Json:
 _ORGANIZATION = r"organizations/(?P<organization>[^/]+)"
 NEIGHBOUR_ROUTES = (
     Route("GET", re.compile(f"{SESSION}/events"), 4, list_events),
-    Route("GET", re.compile(rf"{SESSION}/events/(?P<event>[^/]+)"), 6, get_event),
+    Route("GET", re.compile(rf"{SESSION}/events/(?P<event>[^/]+)"), 4, get_event),
     Route("GET", re.compile(f"{SESSION}/statistics"), 8, get_statistics),
     Route("POST", re.compile(f"{SESSION}/action"), 4, stop, until=5),
     Route("POST", re.compile(f"{SESSION}/stop"), 6, stop),
     _contents("mailboxes", "organization/mailboxes", _mailbox),
     _contents("oneDrives", "organization/oneDrives", _site),
     _contents("sites", "organization/sites", _site),
-    _contents("teams", "organization/teams", _team),
+    _contents("teams", "organization/teams", _team, since=5),
     Route("POST", re.compile(f"{_ORGANIZATION}/action"), 4, explore, until=5),
     Route("POST", re.compile(f"{_ORGANIZATION}/explore"), 6, explore),
     Route("POST", re.compile("organization/action"), 4, explore, until=5),
@@ -280,6 +277,5 @@ NEIGHBOUR_ROUTES = (
     Route("GET", re.compile("organizations"), 4, list_organizations),
     Route("GET", re.compile(_ORGANIZATION), 4, get_organization),
     Route("GET", re.compile("organization"), 4, get_own_organization),
-    Route("GET", re.compile("jobsessions"), 4, list_job_sessions),
 )
 """The routes around a restore session."""

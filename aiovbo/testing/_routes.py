@@ -12,7 +12,6 @@ from uuid import UUID
 import attrs
 
 from aiovbo.testing._answers import (
-    PAGES_SINCE,
     Json,
     Links,
     Window,
@@ -30,7 +29,6 @@ COOKIE = "vbo-antiforgery"
 """The antiforgery cookie's name; the vendor's own is not documented."""
 
 _DEFAULT_LIMIT = 30
-_V5 = 5
 _V8 = 8
 _COOKIES_SINCE = 7
 _VENDOR_LOGON_ERRORS_SINCE = 6
@@ -71,6 +69,8 @@ class Reply:
     """Seconds for the header Retry-After; None for none."""
     cookie: str | None = attrs.field(default=None, repr=False)
     """The antiforgery cookie to set."""
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    """Further headers."""
     wait: "Wait | None" = attrs.field(default=None, repr=False)
     """How a better answer may come; None where this one is final."""
 
@@ -94,7 +94,10 @@ class Habits:
     versions: frozenset[int]
     host_name: str
     page_limit_max: int
-    v5_shape: Literal["page", "array"]
+    operators_only: bool
+    unhealthy: bool
+    session_links: Literal["all", "self"]
+    list_shape: Literal["page", "array"]
     refused_login_answer: Literal["oauth", "vendor"] | None
     rejected_token_answer: Literal["401", "empty"]
     token_limit: int | None
@@ -110,6 +113,10 @@ class NotFoundError(LookupError):
 
 class RefusedError(RuntimeError):
     """Something that the present state forbids."""
+
+
+class MalformedError(ValueError):
+    """A body that is not JSON."""
 
 
 class OutdatedError(RuntimeError):
@@ -150,15 +157,23 @@ class Api:
         if call.version not in self._habits.versions:
             return Reply(404)
         # Paths are looked up before tokens: an unknown one is 404 for anybody.
+        allowed: set[str] = set()
         for route in self._routes:
             found = route.path.fullmatch(call.path)
             if found and route.since <= call.version <= route.until:
-                return self._follow(route, found, call)
-        return Reply(404)
+                if call.method == route.method:
+                    return self._follow(route, found, call)
+                allowed.add(route.method)
+        if not allowed:
+            return Reply(404)
+        body = error_body(call.version, f"{call.method} is not allowed here.")
+        return Reply(405, body, headers={"Allow": ", ".join(sorted(allowed))})
 
     def _follow(self, route: Route, found: re.Match[str], call: Call) -> Reply:
-        if call.method != route.method:
-            return Reply(405, error_body(call.version, f"{call.method} is not allowed here."))
+        if self._habits.operators_only and not _FOR_OPERATORS.fullmatch(call.path):
+            # The status is not documented.
+            refusal = "Only restore operators have access to this server."
+            return Reply(403, error_body(call.version, refusal, "ResourceAccessDenied"))
         if route.needs_token and (rejection := self._rejection(call)):
             return rejection
         return self.attempt(call, lambda: route.answer(self, call, found))
@@ -170,6 +185,8 @@ class Api:
         except ParameterError as error:
             code = "ParameterValidationFailure"
             return Reply(400, error_body(call.version, str(error), code))
+        except MalformedError:
+            return Reply(500, error_body(call.version, "JSON is not well-formed"))
         except OutdatedError as error:
             # Only the error code is documented, not the status that it comes with.
             return Reply(400, error_body(call.version, str(error), "OutdatedChangeToken"))
@@ -221,9 +238,12 @@ class Api:
         links = self.links(call)
         return self.listing(call, [session_body(session, links) for session in sessions], "RestoreSessions")
 
-    def listing(self, call: Call, bodies: list[Json], path: str, *, pages_since: int = PAGES_SINCE) -> Reply:
-        """The part of a listing that was asked for: a page of it, or a bare array."""
-        is_page = call.version >= pages_since or (call.version == _V5 and self._habits.v5_shape == "page")
+    def listing(self, call: Call, bodies: list[Json], path: str, *, pages_since: int = 0) -> Reply:
+        """The requested part of a list: a page, or a bare array.
+
+        - `pages_since`: the first version in which this list is a page.
+        """
+        is_page = call.version >= pages_since and self._habits.list_shape == "page"
         window = self._window(call, len(bodies), is_page=is_page)
         shown = bodies[window.offset : window.offset + window.limit]
         if not is_page:
@@ -234,6 +254,16 @@ class Api:
         """How many items a page shows at most."""
         limit = integer(call, "limit", at_least=1) or _DEFAULT_LIMIT
         return min(limit, self._habits.page_limit_max)
+
+    @property
+    def host_name(self) -> str:
+        """The server's own name."""
+        return self._habits.host_name
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the product's services work."""
+        return not self._habits.unhealthy
 
     @property
     def now_ticks(self) -> int:
@@ -250,7 +280,8 @@ class Api:
 
     def links(self, call: Call) -> Links:
         """Hrefs in the manner of the version that was asked."""
-        return Links(call.version, self._habits.host_name)
+        complete = self._habits.session_links == "all"
+        return Links(call.version, self._habits.host_name, complete)
 
     def session(self, found: re.Match[str]) -> WorldSession:
         """The session that a path names."""
@@ -267,14 +298,14 @@ class Api:
 
 def _filtered(call: Call, sessions: list[WorldSession]) -> list[WorldSession]:
     # The vendor's bounds are "after" and "prior to": both are exclusive.
-    earliest, latest = _time(call, "startTimeFrom"), _time(call, "startTimeTo")
+    earliest, latest = time_parameter(call, "startTimeFrom"), time_parameter(call, "startTimeTo")
     if earliest is not None:
         sessions = [one for one in sessions if one.creation_ticks > earliest]
     if latest is not None:
         sessions = [one for one in sessions if one.creation_ticks < latest]
     if call.version < _V8:
         return sessions
-    earliest, latest = _time(call, "endTimeFrom"), _time(call, "endTimeTo")
+    earliest, latest = time_parameter(call, "endTimeFrom"), time_parameter(call, "endTimeTo")
     if earliest is not None:
         sessions = [one for one in sessions if one.end_ticks and one.end_ticks > earliest]
     if latest is not None:
@@ -297,7 +328,11 @@ def _ordered(call: Call, sessions: list[WorldSession]) -> list[WorldSession]:
     return sorted(sessions, key=place, reverse=ascending == "false")
 
 
-def _time(call: Call, name: str) -> int | None:
+def time_parameter(call: Call, name: str) -> int | None:
+    """A query parameter that is a time, in ticks; None where it is absent.
+
+    Raises: ParameterError for anything else.
+    """
     text = call.parameter(name)
     try:
         return None if text is None else to_ticks(text)
@@ -320,6 +355,8 @@ def integer(call: Call, name: str, *, at_least: int) -> int | None:
     return int(text)
 
 
+_FOR_OPERATORS = re.compile(r"token(/.*)?|restoresessions(/.*)?|organization(/operatorexplore)?")
+"""What stays open on a server for restore operators only."""
 SESSION = r"restoresessions/(?P<id>[^/]+)"
 """The path of one session."""
 ROUTES = (

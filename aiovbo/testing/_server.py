@@ -19,6 +19,7 @@ from aiovbo.testing._authority import Authority
 from aiovbo.testing._change_feed import ChangeFeed
 from aiovbo.testing._faults import Fault, FaultScript, PlannedFault
 from aiovbo.testing._http import Front
+from aiovbo.testing._infrastructure import INFRASTRUCTURE_ROUTES
 from aiovbo.testing._listener import Listener
 from aiovbo.testing._login import LoginDesk
 from aiovbo.testing._neighbours import NEIGHBOUR_ROUTES
@@ -30,7 +31,8 @@ from aiovbo.testing._world import CHANGES_KEPT, World
 USERNAME = "TECH\\monitor"
 PASSWORD = "correct-horse-battery-staple"  # noqa: S105  # a loopback server's, meant to be known
 
-_PREDECESSORS = 2
+_PREDECESSORS = 3
+"""Two that a product supports, and a deprecated one."""
 _SHUTDOWN_SECONDS = 0.5
 _LOOPBACK_OF_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # read, not bound to
 
@@ -51,7 +53,8 @@ class BackupServer:
 
     - `world`: what it has to tell; a small plausible one if not given.
     - `version`: the newest API version it serves.
-    - `versions`: every version it serves; if not given the newest and its two predecessors.
+    - `versions`: every version it serves; if not given the newest and up to three before it, as the
+          vendor's products do.
     - `username`: who may log in; case does not matter.
     - `password`: that user's password.
     - `host`: the address it listens on.
@@ -66,12 +69,16 @@ class BackupServer:
     - `integration_token`: what logs in by the integration grant of v6 and v7; nothing does if not given.
     - `token_limit`: requests per minute that the token endpoint admits, from all clients together; the
           others get 429 with Retry-After and a JSON string. No limit if not given.
-    - `operators_only`: whether nobody but restore operators may log in, as an administrator can set.
+    - `operators_only`: True for a server that accepts restore operators only, as an administrator can
+          set: other logins are refused, and what operators do not need is 403.
     - `path_prefix`: what a reverse proxy would put in front of `/vN`.
     - `page_limit_max`: most items on a page.
     - `events_kept`: how many of its last events v8's change feed remembers, at most 10,000; older
           change tokens are outdated.
-    - `v5_shape`: how v5 lists; sources differ.
+    - `unhealthy`: True for a server whose database is lost: `Health` is 503.
+    - `session_links`: `all`, or only `self`.
+    - `list_shape`: `page`, as servers of every version were seen to send lists, or `array`, the bare array
+          that v4's documents show.
     - `refused_login_answer`: OAuth's error or the vendor's; by version if not given.
     - `rejected_token_answer`: 401, or the 200 with an empty body that real servers were seen to
           give.
@@ -100,7 +107,9 @@ class BackupServer:
         path_prefix: str = "",
         page_limit_max: int = 10_000,
         events_kept: int = CHANGES_KEPT,
-        v5_shape: Literal["page", "array"] = "page",
+        unhealthy: bool = False,
+        session_links: Literal["all", "self"] = "all",
+        list_shape: Literal["page", "array"] = "page",
         refused_login_answer: Literal["oauth", "vendor"] | None = None,
         rejected_token_answer: Literal["401", "empty"] = "401",  # noqa: S107  # a status
     ) -> None:
@@ -134,13 +143,16 @@ class BackupServer:
             versions=frozenset(int(one[1:]) for one in self.versions),
             host_name=host_name,
             page_limit_max=page_limit_max,
-            v5_shape=v5_shape,
+            operators_only=operators_only,
+            unhealthy=unhealthy,
+            session_links=session_links,
+            list_shape=list_shape,
             refused_login_answer=refused_login_answer,
             rejected_token_answer=rejected_token_answer,
             token_limit=token_limit,
         )
         self._feed = ChangeFeed(name, events_kept)
-        routes = (*ROUTES, *NEIGHBOUR_ROUTES, self._feed.route)
+        routes = (*ROUTES, *NEIGHBOUR_ROUTES, *INFRASTRUCTURE_ROUTES, self._feed.route)
         self._api = Api(World() if world is None else world, self._desk, habits, routes)
         self._front = Front(self._api, self._faults, self._prefix)
         self._running: _Running | None = None
@@ -160,7 +172,7 @@ class BackupServer:
     @property
     def requests(self) -> list[ReceivedRequest]:
         """Every request that came, in order; clear it at will."""
-        return self._front.requests
+        return self._front.received.requests
 
     @property
     def port(self) -> int:
@@ -181,7 +193,9 @@ class BackupServer:
 
     @property
     def ca_file(self) -> str:
-        """Path of the CA file that clients must trust; it is there while the server runs.
+        """Path of the CA file that clients must trust.
+
+        It is there from the first start to `close`, or to the end of the `with` block.
 
         Raises: RuntimeError before its first start, and without TLS.
         """
@@ -203,6 +217,26 @@ class BackupServer:
     def refreshes(self) -> int:
         """How many refresh tokens were accepted."""
         return self._desk.refreshes
+
+    def expect(self, requests: str, *, times: int | None = None) -> None:
+        """Check which requests the server has received: `server.expect("GET RestoreSessions", times=1)`.
+
+        - `requests`: method and glob for the path below `/vN/`, in any case; a star spans slashes too.
+              Without a method, requests of every method count.
+        - `times`: the exact number of requests; at least one if not given.
+
+        Raises: AssertionError for another number, with the requests that were received.
+        """
+        self._front.received.expect(requests, times)
+
+    def assert_no_more_logins(self) -> None:
+        """Check that no login followed the first accepted one, or those that `expect` has counted.
+
+        Renewing a token with a refresh token is no login.
+
+        Raises: AssertionError with the further logins.
+        """
+        self._front.received.assert_no_more_logins()
 
     def expire_tokens(self) -> None:
         """Let every access token be over now; the refresh tokens stay good."""
@@ -275,7 +309,8 @@ class BackupServer:
     async def stop(self) -> None:
         """Close the port and every connection; on a stopped server it does nothing.
 
-        After the next start it goes on with the same port, certificate, tokens and faults.
+        After the next start it goes on with the same port, certificate, tokens and faults. The CA
+        file stays until `close`.
         """
         running, self._running = self._running, None
         if running is None:
@@ -285,6 +320,10 @@ class BackupServer:
         running.http.pre_shutdown()
         await running.http.shutdown(_SHUTDOWN_SECONDS)
         await running.listener.close()
+
+    async def close(self) -> None:
+        """Stop, and remove its own CA file; a later start writes the file again."""
+        await self.stop()
         await asyncio.to_thread(self._close_authority)
 
     def run_in_thread(self) -> AbstractContextManager[Self]:
@@ -300,7 +339,7 @@ class BackupServer:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        await self.stop()
+        await self.close()
 
     def __repr__(self) -> str:
         place = self.url if self._port else "not started"

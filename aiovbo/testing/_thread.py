@@ -12,13 +12,13 @@ from typing import Protocol, Self, TypeVar
 
 
 class Service(Protocol):
-    """What can be started and stopped."""
+    """What can be started and closed."""
 
     async def start(self) -> object:
         """Begin; return once it is ready."""
 
-    async def stop(self) -> None:
-        """End; return once nothing is left."""
+    async def close(self) -> None:
+        """End for good; return once nothing is left."""
 
 
 S = TypeVar("S", bound=Service)
@@ -40,7 +40,7 @@ def in_thread(service: S) -> Generator[S, None, None]:
         try:
             await stopping.wait()
         finally:
-            await service.stop()
+            await service.close()
 
     with ThreadPoolExecutor(1, thread_name_prefix="aiovbo-testing") as thread:
         ended = thread.submit(lambda: asyncio.run(serve()))

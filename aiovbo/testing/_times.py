@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 TICKS_PER_SECOND = 10_000_000
 _TICKS_PER_MICROSECOND = 10
 _SECONDS_PER_DAY = 86_400
+_SECONDS_PER_HOUR = 3_600
 _YEAR_ONE = datetime(1, 1, 1, tzinfo=UTC)
 
 _TEXT = re.compile(
@@ -55,5 +56,15 @@ def to_datetime(ticks: int) -> datetime:
 
 def to_text(ticks: int) -> str:
     """The API's text of an instant, always with seven digits."""
+    return f"{_local_text(ticks)}Z"
+
+
+def to_offset_text(ticks: int, hours: int) -> str:
+    """The same instant as a clock shows it that is `hours` ahead of UTC, with that offset."""
+    local = ticks + hours * _SECONDS_PER_HOUR * TICKS_PER_SECOND
+    return f"{_local_text(local)}{hours:+03d}:00"
+
+
+def _local_text(ticks: int) -> str:
     whole = to_datetime(ticks).replace(tzinfo=None).isoformat(timespec="seconds")
-    return f"{whole}.{ticks % TICKS_PER_SECOND:07d}Z"
+    return f"{whole}.{ticks % TICKS_PER_SECOND:07d}"

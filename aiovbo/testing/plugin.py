@@ -53,7 +53,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed and start is not None:
         unasked: list[str] = []
         for server in _servers(start):
-            asked = [_line(one) for one in server.requests]
+            asked = [str(one) for one in server.requests]
             if not asked:
                 unasked.append(server.name)
                 continue
@@ -71,8 +71,3 @@ def _servers(start: "aiovbo.testing.Starter") -> "Iterator[aiovbo.testing.Backup
             yield service
         elif isinstance(service, aiovbo.testing.BackupFleet):
             yield from service
-
-
-def _line(request: "aiovbo.testing.ReceivedRequest") -> str:
-    query = f"?{request.query}" if request.query else ""
-    return f"{request.status or 'no answer'} {request.method} {request.path}{query}"

@@ -170,7 +170,7 @@ def test_a_session_has_no_result_before_it_has_ended(
     assert main(["show", str(running.id), *ours]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^state +Working", out, re.MULTILINE)
-    assert "Success" not in out
+    assert not re.search(r"^result +Success", out, re.MULTILINE)
     assert main(["sessions", "--output", "json", "--result", "success", *ours]) == 0
     assert str(running.id) not in capsys.readouterr().out
     for form in ("json", "csv"):

@@ -21,7 +21,7 @@ VERSIONS = ["v4", "v5", "v6", "v7", "v8"]
 # Source: schemas of the vendor's OpenAPI documents, v6 to v8; help center, v4; read 2026-11-23.
 SHAPES = {
     "RestoreSession": """id!uuid type!text creationTime!time state!text result!text endTime?time
-        5:name:text 5:organization:text 5:initiatedBy:text 6:details:text 6:scopeName:text
+        name:text organization:text initiatedBy:text details:text 6:scopeName:text
         6:clientHost:text 6:reason:text 8:eTag:int _links:object""",
     "Event": """id!uuid status!text message!text startTime!time order!int type:text endTime?time duration:text
         title:text itemName:text itemType:text itemSizeBytes:int source:text target:text
@@ -32,8 +32,16 @@ SHAPES = {
     "Organization": """id?uuid name:text officeName:text type:text region:text isBackedup?bool
         _links:object""",
     "OwnOrganization": "id:text name:text type:text isBackedup:bool",
-    "JobSession": """id:uuid details?text creationTime:time endTime:time retryCount:int progress:int
-        status:text _links:object""",
+    "JobSession": """id:uuid 8:jobId:uuid 7:repositoryId:uuid 7:mainSessionId:uuid details?text
+        creationTime:time endTime?time retryCount:int 7:jobWillBeRetried?bool progress:int 7:jobType:text
+        status:text 8:eTag:int _links:object""",
+    "Job": """id?uuid description:text backupType?text schedulePolicy:object 8:organizationId?uuid
+        repositoryId?uuid name:text lastRun?time nextRun?time 7:lastBackup?time isEnabled?bool lastStatus?text
+        8:eTag:int _links:object""",
+    "RestorePoint": """id:text 7:isDeleted:bool repositoryId:uuid backupTime:time jobId:uuid
+        organizationId:uuid isExchange:bool isSharePoint:bool isOneDrive:bool isTeams:bool
+        isLongTermCopy:bool 7:isCopy:bool isRetrieved:bool 8:eTag:int _links:object""",
+    "Health": "status:text entries:object",
     "ChangeEvent": """eventType!text id:text eTag:int organizationId:uuid jobType:text policyId:text
         jobId:text status:text objectsEtag:int""",
     "ServiceInstance": "installationId:uuid version:text",
@@ -57,23 +65,18 @@ OPERATIONS = """
 7-7 POST token/logout                                -                -          200 -
 8-8 POST token/logout                                -                -          204 -
 6-8 GET  ServiceInstance                             -                -          200 ServiceInstance
-4-4 GET  RestoreSessions                             sessions         -          200 RestoreSession[]
-5-8 GET  RestoreSessions                             sessions         -          200 RestoreSession*
+4-8 GET  RestoreSessions                             sessions         -          200 RestoreSession*
 4-8 GET  RestoreSessions/{id}                        -                -          200 RestoreSession
 4-8 GET  RestoreSessions/{id}/organization           -                -          200 BackupOrganization
-4-4 GET  RestoreSessions/{id}/Events                 page             -          200 Event[]
-5-8 GET  RestoreSessions/{id}/Events                 page             -          200 Event*
-6-8 GET  RestoreSessions/{id}/Events/{event}         -                -          200 Event
+4-8 GET  RestoreSessions/{id}/Events                 page             -          200 Event*
+4-8 GET  RestoreSessions/{id}/Events/{event}         -                -          200 Event
 8-8 GET  RestoreSessions/{id}/Statistics             -                -          200 Statistics
 4-5 POST RestoreSessions/{id}/action                 -                OldStop    200 -
 6-7 POST RestoreSessions/{id}/Stop                   -                -          200 -
 8-8 POST RestoreSessions/{id}/Stop                   -                -          204 -
-4-4 GET  RestoreSessions/{id}/organization/mailboxes page             -          200 Mailbox[]
-5-8 GET  RestoreSessions/{id}/organization/mailboxes page             -          200 Mailbox*
-4-4 GET  RestoreSessions/{id}/organization/OneDrives page             -          200 OneDrive[]
-5-8 GET  RestoreSessions/{id}/organization/OneDrives page             -          200 OneDrive*
-4-4 GET  RestoreSessions/{id}/organization/Sites     page             -          200 Site[]
-5-8 GET  RestoreSessions/{id}/organization/Sites     page             -          200 Site*
+4-8 GET  RestoreSessions/{id}/organization/mailboxes page             -          200 Mailbox*
+4-8 GET  RestoreSessions/{id}/organization/OneDrives page             -          200 OneDrive*
+4-8 GET  RestoreSessions/{id}/organization/Sites     page             -          200 Site*
 5-8 GET  RestoreSessions/{id}/organization/teams     page             -          200 Team*
 4-5 POST Organization/action                         -                OldExplore 201 RestoreSession
 6-7 POST Organization/Explore                        -                Explore    200 RestoreSession
@@ -84,13 +87,18 @@ OPERATIONS = """
 6-7 POST Organizations/{id}/explore                  -                Explore    200 RestoreSession
 8-8 POST Organizations/{id}/explore                  -                Explore    201 RestoreSession
 4-8 GET  Organization                                -                -          200 OwnOrganization
-4-4 GET  Organizations                               page             -          200 Organization[]
-5-5 GET  Organizations                               page             -          200 Organization*
+4-5 GET  Organizations                               page             -          200 Organization[]
 6-7 GET  Organizations                               -                -          200 Organization[]
 8-8 GET  Organizations                               page             -          200 Organization*
 4-8 GET  Organizations/{id}                          -                -          200 Organization
 4-4 GET  JobSessions                                 page             -          200 JobSession[]
 5-8 GET  JobSessions                                 page             -          200 JobSession*
+4-7 GET  Jobs                                        -                -          200 Job[]
+8-8 GET  Jobs                                        page             -          200 Job*
+4-8 GET  Jobs/{id}                                   -                -          200 Job
+6-6 GET  RestorePoints                               -                -          200 RestorePoint[]
+7-8 GET  RestorePoints                               page             -          200 RestorePoint*
+8-8 GET  Health                                      -                -          200 Health
 8-8 GET  Events                                      changes          -          200 ChangeEvent~
 """
 PARAMETERS = {

@@ -40,9 +40,10 @@ async def test_events_and_contents_of_every_session_are_listed(version: str) -> 
     ):
         for session in await client.restore_sessions():
             events = await session.events()
-            assert 2 <= len(events) <= 7
+            assert 3 <= len(events) <= 8
             assert [event.order for event in events] == list(range(len(events)))
-            assert all(event.type and event.type.is_known and event.duration for event in events)
+            assert all(event.type and event.type.is_known for event in events)
+            assert all(event.duration is not None for event in events)
             organization = await session.fetch_organization()
             for query in (organization.mailboxes(), organization.one_drives(), organization.sites()):
                 assert len(await query) >= 3
@@ -60,7 +61,7 @@ async def test_collections_and_the_installation_are_within_reach(version: str) -
         organizations = await client.organizations()
         assert {found.name for found in organizations} == set(backup.world.organizations)
         assert (await client.fetch(f"Organizations/{organizations[0].id}"))["name"] == organizations[0].name
-        assert len(await client.job_sessions()) == 8
+        assert len(await client.job_sessions()) == 8 * len(organizations)
         if version in ("v4", "v5"):
             with pytest.raises(NotFoundError):
                 await client.fetch_service_instance()
@@ -78,7 +79,7 @@ async def test_statistics_need_v8(version: str) -> None:
         session = (await client.restore_sessions())[0]
         if version == "v8":
             figures = await session.fetch_statistics()
-            assert figures.total_items_count == len(await session.events())
+            assert figures.total_items_count == len(await session.events()) - 1
         else:
             before = len(backup.requests)
             with pytest.raises(ConfigError, match=f"^{client.name}: .*needs API v8, .*{version}"):

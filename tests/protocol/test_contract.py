@@ -38,8 +38,7 @@ async def everything(client: Client, version: str) -> None:
         await sessions[0].fetch_statistics()
     await sessions[0].refresh()
     for event in (await sessions[0].events())[:1]:
-        if version not in ("v4", "v5"):
-            await event.links["self"].fetch()
+        await event.links["self"].fetch()
     organization = await sessions[0].fetch_organization()
     for contents in (organization.mailboxes(), organization.one_drives(), organization.sites()):
         await contents
@@ -49,6 +48,12 @@ async def everything(client: Client, version: str) -> None:
     await client.fetch(f"Organizations/{organizations[0].id}")
     await client.fetch("Organization")
     await client.job_sessions()
+    jobs = await client.query("Jobs")
+    await client.fetch(f"Jobs/{jobs[0]['id']}")
+    if version == "v8":
+        await client.fetch("Health")
+    if version not in ("v4", "v5"):
+        await client.query("RestorePoints")
     if version not in ("v4", "v5"):
         await client.fetch_service_instance()
     async with client.explore("Vex", at=START, show_deleted=True, show_all_versions=True):

@@ -43,8 +43,8 @@ def test_fleet_runs_until_interrupted(number):
     with running("--servers", "4", "--seed", "3") as (process, lines):
         servers = [line.split(maxsplit=1) for line in lines if line.startswith("https://")]
         assert [versions for _, versions in servers] == [
-            "v6, v7, v8",
-            "v5, v6, v7",
+            "v5, v6, v7, v8",
+            "v4, v5, v6, v7",
             "v4, v5, v6",
             "v4, v5",
         ]

@@ -24,7 +24,7 @@ def open_files():
     return sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208  # the names are all it has
 
 
-async def test_stop_leaves_no_task_no_socket_and_no_file(client_of):
+async def test_close_leaves_no_task_no_socket_and_no_file(client_of):
     """Whatever clients are doing: idle, stalled, in the middle of a handshake, silent."""
     await asyncio.to_thread(int)  # the loop's own thread pool is not ours
     gc.collect()
@@ -41,7 +41,7 @@ async def test_stop_leaves_no_task_no_socket_and_no_file(client_of):
     silent[0].sendall(b"\x16\x03\x01")
     while len(server.requests) < 2:
         await asyncio.sleep(0)
-    await server.stop()
+    await server.close()
     left = asyncio.all_tasks() - tasks - {stalled}
     await asyncio.gather(stalled, return_exceptions=True)
     await client.http.close()
@@ -228,7 +228,7 @@ def test_versions_are_checked():
 
 
 async def test_large_listings_are_answered(connect):
-    """10,000 sessions in a v4 array come whole, and in time."""
+    """10,000 sessions in a bare array come whole, and in time."""
     world = World(sessions=10_000, speed=0)
-    client = await connect(world, version="v4")
+    client = await connect(world, version="v4", list_shape="array")
     assert len((await client.get("/v4/RestoreSessions")).body) == 10_000
