@@ -29,6 +29,8 @@ _HOMES = {
     "BackupServer": "_server",
     "Exchange": "_faults",
     "Fault": "_faults",
+    "QUIRK_NAMES": "_quirks",
+    "Quirks": "_quirks",
     "ReceivedRequest": "_requests",
     "SessionFields": "_world",
     "Starter": "_thread",

@@ -4,18 +4,21 @@ from aiovbo.testing._answers import ApiVersion
 from aiovbo.testing._authority import Authority
 from aiovbo.testing._faults import Exchange, Fault
 from aiovbo.testing._fleet import BackupFleet
+from aiovbo.testing._quirks import QUIRK_NAMES, Quirks
 from aiovbo.testing._requests import ReceivedRequest
 from aiovbo.testing._server import BackupServer
 from aiovbo.testing._thread import Starter
 from aiovbo.testing._world import SessionFields, World, WorldSession
 
 __all__ = [
+    "QUIRK_NAMES",
     "ApiVersion",
     "Authority",
     "BackupFleet",
     "BackupServer",
     "Exchange",
     "Fault",
+    "Quirks",
     "ReceivedRequest",
     "SessionFields",
     "Starter",

@@ -11,7 +11,8 @@ from hashlib import blake2b
 from random import Random
 from uuid import NAMESPACE_DNS, UUID, uuid4, uuid5
 
-from aiovbo.testing._answers import Json
+from aiovbo.testing._answers import Json, error_body
+from aiovbo.testing._quirks import FeedQuirk
 from aiovbo.testing._routes import (
     Api,
     Call,
@@ -25,6 +26,13 @@ from aiovbo.testing._routes import (
 from aiovbo.testing._world import CHANGES_KEPT, World, WorldChange
 
 _V8 = 8
+_RESPONSES: dict[FeedQuirk | None, Reply] = {
+    "4xx": Reply(400, error_body(_V8, "The change feed is not available.")),
+    "5xx": Reply(500, error_body(_V8, "The change feed failed.")),
+    "empty": Reply(200),
+    "html": Reply(200, "<html><title>Sign in</title></html>", headers={"Content-Type": "text/html"}),
+}
+"""What a feed that does not work responds with."""
 _ROUND = 5
 """Each so many events one is of another kind than restore sessions'; a client has to skip it."""
 _PLACE_BYTES = 8
@@ -61,20 +69,28 @@ class ChangeFeed:
         Source: Events_Get and Events_GetResponse, v8, 2026-11-23. No default of `timeoutSeconds` is
         documented: without it the answer comes at once.
         """
+        feed = api.oddities.quirks.feed
+        if feed in _RESPONSES:
+            return _RESPONSES[feed]
         token = call.parameter("from")
         if token is None:
             raise ParameterError("The parameter from is required.")
         seconds = integer(call, "timeoutSeconds", at_least=0) or 0
         limit = api.limit(call)
+        if feed == "immediate":
+            seconds = 0
+        if token.lower() != "latest" and api.oddities.quirks.expired_tokens:
+            raise OutdatedError("The change token is outdated.")
         if token.lower() == "latest":
             now = api.world.changes()
             token = self._token(now.era, _events_until(now.total))
         return self._look(api, call, token, limit, seconds)
 
     def _look(self, api: Api, call: Call, token: str, limit: int, seconds: int) -> Reply:
-        era, events, place = self._since(api.world, token, limit)
+        feed = api.oddities.quirks.feed
+        era, events, place = self._since(api.world, token, limit, feed)
         body: Json = {
-            "nextChangeToken": self._token(era, place + len(events)),
+            "nextChangeToken": self._token(era, place),
             "limit": limit,
             "setId": str(uuid4()),
             "results": events,
@@ -85,8 +101,10 @@ class ChangeFeed:
         look = partial(self._look, api, call, token, limit, seconds)
         return Reply(200, body, wait=Wait(seconds, partial(api.attempt, call, look)))
 
-    def _since(self, world: World, token: str, limit: int) -> tuple[UUID, list[Json], int]:
-        """Of which history they are, the next events, and the place of the first of them."""
+    def _since(
+        self, world: World, token: str, limit: int, feed: FeedQuirk | None
+    ) -> tuple[UUID, list[Json], int]:
+        """Of which history they are, the next events, and the place after the last of them."""
         era, place = self._read(token)
         news = world.changes(place - place // _ROUND)
         total = _events_until(news.total)
@@ -94,11 +112,17 @@ class ChangeFeed:
         if era != self._mark(str(news.era), self._era) or not oldest <= place <= total:
             raise OutdatedError("The change token is outdated.")
         changes = iter(news.changes)
+        # A feed that delays reports an event when the next one has happened.
+        end = min(place + limit, total - 1 if feed == "delays" else total)
         events = [
             _other_event(number) if number % _ROUND == _ROUND - 1 else _event(next(changes))
-            for number in range(place, min(place + limit, total))
+            for number in range(place, end)
         ]
-        return news.era, events, place
+        if feed == "skips":
+            events = [event for number, event in enumerate(events, place) if number % 2]
+        elif feed == "repeats":
+            events = [event for event in events for _ in range(2)]
+        return news.era, events, max(place, end)
 
     def _token(self, era: UUID, place: int) -> str:
         core = self._mark(str(era), self._era) + place.to_bytes(_PLACE_BYTES, "big")

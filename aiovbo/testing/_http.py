@@ -138,6 +138,8 @@ def _response(reply: Reply) -> web.Response:
     headers = {} if reply.retry_after is None else {"Retry-After": str(reply.retry_after)}
     if reply.body is None:
         return web.Response(status=reply.status, headers=headers)
+    if reply.headers.get("Content-Type") == "text/html":
+        return web.Response(status=reply.status, text=str(reply.body))
     text = json.dumps(reply.body, separators=(",", ":"))
     return web.Response(status=reply.status, text=text, content_type="application/json", headers=headers)
 

@@ -5,7 +5,9 @@ aiohttp: a `Call` comes in, a `Reply` goes out.
 """
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
+from email.utils import formatdate
 from typing import Literal
 from uuid import UUID
 
@@ -22,6 +24,7 @@ from aiovbo.testing._answers import (
     session_body,
 )
 from aiovbo.testing._login import Grant, LoginDesk, Throttle
+from aiovbo.testing._quirks import Oddities, Quirks
 from aiovbo.testing._times import to_ticks
 from aiovbo.testing._world import World, WorldSession
 
@@ -96,6 +99,7 @@ class Habits:
     page_limit_max: int
     operators_only: bool
     unhealthy: bool
+    quirks: Quirks
     session_links: Literal["all", "self"]
     list_shape: Literal["page", "array"]
     refused_login_answer: Literal["oauth", "vendor"] | None
@@ -146,6 +150,7 @@ class Api:
 
     def __init__(self, world: World, desk: LoginDesk, habits: Habits, routes: Sequence["Route"]) -> None:
         self.world = world
+        self.oddities = Oddities(habits.quirks)
         """What there is to tell."""
         self._routes = routes
         self._desk = desk
@@ -154,7 +159,16 @@ class Api:
 
     def answer(self, call: Call) -> Reply:
         """The answer to a call."""
-        if call.version not in self._habits.versions:
+        if call.path != "token":
+            self.oddities.count(self.world, self.now_ticks)
+        reply = self._answer(call)
+        if ahead := self.oddities.seconds_ahead(self.now_ticks):
+            date = formatdate(time.time() + ahead, usegmt=True)
+            reply = attrs.evolve(reply, headers={**reply.headers, "Date": date})
+        return reply
+
+    def _answer(self, call: Call) -> Reply:
+        if call.version not in self.oddities.versions(self._habits.versions):
             return Reply(404)
         # Paths are looked up before tokens: an unknown one is 404 for anybody.
         allowed: set[str] = set()
@@ -234,9 +248,14 @@ class Api:
 
     def list_sessions(self, call: Call, _found: re.Match[str]) -> Reply:
         """Restore sessions: a page of them, or a bare array."""
-        sessions = _filtered(call, self.world.sessions)
+        odd = self.oddities
+        if odd.quirks.moving_rows and integer(call, "offset", at_least=0):
+            self.world.add(end_time=None)
+        sessions = odd.listed(self.world.sessions, self.now_ticks)
+        sessions = odd.arranged(_filtered(call, sessions, inclusive=odd.quirks.inclusive_bounds))
         links = self.links(call)
-        return self.listing(call, [session_body(session, links) for session in sessions], "RestoreSessions")
+        bodies = [odd.body(session_body(session, links)) for session in sessions]
+        return self.listing(call, bodies, "RestoreSessions")
 
     def listing(self, call: Call, bodies: list[Json], path: str, *, pages_since: int = 0) -> Reply:
         """The requested part of a list: a page, or a bare array.
@@ -245,10 +264,12 @@ class Api:
         """
         is_page = call.version >= pages_since and self._habits.list_shape == "page"
         window = self._window(call, len(bodies), is_page=is_page)
-        shown = bodies[window.offset : window.offset + window.limit]
+        repeated = 1 if self.oddities.quirks.duplicate_rows and window.offset else 0
+        shown = bodies[window.offset - repeated : window.offset + window.limit]
         if not is_page:
             return Reply(200, shown)
-        return Reply(200, page_body(shown, window, self.links(call), path, call.query))
+        query = () if self.oddities.quirks.next_without_filter else call.query
+        return Reply(200, page_body(shown, window, self.links(call), path, query))
 
     def limit(self, call: Call) -> int:
         """How many items a page shows at most."""
@@ -272,7 +293,8 @@ class Api:
 
     def get_session(self, call: Call, found: re.Match[str]) -> Reply:
         """One restore session."""
-        return Reply(200, session_body(self.session(found), self.links(call)))
+        session = self.oddities.session(self.session(found))
+        return Reply(200, self.oddities.body(session_body(session, self.links(call))))
 
     def get_organization(self, call: Call, found: re.Match[str]) -> Reply:
         """The backed-up organization of a session."""
@@ -296,20 +318,21 @@ class Api:
         return Window(integer(call, "offset", at_least=0) or 0, limit, total)
 
 
-def _filtered(call: Call, sessions: list[WorldSession]) -> list[WorldSession]:
+def _filtered(call: Call, sessions: list[WorldSession], *, inclusive: bool) -> list[WorldSession]:
+    span = 1 if inclusive else 0
     # The vendor's bounds are "after" and "prior to": both are exclusive.
     earliest, latest = time_parameter(call, "startTimeFrom"), time_parameter(call, "startTimeTo")
     if earliest is not None:
-        sessions = [one for one in sessions if one.creation_ticks > earliest]
+        sessions = [one for one in sessions if one.creation_ticks > earliest - span]
     if latest is not None:
-        sessions = [one for one in sessions if one.creation_ticks < latest]
+        sessions = [one for one in sessions if one.creation_ticks < latest + span]
     if call.version < _V8:
         return sessions
     earliest, latest = time_parameter(call, "endTimeFrom"), time_parameter(call, "endTimeTo")
     if earliest is not None:
-        sessions = [one for one in sessions if one.end_ticks and one.end_ticks > earliest]
+        sessions = [one for one in sessions if one.end_ticks and one.end_ticks > earliest - span]
     if latest is not None:
-        sessions = [one for one in sessions if one.end_ticks and one.end_ticks < latest]
+        sessions = [one for one in sessions if one.end_ticks and one.end_ticks < latest + span]
     return _ordered(call, sessions)
 
 

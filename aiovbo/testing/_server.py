@@ -23,6 +23,7 @@ from aiovbo.testing._infrastructure import INFRASTRUCTURE_ROUTES
 from aiovbo.testing._listener import Listener
 from aiovbo.testing._login import LoginDesk
 from aiovbo.testing._neighbours import NEIGHBOUR_ROUTES
+from aiovbo.testing._quirks import Quirks
 from aiovbo.testing._requests import ReceivedRequest
 from aiovbo.testing._routes import ROUTES, Api, Habits
 from aiovbo.testing._thread import in_thread
@@ -76,6 +77,7 @@ class BackupServer:
     - `events_kept`: how many of its last events v8's change feed remembers, at most 10,000; older
           change tokens are outdated.
     - `unhealthy`: True for a server whose database is lost: `Health` is 503.
+    - `quirks`: what it does unlike other servers; nothing if not given.
     - `session_links`: `all`, or only `self`.
     - `list_shape`: `page`, as servers of every version were seen to send lists, or `array`, the bare array
           that v4's documents show.
@@ -108,6 +110,7 @@ class BackupServer:
         page_limit_max: int = 10_000,
         events_kept: int = CHANGES_KEPT,
         unhealthy: bool = False,
+        quirks: Quirks | None = None,
         session_links: Literal["all", "self"] = "all",
         list_shape: Literal["page", "array"] = "page",
         refused_login_answer: Literal["oauth", "vendor"] | None = None,
@@ -145,6 +148,7 @@ class BackupServer:
             page_limit_max=page_limit_max,
             operators_only=operators_only,
             unhealthy=unhealthy,
+            quirks=Quirks() if quirks is None else quirks,
             session_links=session_links,
             list_shape=list_shape,
             refused_login_answer=refused_login_answer,
