@@ -10,7 +10,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from aiovbo.testing import BackupFleet
+from aiovbo.testing import QUIRK_NAMES, BackupFleet, Quirks
+from aiovbo.testing._answers import VERSIONS
+from aiovbo.testing._server import PASSWORD, USERNAME
 
 _USAGE_ERROR = 2
 
@@ -26,6 +28,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, help="picks the worlds (default 0)")
     parser.add_argument("--host", default="127.0.0.1", help="address (default 127.0.0.1)")
+    parser.add_argument(
+        "--version",
+        choices=VERSIONS,
+        help="newest API version of every server (default: another one for each)",
+    )
+    parser.add_argument("--user", default=USERNAME, help=f"user name of the login (default {USERNAME})")
+    parser.add_argument("--password", default=PASSWORD, help="password of the login (default: a known one)")
+    parser.add_argument(
+        "--ca-file",
+        metavar="PATH",
+        help="file of the CA, kept between runs with its key in PATH.key (default: a temporary file)",
+    )
+    parser.add_argument(
+        "--quirk",
+        action="append",
+        default=[],
+        metavar="NAME",
+        choices=QUIRK_NAMES,
+        help=f"a quirk of every server; may be repeated: {', '.join(QUIRK_NAMES)}",
+    )
     return parser
 
 
@@ -57,12 +79,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.servers < 1:
         parser.error("--servers must be at least 1")
-    fleet = BackupFleet(options.servers, seed=options.seed, host=options.host, port=options.port)
+    fleet = BackupFleet(
+        options.servers,
+        seed=options.seed,
+        versions=VERSIONS[::-1] if options.version is None else (options.version,),
+        username=options.user,
+        password=options.password,
+        host=options.host,
+        port=options.port,
+        quirks=Quirks.named(*options.quirk),
+        ca_file=options.ca_file,
+    )
     try:
         asyncio.run(_run(fleet))
     except KeyboardInterrupt:
         return 0
-    except (OSError, OverflowError, ImportError) as error:
+    except (OSError, OverflowError, ImportError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201  # the command's one line
         return _USAGE_ERROR
     return 0

@@ -12,6 +12,7 @@ from typing import Self
 
 from aiovbo.testing._answers import VERSIONS, ApiVersion
 from aiovbo.testing._authority import Authority
+from aiovbo.testing._quirks import Quirks
 from aiovbo.testing._server import PASSWORD, USERNAME, BackupServer
 from aiovbo.testing._thread import in_thread
 from aiovbo.testing._world import World
@@ -31,6 +32,9 @@ class BackupFleet:
     - `password`: that user's password.
     - `host`: the address that all listen on.
     - `port`: the first server's port, the others follow; 0 takes free ones.
+    - `quirks`: what every server does unlike others; nothing if not given.
+    - `ca_file`: path of a file that keeps the CA with its key, and with it the certificates' trust,
+          between runs; a file that goes with the fleet if not given.
     """
 
     def __init__(  # noqa: PLR0913  # each is one independent property of the servers
@@ -46,6 +50,8 @@ class BackupFleet:
         password: str = PASSWORD,
         host: str = "127.0.0.1",
         port: int = 0,
+        quirks: Quirks | None = None,
+        ca_file: str | None = None,
     ) -> None:
         if isinstance(servers, int):
             servers = [
@@ -56,6 +62,7 @@ class BackupFleet:
                     password=password,
                     host=host,
                     port=port and port + index,
+                    quirks=quirks,
                     name=f"vbo{index + 1}",
                     host_name=f"vbo{index + 1}.tech.local",
                 )
@@ -65,6 +72,7 @@ class BackupFleet:
             raise ValueError("a fleet needs a server")
         self.servers = tuple(servers)
         self._host = host
+        self._ca_file = ca_file
         self._authority: Authority | None = None
 
     @property
@@ -149,6 +157,6 @@ class BackupFleet:
 
     def _open_authority(self) -> Authority:
         if self._authority is None:
-            self._authority = Authority(self._host)
+            self._authority = Authority(self._host, ca_file=self._ca_file)
         self._authority.open()
         return self._authority

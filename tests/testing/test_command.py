@@ -85,7 +85,52 @@ def test_ports_follow_the_first_and_a_taken_one_is_said_in_one_line():
     assert re.fullmatch(rf"python -m aiovbo.testing: .*in use.*{port}.*\n", second.stderr)
 
 
-@pytest.mark.parametrize("arguments", [["--servers", "0"], ["--port", "x"], ["--port", "70000"]])
+def test_version_login_quirks_and_a_kept_ca_file_are_options(tmp_path):
+    """A second run has the same CA, which the first one wrote; the key is for its owner only."""
+    ca_file = tmp_path / "ca.pem"
+    options = ["--servers", "2", "--version", "v7", "--user", "anna", "--password", "secret"]
+    options += ["--ca-file", str(ca_file), "--quirk", "list-cap", "--quirk", "oldest-first"]
+    written = []
+    for _ in range(2):
+        with running(*options) as (process, lines):
+            urls = [line.split()[0] for line in lines if line.startswith("https://")]
+            assert [line.split(maxsplit=1)[1] for line in lines[:2]] == ["v4, v5, v6, v7"] * 2
+            assert (value(lines, "Username"), value(lines, "Password")) == ("anna", "secret")
+            written.append(ca_file.read_bytes())
+            context = ssl.create_default_context(cafile=ca_file)
+            form = {"grant_type": "password", "username": "anna", "password": "secret"}
+            form["disable_antiforgery_token"] = "true"
+            data = urllib.parse.urlencode(form).encode()
+            with urllib.request.urlopen(f"{urls[1]}/v7/token", data, context=context) as answer:  # noqa: S310  # https
+                token = json.load(answer)["access_token"]
+            listing = urllib.request.Request(  # noqa: S310  # https
+                f"{urls[1]}/v7/RestoreSessions", headers={"Authorization": f"Bearer {token}"}
+            )
+            with urllib.request.urlopen(listing, context=context) as answer:  # noqa: S310  # https
+                rows = json.load(answer)["results"]
+            assert len(rows) == 10
+            assert rows == sorted(rows, key=lambda row: row["creationTime"])
+            process.terminate()
+            assert process.wait(10) == 0
+    assert written[0] == written[1]
+    assert Path(f"{ca_file}.key").stat().st_mode & 0o077 == 0
+
+
+def test_a_ca_file_that_holds_something_else_is_left_alone(tmp_path):
+    """Exit 2 with the file's name."""
+    (tmp_path / "ca.pem").write_text("notes")
+    (tmp_path / "ca.pem.key").write_text("notes")
+    command = [*COMMAND, "--ca-file", str(tmp_path / "ca.pem")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert run.returncode == 2
+    assert re.fullmatch(r"python -m aiovbo.testing: .*ca\.pem and .*do not hold a CA.*\n", run.stderr)
+    assert (tmp_path / "ca.pem").read_text() == "notes"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--quirk", "x"], ["--version", "v9"], ["--servers", "0"], ["--port", "x"], ["--port", "70000"]],
+)
 def test_senseless_arguments_are_refused(arguments):
     """Exit 2, and no traceback."""
     run = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=30)
