@@ -313,11 +313,11 @@ def test_the_audit_names_the_servers_that_are_not_in_it(vbo_fleet: BackupFleet, 
 
 
 async def test_the_audit_says_what_servers_of_old_versions_do_not_tell(tmp_path: Path) -> None:
-    """A v4 server does not say who restored: nobody must take that for nobody."""
+    """A v4 server does not say from which host, and why: the audit lists that as a gap."""
     async with BackupFleet(1, versions=["v4"], sessions=7) as fleet:
         rows, page, _ = await asyncio.to_thread(audited, fleet, tmp_path)
     assert len(rows) == 8
-    untold = f"127.0.0.1:{fleet[0].port}: who, of whom, from which host, why, in 7 sessions."
+    untold = f"127.0.0.1:{fleet[0].port}: from which host, why, in 7 sessions."
     assert rows[-1]["Gap"] == f"What servers of old versions do not tell: {untold}"
     assert untold in page.text
 
