@@ -265,11 +265,6 @@ async def test_the_limit_of_open_files_counts_sockets_until_they_are_closed() ->
     assert peak <= 32
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a line break at the end of a secret in an environment variable is sent as part of it",
-)
 async def test_a_line_break_at_the_end_of_a_secret_in_the_environment_is_not_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -332,11 +327,6 @@ def weak_identity(folder: Path) -> tuple[ssl.SSLContext, str]:
     return context, str(cert_file)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="the hint for a key that is too weak advises the trust that is already given",
-)
 async def test_the_hint_for_a_weak_key_says_that_the_key_is_weak(tmp_path: Path) -> None:
     """To trust it does not help: it must be renewed, or pinned."""
     context, ca_file = weak_identity(tmp_path)
@@ -350,11 +340,6 @@ async def test_the_hint_for_a_weak_key_says_that_the_key_is_weak(tmp_path: Path)
     assert "renew" in error.hint.lower()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="the hint for a server that speaks HTTP/2 only says that it needs other versions of TLS",
-)
 async def test_the_hint_for_a_server_that_speaks_http2_only_says_so() -> None:
     """Its versions and ciphers of TLS are all right."""
     no_application_protocol = bytes.fromhex("15 0303 0002 02 78")

@@ -41,6 +41,7 @@ from aiovbo import (
     UnreachableError,
 )
 from aiovbo._transport.error_mapping import map_aiohttp_error
+from aiovbo._transport.tls import NotVerifiedError, ServerContext
 from aiovbo.testing import BackupServer, Fault
 
 PACKAGE = Path(aiovbo.__file__).parent
@@ -54,6 +55,7 @@ async def all_of(items: AsyncIterator[object]) -> None:
 
 
 OF_CLIENT: dict[str, Callable[[Client], Awaitable[object]]] = {
+    "Client.request": lambda c: c.request("GET", "Organizations"),
     "Client.restore_sessions": lambda c: c.restore_sessions(),
     "Client.fetch_restore_session": lambda c: c.fetch_restore_session(UUID(int=1)),
     "Client.fetch": lambda c: c.fetch("Organizations"),
@@ -195,7 +197,7 @@ def made(kind: type[BaseException], secret: str) -> BaseException:
     if issubclass(kind, aiohttp.ClientConnectorError):
         return kind(key, OSError(111, "refused"))  # type: ignore[call-arg]
     if issubclass(kind, aiohttp.ServerFingerprintMismatch):
-        return kind(b"a", b"b", "vbo1", 4443)  # type: ignore[call-arg]
+        return kind() if kind is NotVerifiedError else kind(b"a", b"b", "vbo1", 4443)  # type: ignore[call-arg]
     return kind(url) if issubclass(kind, aiohttp.InvalidURL) else kind(secret)
 
 
@@ -206,7 +208,8 @@ def made(kind: type[BaseException], secret: str) -> BaseException:
 def test_every_exception_of_aiohttp_is_one_of_ours(kind: type[BaseException], phase: Any) -> None:
     """A value with a phase and a hint, that can be pickled and leads nowhere."""
     canary = Canary()
-    error = map_aiohttp_error(made(kind, canary.watch("c4n4ry-c4n4ry")), phase)  # type: ignore[arg-type]  # an Exception
+    context = ServerContext(TLS(insecure=True))
+    error = map_aiohttp_error(made(kind, canary.watch("c4n4ry-c4n4ry")), phase, context)  # type: ignore[arg-type]  # an Exception
     assert isinstance(error, ServerError)
     assert error.phase is not None
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
