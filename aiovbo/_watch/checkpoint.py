@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from os import PathLike, fspath
 from typing import Protocol, TypeVar, runtime_checkable
 from uuid import UUID, uuid4
+from weakref import WeakSet
 
 from aiovbo._core.threads import NoThreadError, in_thread
 from aiovbo._watch.changes import CheckpointEntry, ServerCheckpoint, SessionRecord
@@ -212,6 +213,7 @@ class Checkpoint:
             file.close()
             raise
         self._file = file
+        _open_files.add(self)
         self._inode = os.stat(self._path).st_ino  # noqa: PTH116  # as above
 
     def _load(self, server: str) -> ServerCheckpoint | None:
@@ -297,6 +299,32 @@ class Checkpoint:
         file, self._file = self._file, None
         if file is not None:
             file.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked process: the file stays open in the parent, and is never closed here."""
+        if self._file is not None:
+            _of_parent.append(self._file)
+            self._file = None
+
+
+_open_files: "WeakSet[Checkpoint]" = WeakSet()
+_of_parent: list[sqlite3.Connection] = []
+"""Connections of the parent process. Closing one would delete the `-wal` that the parent still writes."""
+
+
+def _leave_to_parent() -> None:
+    for checkpoint in list(_open_files):
+        checkpoint.leave_to_parent()
+    if _of_parent:
+        # Never deallocated, not even when the interpreter ends.
+        import ctypes  # noqa: PLC0415  # only forked processes need it
+
+        for file in _of_parent:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(file))
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 _NOT_WRITABLE = "it cannot be opened; the directory must exist, and this user must be able to write both"
