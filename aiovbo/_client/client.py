@@ -7,6 +7,7 @@ looks like in `_wire`.
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
+from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, overload
@@ -32,6 +33,7 @@ from aiovbo._protocol.requests import (
     ExploreOptions,
     Parameter,
     free_request,
+    organizations_target,
     stop_request,
     with_large_pages,
 )
@@ -268,7 +270,8 @@ class Client:
     ) -> Query[RestoreSession]:
         """The restore sessions within these bounds, which are exclusive.
 
-        A bound is an aware `datetime`, or a `timedelta` for "that long ago", counted when the query is used.
+        A bound is an aware `datetime`, or a `timedelta` for "that long ago", counted when the query is used;
+        from the server's time where its clock is known to be over a minute off.
         `ended_*` is filtered by the server on v8, and here on older versions. What a server sends outside
         the bounds is not delivered; where it ignored them, `Answer.complete` is False. `order_by` and
         `ascending` need v8: older servers have an order of their own.
@@ -289,21 +292,33 @@ class Client:
         )
 
     def filtered_sessions(
-        self, bounds: SessionFilter, *, reports_rejected: bool = False
+        self,
+        bounds: SessionFilter,
+        fixed: SessionFilter | None = None,
+        now: datetime | None = None,
+        *,
+        reports_rejected: bool = False,
     ) -> Query[RestoreSession]:
         """The restore sessions within `bounds`.
 
+        - `fixed`, `now`: the same bounds as of that time, computed once for many servers.
         - `reports_rejected`: whether the caller reports rejected rows: they are not logged, nor an error.
         """
-        return self._collection(
-            RestoreSession, partial(self._start_of_sessions, bounds), reports_rejected=reports_rejected
-        )
+        find = partial(self._start_of_sessions, bounds, fixed, now)
+        return self._collection(RestoreSession, find, reports_rejected=reports_rejected)
 
     async def _start_of_sessions(
-        self, bounds: SessionFilter, operation: Operation
+        self,
+        bounds: SessionFilter,
+        fixed: SessionFilter | None,
+        now: datetime | None,
+        operation: Operation,
     ) -> ListingStart[RestoreSession]:
-        fixed = bounds.as_of(self._options.clock.now())
         version = self._requester.version or await self._requester.find_version(operation)
+        now = now or self._options.clock.now()
+        fixed = fixed or bounds.as_of(now)
+        if fixed is not bounds and (its_now := self._requester.server_time(now)) is not now:
+            fixed = bounds.as_of(its_now)
         try:
             return url_for(self.server.url, fixed.target(version)), fixed.bounds(version)
         except ConfigError as error:
@@ -414,6 +429,10 @@ class Client:
         await self._requester.find_version(operation)
         return with_large_pages(self.url_of(path_or_href)), None
 
+    async def _start_of_organizations(self, operation: Operation) -> ListingStart[Organization]:
+        version = await self._requester.find_version(operation)
+        return url_for(self.server.url, organizations_target(version)), None
+
     async def fetch_api_version(self) -> ApiVersion:
         """The API version spoken; one request or a few, unless it is known already."""
         operation = self._begin()
@@ -440,7 +459,7 @@ class Client:
 
     def organizations(self) -> Query[Organization]:
         """The organizations that the server looks after."""
-        return self.query("Organizations", Organization)
+        return self._collection(Organization, self._start_of_organizations)
 
     def job_sessions(self) -> Query[JobSession]:
         """The runs of backup jobs."""
@@ -470,12 +489,18 @@ class Client:
             request = stop_request(self.server.url, version, session_id)
             await self._requester.send(request, operation, _nothing)
 
-    def explore(
+    def explore(  # noqa: PLR0913  # the API's own options
         self,
         type: RestoreSessionType | str,  # noqa: A002  # the API's own name
         *,
         at: TimeBound | None = None,
         organization: Organization | UUID | str | None = None,
+        job: Resource | UUID | str | None = None,
+        repository: Resource | UUID | str | None = None,
+        data_retrieval: Resource | UUID | str | None = None,
+        repository_id: UUID | str | None = None,
+        scope: Mapping[str, Any] | None = None,
+        reason: str | None = None,
         show_deleted: bool = False,
         show_all_versions: bool = False,
     ) -> Exploration:
@@ -485,27 +510,44 @@ class Client:
         - `at`: the point in time; an aware datetime, or a timedelta for "that long ago". If not given, the
           latest backup.
         - `organization`: whose backup, for providers; tenants and operators leave it out.
+        - `job`, `data_retrieval` (since v6), `repository` (since v7): start from one of these instead.
+        - `repository_id`: the repository to use, with `organization` or for operators; since v8.
+        - `scope`, `reason`: whose data an operator restores, as the API describes it, and why; since v6.
 
-        Source: schema RESTExploreOptions, v6 to v8, read 2026-11-23.
-        Raises: ConfigError at once for a naive time, or what names no organization; ServerError where the
-        server fails.
+        Source: schemas RESTExploreOptions, RESTOperatorExploreOptions and RESTOrganizationExploreOptions, v6
+        to v8, read 2026-11-27.
+        Raises: ConfigError at once for a naive time, a value that is not an ID, or arguments that exclude
+        each other, and when used for what the server's version cannot do; ServerError where the server fails.
         """
         options = ExploreOptions(
             type=type,
             at=at,
             organization=organization,
+            job=job,
+            repository=repository,
+            data_retrieval=data_retrieval,
+            repository_id=repository_id,
+            scope=scope,
+            reason=reason,
             show_deleted=show_deleted,
             show_all_versions=show_all_versions,
         )
         credentials = self.server.credentials
-        is_operator = isinstance(credentials, Assertion) and credentials.operator
+        # What a token of the caller's may do is not known here.
+        is_operator = options.is_for_operators or (
+            isinstance(credentials, Assertion) and credentials.operator
+        )
 
         async def start() -> RestoreSession:
             self._requester.check_not_removed()
             with self.operation() as operation, operation.deadline:
                 version = await self._requester.find_version(operation)
                 fixed = options.as_of(self._options.clock.now())
-                request = fixed.request(self.server.url, version, is_operator=is_operator)
+                try:
+                    request = fixed.request(self.server.url, version, is_operator=is_operator)
+                except ConfigError as error:
+                    message = f"{self.name}: {error}"
+                    raise ConfigError(message) from None
                 return await self._fetch_one(request, RestoreSession, operation)
 
         return Exploration(self.name, start, self._end_exploration)

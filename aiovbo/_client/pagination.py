@@ -89,8 +89,7 @@ class PageIterator(Generic[M]):
                     self._requester.check_not_removed(self._operation)
                     self._requester.begin_use()
                     self._is_in_use = True
-                    url, self._check = await find(self._operation)
-                    page, following = await self._page(url)
+                    page, following = await self._first_page(find)
                 elif self._ahead is not None:
                     page, following = await self._ahead
                     self._ahead = None
@@ -107,6 +106,23 @@ class PageIterator(Generic[M]):
                 self._ahead = asyncio.create_task(self._page(following))
                 if page.items or page.rejected:
                     return page
+
+    async def _first_page(
+        self, find: Callable[[Operation], Awaitable[ListingStart[M]]]
+    ) -> tuple[Page[M], URL | PayloadError | None]:
+        time_was_known = self._requester.time_is_known
+        url, self._check = await find(self._operation)
+        first = await self._page(url)
+        if time_was_known or not self._requester.time_is_known:
+            return first
+        # Bounds that were counted back from our time may be others by the server's, which is known only now.
+        corrected, self._check = await find(self._operation)
+        if corrected == url:
+            return first
+        self._walk = PageTracker(partial(_follow, self._requester))
+        self._rejected = self._structured = 0
+        self._problems.clear()
+        return await self._page(corrected)
 
     async def aclose(self) -> None:
         """End what is under way, and log what was rejected: one line a listing, however many rows it has."""

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Hashable
 from copy import copy
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -61,6 +62,9 @@ E = TypeVar("E", bound=ServerError)
 
 _SHORTEST_PAUSE = 0.1
 """Seconds before a retry that does not count against the limit of retries."""
+_TOLERATED_SKEW = 60.0
+"""Seconds between a server's clock and ours that do not matter."""
+
 _CREDIT, _EARNED = 10.0, 0.1
 """Retries a server may cost at once, and what each request earns back: no flood answers an outage."""
 
@@ -92,6 +96,8 @@ class Requester:
         self._tally = StatusRecorder(server.name, options.clock.now, options.observer)
         self._has_answered = False
         self._skew: Callable[[], float | None] = lambda: None
+        self.time_is_known = False
+        """Whether the server has sent its time."""
         self.is_out_of_reach = False
         """Whether the last request found nobody there."""
         self._was_unreachable = False
@@ -117,7 +123,7 @@ class Requester:
         if server.url != former.url:
             self._former_urls.add(former.url)
             self.version = None
-            self._skew = lambda: None
+            self._skew, self.time_is_known = lambda: None, False
         if self._given_version is not None or former.api_version != "auto":
             self.version = self._given_version
         self._versions = SingleFlight()
@@ -158,6 +164,11 @@ class Requester:
     def clock_skew(self) -> float | None:
         """By how many seconds the server's clock is ahead of ours; None while it has not told its time."""
         return self._skew()
+
+    def server_time(self, now: datetime) -> datetime:
+        """The server's time at `now` where its clock is known to be over a minute off, else `now`."""
+        skew = self.clock_skew
+        return now if skew is None or abs(skew) <= _TOLERATED_SKEW else now + timedelta(seconds=skew)
 
     def status(self) -> ServerStatus:
         """How the server has been doing."""
@@ -360,6 +371,7 @@ class Requester:
             date = reply.headers.get("Date")
             if date is not None:
                 self._skew = partial(seconds_ahead, date, self._clock.now())
+                self.time_is_known = True
             return redact_secrets(reply, headers, self._token_manager.last_sent), token, max(1, attempt.sent)
         if request.needs_token and token is None:
             if isinstance(failure, ServerTimeoutError):

@@ -236,9 +236,7 @@ class Fleet:
         """
         given: object = server
         if not isinstance(given, Server):
-            message = (
-                f"what replaces a server is a Server('vbo1', Password(...)), not {type(server).__name__}"
-            )
+            message = f"fleet.replace takes a Server, not {type(server).__name__}"
             raise ConfigError(message)
         self._raise_if_closed()
         client = self._clients[self[server.name].name]
@@ -540,8 +538,9 @@ class Fleet:
 
     def _sessions_within(self, bounds: SessionFilter) -> Callable[[Client], Query[RestoreSession]]:
         # Counted back from one point in time for all servers.
-        fixed = bounds.as_of(self._options.clock.now())
-        return lambda client: client.filtered_sessions(fixed)
+        now = self._options.clock.now()
+        fixed = bounds.as_of(now)
+        return lambda client: client.filtered_sessions(bounds, fixed, now)
 
     @overload
     def map(self, func: Callable[[Client], AsyncIterable[T]]) -> FleetQuery[T]: ...

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 from urllib.parse import quote
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from aiovbo._protocol.messages import SUCCESS, Redacted, Request
 from aiovbo._protocol.session_filter import PAGE_SIZE, TimeBound, _moment, id_of, resolve
 from aiovbo._protocol.urls import url_for
 from aiovbo._resources.enums import RestoreSessionType
+from aiovbo._resources.links import Resource
 from aiovbo._settings.servers import ApiVersion
 from aiovbo.errors import ConfigError
 from aiovbo.models import Organization, utc_text
@@ -53,6 +54,20 @@ def stop_request(base: URL, version: ApiVersion, session_id: UUID) -> Request:
     return Request(url, method="POST", expected=SUCCESS, body_is_optional=True)
 
 
+def _id_or_none(value: "UUID | str | Resource | None") -> UUID | None:
+    if isinstance(value, Resource):
+        value = next((key for name, key in value.items() if name.casefold() == "id"), "")
+    return None if value is None else id_of(value)
+
+
+_STARTS: dict[str, tuple[str, ApiVersion]] = {
+    "job": ("Jobs", "v6"),
+    "data_retrieval": ("DataRetrievals", "v6"),
+    "repository": ("BackupRepositories", "v7"),
+}
+"""What else a session starts from: its collection, and the first API version that can."""
+
+
 @frozen(kw_only=True)
 class ExploreOptions:
     """Which backup a new restore session opens, and how."""
@@ -60,8 +75,35 @@ class ExploreOptions:
     at: TimeBound | None = field(default=None, converter=_moment)
     type: RestoreSessionType = field(converter=RestoreSessionType)
     organization: UUID | None = field(default=None, converter=_organization_id)
+    job: UUID | None = field(default=None, converter=_id_or_none)
+    repository: UUID | None = field(default=None, converter=_id_or_none)
+    data_retrieval: UUID | None = field(default=None, converter=_id_or_none)
+    repository_id: UUID | None = field(default=None, converter=_id_or_none)
+    scope: Mapping[str, Any] | None = None
+    reason: str | None = None
     show_deleted: bool = False
     show_all_versions: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        starts = [name for name in ("organization", *_STARTS) if getattr(self, name) is not None]
+        if len(starts) > 1:
+            message = f"a session starts from one of {', '.join(starts)}: leave the others out"
+            raise ConfigError(message)
+        for name, kind in (("scope", Mapping), ("reason", str)):
+            value: object = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                message = (
+                    f"{name} is {'an object of the API' if kind is Mapping else 'a text'}, not {value!r}"
+                )
+                raise ConfigError(message)
+        if starts and self.is_for_operators:
+            message = f"scope and reason are for operators, who cannot start from {starts[0]}: leave one out"
+            raise ConfigError(message)
+
+    @property
+    def is_for_operators(self) -> bool:
+        """Whether it has what only operators may send."""
+        return self.scope is not None or self.reason is not None
 
     def as_of(self, now: datetime) -> "ExploreOptions":
         """The same with an "ago" counted back from `now`."""
@@ -70,8 +112,9 @@ class ExploreOptions:
     def request(self, base: URL, version: ApiVersion, *, is_operator: bool) -> Request:
         """What starts the session, for the organization named, else the caller's own; `as_of` comes first.
 
-        Source: operations Organization_Explore, RestoreSession_ExploreAction and
+        Source: operations Organization_Explore, RestoreSession_ExploreAction, Job_Explore and
         RestoreSession_OperatorExploreAction, v6 to v8; help center, v4; read 2026-11-23.
+        Raises: ConfigError for what this version cannot do.
         """
         old = version in ("v4", "v5")
         options: dict[str, object] = {
@@ -85,12 +128,32 @@ class ExploreOptions:
             )
         elif isinstance(self.at, datetime):
             options["dateTime"] = utc_text(self.at)
+        start = next((name for name in _STARTS if getattr(self, name) is not None), None)
+        if self.repository_id is not None:
+            _need("repository_id", "v8", version)
+            if start is not None or not (self.organization or is_operator):
+                raise ConfigError("repository_id needs an organization, or an operator's credentials")
+            options["repositoryId"] = str(self.repository_id)
+        if self.is_for_operators:
+            _need("scope and reason", "v6", version)
+            options |= {} if self.scope is None else {"scope": dict(self.scope)}
+            options |= {} if self.reason is None else {"reason": self.reason}
+        if start is not None:
+            collection, first = _STARTS[start]
+            _need(start, first, version)
+            return _action(base, f"/{version}/{collection}/{getattr(self, start)}/explore", options)
         whose = "Organization" if self.organization is None else f"Organizations/{self.organization}"
         if old:
             return _action(base, f"/{version}/{whose}/action", {"explore": options})
         if self.organization is not None:
             return _action(base, f"/{version}/{whose}/explore", options)
         return _action(base, f"/{version}/{whose}/{'OperatorExplore' if is_operator else 'Explore'}", options)
+
+
+def _need(what: str, first: ApiVersion, version: ApiVersion) -> None:
+    if version < first:
+        message = f"to explore by {what} needs API {first}, and this server is queried by {version}"
+        raise ConfigError(message)
 
 
 def _action(base: URL, target: str, body: object) -> Request:
@@ -180,6 +243,15 @@ def _json_text(value: object) -> str:
             return str(value)
         case _:
             raise TypeError
+
+
+def organizations_target(version: ApiVersion) -> str:
+    """Path and query of the organizations; v6 requires the parameter that other versions default.
+
+    Source: operation Organization_Get, v6, read 2026-11-27.
+    """
+    view = "extendedView=true&" if version == "v6" else ""
+    return f"/{version}/Organizations?{view}limit={PAGE_SIZE}"
 
 
 def probe_target(version: ApiVersion) -> str:

@@ -75,7 +75,7 @@ async def test_the_question_is_the_documented_one() -> None:
         assert listing.method == "GET"
         assert listing.target == (
             "/v4/RestoreSessions?startTimeFrom=2020-05-12T00:00:00.000000Z"
-            "&startTimeTo=2020-05-12T15:55:20.855741Z"
+            "&startTimeTo=2020-05-12T15:55:20.855741Z&limit=1000"
         )
         assert listing.headers["Authorization"] == "Bearer access-1"
 
