@@ -55,6 +55,7 @@ from aiovbo._transport.connections import (
     current_connections,
 )
 from aiovbo._transport.error_mapping import map_aiohttp_error
+from aiovbo._transport.tls import ServerContext
 
 OURS = json_answer([session(0, name="ours")])
 FOREIGN = json_answer([session(1, name="foreign")])
@@ -338,7 +339,7 @@ async def test_nothing_is_sent_on_a_new_connection_on_which_data_arrived_first()
             assert raw.received == 0
     finally:
         current_connections.reset(mark)
-    error = map_aiohttp_error(caught.value, "read")
+    error = map_aiohttp_error(caught.value, "read", ServerContext(TLS(insecure=True)))
     assert isinstance(error, PayloadError)
     assert "before it was sent a request" in str(error)
 

@@ -451,7 +451,8 @@ async def test_an_outage_is_not_answered_by_a_flood() -> None:
         beside_a_healthy_server(at(raw.url), retries=2, clock=clock) as fleet,
     ):
         for number in range(19):
-            fleet.add(evolve(at(raw.url), name=f"bad{number}"))
+            login = Password(f"user{number}", "p")
+            fleet.add(evolve(at(raw.url), name=f"bad{number}", credentials=login))
         sick = [name for name in fleet if name != "healthy"]
         sent = [0]
         for _ in range(60):
