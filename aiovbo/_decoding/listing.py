@@ -14,7 +14,7 @@ import msgspec
 
 from aiovbo._core.query import Rejected
 from aiovbo._decoding.fast_sessions import NULL, SessionReader, WireSession, as_text
-from aiovbo._protocol.documents import _bare
+from aiovbo._protocol.documents import without_byte_order_mark
 from aiovbo._resources.links import Fetcher, Link, Links, M
 from aiovbo._resources.structuring import (
     BROKEN,
@@ -206,7 +206,7 @@ def decode_listing(body: bytes, cls: type[M], server: str, fetcher: Fetcher | No
     Shape: `[...]`, or `{"results": [...], "limit": ..., "_links": {"next": {"href": ...}}}`.
     Raises: PayloadError where it is neither.
     """
-    body = _bare(body)
+    body = without_byte_order_mark(body)
     origin = (cls, server, fetcher)
     try:
         return _listing(body, origin)
@@ -248,7 +248,7 @@ def decode_one(body: bytes, cls: type[M], server: str, fetcher: Fetcher | None) 
 
     Raises: PayloadError where it is none.
     """
-    body = _bare(body)
+    body = without_byte_order_mark(body)
     read = read_tolerant(body, cls, server, fetcher)
     if isinstance(read, Rejected):
         raise _not_the_promised(body, f"a {cls.__name__}", f"{read.reason} @ {read.path}")

@@ -15,7 +15,7 @@ from aiovbo._resources.structuring import BROKEN, DOCUMENT
 def decode_document(body: bytes) -> object:
     """The JSON value in `body`; None where there is none, as in the error pages of proxies."""
     try:
-        return cast("object", DOCUMENT.decode(_bare(body)))
+        return cast("object", DOCUMENT.decode(without_byte_order_mark(body)))
     except BROKEN:
         return None
 
@@ -31,7 +31,7 @@ def holds_json(body: bytes) -> bool:
     return isinstance(decode_document(body), dict | list)
 
 
-def _bare(body: bytes) -> bytes:
+def without_byte_order_mark(body: bytes) -> bytes:
     """`body` without a byte order mark, and without blanks around it."""
     return body.removeprefix(b"\xef\xbb\xbf").strip(b" \t\r\n")
 
@@ -47,7 +47,7 @@ def completed(body: bytes) -> bytes:
 
     A body of another kind is returned as it is.
     """
-    body = _bare(body)
+    body = without_byte_order_mark(body)
     if body[:1] != b"{":
         return body
     closing: list[bytes] = []

@@ -15,7 +15,7 @@ from attrs import evolve, field, frozen
 from yarl import URL
 
 from aiovbo._protocol.messages import SUCCESS, Redacted, Request
-from aiovbo._protocol.session_filter import PAGE_SIZE, TimeBound, _moment, id_of, resolve
+from aiovbo._protocol.session_filter import PAGE_SIZE, TimeBound, checked_bound, id_of, resolve
 from aiovbo._protocol.urls import url_for
 from aiovbo._resources.enums import RestoreSessionType
 from aiovbo._resources.links import Resource
@@ -56,8 +56,10 @@ def stop_request(base: URL, version: ApiVersion, session_id: UUID) -> Request:
 
 def _id_or_none(value: "UUID | str | Resource | None") -> UUID | None:
     if isinstance(value, Resource):
-        value = next((key for name, key in value.items() if name.casefold() == "id"), "")
-    return None if value is None else id_of(value)
+        given: UUID | str | None = next((key for name, key in value.items() if name.casefold() == "id"), "")
+    else:
+        given = value
+    return None if given is None else id_of(given)
 
 
 _STARTS: dict[str, tuple[str, ApiVersion]] = {
@@ -72,7 +74,7 @@ _STARTS: dict[str, tuple[str, ApiVersion]] = {
 class ExploreOptions:
     """Which backup a new restore session opens, and how."""
 
-    at: TimeBound | None = field(default=None, converter=_moment)
+    at: TimeBound | None = field(default=None, converter=checked_bound)
     type: RestoreSessionType = field(converter=RestoreSessionType)
     organization: UUID | None = field(default=None, converter=_organization_id)
     job: UUID | None = field(default=None, converter=_id_or_none)
@@ -227,7 +229,7 @@ def _parameter(name: str, value: object) -> str:
             return str(value).lower()
         case datetime():
             # Checked as the bounds of a query are: a naive time could mean any zone.
-            return utc_text(cast("datetime", _moment(value)))
+            return utc_text(cast("datetime", checked_bound(value)))
         case str() | int() | float() | UUID():
             return quote(str(value), safe="")
         case _:
@@ -238,7 +240,7 @@ def _parameter(name: str, value: object) -> str:
 def _json_text(value: object) -> str:
     match value:
         case datetime():
-            return utc_text(cast("datetime", _moment(value)))
+            return utc_text(cast("datetime", checked_bound(value)))
         case UUID():
             return str(value)
         case _:

@@ -36,11 +36,11 @@ def resolve(moment: TimeBound | None, now: datetime) -> datetime | None:
 
     Raises: ConfigError for a naive time, or one that is too far away.
     """
-    moment = _moment(moment)
+    moment = checked_bound(moment)
     return now - moment if isinstance(moment, timedelta) else moment
 
 
-def _moment(value: TimeBound | None) -> TimeBound | None:
+def checked_bound(value: TimeBound | None) -> TimeBound | None:
     if isinstance(value, datetime) and value.utcoffset() is None:
         message = f"{value!r} has no time zone: give an aware datetime, or a timedelta for 'ago'"
         raise ConfigError(message)
@@ -97,10 +97,10 @@ def _page_size(value: int | None) -> int | None:
 class SessionFilter:
     """Which restore sessions are asked for; bounds are exclusive, as the API's are."""
 
-    started_after: TimeBound | None = field(default=None, converter=_moment)
-    started_before: TimeBound | None = field(default=None, converter=_moment)
-    ended_after: TimeBound | None = field(default=None, converter=_moment)
-    ended_before: TimeBound | None = field(default=None, converter=_moment)
+    started_after: TimeBound | None = field(default=None, converter=checked_bound)
+    started_before: TimeBound | None = field(default=None, converter=checked_bound)
+    ended_after: TimeBound | None = field(default=None, converter=checked_bound)
+    ended_before: TimeBound | None = field(default=None, converter=checked_bound)
     order_by: OrderBy | None = field(default=None, converter=_order)
     ascending: bool = False
     page_size: int | None = field(default=None, converter=_page_size)

@@ -302,7 +302,7 @@ def check_model(model: object) -> None:
         raise ConfigError(message)
     if not issubclass(model, Resource):
         # Any: to a type checker, not every class can be hashed.
-        readable: Any = model
+        readable = cast("Any", model)
         _shape_of(readable)
 
 

@@ -124,7 +124,7 @@ def _utf8(value: str) -> str:
     return value
 
 
-def _switch(_: object, attribute: "Attribute[bool]", value: bool) -> None:  # noqa: FBT001  # as attrs calls it
+def is_switch(_: object, attribute: "Attribute[bool]", value: bool) -> None:  # noqa: FBT001  # as attrs calls it
     # "no" from a file or an environment would be true.
     if type(value) is not bool:
         message = f"{attribute.name} is True or False, not {value!r}"
@@ -157,7 +157,7 @@ class Assertion:
     """The application's ID; for operators, user ID and tenant ID as `userId.tenantId`."""
     assertion: Secret = field(converter=_sent_secret)
     """A `str`, or an async callable that provides it; assertions do not live long."""
-    operator: bool = field(default=False, validator=_switch, kw_only=True)
+    operator: bool = field(default=False, validator=is_switch, kw_only=True)
     """True for the grant of restore operators; since v6."""
 
 

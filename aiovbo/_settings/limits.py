@@ -13,7 +13,7 @@ from typing import Any, TypedDict, TypeVar
 
 from attrs import evolve, field, frozen
 
-from aiovbo._settings.credentials import _switch
+from aiovbo._settings.credentials import is_switch
 from aiovbo._settings.events import Observer, is_plain_function
 from aiovbo._settings.numbers import check_count, check_seconds
 from aiovbo._settings.retry import RETRIES, Retry
@@ -59,7 +59,7 @@ class Options:
     """What is sent as `User-Agent` with every request."""
     login_cooldown: float = 300.0
     """Seconds of the first cool-down after a login that failed; later ones are an hour, 0 disables them."""
-    strict: bool = field(default=False, validator=_switch)
+    strict: bool = field(default=False, validator=is_switch)
     """True makes an item that makes no sense a PayloadError instead of setting it aside."""
     observer: Observer | None = None
     """What is told of every request, retry and login, and of servers that come and go."""

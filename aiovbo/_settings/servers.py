@@ -12,7 +12,7 @@ from typing import Literal
 from attrs import field, frozen
 from yarl import URL
 
-from aiovbo._settings.credentials import Credentials, Integration, _switch
+from aiovbo._settings.credentials import Credentials, Integration, is_switch
 from aiovbo.errors import ConfigError
 
 ApiVersion = Literal["v4", "v5", "v6", "v7", "v8"]
@@ -88,13 +88,13 @@ class TLS:
     pin: tuple[str, ...] = field(default=(), converter=_pins, kw_only=True)
     """SHA-256 fingerprints of the server's own certificate, `sha256:…`, one or several; nothing else
     of the certificate is checked then, so a self-signed one will do."""
-    insecure: bool = field(default=False, validator=_switch, kw_only=True)
+    insecure: bool = field(default=False, validator=is_switch, kw_only=True)
     """Check nothing at all. Whoever sits in between reads the password."""
     client_cert: str | None = field(default=None, converter=_path, kw_only=True)
     """PEM file with our own certificate, where a server asks for one."""
     client_key: str | None = field(default=None, converter=_path, kw_only=True)
     """PEM file with its key; None: it is in `client_cert`."""
-    strict_x509: bool = field(default=True, validator=_switch, kw_only=True)
+    strict_x509: bool = field(default=True, validator=is_switch, kw_only=True)
     """False accepts old authorities that break RFC 5280, which Python 3.13 and later refuse."""
 
     server_name: str | None = field(default=None, validator=_server_name, kw_only=True)
@@ -275,7 +275,7 @@ class Server:
     """"auto" finds the newest version that the server offers."""
     tls: TLS = field(default=TLS(), kw_only=True)
     """Whom to trust."""
-    allow_http: bool = field(default=False, validator=_switch, kw_only=True)
+    allow_http: bool = field(default=False, validator=is_switch, kw_only=True)
     """True permits `http://`, where everybody on the way reads the password."""
     labels: Mapping[str, str] = field(factory=dict[str, str], converter=_Labels, kw_only=True)
     """What you call it by besides its name, such as a site or a tenant; never sent."""

@@ -27,24 +27,24 @@ from aiovbo._transport.request_timeout import RequestTimeout
 from aiovbo._transport.tls import NotVerifiedError, ServerContext
 from aiovbo.errors import Phase, UnreachableError, printable
 
-_current: ContextVar[RequestTimeout | None] = ContextVar("aiovbo_attempt", default=None)
+current_timeout: ContextVar[RequestTimeout | None] = ContextVar("aiovbo_attempt", default=None)
 
 
 def _mark(phase: Phase) -> None:
     """Note how far the current connection has come; called also from callbacks in its context."""
-    attempt = _current.get()
+    attempt = current_timeout.get()
     if attempt is not None:
         attempt.phase = phase
 
 
 def _mark_fresh() -> None:
     """Note that the current connection is a new one."""
-    attempt = _current.get()
+    attempt = current_timeout.get()
     if attempt is not None:
         attempt.fresh = True
 
 
-class _Connector(OwnedConnector):
+class PoolConnector(OwnedConnector):
     """aiohttp's connector, telling the attempt when the connection is there."""
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401  # aiohttp's own, which pass through
@@ -69,7 +69,7 @@ class _Connector(OwnedConnector):
         traces: list[Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # as aiohttp has it
     ) -> Connection:
-        attempt = _current.get()
+        attempt = current_timeout.get()
         if attempt is not None:
             # Until a socket is made: aiohttp may send it a second time, over another kept connection.
             attempt.fresh = False
@@ -139,7 +139,7 @@ def _admit(request: ClientRequest, connection: Connection) -> None:
             connection.close()
             raise
         context.admitted.add(protocol)
-    attempt = _current.get()
+    attempt = current_timeout.get()
     if attempt is not None:
         attempt.fresh = first
         attempt.sent += 1
@@ -153,7 +153,7 @@ def _verify(request: ClientRequest, context: ServerContext, transport: asyncio.T
     context.check(transport)
 
 
-async def _admit_before_sending(request: ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
+async def admit_before_sending(request: ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
     """A middleware for borrowed sessions, whose connector does not call `_admit`."""
 
     async def send(connection: Connection) -> aiohttp.ClientResponse:
@@ -173,7 +173,7 @@ async def _admit_before_sending(request: ClientRequest, handler: ClientHandlerTy
     return response
 
 
-class _Resolver(AbstractResolver):
+class BoundedResolver(AbstractResolver):
     """Names to addresses, in the threads that all look-ups share."""
 
     async def resolve(
@@ -198,7 +198,7 @@ class _Resolver(AbstractResolver):
         """Nothing to release."""
 
 
-def _middlewares_of(session: aiohttp.ClientSession) -> Iterable[ClientMiddlewareType]:
+def middlewares_of(session: aiohttp.ClientSession) -> Iterable[ClientMiddlewareType]:
     # aiohttp has no public name for them; those of a request replace those of its session.
     found: Iterable[ClientMiddlewareType] = getattr(session, "_middlewares", None) or ()
     return found

@@ -31,7 +31,7 @@ _WHOSE_PROXY = "It is the proxy of the session that was lent (http=...): look th
 _QUOTED = re.compile(r"""[\s:(]+b?['"]""")
 
 
-class _TooLargeError(Exception):
+class TooLargeError(Exception):
     """The body is larger than we are ready to read."""
 
     def __init__(self, most: int, *, is_resource: bool) -> None:
@@ -41,7 +41,7 @@ class _TooLargeError(Exception):
             self.hint = "Check what is at this address. If it is right, raise max_resource."
 
 
-def _forget_origin(error: BaseException) -> None:
+def forget_origin(error: BaseException) -> None:
     """Drop the frames of other packages, and the errors that it came from.
 
     The frames of the HTTP library hold the token in their locals, and its errors show it in their repr.
@@ -86,7 +86,7 @@ def map_aiohttp_error(  # noqa: C901, PLR0911, PLR0912  # a table, one line of t
     match error:
         case ServerError() | ConfigError() | ClosedError():
             return error
-        case _TooLargeError():
+        case TooLargeError():
             return PayloadError(str(error), retryable=False, hint=error.hint)
         case aiohttp.ServerFingerprintMismatch():
             return tls_error(error)

@@ -32,13 +32,13 @@ from aiovbo._transport.connections import (
     current_connections,
 )
 from aiovbo._transport.connector import (
-    _admit_before_sending,
-    _Connector,
-    _current,
-    _middlewares_of,
-    _Resolver,
+    BoundedResolver,
+    PoolConnector,
+    admit_before_sending,
+    current_timeout,
+    middlewares_of,
 )
-from aiovbo._transport.error_mapping import _forget_origin, _TooLargeError, map_aiohttp_error
+from aiovbo._transport.error_mapping import TooLargeError, forget_origin, map_aiohttp_error
 from aiovbo._transport.request_timeout import RequestTimeout, TimeoutRegistry
 from aiovbo._transport.tls import ServerContext
 from aiovbo.errors import (
@@ -77,14 +77,14 @@ class HttpPool:
         self._options = options
         self._servers: list[Server] = []
         self._session = http
-        self._connector: _Connector | None = None
+        self._connector: PoolConnector | None = None
         self._borrowed = http is not None
         # A borrowed session's connector does not tell when the connection is there: aiohttp has to watch it.
         connect_timeout = options.connect_timeout if self._borrowed else None
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = ()
         if http is not None:
-            self._middlewares = *_middlewares_of(http), _admit_before_sending
+            self._middlewares = *middlewares_of(http), admit_before_sending
         self._contexts: dict[TLS, ServerContext] = {}
         self._own_contexts: WeakKeyDictionary[ServerConnections, ServerContext] = WeakKeyDictionary()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -199,14 +199,14 @@ class HttpPool:
             )
             self._descriptors = asyncio.Semaphore(spare or 1)
         keeps = not short and self._options.idle_timeout > 0
-        self._connector = _Connector(
+        self._connector = PoolConnector(
             # A shared limit would be held by servers that do not answer.
             limit=0,
             # Connections are kept, so names are rarely looked up; an old address would only be in the way.
             use_dns_cache=False,
             keepalive_timeout=self._options.idle_timeout if keeps else None,
             force_close=not keeps,
-            resolver=_Resolver(),
+            resolver=BoundedResolver(),
         )
         return aiohttp.ClientSession(
             connector=self._connector,
@@ -333,7 +333,7 @@ class HttpPool:
             context = self._contexts.get(tls) or await self._late_context(tls)
         session = self._session
         assert session is not None  # noqa: S101  # open() made it
-        mark = _current.set(attempt)
+        mark = current_timeout.set(attempt)
         whose = current_connections.set(connections)
         failure: BaseException
         try:
@@ -354,11 +354,11 @@ class HttpPool:
         except BaseException as error:  # noqa: BLE001  # a cancellation or an interruption
             failure = error.with_traceback(None)
         finally:
-            _current.reset(mark)
+            current_timeout.reset(mark)
             current_connections.reset(whose)
             if attempt.has_timed_out and attempt.phase in ("read", "body") and not attempt.fresh:
                 connections.close_idle()
-        _forget_origin(failure)
+        forget_origin(failure)
         try:
             raise failure
         finally:
@@ -408,7 +408,7 @@ class HttpPool:
         is_error = response.status >= HTTPStatus.MULTIPLE_CHOICES
         most = ERROR_LIMIT if is_error else limit
         if not is_error and (response.content_length or 0) > most:
-            raise _TooLargeError(most, is_resource=most < options.max_body)
+            raise TooLargeError(most, is_resource=most < options.max_body)
         chunks: list[bytes] = []
         size = 0
         content = response.content
@@ -422,7 +422,7 @@ class HttpPool:
                 response.close()
                 return b"".join(chunks)[:most], True
             if size > most:
-                raise _TooLargeError(most, is_resource=most < options.max_body)
+                raise TooLargeError(most, is_resource=most < options.max_body)
         if len(chunks) == 1:
             return chunks[0], False
         body = b"".join(chunks)
@@ -443,7 +443,7 @@ def _refuse_what_it_adds(session: aiohttp.ClientSession) -> None:
         problem = "has auth=..., and would send it to every server"
     elif secret is not None:
         problem = f"has a default {secret} header, and would send it to every server"
-    elif any(isinstance(one, aiohttp.DigestAuthMiddleware) for one in _middlewares_of(session)):
+    elif any(isinstance(one, aiohttp.DigestAuthMiddleware) for one in middlewares_of(session)):
         problem = "has a DigestAuthMiddleware, and would answer every server with its password"
     elif session.trust_env:
         problem = (

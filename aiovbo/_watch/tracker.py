@@ -4,7 +4,7 @@ Knows what was seen of each session and what that means. Does no I/O, and has no
 server's own.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from operator import attrgetter
@@ -67,7 +67,7 @@ class Tracker:
         self._server = server
         self._since = since
         self._remember = remember
-        records = place.known if place else {}
+        records: Mapping[UUID, SessionRecord] = place.known if place else {}
         self.known = {key: one for key, one in records.items() if one.kind in ("session", "removed")}
         """What was found of each session, reported or about to be."""
         self._rejected = {key: one for key, one in records.items() if one.kind == "rejected"}
