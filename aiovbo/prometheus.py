@@ -30,7 +30,7 @@ class FleetMetrics:
     """What a fleet does, as Prometheus metrics; an observer.
 
     `aiovbo_server_up`, `aiovbo_last_success_timestamp_seconds`, `aiovbo_requests_total`,
-    `aiovbo_request_seconds`, `aiovbo_retries_total`, `aiovbo_logons_total`, and `aiovbo_restore_sessions`,
+    `aiovbo_request_seconds`, `aiovbo_retries_total`, `aiovbo_logins_total`, and `aiovbo_restore_sessions`,
     which is set by `sessions`.
     """
 
@@ -73,7 +73,7 @@ class FleetMetrics:
             registry=registry,
         )
         self._logins = Counter(
-            "aiovbo_logons_total",
+            "aiovbo_logins_total",
             "How often the backup server was asked for a token, by how that ended.",
             ["server", "outcome"],
             registry=registry,

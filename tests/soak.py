@@ -159,7 +159,7 @@ def saved(place: Path) -> set[UUID]:
         if not copy.exists():
             return set()
         with closing(sqlite3.connect(copy)) as database:
-            return {UUID(bytes=key) for (key,) in database.execute("SELECT id FROM sessions")}
+            return {UUID(bytes=key) for (key,) in database.execute("SELECT id FROM records")}
 
 
 def live(command: list[str], history: History, seconds: float) -> str | None:

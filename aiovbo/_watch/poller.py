@@ -82,7 +82,7 @@ class WatchOptions:
             message = f"only is a plain function that takes a change, not {predicate!r}"
             raise ConfigError(message)
         if self.heartbeat is not None:
-            check_interval("heartbeat", self.heartbeat, may_be_zero=True)
+            check_interval("heartbeat", self.heartbeat)
         given: object = self.checkpoint
         if isinstance(given, type) or not isinstance(given, CheckpointStore):
             message = f"checkpoint is Checkpoint(path), or another store, not {given!r}"

@@ -168,11 +168,13 @@ class Oddities:
     def listed(self, sessions: list[WorldSession], now_ticks: int) -> list[WorldSession]:
         """Those that are listed by now, with the times that the server's clock showed."""
         late, earlier = span_ticks(self.quirks.late_rows), span_ticks(self.quirks.earlier_rows)
-        return [
-            self.session(one)
-            for one in sessions
-            if now_ticks - one.creation_ticks >= (earlier if one.id.int % _EVERY_OTHER and earlier else late)
-        ]
+
+        def is_listed(session: WorldSession) -> bool:
+            delay = earlier if session.id.int % _EVERY_OTHER and earlier else late
+            # Without a delay, a session of the future is listed too, as after a wrong clock.
+            return not delay or now_ticks - session.creation_ticks >= delay
+
+        return [self.session(one) for one in sessions if is_listed(one)]
 
     def arranged(self, sessions: list[WorldSession]) -> list[WorldSession]:
         """In the order of the server, up to its cap."""

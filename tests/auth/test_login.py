@@ -357,7 +357,7 @@ async def test_however_long_the_refusals_take_no_more_servers_are_asked(
         assert sum(backup.refused_logins for backup in backups) == 3
 
 
-async def test_a_fleet_starts_with_as_many_logons_as_may_fail() -> None:
+async def test_a_fleet_starts_with_as_many_logins_as_may_fail() -> None:
     """The other 97 wait until the password is proven, and need a login each then; no more are sent."""
     proven = 0
 

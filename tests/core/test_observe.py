@@ -47,7 +47,7 @@ def kinds(signals: list[ClientEvent]) -> list[Any]:
     ]
 
 
-async def test_an_observer_is_told_of_requests_logons_and_servers_that_come_up() -> None:
+async def test_an_observer_is_told_of_requests_logins_and_servers_that_come_up() -> None:
     """In the order in which they end, with the server's name and without ids."""
     signals: list[ClientEvent] = []
     async with BackupServer(version="v8") as backup, Client(named(backup), observer=signals.append) as client:
@@ -218,7 +218,7 @@ async def test_prometheus_has_what_happened_and_passes_its_own_linter() -> None:
     assert value("requests_total", server="good", operation=LISTING, outcome="ok") == 1
     assert value("request_seconds_count", server="good", operation=LISTING) == 1
     assert value("retries_total", server="bad", operation="GET ServiceInstance") == 1
-    assert value("logons_total", server="good", outcome="ok") == 1
+    assert value("logins_total", server="good", outcome="ok") == 1
     counted = Counter((session.state, session.result) for session in result.items)
     for (state, outcome), count in counted.items():
         assert value("restore_sessions", server="good", state=str(state), result=str(outcome)) == count

@@ -26,7 +26,9 @@ LOGIN = Password("u", "p")
 
 def plain(raw: RawServer, name: str | None = None) -> Server:
     """A v4 server at a plain address."""
-    return Server(raw.url, LOGIN, allow_http=True, api_version="v4", name=name)
+    # Credentials of its own: one server is in a fleet once.
+    login = Password(name or LOGIN.username, "p")
+    return Server(raw.url, login, allow_http=True, api_version="v4", name=name)
 
 
 async def test_without_a_file_descriptor_left_the_error_says_what_to_raise() -> None:

@@ -106,7 +106,8 @@ def test_the_exporter_serves_metrics_that_prometheus_has_nothing_against() -> No
     """Every family of the SDK's, each server's sessions, and promtool finds nothing to complain about."""
     pytest.importorskip("prometheus_client")
     with serving("exporter", says=EXPORTING) as url:
-        text = exported(url, r'^aiovbo_restore_sessions\{.*server="vbo3"')
+        for server in ("vbo1", "vbo2", "vbo3"):
+            text = exported(url, rf'^aiovbo_restore_sessions\{{.*server="{server}"')
         openmetrics, kind = get(url, Accept="application/openmetrics-text; version=1.0.0")
     families = set(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE))
     assert families >= {
@@ -115,7 +116,7 @@ def test_the_exporter_serves_metrics_that_prometheus_has_nothing_against() -> No
         "aiovbo_requests_total",
         "aiovbo_request_seconds",
         "aiovbo_retries_total",
-        "aiovbo_logons_total",
+        "aiovbo_logins_total",
         "aiovbo_restore_sessions",
     }
     for server in ("vbo1", "vbo2", "vbo3"):

@@ -185,6 +185,7 @@ def test_the_table_of_names_is_what_the_stub_says():
     homes = {alias.name: node.module for node in imports for alias in node.names}
     assert homes == {name: f"aiovbo.testing.{module}" for name, module in testing._HOMES.items()}
     (listed,) = (node for node in stub.body if isinstance(node, ast.Assign))
-    assert ast.literal_eval(listed.value) == testing.__all__ == dir(testing)
+    assert ast.literal_eval(listed.value) == testing.__all__
+    assert dir(testing) == sorted(testing.__all__)
     with pytest.raises(AttributeError, match="no attribute 'BackupServr'"):
         _ = testing.BackupServr

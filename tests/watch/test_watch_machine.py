@@ -293,7 +293,7 @@ class WatchMachine(RuleBasedStateMachine):
             "remember": remember,
             "overlap": overlap,
             "since": since,
-            "heartbeat": timedelta(),
+            "heartbeat": timedelta(microseconds=1),
             "ack": "manual" if by_hand else "auto",
         }
         world = World(now=NOW, speed=0, sessions=0)
