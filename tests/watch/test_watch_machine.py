@@ -154,7 +154,7 @@ class Ledger:
         installation: UUID | None,
     ) -> None:
         stored = await self._store.load(server)
-        before = {} if stored is None else stored.known
+        before = {} if stored is None else dict(stored.known)
         self.busy = True
         try:
             await self._store.save(server, steps, horizon, installation)
@@ -163,6 +163,11 @@ class Ledger:
         is_of_server = bool(steps) and all(step.session_id == OF_SERVER for step in steps)
         for step in steps if is_of_server or not self._is_new else []:
             known = before.get(step.session_id)
+            # As the step before left it: one save may hold several steps of a session.
+            if step.known is None:
+                before.pop(step.session_id, None)
+            else:
+                before[step.session_id] = step.known
             # Without a change: a member that was absent until then.
             is_learned = known is not None and known == (step.known and evolve(step.known, marks=known.marks))
             if step.known is not None and not is_learned:
