@@ -168,8 +168,14 @@ class Ledger:
                 before.pop(step.session_id, None)
             else:
                 before[step.session_id] = step.known
+            # A save that was cancelled may have been completed, and is repeated.
+            is_repeated = known == step.known
             # Without a change: a member that was absent until then.
-            is_learned = known is not None and known == (step.known and evolve(step.known, marks=known.marks))
+            is_learned = (
+                known is not None
+                and not is_repeated
+                and known == (step.known and evolve(step.known, marks=known.marks))
+            )
             if step.known is not None and not is_learned:
                 # Each is saved for one change, in the order of the session's changes; the rest is forgotten.
                 left = (
@@ -178,8 +184,10 @@ class Ledger:
                     if number not in self.saved and session_of(change) == step.session_id
                 )
                 number = next(left, None)
-                assert number is not None, f"{step} is saved, and nobody was told"
-                self.saved.add(number)
+                if number is not None:
+                    self.saved.add(number)
+                else:
+                    assert is_repeated, f"{step} is saved without a change"
         self._is_new &= is_of_server
 
     async def close(self) -> None:
