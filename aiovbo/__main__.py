@@ -9,9 +9,11 @@ import sys
 def main() -> int:
     """Run one command; the exit status."""
     try:
-        from aiovbo._cli._app import main  # noqa: PLC0415  # it needs what may not be installed
+        from aiovbo._cli._app import main  # it needs what may not be installed
     except ImportError as error:
-        print(f'aiovbo: {error}; the command line needs: pip install "aiovbo[cli]"', file=sys.stderr)  # noqa: T201  # what else is there to print with
+        print(
+            f'aiovbo: {error}; the command line needs: pip install "aiovbo[cli]"', file=sys.stderr
+        )  # what else is there to print with
         return 2
     return main()
 

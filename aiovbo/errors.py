@@ -68,7 +68,7 @@ class ServerError(VboError):
 
     _retryable_by_default: ClassVar[bool] = False
 
-    def __init__(  # noqa: PLR0913  # what a reader of an error wants to know
+    def __init__(  # what a reader of an error wants to know
         self,
         what: str,
         *,
@@ -133,7 +133,7 @@ class ServerTimeoutError(UnreachableError, TimeoutError):
 class ResponseError(ServerError):
     """The server answered with a status that means no."""
 
-    def __init__(  # noqa: PLR0913  # the same
+    def __init__(  # the same
         self,
         what: str,
         *,

@@ -86,7 +86,7 @@ _kept = LazyLinks(vars(Model)["links"], vars(_FromAnswer)["origin"])
 setattr(Model, "links", _kept)  # noqa: B010  # to attrs and to type checkers, a field as any other
 
 
-def _plain(value: object) -> Any:  # noqa: ANN401, PLR0911  # a table from what a field holds to JSON
+def _plain(value: object) -> Any:  # a table from what a field holds to JSON
     match value:
         case UUID():
             return str(value)
@@ -380,7 +380,7 @@ class RestoreSession(Model):
         self,
         until: "RestoreSessionState | str | Callable[[RestoreSession], bool]" = RestoreSessionState.STOPPED,
         *,
-        timeout: float = 3600.0,  # noqa: ASYNC109  # over many requests, by the clock that was handed in
+        timeout: float = 3600.0,  # over many requests, by the clock that was handed in
         every: float = 10.0,
     ) -> "RestoreSession":
         """The session once it has reached a state, or whatever `until` says of it; a new value.

@@ -33,7 +33,7 @@ async def servers_of(options: argparse.Namespace) -> AsyncGenerator[list[Server]
         yield [Server(url, login, tls=tls) for url in options.urls]
         return
     # Only here, so that with real servers the extra is not needed.
-    from aiovbo.testing import BackupFleet  # noqa: PLC0415
+    from aiovbo.testing import BackupFleet
 
     async with BackupFleet(3, versions=("v8", "v6", "v4")) as fleet:
         login, tls = Password(fleet.username, fleet.password), TLS(ca_file=fleet.ca_file)

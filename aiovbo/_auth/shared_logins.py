@@ -125,7 +125,7 @@ class SharedLogins:
         try:
             async with _timeout():
                 return await self._store.read(key)
-        except Exception as error:  # noqa: BLE001  # whatever a store raises, the login goes on
+        except Exception as error:  # whatever a store raises, the login goes on
             self._warn(error)
             return None
 
@@ -133,7 +133,7 @@ class SharedLogins:
         try:
             async with _timeout():
                 await self._store.update(key, change)
-        except Exception as error:  # noqa: BLE001  # as above
+        except Exception as error:  # as above
             self._warn(error)
 
     def _warn(self, error: Exception) -> None:

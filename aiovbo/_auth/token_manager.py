@@ -277,7 +277,7 @@ class TokenManager:
         except ConfigError as error:
             # An inventory's: it names the place of the secret, and was made to be shown.
             problem = str(error)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is this server's trouble and no other's
+        except Exception as error:  # whatever it is, it is this server's trouble and no other's
             problem = f"it raised {type(error).__name__}"
         else:
             # What was given as a text is not the provider's fault, and judged where it is used.

@@ -130,7 +130,7 @@ class FileTokenStore:
         temporary = self._path.with_name(f"{self._path.name}.{token_hex(8)}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            with open(os.open(temporary, flags, 0o600), "wb") as file:  # noqa: PTH123  # as above
+            with open(os.open(temporary, flags, 0o600), "wb") as file:  # as above
                 file.write(content)
             temporary.replace(self._path)
         except BaseException:

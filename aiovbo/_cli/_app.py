@@ -83,6 +83,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _ended_by(error: Exception) -> int:
-    from aiovbo._cli._terminal import ended_by  # noqa: PLC0415  # help needs none of it
+    from aiovbo._cli._terminal import ended_by  # help needs none of it
 
     return ended_by(error)

@@ -68,7 +68,7 @@ def stop(
     return stop(session_id, which, yes=yes)
 
 
-def watch(  # noqa: PLR0913  # each an option of its own
+def watch(  # each an option of its own
     which: Selection = _ALL_SERVERS,
     *,
     every: Annotated[

@@ -44,7 +44,7 @@ class Row:
         return {"server": self.session.server, **self.session.to_dict(), **organization}
 
 
-async def rows_of(client: Client, **bounds: Any) -> list[Row]:  # noqa: ANN401  # as restore_sessions takes them
+async def rows_of(client: Client, **bounds: Any) -> list[Row]:  # as restore_sessions takes them
     """A server's sessions, with names: one request for each organization of which it gives only a link.
 
     Raises: ServerError where the sessions cannot be had; a name that cannot be had is empty.

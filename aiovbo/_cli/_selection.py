@@ -15,7 +15,7 @@ from aiovbo._cli._token_folder import shared_store
 from aiovbo._settings.limits import FleetOptions
 
 
-def fleet_of(which: Selection, **more: Any) -> Fleet:  # noqa: ANN401  # as Fleet takes them
+def fleet_of(which: Selection, **more: Any) -> Fleet:  # as Fleet takes them
     """The fleet of the servers that are meant, not opened yet.
 
     Raises: ConfigError for options that do not fit, and where no server is meant.

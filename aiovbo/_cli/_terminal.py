@@ -224,7 +224,7 @@ def complain(text: str) -> None:
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
-        import uvloop  # noqa: PLC0415  # an extra, used where it is there
+        import uvloop  # an extra, used where it is there
     except ImportError:
         return None
     return uvloop.new_event_loop

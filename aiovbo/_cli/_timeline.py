@@ -291,7 +291,7 @@ _ROOMY = 50
 _TICK_COLUMNS = 9
 
 
-def bars(  # noqa: PLR0913  # what is drawn, and the frame
+def bars(  # what is drawn, and the frame
     sessions: Sequence[RestoreSession],
     servers: Sequence[str],
     begins: datetime,

@@ -44,7 +44,7 @@ def _folders() -> Iterator[Path]:
     if Path(runtime).is_absolute() and Path(runtime).is_dir():
         yield Path(runtime, "aiovbo")
     state = os.environ.get("XDG_STATE_HOME", "")
-    home = os.path.expanduser("~")  # noqa: PTH111  # pathlib raises where there is no home
+    home = os.path.expanduser("~")  # pathlib raises where there is no home
     if Path(state).is_absolute():
         yield Path(state, "aiovbo")
     elif Path(home).is_absolute():

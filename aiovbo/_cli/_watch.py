@@ -45,7 +45,7 @@ _ROOM_FOR_A_TEXT = 24
 _STYLES = {"Success": "green", "Warning": "yellow", "Failed": "red"}
 
 
-def watch(  # noqa: PLR0913, PLR0917  # each an option of its own
+def watch(  # each an option of its own
     which: Selection,
     every: timedelta,
     since: datetime | timedelta | None,
@@ -110,7 +110,7 @@ def _line(change: Change, width: int, out: Console) -> RenderableType:
     return columns
 
 
-def _told(change: Change) -> tuple[str, str, str]:  # noqa: PLR0911  # one of each
+def _told(change: Change) -> tuple[str, str, str]:  # one of each
     match change:
         case Added(session=session):
             return "started" if session.end_time is None else "found", "cyan", _of(session)

@@ -81,7 +81,7 @@ class Client:
     Use it as `async with Client(server) as client`, or take it from a fleet: `fleet["name"]`.
     """
 
-    def __init__(  # noqa: PLR0913  # each a limit of its own
+    def __init__(  # each a limit of its own
         self,
         server: Server,
         *,
@@ -257,7 +257,7 @@ class Client:
 
     # ------------------------------------------------------------------------------- questions
 
-    def restore_sessions(  # noqa: PLR0913  # the API's own filters
+    def restore_sessions(  # the API's own filters
         self,
         *,
         started_after: TimeBound | None = None,
@@ -377,7 +377,7 @@ class Client:
         method: str,
         path_or_href: str,
         *,
-        json: Any = None,  # noqa: ANN401  # whatever JSON can hold
+        json: Any = None,  # whatever JSON can hold
         parameters: Mapping[str, Parameter | Sequence[Parameter] | None] | None = None,
         repeatable: bool = False,
     ) -> Response:
@@ -489,7 +489,7 @@ class Client:
             request = stop_request(self.server.url, version, session_id)
             await self._requester.send(request, operation, _nothing)
 
-    def explore(  # noqa: PLR0913  # the API's own options
+    def explore(  # the API's own options
         self,
         type: RestoreSessionType | str,  # noqa: A002  # the API's own name
         *,
@@ -580,7 +580,7 @@ class Client:
         cls: type[M],
         until: Callable[[M], bool],
         *,
-        timeout: float,  # noqa: ASYNC109  # over many requests, and by the clock that was handed in
+        timeout: float,  # over many requests, and by the clock that was handed in
         every: float,
     ) -> M:
         """What is behind a link once `until` holds for it, looked at again and again.

@@ -51,7 +51,7 @@ ListingStart = tuple[URL, Check[M] | None]
 class PageIterator(Generic[M]):
     """The pages of one collection, as an async iterator; `aclose` ends what is read ahead."""
 
-    def __init__(  # noqa: PLR0913  # what a query hands on
+    def __init__(  # what a query hands on
         self,
         requester: Requester,
         fetcher: Fetcher,

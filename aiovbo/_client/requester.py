@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Hashable
 from copy import copy
 from datetime import datetime, timedelta
 from functools import partial
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from attrs import define, evolve
@@ -147,7 +148,7 @@ class Requester:
 
     def _doubt_version(self, reply: Reply) -> None:
         """Where what every version has is not there, look for the version again the next time."""
-        if reply.status == 404 and self._given_version is None:  # noqa: PLR2004  # not found
+        if reply.status == HTTPStatus.NOT_FOUND and self._given_version is None:
             self.version = None
 
     @property
@@ -248,7 +249,7 @@ class Requester:
             url = url_for(self.server.url, probe_target(version))
             probe = Request(url, expected=(200, 401, 403, 404), needs_token=False)
             status = await self.send(probe, operation, _status_of_probe)
-            if status != 404:  # noqa: PLR2004  # how a version that is not offered is answered
+            if status != HTTPStatus.NOT_FOUND:
                 log.debug("%s offers %s", self.server.name, version)
                 return version
         hint = "Is this the REST API of Veeam Backup for Microsoft 365?"
@@ -288,7 +289,7 @@ class Requester:
                     self._token_manager.drop(token)
                     renewed = True
                     continue
-                if outcome.status == 401:  # noqa: PLR2004  # unauthorized
+                if outcome.status == HTTPStatus.UNAUTHORIZED:
                     outcome = self._token_refused()
             if isinstance(outcome, Reply):
                 try:
@@ -585,7 +586,7 @@ class Requester:
                 return self._granted(attempt, redact_secrets(reply, fields), fields)
 
     def _granted(self, attempt: RequestTimeout, reply: Reply, sent: Redacted[dict[str, str]]) -> Grant:
-        if reply.status != 200:  # noqa: PLR2004  # success
+        if reply.status != HTTPStatus.OK:
             self._count_login(attempt, reply.status)
             hint = rejection_hint(sent, self.likely_version)
             self._doubt_version(reply)
@@ -629,13 +630,15 @@ def _shows_unreachable(failure: ServerError) -> bool:
 def _refuses_token(request: Request, reply: Reply) -> bool:
     # An empty success is how VB365 was seen to answer a token that it no longer accepts. Where no body is
     # needed it is a result, and the request would do the same again.
-    may_be_refusal = request.method == "GET" or (reply.status == 200 and not request.body_is_optional)  # noqa: PLR2004  # success
+    may_be_refusal = request.method == "GET" or (
+        reply.status == HTTPStatus.OK and not request.body_is_optional
+    )
     is_empty = may_be_refusal and reply.status in SUCCESS and not reply.body.strip()
-    return is_empty or reply.status == 401  # noqa: PLR2004  # unauthorized
+    return is_empty or reply.status == HTTPStatus.UNAUTHORIZED
 
 
 def _status_of_probe(reply: Reply) -> int:
-    if reply.status == 200 and not holds_json(reply.body):  # noqa: PLR2004  # success
+    if reply.status == HTTPStatus.OK and not holds_json(reply.body):
         hint = "Is there a proxy, a login page or another product at this address?"
         raise PayloadError("asked without a token, it answered with something that is no resource", hint=hint)
     return reply.status

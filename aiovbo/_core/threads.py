@@ -313,7 +313,7 @@ def _join(call: _Call[T]) -> "asyncio.Future[T]":
 def _outcome(work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
     try:
         return work(), None
-    except BaseException as error:  # noqa: BLE001  # the callers handle it
+    except BaseException as error:  # the callers handle it
         return None, error
 
 
@@ -386,7 +386,7 @@ async def look_up(host: str, port: int, family: int = socket.AF_UNSPEC) -> list[
         found = await _shared.threads.look_up(host, port, family)
     except (OSError, MemoryError):
         raise
-    except Exception:  # noqa: BLE001  # UnicodeError where the name is too long, and whatever else
+    except Exception:  # UnicodeError where the name is too long, and whatever else
         found = []
     if not found:
         raise socket.gaierror(socket.EAI_NONAME, "no host can have this name")

@@ -154,7 +154,7 @@ class Use(Generic[T]):
         if not self._registers:
             return await anext(self._pages)
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # a coroutine that awaits is in a task
+        assert task is not None  # a coroutine that awaits is in a task
         cancelling = task.cancelling()
         has_left = asyncio.Event()
         self._waiting = task, has_left

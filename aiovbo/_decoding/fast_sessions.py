@@ -165,7 +165,7 @@ class SessionReader:
             sessions.append(draft)
         return sessions
 
-    def _pack(self, draft: Any, packed: LinkTemplate) -> None:  # noqa: ANN401  # as above
+    def _pack(self, draft: Any, packed: LinkTemplate) -> None:  # as above
         """Keep short what links of the pattern have of their own, and texts that come again once."""
         key = packed.key_of(draft.links)
         if key is not None:

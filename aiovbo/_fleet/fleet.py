@@ -64,7 +64,7 @@ class Fleet:
     when first used, and `await fleet.aclose()` closes it. `fleet["name"]` is one server's `Client`.
     """
 
-    def __init__(  # noqa: PLR0913  # each a limit of its own
+    def __init__(  # each a limit of its own
         self,
         servers: Iterable[Server | str | URL],
         credentials: Credentials | None = None,
@@ -173,7 +173,7 @@ class Fleet:
 
         Raises: ConfigError with everything that is wrong, a line each, by file and key.
         """
-        from aiovbo._inventory.reader import read_inventory  # noqa: PLC0415  # many fleets are not written down
+        from aiovbo._inventory.reader import read_inventory  # many fleets are not written down
 
         found = read_inventory(path)
         return cls(found.servers, **_merged(found.options, options))
@@ -184,7 +184,7 @@ class Fleet:
 
         Raises: ConfigError with everything that is wrong, a line each, by key.
         """
-        from aiovbo._inventory.reader import inventory_of  # noqa: PLC0415  # as above
+        from aiovbo._inventory.reader import inventory_of  # as above
 
         found = inventory_of(mapping)
         return cls(found.servers, **_merged(found.options, options))
@@ -387,7 +387,7 @@ class Fleet:
         limits = asdict(self._options, recurse=False)
         return Fleet(servers, credentials, tls=tls, http=self._http, token_store=self._token_store, **limits)
 
-    def watch(  # noqa: PLR0913  # each independent of the others
+    def watch(  # each independent of the others
         self,
         *,
         every: timedelta = timedelta(seconds=30),
@@ -505,7 +505,7 @@ class Fleet:
         await asyncio.gather(*leaving, *(client.log_out() for client in clients))
         self._removed.clear()
 
-    def restore_sessions(  # noqa: PLR0913  # the API's own filters
+    def restore_sessions(  # the API's own filters
         self,
         *,
         started_after: TimeBound | None = None,

@@ -104,7 +104,7 @@ class ConcurrencyLimiter:
 class Run(Generic[T]):
     """One use of a fleet query: a task per server, one queue to the consumer, and nothing after the block."""
 
-    def __init__(  # noqa: PLR0913  # what a query hands on, and how it is used
+    def __init__(  # what a query hands on, and how it is used
         self,
         clients: Sequence[Client],
         question: Question[T],

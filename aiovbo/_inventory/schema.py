@@ -27,7 +27,7 @@ def inventory_schema() -> dict[str, Any]:
     }
 
 
-def _schema(kind: Any) -> dict[str, Any]:  # noqa: ANN401  # an annotation
+def _schema(kind: Any) -> dict[str, Any]:  # an annotation
     kind = _WRITTEN_AS.get(kind, kind)
     origin, arguments = get_origin(kind), get_args(kind)
     if attrs.has(kind):

@@ -89,7 +89,7 @@ def fields_of(*tables: type[Any]) -> dict[str, "attrs.Attribute[Any]"]:
     return {name: found for name, found in fields.items() if name not in _NOT_WRITTEN}
 
 
-def bare(kind: Any) -> Any:  # noqa: ANN401  # an annotation
+def bare(kind: Any) -> Any:  # an annotation
     """A field's type without None: in a file, what is None is left out."""
     kinds: list[Any] = [one for one in get_args(kind) if one is not NoneType]
     return reduce(lambda one, other: one | other, kinds) if NoneType in get_args(kind) else kind
@@ -135,7 +135,7 @@ class _Provider:
             problem = "" if secret else "is missing or empty"
         except UnicodeDecodeError:
             problem = "is not UTF-8"
-        except Exception as error:  # noqa: BLE001  # every keyring has its own, which may say too much
+        except Exception as error:  # every keyring has its own, which may say too much
             problem = f"cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}"
         return secret, f"{_PLACES[self.kind]} {printable(self.place)} {problem}" if problem else ""
 
@@ -276,7 +276,7 @@ def _pin(text: str) -> str:
     return _made(lambda: TLS(pin=text).pin[0], f"the pin {text!r} ")
 
 
-def _limit(name: str, value: object, kind: Any) -> object:  # noqa: ANN401  # an annotation
+def _limit(name: str, value: object, kind: Any) -> object:  # an annotation
     limit: Any = converter.structure(value, kind)
     return getattr(_made(lambda: Limits(**{name: limit}), f"{name} "), name)
 

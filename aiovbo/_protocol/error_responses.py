@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from html import unescape
+from http import HTTPStatus
 from itertools import product
 from typing import cast
 from urllib.parse import quote, quote_plus
@@ -38,7 +39,7 @@ def redact_secrets(reply: Reply, *sent: Redacted[dict[str, str]]) -> Reply:
     """The response without the secrets that were sent: servers and proxies quote what they reject."""
     body = reply.body
     is_page = _is_page(body)
-    if reply.status < 400 and not is_page:  # noqa: PLR2004  # no error, and no text of one
+    if reply.status < HTTPStatus.BAD_REQUEST and not is_page:
         return reply
     for one, name in product(sent, _SECRET_FIELDS):
         secret = one.content.get(name, "").removeprefix("Bearer ")
@@ -99,13 +100,13 @@ def error_from_response(reply: Reply, now: datetime, version: str | None = None)
     what = f"HTTP {words}" if words.startswith(f"{status} ") else f"HTTP {status}"
     if words and what == f"HTTP {status}":
         what += f", {words}"
-    if 300 <= status < 400:  # noqa: PLR2004  # the class of redirections
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         return PayloadError(
             f"HTTP {status}, a redirect, which is never followed",
             retryable=False,
             hint="Give the address that it leads to, or mend the proxy in front of the server.",
         )
-    if 200 <= status < 300:  # noqa: PLR2004  # the class of successes
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return PayloadError(f"HTTP {status} without the answer that was asked for")
     # A server that says in its own words what is wrong is the right one, and speaks this version.
     own = _line(said.get("message")) or _line(said.get("error_description"))
@@ -130,7 +131,7 @@ def is_throttled(reply: Reply) -> bool:
 
     It is a JSON string, not an error object.
     """
-    return reply.status == 429 and bool(_throttle_said(reply.body))  # noqa: PLR2004  # too many requests
+    return reply.status == HTTPStatus.TOO_MANY_REQUESTS and bool(_throttle_said(reply.body))
 
 
 def _throttle_said(body: bytes) -> str:
@@ -160,7 +161,7 @@ def login_error(
     if isinstance(error, ResponseError) and not is_api_error(reply.body):
         error.what = f"HTTP {reply.status}, but not from the API: {kind_of_body(reply)}"
         error.args = (error.what,)
-        is_version = reply.status == 404 and version is not None  # noqa: PLR2004  # not found
+        is_version = reply.status == HTTPStatus.NOT_FOUND and version is not None
         error.hint = _special_hint(reply) or (error.hint + " " if is_version else "") + (
             "A proxy, a web filter or another program may have answered. Check the address, the port and "
             "what is in front of the server."
@@ -277,12 +278,12 @@ def _special_hint(reply: Reply) -> str:
     for status, part, hint in _SPECIAL_HINTS:
         if reply.status == status and part in text and (not part or not decode_object(reply.body)):
             return hint
-    if reply.status == 503 and _health_report(_members(reply.body)):  # noqa: PLR2004  # unavailable
+    if reply.status == HTTPStatus.SERVICE_UNAVAILABLE and _health_report(_members(reply.body)):
         return "The server reports itself as unhealthy. Check the services that its report names."
     return ""
 
 
-def _kind_of(  # noqa: PLR0911  # a table
+def _kind_of(  # a table
     status: int, version: str | None, *, is_api: bool
 ) -> tuple[type[ResponseError], str]:
     match status:
@@ -296,7 +297,7 @@ def _kind_of(  # noqa: PLR0911  # a table
             return ConflictError, "Its present state forbids it: look at it again before you repeat it."
         case 429:
             return RateLimitedError, "Ask this server less often."
-        case _ if status >= 500:  # noqa: PLR2004  # the class of server faults
+        case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return ServerFaultError, "The cause is in the server's log, or in the proxy before it."
         case _ if is_api:
             return ResponseError, "The server refuses what was asked for: ask for something else."

@@ -45,7 +45,7 @@ class Fetcher(Protocol):
         cls: type[M],
         until: Callable[[M], bool],
         *,
-        timeout: float,  # noqa: ASYNC109  # over many requests
+        timeout: float,  # over many requests
         every: float,
     ) -> M:
         """What is there once `until` holds for it."""
@@ -64,7 +64,7 @@ class JsonObject(Mapping[str, Any]):
     def __init__(self, members: Mapping[str, Any]) -> None:
         self._members = members
 
-    def __getitem__(self, key: str) -> Any:  # noqa: ANN401  # JSON holds anything
+    def __getitem__(self, key: str) -> Any:  # JSON holds anything
         return self._members[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -127,7 +127,7 @@ class Link(_Attached):
         return self.fetcher.url_of(self.href)
 
     @overload
-    async def fetch(self) -> Any: ...  # noqa: ANN401  # any model: which, the relation says
+    async def fetch(self) -> Any: ...  # any model: which, the relation says
     @overload
     async def fetch(self, cls: type[M]) -> M: ...
     async def fetch(self, cls: type[Any] | None = None) -> Any:  # the overloads say more
@@ -184,7 +184,7 @@ class Links(_Attached, Mapping[str, Link]):
         self._model: type[Any] = model or Resource
 
     @property
-    def raw(self) -> Any:  # noqa: ANN401  # whatever the server takes for links
+    def raw(self) -> Any:  # whatever the server takes for links
         """A copy of what the server sent as links: its text where no Python value can hold that."""
         # Parsed at each look: sessions by the thousand are kept, their links are looked at now and then.
         if not isinstance(self._raw, bytes):
@@ -234,7 +234,7 @@ class Links(_Attached, Mapping[str, Link]):
     def __contains__(self, rel: object) -> bool:
         return isinstance(rel, str) and any(rel.casefold() == key.casefold() for key in self)
 
-    def get(self, rel: str, default: Any = None) -> Any:  # noqa: ANN401  # as Mapping.get
+    def get(self, rel: str, default: Any = None) -> Any:  # as Mapping.get
         """The link, or `default` where there is none."""
         return self[rel] if rel in self else default  # noqa: SIM401  # this is that get
 
@@ -287,7 +287,7 @@ class LazyLinks:
         self.origin = origin
         """Where it is kept what to make of them."""
 
-    def __get__(self, model: object, owner: type[Any]) -> Any:  # noqa: ANN401  # of the class, this is asked for
+    def __get__(self, model: object, owner: type[Any]) -> Any:  # of the class, this is asked for
         if model is None:
             return self
         kept = self.slot.__get__(model)

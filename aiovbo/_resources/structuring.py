@@ -167,18 +167,18 @@ def kind_of(value: object) -> str:
 # ------------------------------------------------------------------------------ the tolerant path
 
 
-def _holds_several(kind: Any) -> bool:  # noqa: ANN401  # an annotation
+def _holds_several(kind: Any) -> bool:  # an annotation
     return get_origin(kind) in _FACTORIES
 
 
 _FACTORIES: dict[Any, Any] = {tuple: homogenous_tuple_structure_factory, list: list_structure_factory}
 
 
-def _hook_of_several(kind: Any, within: cattrs.Converter) -> StructureHook:  # noqa: ANN401  # as above
+def _hook_of_several(kind: Any, within: cattrs.Converter) -> StructureHook:  # as above
     """Several values, of a list only: a text and an object can be iterated too."""
     structure = _FACTORIES[get_origin(kind)](kind, within)
 
-    def several(value: object, cls: Any) -> Any:  # noqa: ANN401  # as cattrs has it
+    def several(value: object, cls: Any) -> Any:  # as cattrs has it
         if not isinstance(value, list | tuple):
             message = f"expected a list, got {kind_of(value)}"
             raise TypeError(message)
@@ -187,7 +187,7 @@ def _hook_of_several(kind: Any, within: cattrs.Converter) -> StructureHook:  # n
     return several
 
 
-def _nested(value: object, cls: type[Any]) -> Any:  # noqa: ANN401  # of the caller's class
+def _nested(value: object, cls: type[Any]) -> Any:  # of the caller's class
     if not isinstance(value, Mapping):
         message = f"expected an object, got {kind_of(value)}"
         raise TypeError(message)
@@ -256,7 +256,7 @@ def _shape_of(model: type[Any]) -> _Shape:
         raise ConfigError(message)
     try:
         attrs.resolve_types(model)
-    except Exception as error:  # noqa: BLE001  # an annotation in quotes is any expression
+    except Exception as error:  # an annotation in quotes is any expression
         message = f"the model {model.__qualname__} has an annotation that cannot be evaluated: {error}"
         raise ConfigError(message) from None
     fields = attrs.fields(model)
@@ -274,7 +274,7 @@ def _shape_of(model: type[Any]) -> _Shape:
     return _Shape(members, is_model)
 
 
-def _hook_for(model: type[Any], name: str, kind: Any) -> Callable[[Any, Any], Any]:  # noqa: ANN401  # as above
+def _hook_for(model: type[Any], name: str, kind: Any) -> Callable[[Any, Any], Any]:  # as above
     for enum in _enums_in(kind):
         # Each by itself: a hook for a class serves its subclasses too, and these may be texts or numbers.
         _converter.register_structure_hook(enum, _open_enum if issubclass(enum, OpenEnum) else _enum)
@@ -285,7 +285,7 @@ def _hook_for(model: type[Any], name: str, kind: Any) -> Callable[[Any, Any], An
     raise ConfigError(message)
 
 
-def _enums_in(kind: Any) -> Iterator[type[Enum]]:  # noqa: ANN401  # as above
+def _enums_in(kind: Any) -> Iterator[type[Enum]]:  # as above
     if isinstance(kind, type) and issubclass(kind, Enum):
         yield kind
     for inner in get_args(kind):

@@ -54,7 +54,9 @@ class Certificate:
         return self.subject == self.issuer
 
 
-async def fetch_certificate(server: Server | URL | str, *, timeout: float = 10.0) -> Certificate:  # noqa: ASYNC109  # over several steps
+async def fetch_certificate(
+    server: Server | URL | str, *, timeout: float = 10.0
+) -> Certificate:  # over several steps
     """The certificate that a server shows to everybody; one TLS handshake, and no request.
 
     Compare it with what the server's administrator sees, then trust its `pin`. Needs the extra
@@ -134,7 +136,7 @@ async def _shown_by(url: URL, server_name: str | None) -> bytes:
 
 def _read(der: bytes) -> Certificate:
     try:
-        from cryptography import x509  # noqa: PLC0415  # an extra, imported only when used
+        from cryptography import x509  # an extra, imported only when used
     except ImportError:
         message = "to read certificates, install aiovbo[certificate]"
         raise ConfigError(message) from None
@@ -155,6 +157,6 @@ def _read(der: bytes) -> Certificate:
             pin=f"sha256:{hashlib.sha256(der).hexdigest()}",
             thumbprint=hashlib.sha1(der, usedforsecurity=False).hexdigest(),
         )
-    except Exception as error:  # noqa: BLE001  # whatever the library makes of a stranger's bytes
+    except Exception as error:  # whatever the library makes of a stranger's bytes
         what = f"its certificate cannot be read: {printable(str(error))}"
         raise PayloadError(what, phase="tls", retryable=False) from None

@@ -134,7 +134,7 @@ class HttpConnection(ResponseHandler):
                 # A part of a head: aiohttp's parser in C returns it or fails, the one in Python keeps it.
                 if parser.feed_eof() is not None or getattr(parser, "_lines", None):
                     return True
-            except Exception:  # noqa: BLE001  # whatever is wrong with the part
+            except Exception:  # whatever is wrong with the part
                 return True
         # What the event loop has not read yet, the end of the stream included.
         return self._poll is not None and bool(self._poll.poll(0))
@@ -191,7 +191,7 @@ def _probe_when_idle(sock: socket.socket) -> None:
 class OwnedConnector(aiohttp.TCPConnector):
     """aiohttp's connector, with connections that belong to one server each."""
 
-    def __init__(self, **settings: Any) -> None:  # noqa: ANN401  # aiohttp's own, which pass through
+    def __init__(self, **settings: Any) -> None:  # aiohttp's own, which pass through
         super().__init__(**settings)  # pyright: ignore[reportUnknownMemberType]  # aiohttp types it in part
         factory: type[ResponseHandler] = HttpConnection
         self._factory: partial[ResponseHandler] = partial(factory, loop=self._loop)
@@ -200,7 +200,7 @@ class OwnedConnector(aiohttp.TCPConnector):
         self,
         req: ClientRequest,
         traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # as aiohttp has it
+        timeout: aiohttp.ClientTimeout,  # as aiohttp has it
     ) -> Connection:
         """A connection on which nothing arrived that no request asked for.
 

@@ -47,7 +47,7 @@ def _mark_fresh() -> None:
 class PoolConnector(OwnedConnector):
     """aiohttp's connector, telling the attempt when the connection is there."""
 
-    def __init__(self, **settings: Any) -> None:  # noqa: ANN401  # aiohttp's own, which pass through
+    def __init__(self, **settings: Any) -> None:  # aiohttp's own, which pass through
         super().__init__(socket_factory=self._new_socket, **settings)
         self._sockets: WeakSet[socket.socket] = WeakSet()
 
@@ -67,7 +67,7 @@ class PoolConnector(OwnedConnector):
         self,
         req: ClientRequest,
         traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # as aiohttp has it
+        timeout: aiohttp.ClientTimeout,  # as aiohttp has it
     ) -> Connection:
         attempt = current_timeout.get()
         if attempt is not None:
@@ -79,8 +79,8 @@ class PoolConnector(OwnedConnector):
 
     async def _wrap_create_connection(
         self,
-        *args: Any,  # noqa: ANN401  # aiohttp's own, which pass through
-        **kwargs: Any,  # noqa: ANN401
+        *args: Any,  # aiohttp's own, which pass through
+        **kwargs: Any,
     ) -> tuple[asyncio.Transport, ResponseHandler]:
         factory, *rest = args
 
@@ -128,8 +128,8 @@ def _admit(request: ClientRequest, connection: Connection) -> None:
     handshake; the connection is closed then.
     """
     context, protocol = request.ssl, connection.protocol
-    assert isinstance(context, ServerContext)  # noqa: S101  # exchange() gave it
-    assert protocol is not None  # noqa: S101  # the connection was just handed out
+    assert isinstance(context, ServerContext)  # exchange() gave it
+    assert protocol is not None  # the connection was just handed out
     first = protocol not in context.admitted
     if first:
         try:

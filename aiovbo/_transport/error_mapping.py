@@ -8,6 +8,7 @@ import errno
 import re
 import ssl
 from collections.abc import Iterator
+from http import HTTPStatus
 from types import FrameType, TracebackType
 
 import aiohttp
@@ -73,7 +74,7 @@ def _is_bug(error: Exception) -> bool:
     return _is_ours(last.tb_frame)
 
 
-def map_aiohttp_error(  # noqa: C901, PLR0911, PLR0912  # a table, one line of thought per row
+def map_aiohttp_error(  # noqa: C901, PLR0912  # a table, one line of thought per row
     error: Exception, phase: Phase, context: ServerContext
 ) -> Exception:
     """Our error for one of aiohttp's, of the operating system's, or of zlib's."""
@@ -98,7 +99,7 @@ def map_aiohttp_error(  # noqa: C901, PLR0911, PLR0912  # a table, one line of t
             return ServerTimeoutError("no connection in time", phase="connect", hint=IS_IT_UP)
         case aiohttp.ClientHttpProxyError():
             what = f"the proxy does not let us through: HTTP {error.status}"
-            may_pass = error.status >= 500  # noqa: PLR2004  # the class of server faults
+            may_pass = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
             return UnreachableError(what, phase="connect", retryable=may_pass, hint=_WHOSE_PROXY)
         case aiohttp.ClientProxyConnectionError():
             return UnreachableError("the proxy cannot be reached", phase="connect", hint=_WHOSE_PROXY)

@@ -307,7 +307,7 @@ class HttpPool:
         """A try until the deadline, for `most` seconds; `behind` is what it waits for while it is queued."""
         return RequestTimeout(self._attempts, deadline, behind, most)
 
-    async def exchange(  # noqa: PLR0913  # a request has that many parts
+    async def exchange(  # a request has that many parts
         self,
         attempt: RequestTimeout,
         method: str,
@@ -332,7 +332,7 @@ class HttpPool:
         else:
             context = self._contexts.get(tls) or await self._late_context(tls)
         session = self._session
-        assert session is not None  # noqa: S101  # open() made it
+        assert session is not None  # open() made it
         mark = current_timeout.set(attempt)
         whose = current_connections.set(connections)
         failure: BaseException
@@ -342,7 +342,7 @@ class HttpPool:
                 return await self._send(
                     session, attempt, method, url, headers, body, context, may_be_large=may_be_large
                 )
-        except Exception as error:  # noqa: BLE001  # one server's failure, or a bug
+        except Exception as error:  # one server's failure, or a bug
             if self.closed:
                 failure = ClosedError("the fleet or client was closed while it was in use")
             elif session.closed:
@@ -351,7 +351,7 @@ class HttpPool:
                 # Only a connection that was accepted is cut off, so this was the handshake.
                 in_handshake = url.scheme == "https" and isinstance(error, aiohttp.ClientConnectorError)
                 failure = map_aiohttp_error(error, "tls" if in_handshake else attempt.phase, context)
-        except BaseException as error:  # noqa: BLE001  # a cancellation or an interruption
+        except BaseException as error:  # a cancellation or an interruption
             failure = error.with_traceback(None)
         finally:
             current_timeout.reset(mark)
@@ -365,7 +365,7 @@ class HttpPool:
             # What is raised keeps this frame, which must not keep it in turn.
             del failure
 
-    async def _send(  # noqa: PLR0913, PLR0917  # a request has that many parts
+    async def _send(  # a request has that many parts
         self,
         session: aiohttp.ClientSession,
         attempt: RequestTimeout,
@@ -465,10 +465,10 @@ def _warn_of_insecure(server: Server) -> None:
 def _spare_descriptors() -> int | None:
     """How many files this process may still open; None where there is no such limit."""
     try:
-        import resource  # noqa: PLC0415  # not on Windows, where there is no limit either
+        import resource  # not on Windows, where there is no limit either
 
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        used = len(os.listdir("/dev/fd"))  # noqa: PTH208  # names suffice
+        used = len(os.listdir("/dev/fd"))  # names suffice
     except (ImportError, OSError):
         return None
     spare = limit - used - SPARED_DESCRIPTORS

@@ -193,9 +193,9 @@ class Checkpoint:
                 raise
 
     def _open(self) -> None:
-        if not os.path.exists(self._path):  # noqa: PTH110  # in a thread of its own, as all that follows
+        if not os.path.exists(self._path):  # in a thread of its own, as all that follows
             _create(self._path)
-        if os.path.getsize(self._path) < _SMALLEST:  # noqa: PTH202  # as above
+        if os.path.getsize(self._path) < _SMALLEST:  # as above
             raise ValueError(_DAMAGED)
         if not os.access(self._path, os.W_OK):
             # SQLite would speak of an I/O error.
@@ -214,7 +214,7 @@ class Checkpoint:
             raise
         self._file = file
         _open_files.add(self)
-        self._inode = os.stat(self._path).st_ino  # noqa: PTH116  # as above
+        self._inode = os.stat(self._path).st_ino  # as above
 
     def _load(self, server: str) -> ServerCheckpoint | None:
         file = self._ready()
@@ -291,7 +291,7 @@ class Checkpoint:
     def _ready(self) -> sqlite3.Connection:
         if self._file is None:
             raise ValueError("it is not open")
-        if os.stat(self._path).st_ino != self._inode:  # noqa: PTH116  # in a thread of its own
+        if os.stat(self._path).st_ino != self._inode:  # in a thread of its own
             raise ValueError("another file has taken its place while it was in use")
         return self._file
 
@@ -317,7 +317,7 @@ def _leave_to_parent() -> None:
         checkpoint.leave_to_parent()
     if _of_parent:
         # Never deallocated, not even when the interpreter ends.
-        import ctypes  # noqa: PLC0415  # only forked processes need it
+        import ctypes  # only forked processes need it
 
         for file in _of_parent:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(file))
@@ -335,7 +335,7 @@ _SMALLEST = 512
 
 def _create(path: str) -> None:
     """An empty place, there at once and whole: a crash in between leaves no half of one."""
-    if os.path.exists(f"{path}-wal"):  # noqa: PTH110  # as above
+    if os.path.exists(f"{path}-wal"):  # as above
         raise FileNotFoundError
     part = f"{path}.{uuid4().hex}"
     try:
@@ -348,10 +348,10 @@ def _create(path: str) -> None:
             pass
         except OSError:
             # Some file systems know no links.
-            os.replace(part, path)  # noqa: PTH105  # as above
+            os.replace(part, path)  # as above
     finally:
         with suppress(FileNotFoundError):
-            os.unlink(part)  # noqa: PTH108  # as above
+            os.unlink(part)  # as above
 
 
 def _check(file: sqlite3.Connection) -> None:

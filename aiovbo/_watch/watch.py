@@ -259,7 +259,7 @@ class Watch:
             if not self._closed:
                 self._fail(_given_up())
             raise
-        except BaseException as error:  # noqa: BLE001  # it is the consumer's to hear
+        except BaseException as error:  # it is the consumer's to hear
             self._fail(error)
 
     async def _save(self) -> None:

@@ -69,7 +69,7 @@ async def _run(fleet: BackupFleet) -> None:
         with suppress(NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with fleet:
-        print(_describe(fleet), flush=True)  # noqa: T201  # what the command is for
+        print(_describe(fleet), flush=True)  # what the command is for
         await stopping.wait()
 
 
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     except (OSError, OverflowError, ImportError, ValueError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201  # the command's one line
+        print(f"{parser.prog}: {error}", file=sys.stderr)  # the command's one line
         return _USAGE_ERROR
     return 0
 

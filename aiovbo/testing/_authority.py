@@ -32,7 +32,7 @@ class Authority:
 
     def __init__(self, *names: str, ca_file: str | None = None) -> None:
         try:
-            import trustme  # noqa: PLC0415  # the optional extra, needed only here
+            import trustme  # the optional extra, needed only here
         except ImportError as error:
             raise ImportError('the TLS backup server needs trustme: pip install "aiovbo[testing]"') from error
         ca = trustme.CA()

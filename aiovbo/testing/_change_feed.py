@@ -161,7 +161,7 @@ def _other_event(number: int) -> Json:
     Source: RESTJobSessionUpdateEvent, RESTRestorePointUpdateEvent, RESTJobDeleteEvent and
             RESTOrganizationUserDeleteEvent, v8, 2026-11-23.
     """
-    rng = Random(f"event {number}")  # noqa: S311  # plausible, no secret
+    rng = Random(f"event {number}")  # plausible, no secret
     key, job, organization = (str(uuid5(NAMESPACE_DNS, f"{one} {number}")) for one in ("id", "job", "of"))
     kinds: tuple[Json, ...] = (
         {

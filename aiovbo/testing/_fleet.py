@@ -37,7 +37,7 @@ class BackupFleet:
           between runs; a file that goes with the fleet if not given.
     """
 
-    def __init__(  # noqa: PLR0913  # each is one independent property of the servers
+    def __init__(  # each is one independent property of the servers
         self,
         servers: int | Sequence[BackupServer] = 3,
         *,

@@ -81,7 +81,7 @@ class Throttle:
 class LoginDesk:
     """Gives out token pairs and knows which are good; all a server knows about its users."""
 
-    def __init__(  # noqa: PLR0913  # each is one independent property of a server
+    def __init__(  # each is one independent property of a server
         self,
         username: str,
         password: str,

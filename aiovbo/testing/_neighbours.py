@@ -42,7 +42,7 @@ def events_of(session: WorldSession, now_ticks: int, version: int) -> list[Json]
             2026-11-27.
     """
     text = to_text if version >= _V6 else partial(to_offset_text, hours=_HOURS_AHEAD)
-    rng = Random(f"{session.id} events")  # noqa: S311  # plausible, no secret
+    rng = Random(f"{session.id} events")  # plausible, no secret
     end = session.end_ticks or now_ticks
     begin = text(session.creation_ticks)
     events: list[Json] = [
@@ -232,7 +232,7 @@ def get_own_organization(api: Api, _call: Call, _found: re.Match[str]) -> Reply:
 def _contents(kind: str, path: str, item: Callable[[str, Random], Json], since: int = 4) -> Route:
     def listing(api: Api, call: Call, found: re.Match[str]) -> Reply:
         session = api.session(found)
-        rng = Random(f"{session.organization} {kind}")  # noqa: S311  # plausible, no secret
+        rng = Random(f"{session.organization} {kind}")  # plausible, no secret
         domain = session.organization or "nobody.example"
         bodies = [item(domain, rng) for _ in range(rng.randint(3, 12))]
         return api.listing(call, bodies, f"RestoreSessions/{session.id}/{path}")

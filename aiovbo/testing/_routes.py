@@ -214,7 +214,7 @@ class Api:
         if call.token is not None:
             if self._desk.admits(call.token, call.cookies, COOKIE):
                 return None
-            if self._habits.rejected_token_answer == "empty":  # noqa: S105  # no password
+            if self._habits.rejected_token_answer == "empty":  # no password
                 return Reply(200)
         return Reply(401, error_body(call.version, "Authorization has been denied."))
 

@@ -30,12 +30,12 @@ from aiovbo.testing._thread import in_thread
 from aiovbo.testing._world import CHANGES_KEPT, World
 
 USERNAME = "TECH\\monitor"
-PASSWORD = "correct-horse-battery-staple"  # noqa: S105  # a loopback server's, meant to be known
+PASSWORD = "correct-horse-battery-staple"  # a loopback server's, meant to be known
 
 _PREDECESSORS = 3
 """Two that a product supports, and a deprecated one."""
 _SHUTDOWN_SECONDS = 0.5
-_LOOPBACK_OF_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # read, not bound to
+_LOOPBACK_OF_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # read, not bound to
 
 
 @attrs.frozen
@@ -86,7 +86,7 @@ class BackupServer:
           give.
     """
 
-    def __init__(  # noqa: PLR0913  # each is one independent property of a server
+    def __init__(  # each is one independent property of a server
         self,
         world: World | None = None,
         *,
@@ -114,7 +114,7 @@ class BackupServer:
         session_links: Literal["all", "self"] = "all",
         list_shape: Literal["page", "array"] = "page",
         refused_login_answer: Literal["oauth", "vendor"] | None = None,
-        rejected_token_answer: Literal["401", "empty"] = "401",  # noqa: S107  # a status
+        rejected_token_answer: Literal["401", "empty"] = "401",  # a status
     ) -> None:
         self.version: ApiVersion = version
         self.versions = _served(version, versions)

@@ -176,7 +176,7 @@ class World:
     - `organizations`: names of the organizations that data is restored for.
     """
 
-    def __init__(  # noqa: PLR0913  # each is one independent property of the world
+    def __init__(  # each is one independent property of the world
         self,
         seed: int | str = 0,
         *,
@@ -202,7 +202,7 @@ class World:
         self._added = 0
         self._clock = to_ticks(now or datetime.now(UTC))
         self._real_start = time.monotonic()
-        self._arrivals = Random(f"{seed} arrivals")  # noqa: S311  # a plausible past, no secret
+        self._arrivals = Random(f"{seed} arrivals")  # a plausible past, no secret
         self._mean_gap = span_ticks(span) / sessions if sessions else math.inf
         for share in sorted(self._arrivals.random() for _ in range(sessions)):
             self._store(self._next(self._clock - round(span_ticks(span) * (1 - share))), self._clock)
@@ -250,7 +250,7 @@ class World:
             self._added += 1
             given = fields.get("creation_time")
             begin = now if given is None else to_ticks(given)
-            drawn = self._draw(Random(f"{self.seed} added {self._added}"), begin)  # noqa: S311  # no secret
+            drawn = self._draw(Random(f"{self.seed} added {self._added}"), begin)  # no secret
             state = fields.get("state")
             if state is None and fields.get("end_time", "drawn") is None:
                 drawn = attrs.evolve(drawn, state="Working", result="Success", details="", etag=1)
@@ -373,7 +373,7 @@ class World:
 
     def _next(self, begin: int) -> WorldSession:
         self._drawn += 1
-        return self._draw(Random(f"{self.seed} session {self._drawn}"), begin)  # noqa: S311  # no secret
+        return self._draw(Random(f"{self.seed} session {self._drawn}"), begin)  # no secret
 
     def _draw(self, rng: Random, begin: int) -> WorldSession:
         """A session as it will be once it has ended; `_as_of` shows it while it works."""

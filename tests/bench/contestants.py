@@ -86,7 +86,7 @@ class Aiovbo(Contestant):
 
     async def open(self) -> None:
         """One fleet."""
-        from aiovbo import TLS, Fleet, Password, Server  # noqa: PLC0415  # a process measures one of them
+        from aiovbo import TLS, Fleet, Password, Server  # a process measures one of them
 
         login, tls = Password(USER, PASSWORD), TLS(ca_file=self.aims.ca)
         version: Any = self.aims.version
@@ -150,7 +150,7 @@ class Aiohttp(Gathered):
 
     async def open(self) -> None:
         """One session without a limit of connections."""
-        import aiohttp  # noqa: PLC0415
+        import aiohttp
 
         self.prepare()
         connector = aiohttp.TCPConnector(limit=0, ssl=self.aims.context(), keepalive_timeout=KEPT)
@@ -158,7 +158,7 @@ class Aiohttp(Gathered):
 
     def make_session(self, connector: Any) -> Any:  # aiohttp is not imported up here
         """The defaults of aiohttp."""
-        import aiohttp  # noqa: PLC0415
+        import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=self.aims.deadline * 5, sock_connect=self.aims.deadline / 2)
         return aiohttp.ClientSession(connector=connector, timeout=timeout)
@@ -190,7 +190,7 @@ class AiohttpOrjson(Aiohttp):
 
     async def open(self) -> None:
         """The same."""
-        import orjson  # noqa: PLC0415
+        import orjson
 
         self.loads = orjson.loads
         await super().open()
@@ -201,7 +201,7 @@ class AiohttpLean(Aiohttp):
 
     def prepare(self) -> None:
         """URLs and headers once, not for each request."""
-        from yarl import URL  # noqa: PLC0415
+        from yarl import URL
 
         super().prepare()
         self.lists: list[Any] = [URL(url, encoded=True) for url in self.lists]
@@ -211,7 +211,7 @@ class AiohttpLean(Aiohttp):
 
     def make_session(self, connector: Any) -> Any:  # aiohttp is not imported up here
         """No cookies, no timeouts."""
-        import aiohttp  # noqa: PLC0415
+        import aiohttp
 
         return aiohttp.ClientSession(
             connector=connector,
@@ -225,7 +225,7 @@ class HttpxEach(Gathered):
 
     async def open(self) -> None:
         """As many clients as servers."""
-        import httpx  # noqa: PLC0415
+        import httpx
 
         self.prepare()
         context = self.aims.context()
@@ -265,7 +265,7 @@ class HttpxOne(HttpxEach):
     async def open(self) -> None:
         """A pool without limits."""
         await super().open()
-        import httpx  # noqa: PLC0415
+        import httpx
 
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEPT)
         self.clients = [
@@ -282,8 +282,8 @@ class Veeam365(Gathered):
 
     async def open(self) -> None:
         """As many clients as servers, one TLS context."""
-        import httpx  # noqa: PLC0415
-        from veeam_365 import client as peer  # noqa: PLC0415
+        import httpx
+        from veeam_365 import client as peer
 
         self.prepare()
         context = self.aims.context()
@@ -318,7 +318,7 @@ class Niquests(Gathered):
 
     async def open(self) -> None:
         """One session with a pool for each server."""
-        import niquests  # noqa: PLC0415
+        import niquests
 
         self.prepare()
         count = len(self.aims.urls)
@@ -348,8 +348,8 @@ class Pyreqwest(Gathered):
 
     async def open(self) -> None:
         """One client."""
-        import orjson  # noqa: PLC0415
-        from pyreqwest.client import ClientBuilder  # noqa: PLC0415
+        import orjson
+        from pyreqwest.client import ClientBuilder
 
         self.prepare()
         self.loads = orjson.loads
@@ -380,8 +380,8 @@ class RequestsThreads(Gathered):
 
     async def open(self) -> None:
         """One session, 64 threads."""
-        import requests  # noqa: PLC0415
-        from requests.adapters import HTTPAdapter  # noqa: PLC0415
+        import requests
+        from requests.adapters import HTTPAdapter
 
         self.prepare()
         self.session = requests.Session()

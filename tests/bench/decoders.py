@@ -145,14 +145,14 @@ def with_json(body: bytes) -> Sequence[Any]:
 
 
 def _orjson() -> Decoder:
-    import orjson  # noqa: PLC0415  # it may be missing
+    import orjson  # it may be missing
 
     return lambda body: _rows(orjson.loads(body))
 
 
 def _pydantic() -> Decoder:
-    import pydantic  # noqa: PLC0415  # it may be missing
-    from pydantic.alias_generators import to_camel  # noqa: PLC0415
+    import pydantic  # it may be missing
+    from pydantic.alias_generators import to_camel
 
     class Row(pydantic.BaseModel):
         model_config = pydantic.ConfigDict(alias_generator=to_camel, frozen=True)
@@ -186,10 +186,10 @@ def _pydantic() -> Decoder:
 
 
 def _veeam() -> Decoder:
-    from veeam_365.v8.models.page_of_rest_restore_session import (  # noqa: PLC0415  # it may be missing
+    from veeam_365.v8.models.page_of_rest_restore_session import (  # it may be missing
         PageOfRESTRestoreSession,
     )
-    from veeam_365.v8.models.rest_restore_session import RESTRestoreSession  # noqa: PLC0415
+    from veeam_365.v8.models.rest_restore_session import RESTRestoreSession
 
     def decode(body: bytes) -> Sequence[Any]:
         document = json.loads(body)

@@ -58,7 +58,7 @@ def server_memory(figures: dict[str, float], *, quick: bool) -> Table:
 
 async def _last_healthy(urls: list[str], ca: str, healthy: set[str], again: int) -> list[float]:
     """Seconds until the last healthy server has answered, in each of `again` rounds of one fleet."""
-    from aiovbo import TLS, Fleet, Password, Server  # noqa: PLC0415  # where it is measured
+    from aiovbo import TLS, Fleet, Password, Server  # where it is measured
 
     tls, login = TLS(ca_file=ca), Password(USER, PASSWORD)
     servers = [Server(url, login, name=url, api_version="v4", tls=tls) for url in urls]

@@ -47,8 +47,8 @@ async def longest_gap(work: Callable[[], Awaitable[int]]) -> float:
 
 async def _sliced(content: bytes) -> int:
     """As the SDK's client goes about it."""
-    from aiovbo._decoding.listing import decode_listing  # noqa: PLC0415  # where it is measured
-    from aiovbo.models import RestoreSession  # noqa: PLC0415
+    from aiovbo._decoding.listing import decode_listing  # where it is measured
+    from aiovbo.models import RestoreSession
 
     found: list[Any] = []
     for items, _ in decode_listing(content, RestoreSession, "bench", None).slices():
@@ -58,7 +58,7 @@ async def _sliced(content: bytes) -> int:
 
 
 async def _asked(url: str, ca: str, version: Any) -> list[float]:  # a literal of the SDK's
-    from aiovbo import TLS, Client, Password, Server  # noqa: PLC0415  # where it is measured
+    from aiovbo import TLS, Client, Password, Server  # where it is measured
 
     server = Server(url, Password(USER, PASSWORD), api_version=version, tls=TLS(ca_file=ca))
     async with Client(server) as client:
@@ -72,7 +72,7 @@ async def _asked(url: str, ca: str, version: Any) -> list[float]:  # a literal o
 
 
 async def _by_hand(url: str, ca: str, version: str, decode: Callable[[bytes], Any]) -> list[float]:
-    import aiohttp  # noqa: PLC0415  # where it is measured
+    import aiohttp  # where it is measured
 
     connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=ca))
     async with aiohttp.ClientSession(connector=connector) as session:
@@ -106,7 +106,7 @@ def _one(name: str, mode: str, version: str, url: str, ca: str) -> list[float]:
     """In this process, which was made for it."""
     factory = None
     if name == UVLOOP:
-        import uvloop  # noqa: PLC0415  # it may be missing
+        import uvloop  # it may be missing
 
         factory = uvloop.new_event_loop
     coroutine = (

@@ -27,7 +27,7 @@ _MIB = 2**20
 
 
 async def _read(urls: list[str], ca: str, expected: int, *, keep: bool) -> dict[str, Any]:
-    from aiovbo import TLS, Fleet, NotFoundError, Password, Server  # noqa: PLC0415  # where it is measured
+    from aiovbo import TLS, Fleet, NotFoundError, Password, Server  # where it is measured
 
     login, tls = Password(USER, PASSWORD), TLS(ca_file=ca)
     servers = [Server(url, login, api_version="v8", tls=tls) for url in urls]

@@ -275,7 +275,7 @@ def main() -> None:
     factory = None
     with suppress(ImportError):
         # Cheaper, and a connection takes a third of the memory.
-        import uvloop  # noqa: PLC0415
+        import uvloop
 
         factory = uvloop.new_event_loop
     with tempfile.TemporaryDirectory() as name, asyncio.Runner(loop_factory=factory) as runner:

@@ -277,7 +277,7 @@ def main() -> None:
         options.version = versions[0]
         factory = None
         if options.uvloop:
-            import uvloop  # noqa: PLC0415  # where it was asked for
+            import uvloop  # where it was asked for
 
             factory = uvloop.new_event_loop
         with asyncio.Runner(loop_factory=factory) as runner:

@@ -78,7 +78,7 @@ class _Bench:
         self._aims = aims
         factory = None
         if self._entry.uvloop:
-            import uvloop  # noqa: PLC0415
+            import uvloop
 
             factory = uvloop.new_event_loop
         self._runner = asyncio.Runner(loop_factory=factory)
@@ -182,7 +182,7 @@ def main() -> None:
         command = json.loads(line)
         try:
             answer = getattr(bench, command.pop("do"))(**command)
-        except Exception as error:  # noqa: BLE001  # whoever asked is told
+        except Exception as error:  # whoever asked is told
             answer = {"error": f"{type(error).__name__}: {error}"[:200]}
         print(json.dumps(answer), flush=True)
     bench.close()

@@ -568,7 +568,7 @@ def test_the_schema_is_one_and_accepts_an_inventory(
     inventory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The one that the tests use, and not one with a word misspelt."""
-    import tomllib  # noqa: PLC0415  # here only
+    import tomllib  # here only
 
     assert main(["schema"]) == 0
     schema = json.loads(capsys.readouterr().out)

@@ -197,7 +197,7 @@ async def test_an_operation_has_no_ids_and_one_spelling(path: str, operation: st
 async def test_prometheus_has_what_happened_and_passes_its_own_linter() -> None:
     """Up and down, requests, retries, logins, and sessions by state and result."""
     client = pytest.importorskip("prometheus_client")
-    from aiovbo.prometheus import FleetMetrics  # noqa: PLC0415  # it needs what may not be installed
+    from aiovbo.prometheus import FleetMetrics  # it needs what may not be installed
 
     registry = client.CollectorRegistry()
     metrics = FleetMetrics(registry)
@@ -237,7 +237,7 @@ async def test_prometheus_has_what_happened_and_passes_its_own_linter() -> None:
 async def test_what_servers_make_up_makes_no_series_of_its_own() -> None:
     """States and results that nobody knows are counted together: there are always few."""
     client = pytest.importorskip("prometheus_client")
-    from aiovbo.prometheus import FleetMetrics  # noqa: PLC0415  # as above
+    from aiovbo.prometheus import FleetMetrics  # as above
 
     registry = client.CollectorRegistry()
     async with BackupServer(World(sessions=0)) as backup, Fleet([named(backup, "vbo1")]) as fleet:
@@ -253,13 +253,13 @@ async def test_opentelemetry_has_a_span_per_request_under_the_callers() -> None:
     """With server, operation and outcome, and metrics of the same."""
     sdk = pytest.importorskip("opentelemetry.sdk")
     assert sdk is not None
-    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415  # as above
-    from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: PLC0415
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter  # noqa: PLC0415
+    from opentelemetry.sdk.metrics import MeterProvider  # as above
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-    from aiovbo.otel import Telemetry  # noqa: PLC0415
+    from aiovbo.otel import Telemetry
 
     exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
     tracers, meters = TracerProvider(), MeterProvider([reader])
@@ -307,9 +307,9 @@ async def test_the_stock_instrumentation_of_aiohttp_works_on_our_session() -> No
     """It wraps every client session that is made after it was switched on; and shows no secret."""
     stock = pytest.importorskip("opentelemetry.instrumentation.aiohttp_client")
     pytest.importorskip("opentelemetry.sdk")
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415  # as above
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # as above
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     exporter, tracers = InMemorySpanExporter(), TracerProvider()
     tracers.add_span_processor(SimpleSpanProcessor(exporter))

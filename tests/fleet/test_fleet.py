@@ -776,7 +776,7 @@ async def test_a_fleet_larger_than_its_file_descriptors_still_works(
     resource = pytest.importorskip("resource")
     async with BackupFleet(30, sessions=1) as backups:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        used = len(os.listdir("/dev/fd"))  # noqa: PTH208  # names suffice
+        used = len(os.listdir("/dev/fd"))  # names suffice
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + SPARED_DESCRIPTORS + 8, hard))
         try:
             async with Fleet(servers_of(backups)) as fleet:
@@ -810,7 +810,7 @@ async def test_few_file_descriptors_are_shared_by_the_servers_of_a_fleet() -> No
         one = Server(raw.url, Bearer("t"), api_version="v8", allow_http=True, name="asked")
         others = [Server(f"vbo{number}", Bearer("t")) for number in range(9)]
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        used = len(os.listdir("/dev/fd"))  # noqa: PTH208  # names suffice
+        used = len(os.listdir("/dev/fd"))  # names suffice
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + SPARED_DESCRIPTORS + 25, hard))
         try:
             async with Fleet([one, *others], retries=0) as fleet:

@@ -134,7 +134,7 @@ class _Stepped:
                 self._cancel()
             try:
                 sent = yield waiting
-            except BaseException as error:  # noqa: BLE001  # it is the coroutine's to handle
+            except BaseException as error:  # it is the coroutine's to handle
                 resume = partial(inner.throw, error)
             else:
                 resume = partial(inner.send, sent)

@@ -89,10 +89,10 @@ def _files() -> frozenset[tuple[int, str]]:
     if not _FDS.exists():
         return frozenset()
     found = set()
-    for name in os.listdir(_FDS):  # noqa: PTH208  # three times as fast, and it runs twice per test
+    for name in os.listdir(_FDS):  # three times as fast, and it runs twice per test
         # The descriptor of this very listing is gone by now.
         with contextlib.suppress(OSError):
-            found.add((int(name), os.readlink(_FDS / name)))  # noqa: PTH115  # the same
+            found.add((int(name), os.readlink(_FDS / name)))  # the same
     return frozenset(found)
 
 

@@ -694,7 +694,7 @@ def raised(error, cause=None):
     """An exception that was raised, and of what."""
     try:
         raise error from cause  # noqa: TRY301  # it is to be raised, and no more
-    except Exception as caught:  # noqa: BLE001  # whatever it is
+    except Exception as caught:  # whatever it is
         return caught
 
 
@@ -718,7 +718,7 @@ def unsaid(text):
 
 def in_sdk_frame(text, file="_made_up.py"):
     """An exception that went through a frame of the SDK with the text in a local."""
-    import aiovbo  # noqa: PLC0415  # only its folder is needed
+    import aiovbo  # only its folder is needed
 
     path = Path(aiovbo.__file__).parent / file
     scope = {}

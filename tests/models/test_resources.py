@@ -36,7 +36,7 @@ async def test_without_a_file_descriptor_left_the_error_says_what_to_raise() -> 
     resource = pytest.importorskip("resource")
     async with RawServer(vbo_routes()) as raw, Client(plain(raw), retries=0) as client:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        used = len(os.listdir("/dev/fd"))  # noqa: PTH208  # names suffice
+        used = len(os.listdir("/dev/fd"))  # names suffice
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))
         taken: list[int] = []
         try:

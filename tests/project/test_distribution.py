@@ -47,7 +47,7 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
 
 def answers(port: int) -> bool:
     """Whether Redis is up."""
-    import redis  # noqa: PLC0415  # may not be installed
+    import redis  # may not be installed
 
     try:
         with redis.Redis(port=port) as client:
@@ -58,7 +58,7 @@ def answers(port: int) -> bool:
 
 def test_every_change_reaches_the_stream_once(redis_url: str, tmp_path: Path) -> None:
     """Also when all is passed on again, because the place was lost."""
-    import redis  # noqa: PLC0415  # as above
+    import redis  # as above
 
     world = World(speed=0, sessions=0)
     keys = {str(world.add(end_time=world.now).id) for _ in range(10)}

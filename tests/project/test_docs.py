@@ -129,8 +129,8 @@ def test_every_inventory_on_the_pages_is_read(block: str, tmp_path: Path) -> Non
 
 def test_how_a_test_of_an_application_starts_servers_passes_as_printed(tmp_path: Path) -> None:
     """In a pytest of its own."""
-    import subprocess  # noqa: PLC0415  # here only
-    import sys  # noqa: PLC0415
+    import subprocess  # here only
+    import sys
 
     found = [one for one in blocks("python", PAGES["testing"]) if "def test_" in one]
     block = "\n".join(found)

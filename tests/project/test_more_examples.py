@@ -164,7 +164,7 @@ async def test_the_route_gives_the_sessions_and_names_the_server_that_failed(
     fastapi: Any, options: Namespace, vbo_fleet: BackupFleet
 ) -> None:
     """As JSON, under the API's own names; a 403 of one server costs the others nothing."""
-    import httpx  # noqa: PLC0415  # may not be installed
+    import httpx  # may not be installed
 
     vbo_fleet[0].fail(Fault.status(403), on="RestoreSessions", times=None)
     app = fastapi.application(Namespace(**vars(options), fresh=5))
@@ -186,7 +186,7 @@ async def test_the_route_is_a_bad_gateway_where_every_server_failed(
     fastapi: Any, options: Namespace, vbo_fleet: BackupFleet
 ) -> None:
     """All of them are named all the same."""
-    import httpx  # noqa: PLC0415  # as above
+    import httpx  # as above
 
     for backup in vbo_fleet:
         backup.fail(Fault.status(403), on="RestoreSessions", times=None)
@@ -204,7 +204,7 @@ async def test_those_who_ask_the_route_at_once_share_one_question(
     fastapi: Any, options: Namespace, vbo_fleet: BackupFleet
 ) -> None:
     """20 requests, and each server is asked once; again only when that is no longer fresh."""
-    import httpx  # noqa: PLC0415  # as above
+    import httpx  # as above
 
     app = fastapi.application(Namespace(**vars(options), fresh=1))
     async with (

@@ -21,7 +21,7 @@ PATH = "/v8/RestoreSessions"
 
 
 def open_files():
-    return sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208  # the names are all it has
+    return sorted(os.listdir("/proc/self/fd"))  # the names are all it has
 
 
 async def test_close_leaves_no_task_no_socket_and_no_file(client_of):

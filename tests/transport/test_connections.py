@@ -97,7 +97,7 @@ def is_socket(descriptor: int) -> bool:
 def client_sockets(port: int) -> list[socket.socket]:
     """Duplicates of this process's sockets that are connected to a port."""
     found: list[socket.socket] = []
-    everything = [int(name) for name in os.listdir("/dev/fd")]  # noqa: PTH208  # names suffice
+    everything = [int(name) for name in os.listdir("/dev/fd")]  # names suffice
     for descriptor in [one for one in everything if is_socket(one)]:
         copy = socket.socket(fileno=os.dup(descriptor))
         try:

@@ -205,7 +205,7 @@ async def test_a_disk_that_is_full_is_an_error_and_the_old_place_stays(tmp_path:
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits for files there")
 async def test_a_disk_that_fails_to_write_is_an_error_and_the_old_place_stays(tmp_path: Path) -> None:
     """The reason is told, and not what became of the transaction."""
-    import resource  # noqa: PLC0415  # not on Windows
+    import resource  # not on Windows
 
     store = Checkpoint(tmp_path / "place.db")
     await store.open()
