@@ -128,7 +128,7 @@ def _job_sessions(api: Api, call: Call) -> list[Json]:
                 "details": None,
                 "creationTime": to_text(begin),
                 # What is still under way has no end.
-                "endTime": to_text(end) if end <= api.now_ticks else None,
+                **({"endTime": to_text(end)} if end <= api.now_ticks else {}),
                 "retryCount": 0,
                 "jobWillBeRetried": False,
                 "progress": 100 if end <= api.now_ticks else 50,
@@ -164,9 +164,9 @@ def _between(call: Call, bodies: list[Json], field: str, earliest: str, latest: 
     first, last = time_parameter(call, earliest), time_parameter(call, latest)
     if first is not None:
         # The server writes every time with the same number of digits: texts sort as times do.
-        bodies = [body for body in bodies if body[field] and str(body[field]) > to_text(first)]
+        bodies = [body for body in bodies if field in body and str(body[field]) > to_text(first)]
     if last is not None:
-        bodies = [body for body in bodies if body[field] and str(body[field]) < to_text(last)]
+        bodies = [body for body in bodies if field in body and str(body[field]) < to_text(last)]
     return bodies
 
 
