@@ -123,13 +123,16 @@ async def _timed(found: _Check, step: str, work: Awaitable[str]) -> None:
 
 
 async def _resolve(client: Client) -> str:
-    url = client.server.url
+    proxy = client.server.find_proxy()
+    url = client.server.url if proxy is None else proxy.address
     await asyncio.wait_for(look_up(url.host or "", url.port or 0), client.longest_silence)
     return ""
 
 
 async def _connect(client: Client) -> str:
-    writer = await asyncio.wait_for(open_connection(client.server.url), client.longest_silence)
+    writer = await asyncio.wait_for(
+        open_connection(client.server.url, proxy=client.server.find_proxy()), client.longest_silence
+    )
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()

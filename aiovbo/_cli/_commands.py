@@ -113,14 +113,25 @@ def timeline(
     return timeline(which, filters, svg)
 
 
-def pin(url: Annotated[str, Parameter(help="The server's address, such as vbo1.tech.local.")], /) -> int:
+def pin(
+    url: Annotated[str, Parameter(help="The server's address, such as vbo1.tech.local.")],
+    /,
+    *,
+    proxy: Annotated[
+        str | None,
+        Parameter(
+            help="Forward proxy, http://host:port, or 'environment' for HTTPS_PROXY and NO_PROXY.",
+            show_default=False,
+        ),
+    ] = None,
+) -> int:
     """A server's certificate, and the line that makes an inventory trust it and no other.
 
     Whoever answers now shows what he likes: compare the fingerprint with the one on the server itself.
     """
     from aiovbo._cli._pin import pin
 
-    return pin(url)
+    return pin(url, proxy)
 
 
 def schema() -> int:

@@ -94,6 +94,10 @@ class Selection:
     """Whether to check nothing."""
     allow_http: Annotated[bool, _server("Let --url be http://: all on the way read the password.")] = False
     """Whether to do without TLS."""
+    proxy: Annotated[
+        str | None, _server("Forward proxy, http://host:port, or 'environment' for HTTPS_PROXY and NO_PROXY.")
+    ] = None
+    """A proxy, for the servers that have none in an inventory."""
     server: Annotated[list[str], _server("Only the server of this name; repeatable.")] = field(
         factory=list[str]
     )

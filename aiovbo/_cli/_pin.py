@@ -8,23 +8,25 @@ import sys
 
 from rich.text import Text
 
-from aiovbo import ServerError, fetch_certificate
+from aiovbo import Bearer, Server, ServerError, fetch_certificate
 from aiovbo._cli._columns import plain_table
 from aiovbo._cli._terminal import OK, console, run, show_failures, status_of
 from aiovbo.errors import printable
 
 
-def pin(url: str) -> int:
+def pin(url: str, proxy: str | None) -> int:
     """A server's certificate, and the line that makes an inventory trust it and no other.
 
     Whoever answers now shows what he likes: compare the fingerprint with the one on the server itself.
     """
-    return run(_pin(url))
+    # No login is sent, so any will do.
+    server = Server(url, Bearer("none"), proxy=proxy, allow_http=True)
+    return run(_pin(server))
 
 
-async def _pin(url: str) -> int:
+async def _pin(server: Server) -> int:
     try:
-        found = await fetch_certificate(url)
+        found = await fetch_certificate(server)
     except ServerError as error:
         show_failures([error], 1, console(stderr=True))
         return status_of(1, 1)

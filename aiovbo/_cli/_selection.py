@@ -25,6 +25,7 @@ def fleet_of(which: Selection, **more: Any) -> Fleet:  # as Fleet takes them
         limits["deadline"] = which.deadline
     if which.retries is not None:
         limits["retries"] = which.retries
+    more = {"proxy": which.proxy, **more}
     more["token_store"] = None if which.no_token_store else shared_store()
     fleet = _from_urls(which, limits, more) if which.url else _from_inventory(which, limits, more)
     labels = [_label(text) for text in which.label]

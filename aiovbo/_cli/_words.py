@@ -32,6 +32,7 @@ _OUR_WORDS = {
     r"give them as Password\(\.\.\.\)": (
         "give --user, and the variable VBO_PASSWORD (in an inventory, credentials)"
     ),
+    r"expected proxy=(\"http://host:port\") or proxy=(\"environment\")": r"expected \1 or \2",
     r"Password needs a user name such": "the user name is missing, such",
 }
 """What the SDK says to programmers, and how it is said to whoever types commands and writes inventories."""

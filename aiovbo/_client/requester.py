@@ -35,8 +35,9 @@ from aiovbo._protocol.tokens import Grant, read_grant, rejection_hint, token_for
 from aiovbo._protocol.urls import url_for
 from aiovbo._settings.credentials import Bearer, Integration
 from aiovbo._settings.limits import Options
+from aiovbo._settings.proxies import Proxy
 from aiovbo._settings.retry import Retry
-from aiovbo._settings.servers import ApiVersion, Server
+from aiovbo._settings.servers import TLS, ApiVersion, Server
 from aiovbo._transport.connections import ServerConnections
 from aiovbo._transport.pool import HttpPool
 from aiovbo._transport.request_timeout import RequestTimeout
@@ -112,7 +113,7 @@ class Requester:
         self.is_removed = False
         """Whether its fleet has removed the server: no further operation begins."""
         # To this server, over its own connections.
-        self._exchange = partial(pool.exchange, tls=server.tls, connections=self._connections)
+        self._exchange = self._exchange_with(server.tls, server.find_proxy())
         self._former_urls: set[URL] = set()
 
     def replace(self, server: Server) -> None:
@@ -120,6 +121,7 @@ class Requester:
 
         The token is kept where the credentials are the same, the API version where the address is.
         """
+        proxy = server.find_proxy()
         former, self.server = self.server, server
         if server.url != former.url:
             self._former_urls.add(former.url)
@@ -136,7 +138,10 @@ class Requester:
         self._throttle = self._guard.throttle(server)
         self._connections.close_idle()
         self._connections = ServerConnections(server.name, reads_files_again=True)
-        self._exchange = partial(self._pool.exchange, tls=server.tls, connections=self._connections)
+        self._exchange = self._exchange_with(server.tls, proxy)
+
+    def _exchange_with(self, tls: TLS, proxy: Proxy | None) -> Callable[..., Coroutine[Any, Any, Reply]]:
+        return partial(self._pool.exchange, tls=tls, proxy=proxy, connections=self._connections)
 
     def _at_current_address(self, url: URL) -> URL:
         """The same URL at the current address: a listing may have begun at a former one."""

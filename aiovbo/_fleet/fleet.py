@@ -34,6 +34,7 @@ from aiovbo._settings.credentials import Credentials
 from aiovbo._settings.events import Observer
 from aiovbo._settings.limits import DEFAULTS, Clock, FleetOptions, Limits, Options, other_limits
 from aiovbo._settings.numbers import check_count
+from aiovbo._settings.proxies import Proxy, parse_proxy
 from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import TLS, Server, check_credentials, check_tls, same_server
 from aiovbo._transport.pool import HttpPool
@@ -51,6 +52,7 @@ R = TypeVar("R", bound=Model | Resource)
 class _Overrides(FleetOptions, total=False):
     """What a `Fleet` takes besides servers, whatever its inventory says."""
 
+    proxy: URL | str | None
     http: aiohttp.ClientSession | None
     token_store: TokenStore | None
     observer: Observer | None
@@ -70,6 +72,7 @@ class Fleet:
         credentials: Credentials | None = None,
         *,
         tls: TLS | None = None,
+        proxy: URL | str | None = None,
         deadline: float = DEFAULTS.deadline,
         connect_timeout: float = DEFAULTS.connect_timeout,
         read_timeout: float = DEFAULTS.read_timeout,
@@ -92,6 +95,8 @@ class Fleet:
 
         Units: deadline, connect_timeout, read_timeout, idle_timeout and login_cooldown in seconds;
         max_body and max_resource in bytes.
+
+        - `proxy`: forward proxy of the servers that have none of their own, as for `Server`.
 
         - `deadline`: for everything that one operation costs on one server, retries and waiting included.
         - `connect_timeout`: to resolve the name, connect and shake hands.
@@ -143,7 +148,9 @@ class Fleet:
             observer=observer,
             clock=clock or Clock(),
         )
-        self._defaults = credentials, tls
+        self._defaults = credentials, tls, parse_proxy(proxy)
+        # A debugger would show the password in it.
+        del proxy
         self._options = self._own_options = options
         self._http = http
         self._pool = HttpPool(options, http)
@@ -157,7 +164,7 @@ class Fleet:
         self._removed: set[Client] = set()
         self._leaving: set[asyncio.Task[None]] = set()
         for entry in servers:
-            self._join(_server(entry, credentials, tls))
+            self._join(_server(entry, *self._defaults))
         self._slots = ConcurrencyLimiter(concurrency)
         self._closing = threading.Event()
         self._running = Uses()
@@ -242,8 +249,11 @@ class Fleet:
         client = self._clients[self[server.name].name]
         self._raise_if_elsewhere()
         former = client.server
+        server = _server(server, *self._defaults)
         if not server.labels:
             server = evolve(server, labels=former.labels)
+        # Before anything is changed.
+        server.find_proxy()
         self._raise_if_repeated(server, replaces=server.name)
         self._names_by_url[former.url].remove(former.name)
         self._names_by_url.setdefault(server.url, []).append(server.name)
@@ -383,9 +393,11 @@ class Fleet:
         servers = [
             client.server for client in self._members.values() if worker_of(client.name, count) == index
         ]
-        credentials, tls = self._defaults
+        credentials, tls, _ = self._defaults
         limits = asdict(self._options, recurse=False)
-        return Fleet(servers, credentials, tls=tls, http=self._http, token_store=self._token_store, **limits)
+        share = Fleet(servers, credentials, tls=tls, http=self._http, token_store=self._token_store, **limits)
+        share._defaults = self._defaults  # its own class
+        return share
 
     def watch(  # each independent of the others
         self,
@@ -608,13 +620,18 @@ def _check_list(servers: object) -> None:
         raise ConfigError("servers are a list, also of one")
 
 
-def _server(entry: Server | str | URL, credentials: Credentials | None, tls: TLS | None) -> Server:
+def _server(
+    entry: Server | str | URL,
+    credentials: Credentials | None,
+    tls: TLS | None,
+    proxy: Proxy | Literal["environment"] | None,
+) -> Server:
     if isinstance(entry, Server):
-        return entry
+        return entry if entry.proxy or not proxy else evolve(entry, proxy=proxy)
     if credentials is None:
         message = "a server given as a URL takes the fleet's credentials: Fleet(servers, Password(...))"
         raise ConfigError(message)
-    return Server(entry, credentials, tls=tls or TLS())
+    return Server(entry, credentials, tls=tls or TLS(), proxy=proxy)
 
 
 def _merged(written: FleetOptions, given: _Overrides) -> _Overrides:

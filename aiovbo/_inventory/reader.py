@@ -31,6 +31,7 @@ from aiovbo._inventory.tables import (
     unknown,
 )
 from aiovbo._settings.limits import FleetOptions, Limits
+from aiovbo._settings.proxies import Proxy, parse_proxy
 from aiovbo._settings.servers import Server, same_server
 from aiovbo.errors import ConfigError, printable
 
@@ -38,7 +39,7 @@ log = logging.getLogger("aiovbo.inventory")
 
 T = TypeVar("T")
 
-_REPLACED = ("credentials", "tls", "api_version", "allow_http")
+_REPLACED = ("credentials", "tls", "api_version", "allow_http", "proxy")
 """What a server says of these replaces what its group says, and that the defaults, as a whole."""
 
 _NESTED = 10
@@ -174,7 +175,10 @@ class _Reading:
         tables = [self._document.get("defaults", {})]
         tables += [one for kind in ("groups", "servers") for _, _, one in self._named(kind)]
         logins = [one.get("credentials", {}) for one in tables]
-        return any(isinstance(login.get(key), str) for login in logins for key in SECRETS)
+        if any(isinstance(login.get(key), str) for login in logins for key in SECRETS):
+            return True
+        proxies = [parse_proxy(one.get("proxy")) for one in tables]
+        return any(isinstance(proxy, Proxy) and proxy.password for proxy in proxies)
 
     def _named(self, kind: str) -> list[tuple[str, str, Any]]:
         """Name, path and contents of every table of a kind."""

@@ -13,6 +13,7 @@ from yarl import URL
 from aiovbo._inventory.reader import Document
 from aiovbo._inventory.tables import SecretReference, bare, fields_of
 from aiovbo._settings.credentials import Secret
+from aiovbo._settings.proxies import Proxy
 from aiovbo._settings.retry import Retry
 
 # ---------------------------------------------------------------------------------------- schema
@@ -61,6 +62,7 @@ def _property(found: "attrs.Attribute[Any]") -> dict[str, Any]:
 _WRITTEN_AS: dict[Any, Any] = {
     int | Retry: int,
     URL: str,
+    Proxy | Literal["environment"]: str,
     Secret: SecretReference | str,
     tuple[str, ...]: str | list[str],
 }
@@ -92,6 +94,7 @@ _DESCRIPTIONS = {
     "tls": "Whom to trust; the operating system's authorities if not given.",
     "api_version": "The API version to speak; the newest that a server offers if not given.",
     "allow_http": "Whether the URL may be http://, where everybody on the way reads the password.",
+    "proxy": 'Forward proxy, http://host:port; "environment" takes it from HTTPS_PROXY and NO_PROXY.',
     "labels": "Texts by name, such as a site or a tenant; added to those of the group and the defaults.",
     "url": "Where the server is; https and port 4443 may be left out.",
     "group": "The name of its group.",

@@ -33,6 +33,7 @@ from aiovbo._settings.credentials import (
     SecretSource,
 )
 from aiovbo._settings.limits import Limits
+from aiovbo._settings.proxies import Proxy, parse_proxy
 from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import API_VERSIONS, TLS, ApiVersion, server_url
 from aiovbo.errors import ConfigError, printable
@@ -53,6 +54,7 @@ class Settings:
     tls: TLS | None = None
     api_version: Literal["auto"] | ApiVersion | None = None
     allow_http: bool | None = None
+    proxy: Proxy | Literal["environment"] | None = None
     labels: Mapping[str, str] = field(factory=dict[str, str])
 
 
@@ -290,6 +292,16 @@ def _made(make: Callable[[], T], subject: str) -> T:
     return _refuse(problem)
 
 
+def _proxy(written: _Written, _: object) -> Proxy | Literal["environment"] | None:
+    found = _made(lambda: parse_proxy(_text(written.value)), "")
+    if isinstance(found, Proxy) and found.password and not written.origin.literals:
+        _refuse(
+            'a password in plain text; expected "environment", with the proxy in the variable HTTPS_PROXY, '
+            "or allow_literal_secrets = true at the top"
+        )
+    return found
+
+
 def _credentials(value: object, _: object) -> Credentials:
     keys = set(_table(value))
     if others := keys - fields_of(*LOGINS).keys():
@@ -305,6 +317,7 @@ _BY_NAME: dict[str, Callable[[Any, Any], object]] = {
     "api_version": _version,
     "labels": lambda value, _: converter.structure(_table(value), dict[str, str]),
     "username": _username,
+    "proxy": _proxy,
     "minimum_version": lambda value, _: _made(
         lambda: TLS(minimum_version=cast("Any", _text(value))).minimum_version, "minimum_version "
     ),
@@ -359,6 +372,8 @@ def _marked(value: object, path: str, origin: InventoryFile) -> object:
             places = {name: f"{origin.name}: {dotted(path, part, name)}" for name in names & inner.keys()}
             written = {name: _Written(inner[name], where, origin) for name, where in places.items()}
             marked[part] = {**inner, **written}
+    if "proxy" in marked:
+        marked["proxy"] = _Written(marked["proxy"], f"{origin.name}: {dotted(path, 'proxy')}", origin)
     return marked
 
 

@@ -13,6 +13,7 @@ from attrs import field, frozen
 from yarl import URL
 
 from aiovbo._settings.credentials import Credentials, Integration, is_switch
+from aiovbo._settings.proxies import Proxy, environment_proxy, parse_proxy
 from aiovbo.errors import ConfigError
 
 ApiVersion = Literal["v4", "v5", "v6", "v7", "v8"]
@@ -70,7 +71,7 @@ def _server_name(_: object, __: object, value: str | None) -> None:
         raise ConfigError(message)
 
 
-def _tls_version(_: object, __: object, value: object) -> None:
+def _tls_version(_: object, __: object, value: TlsVersion | None) -> None:
     if value is not None and value not in TLS_VERSIONS:
         message = f"minimum_version is one of {', '.join(TLS_VERSIONS)}, not {value!r}"
         raise ConfigError(message)
@@ -96,7 +97,6 @@ class TLS:
     """PEM file with its key; None: it is in `client_cert`."""
     strict_x509: bool = field(default=True, validator=is_switch, kw_only=True)
     """False accepts old authorities that break RFC 5280, which Python 3.13 and later refuse."""
-
     server_name: str | None = field(default=None, validator=_server_name, kw_only=True)
     """Name in the certificate, where it is not the one in the URL: sent to the server (SNI), and compared
     with the certificate."""
@@ -277,6 +277,10 @@ class Server:
     """Whom to trust."""
     allow_http: bool = field(default=False, validator=is_switch, kw_only=True)
     """True permits `http://`, where everybody on the way reads the password."""
+    proxy: Proxy | Literal["environment"] | None = field(default=None, converter=parse_proxy, kw_only=True)
+    """Forward proxy through which it is reached (CONNECT), such as `http://proxy.tech.local:3128`; its URL
+    may contain a user name and a password. "environment" takes it from HTTPS_PROXY and NO_PROXY, when the
+    client or fleet is made. None: no proxy."""
     labels: Mapping[str, str] = field(factory=dict[str, str], converter=_Labels, kw_only=True)
     """What you call it by besides its name, such as a site or a tenant; never sent."""
 
@@ -304,6 +308,13 @@ class Server:
             host, port = self.url.host_subcomponent, self.url.port
             name = f"{host}" if port == DEFAULT_PORT else f"{host}:{port}"
             object.__setattr__(self, "name", name)
+
+    def find_proxy(self) -> Proxy | None:
+        """The forward proxy through which it is reached, read from the environment where `proxy` says so.
+
+        Raises: ConfigError where the environment names none that can be used.
+        """
+        return environment_proxy(self.url) if self.proxy == "environment" else self.proxy
 
 
 def same_server(server: Server, name: str) -> str:

@@ -16,8 +16,10 @@ from yarl import URL
 
 from aiovbo._core.threads import NoThreadError, look_up
 from aiovbo._settings.numbers import check_seconds
+from aiovbo._settings.proxies import Proxy
 from aiovbo._settings.servers import Server, server_url
 from aiovbo._transport.error_mapping import handshake_failure, no_thread_left
+from aiovbo._transport.proxy import open_tunnel
 from aiovbo._transport.tls import allow_old_versions
 from aiovbo.errors import (
     ConfigError,
@@ -73,11 +75,12 @@ async def fetch_certificate(
         raise ConfigError(message)
     name = server.name if isinstance(server, Server) else f"{url.host_subcomponent}:{url.port}"
     server_name = server.tls.server_name if isinstance(server, Server) else None
+    proxy = server.find_proxy() if isinstance(server, Server) else None
     began = time.monotonic()
     failure: ServerError
     try:
         async with asyncio.timeout(timeout):
-            return _read(await _shown_by(url, server_name))
+            return _read(await _shown_by(url, server_name, proxy))
     except TimeoutError:
         hint = "Is the server up, is this the right port, and does it speak https?"
         failure = ServerTimeoutError(f"no TLS handshake within {timeout:g} s", phase="connect", hint=hint)
@@ -86,7 +89,7 @@ async def fetch_certificate(
     except socket.gaierror:
         hint = "Is the name right, and does this machine's name server know it?"
         failure = UnreachableError(f"the name {url.host} cannot be resolved", phase="dns", hint=hint)
-    except PayloadError as error:
+    except (PayloadError, UnreachableError) as error:
         failure = copy(error)
     except OSError as error:
         failure = handshake_failure(error)
@@ -96,12 +99,26 @@ async def fetch_certificate(
 
 
 async def open_connection(
-    url: URL, context: ssl.SSLContext | None = None, server_name: str | None = None
+    url: URL,
+    context: ssl.SSLContext | None = None,
+    server_name: str | None = None,
+    proxy: Proxy | None = None,
 ) -> asyncio.StreamWriter:
-    """A connection to the first of the server's addresses that accepts one; with a context, over TLS.
+    """A connection to the first of the server's addresses that accepts one, or through a proxy.
 
-    Raises: OSError where none does.
+    With a context, over TLS.
+
+    Raises: OSError where none does; UnreachableError where the proxy fails.
     """
+    if proxy is not None:
+        writer = await open_tunnel(proxy, url)
+        try:
+            if context is not None:
+                await writer.start_tls(context, server_hostname=server_name or url.host)
+        except BaseException:
+            writer.transport.abort()
+            raise
+        return writer
     host, failure = url.host or "", OSError("it has no address")
     # asyncio's own look-up uses the event loop's threads, for which its end waits however long one hangs.
     for address in await look_up(host, url.port or 0):
@@ -120,13 +137,13 @@ async def open_connection(
     raise failure
 
 
-async def _shown_by(url: URL, server_name: str | None) -> bytes:
+async def _shown_by(url: URL, server_name: str | None, proxy: Proxy | None) -> bytes:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     # No secret is sent, so an old server may show its certificate too.
     allow_old_versions(context)
-    writer = await open_connection(url, context, server_name)
+    writer = await open_connection(url, context, server_name, proxy)
     try:
         connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
         return connection.getpeercert(binary_form=True) or b""

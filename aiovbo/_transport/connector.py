@@ -96,6 +96,15 @@ class PoolConnector(OwnedConnector):
         connect = super()._wrap_create_connection  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # aiohttp's
         return await connect(make, *rest, **kwargs)
 
+    async def _start_tls_connection(
+        self,
+        *args: Any,  # noqa: ANN401  # aiohttp's own, which pass through
+        **kwargs: Any,  # noqa: ANN401
+    ) -> tuple[asyncio.BaseTransport, ResponseHandler]:
+        # The proxy has connected, and the server's handshake begins.
+        _mark("tls")
+        return await super()._start_tls_connection(*args, **kwargs)  # pyright: ignore[reportUnknownMemberType]  # aiohttp's
+
 
 _AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 

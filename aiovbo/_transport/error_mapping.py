@@ -28,7 +28,6 @@ from aiovbo.errors import (
     printable,
 )
 
-_WHOSE_PROXY = "It is the proxy of the session that was lent (http=...): look there."
 _QUOTED = re.compile(r"""[\s:(]+b?['"]""")
 
 
@@ -97,12 +96,6 @@ def map_aiohttp_error(  # noqa: C901, PLR0912  # a table, one line of thought pe
             return tls_error(error.os_error, context)
         case aiohttp.ConnectionTimeoutError():
             return ServerTimeoutError("no connection in time", phase="connect", hint=IS_IT_UP)
-        case aiohttp.ClientHttpProxyError():
-            what = f"the proxy does not let us through: HTTP {error.status}"
-            may_pass = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-            return UnreachableError(what, phase="connect", retryable=may_pass, hint=_WHOSE_PROXY)
-        case aiohttp.ClientProxyConnectionError():
-            return UnreachableError("the proxy cannot be reached", phase="connect", hint=_WHOSE_PROXY)
         case aiohttp.ClientConnectorDNSError(os_error=NoThreadError()):
             return no_thread_left()
         case RuntimeError() if "new thread" in str(error):

@@ -25,6 +25,7 @@ from aiovbo._core.threads import NoThreadError, in_thread, in_thread_if_possible
 from aiovbo._protocol.documents import completed
 from aiovbo._protocol.messages import Redacted, Reply
 from aiovbo._settings.limits import Options
+from aiovbo._settings.proxies import Proxy
 from aiovbo._settings.servers import TLS, Server
 from aiovbo._transport.connections import (
     OwnedRequest,
@@ -39,11 +40,13 @@ from aiovbo._transport.connector import (
     middlewares_of,
 )
 from aiovbo._transport.error_mapping import TooLargeError, forget_origin, map_aiohttp_error
+from aiovbo._transport.proxy import proxy_failure
 from aiovbo._transport.request_timeout import RequestTimeout, TimeoutRegistry
 from aiovbo._transport.tls import ServerContext
 from aiovbo.errors import (
     ClosedError,
     ConfigError,
+    Phase,
     TlsError,
     TlsReason,
 )
@@ -314,6 +317,7 @@ class HttpPool:
         url: URL,
         *,
         tls: TLS,
+        proxy: Proxy | None,
         connections: ServerConnections,
         headers: Redacted[dict[str, str]],
         body: Redacted[bytes] | None = None,
@@ -339,8 +343,9 @@ class HttpPool:
         try:
             async with self._descriptors:
                 attempt.enter("read" if self._borrowed else "connect")
+                attempt.proxy = str(proxy or "")
                 return await self._send(
-                    session, attempt, method, url, headers, body, context, may_be_large=may_be_large
+                    session, attempt, method, url, headers, body, context, proxy, may_be_large=may_be_large
                 )
         except Exception as error:  # one server's failure, or a bug
             if self.closed:
@@ -350,7 +355,10 @@ class HttpPool:
             else:
                 # Only a connection that was accepted is cut off, so this was the handshake.
                 in_handshake = url.scheme == "https" and isinstance(error, aiohttp.ClientConnectorError)
-                failure = map_aiohttp_error(error, "tls" if in_handshake else attempt.phase, context)
+                phase: Phase = "tls" if in_handshake else attempt.phase
+                failure = proxy_failure(error, attempt.phase, proxy, url) or map_aiohttp_error(
+                    error, phase, context
+                )
         except BaseException as error:  # a cancellation or an interruption
             failure = error.with_traceback(None)
         finally:
@@ -374,6 +382,7 @@ class HttpPool:
         headers: Redacted[dict[str, str]],
         body: Redacted[bytes] | None,
         context: ServerContext,
+        proxy: Proxy | None,
         *,
         may_be_large: bool,
     ) -> Reply:
@@ -385,13 +394,16 @@ class HttpPool:
         async with session.request(
             method,
             url,
-            headers=headers.content | own,
+            # Without TLS there is no tunnel: the proxy reads the request itself.
+            headers=headers.content | own | (proxy.headers() if proxy and url.scheme == "http" else {}),
             data=body and body.content,
             allow_redirects=False,
             raise_for_status=False,
             timeout=self._timeout,
             ssl=context,
             server_hostname=context.tls.server_name or (address if scope else None),
+            proxy=None if proxy is None else proxy.address,
+            proxy_headers=None if proxy is None else own | proxy.headers(),
             middlewares=self._middlewares,
         ) as response:
             content, is_cut = await self._read(response, attempt, may_be_large=may_be_large)
@@ -448,7 +460,7 @@ def _refuse_what_it_adds(session: aiohttp.ClientSession) -> None:
     elif session.trust_env:
         problem = (
             "has trust_env=True, and would send the passwords of a netrc file to servers. For a proxy, "
-            "make it with aiohttp.ClientSession(proxy=...)"
+            'use proxy="environment" instead'
         )
     elif not session.auto_decompress:
         problem = "has auto_decompress=False, so compressed responses cannot be read"

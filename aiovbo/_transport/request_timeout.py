@@ -40,6 +40,7 @@ class RequestTimeout:
         "due",
         "fresh",
         "phase",
+        "proxy",
         "sent",
     )
 
@@ -62,6 +63,8 @@ class RequestTimeout:
         self._most = most
         self._behind = behind
         self._excused = False
+        self.proxy = ""
+        """The forward proxy through which it is sent; empty where there is none."""
         self._began: float | None = None
         self._failure: Exception | None = None
 
@@ -164,12 +167,17 @@ class RequestTimeout:
             self._deadline.was_reached = True
             return deadline_passed(options.deadline, phase)
         doing = DOING.get(phase, phase)
+        if self.proxy and phase in ("dns", "connect"):
+            doing += f", through the proxy {self.proxy}"
         if now >= self._last - RESOLUTION:
             what = f"no complete answer within {self._most:g} s, while {doing}"
         elif phase in ("dns", "connect", "tls"):
             what = f"no connection within {options.connect_timeout:g} s, while {doing}"
         else:
             what = f"nothing came for {options.read_timeout:g} s, while {doing}"
+        if self.proxy and phase in ("dns", "connect"):
+            hint = "Check that the proxy is running, and that it can connect to the server."
+            return ServerTimeoutError(what, phase=phase, hint=hint)
         hint = HINTS.get(phase, "The server is slow or stuck: try again, or allow more time.")
         return ServerTimeoutError(what, phase=phase, hint=hint)
 

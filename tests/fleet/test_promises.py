@@ -41,6 +41,7 @@ from aiovbo import (
     UnreachableError,
 )
 from aiovbo._transport.error_mapping import map_aiohttp_error
+from aiovbo._transport.proxy import proxy_failure
 from aiovbo._transport.tls import NotVerifiedError, ServerContext
 from aiovbo.testing import BackupServer, Fault
 
@@ -208,8 +209,10 @@ def made(kind: type[BaseException], secret: str) -> BaseException:
 def test_every_exception_of_aiohttp_is_one_of_ours(kind: type[BaseException], phase: Any) -> None:
     """A value with a phase and a hint, that can be pickled and leads nowhere."""
     canary = Canary()
-    context = ServerContext(TLS(insecure=True))
-    error = map_aiohttp_error(made(kind, canary.watch("c4n4ry-c4n4ry")), phase, context)  # type: ignore[arg-type]  # an Exception
+    raised: Any = made(kind, canary.watch("c4n4ry-c4n4ry"))
+    error = proxy_failure(raised, phase, None, URL("https://vbo1:4443")) or map_aiohttp_error(
+        raised, phase, ServerContext(TLS())
+    )
     assert isinstance(error, ServerError)
     assert error.phase is not None
     assert str(pickle.loads(pickle.dumps(error))) == str(error)

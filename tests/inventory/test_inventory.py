@@ -170,7 +170,7 @@ def test_fleet_options_are_the_files_and_what_is_said_in_code_comes_first(write:
     assert limits == {
         name: arguments[name]
         for name in arguments
-        if name not in {"tls", "http", "observer", "clock", "token_store"}
+        if name not in {"tls", "proxy", "http", "observer", "clock", "token_store"}
     }
 
 
@@ -427,7 +427,7 @@ MISTAKES = {
         f"{GOOD}colour = 'red'",
         (
             "fleet.toml: servers.vbo1: unknown key 'colour'; expected credentials, tls, api_version, "
-            "allow_http, labels, url or group"
+            "allow_http, proxy, labels, url or group"
         ),
     ),
     "a misspelt table": (
