@@ -21,10 +21,8 @@ from aiovbo.errors import ConfigError, TlsError, TlsReason, printable
 class NotVerifiedError(ServerFingerprintMismatch):
     """The certificate of a connection is not a pinned one; `got` is empty where nothing was verified."""
 
-    def __init__(self, pins: tuple[str, ...] = (), got: bytes = b"") -> None:
-        """`pins` are those that were expected, if any."""
-        super().__init__(b"", got, "", 0)
-        self.pins = pins
+    pins: tuple[str, ...] = ()
+    """The pins that were expected, if any."""
 
 
 class ServerContext(ssl.SSLContext, Fingerprint):
@@ -112,7 +110,9 @@ class ServerContext(ssl.SSLContext, Fingerprint):
         # Not at once: aiohttp still asks the connection for its address. A server that does not answer the
         # closing of TLS would keep it open.
         asyncio.get_running_loop().call_soon(transport.abort)
-        raise NotVerifiedError(self._pins, digest if self._pins else b"")
+        error = NotVerifiedError(b"", digest if self._pins else b"", "", 0)
+        error.pins = self._pins
+        raise error
 
 
 def allow_old_versions(context: ssl.SSLContext) -> None:

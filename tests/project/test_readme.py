@@ -150,7 +150,7 @@ def test_the_table_of_limits_has_every_argument_with_its_default() -> None:
     assert told == defaults(Fleet)
     assert list(told) == list(defaults(Fleet))
     assert defaults(Client) == {
-        k: v for k, v in told.items() if k not in {"tls", "concurrency", "lockout_guard"}
+        k: v for k, v in told.items() if k not in {"tls", "proxy", "concurrency", "lockout_guard"}
     }
     options = {field.name: field.default for field in attrs.fields(Options) if field.name != "clock"}
     assert options == {name: told[name] for name in options}
