@@ -293,7 +293,7 @@ def _made(make: Callable[[], T], subject: str) -> T:
 
 
 def _proxy(written: _Written, _: object) -> Proxy | Literal["environment"] | None:
-    found = _made(lambda: parse_proxy(_text(written.value)), "")
+    found: Proxy | Literal["environment"] | None = _made(lambda: parse_proxy(_text(written.value)), "")
     if isinstance(found, Proxy) and found.password and not written.origin.literals:
         _refuse(
             'a password in plain text; expected "environment", with the proxy in the variable HTTPS_PROXY, '

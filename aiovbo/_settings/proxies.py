@@ -57,7 +57,7 @@ def parse_proxy(value: "URL | str | Proxy | None") -> "Proxy | Literal['environm
     return found
 
 
-def _parsed(value: object) -> Proxy | str:  # noqa: PLR0911  # one check after another
+def _parsed(value: object) -> Proxy | str:  # one check after another
     """The proxy, or what is wrong with it."""
     if not isinstance(value, URL | str):
         return f"proxy is a URL, not {type(value).__name__}: {_EXPECTED}"
@@ -88,7 +88,7 @@ def environment_proxy(url: URL) -> Proxy | None:
 
     Raises: ConfigError where the variable does not name one.
     """
-    from urllib.request import getproxies_environment, proxy_bypass  # noqa: PLC0415  # it imports HTTP
+    from urllib.request import getproxies_environment, proxy_bypass  # it imports HTTP
 
     named = getproxies_environment()
     variable = url.scheme if named.get(url.scheme) else "all"

@@ -98,8 +98,8 @@ class PoolConnector(OwnedConnector):
 
     async def _start_tls_connection(
         self,
-        *args: Any,  # noqa: ANN401  # aiohttp's own, which pass through
-        **kwargs: Any,  # noqa: ANN401
+        *args: Any,  # aiohttp's own, which pass through
+        **kwargs: Any,
     ) -> tuple[asyncio.BaseTransport, ResponseHandler]:
         # The proxy has connected, and the server's handshake begins.
         _mark("tls")

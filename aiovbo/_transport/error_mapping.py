@@ -8,7 +8,6 @@ import errno
 import re
 import ssl
 from collections.abc import Iterator
-from http import HTTPStatus
 from types import FrameType, TracebackType
 
 import aiohttp

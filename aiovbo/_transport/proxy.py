@@ -29,7 +29,7 @@ _FROM_THE_PROXY = "Check that the proxy can resolve the server's name and connec
 _LENT = " It is the proxy of the session that was lent (http=...)."
 
 
-def proxy_failure(  # noqa: PLR0911  # a table
+def proxy_failure(  # a table
     error: Exception, phase: Phase, proxy: Proxy | None, url: URL
 ) -> UnreachableError | None:
     """The error where the forward proxy failed; None where something else did."""

@@ -21,8 +21,10 @@ from aiovbo.errors import ConfigError, TlsError, TlsReason, printable
 class NotVerifiedError(ServerFingerprintMismatch):
     """The certificate of a connection is not a pinned one; `got` is empty where nothing was verified."""
 
-    pins: tuple[str, ...] = ()
-    """The pins that were expected, if any."""
+    def __init__(self, pins: tuple[str, ...] = (), got: bytes = b"") -> None:
+        """`pins` are those that were expected, if any."""
+        super().__init__(b"", got, "", 0)
+        self.pins = pins
 
 
 class ServerContext(ssl.SSLContext, Fingerprint):
@@ -110,9 +112,7 @@ class ServerContext(ssl.SSLContext, Fingerprint):
         # Not at once: aiohttp still asks the connection for its address. A server that does not answer the
         # closing of TLS would keep it open.
         asyncio.get_running_loop().call_soon(transport.abort)
-        error = NotVerifiedError(b"", digest if self._pins else b"", "", 0)
-        error.pins = self._pins
-        raise error
+        raise NotVerifiedError(self._pins, digest if self._pins else b"")
 
 
 def allow_old_versions(context: ssl.SSLContext) -> None:
