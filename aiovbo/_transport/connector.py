@@ -178,7 +178,7 @@ async def admit_before_sending(request: ClientRequest, handler: ClientHandlerTyp
         was_sent_past_us = request.__dict__.pop("send", None) is not None
     if was_sent_past_us and request.is_ssl():
         response.close()
-        raise NotVerifiedError(b"", b"", "", 0)
+        raise NotVerifiedError
     return response
 
 
