@@ -22,6 +22,7 @@ from aiovbo._resources.enums import (
     RestoreSessionType,
 )
 from aiovbo._resources.links import NOTHING_MORE, JsonObject, LazyLinks, Link, Links, LinkTemplate
+from aiovbo._resources.pydantic_schema import core_schema, json_schema
 from aiovbo._resources.structuring import CLIENT_FIELDS, InvalidResourceError, api_name, structure
 from aiovbo._settings.numbers import check_seconds
 from aiovbo.errors import ConfigError
@@ -52,29 +53,48 @@ class Model(_FromAnswer):
     extra: JsonObject = field(default=NOTHING_MORE, hash=False, repr=False)
     """What the server sent beyond the fields, and invalid values, each under the name that it sent."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types under the API's own names, as `json.dumps` takes them; without what is None."""
-        found: dict[str, Any] = {}
+    def to_dict(self, *, server: bool = False) -> dict[str, Any]:
+        """Plain JSON types under the API's own names, as `json.dumps` takes them; without what is None.
+
+        - `server`: whether to add the name of the server, as the member `server`.
+        """
+        origin = {"server": self.server} if server else {}
+        found: dict[str, Any] = {**origin}
         for attribute in fields(type(self)):
             value = getattr(self, attribute.name)
             if attribute.name not in CLIENT_FIELDS and value is not None:
                 found[api_name(attribute.name)] = _plain(value)
-        return {**found, **self.extra.to_dict(), "_links": self.links.raw}
+        return {**found, **self.extra.to_dict(), **origin, "_links": self.links.raw}
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any], *, server: str = "") -> Self:
+    def from_dict(cls, document: Mapping[str, Any], *, server: str | None = None) -> Self:
         """The resource that `to_dict` describes, equal to the one that it came from.
 
-        - `server`: the name of the server that it came from.
+        - `server`: the name of the server that it came from. None takes the document's member `server`,
+          which `to_dict(server=True)` writes.
 
-        Its links have no client, as after pickling.
-        Raises: ConfigError where the document has not what identifies such a resource.
+        Its links have no client, as after pickling. `fleet.attach` restores them.
+        Raises: ConfigError where the document does not identify such a resource.
         """
+        copied = deepcopy(dict(document))
+        if server is None:
+            server = copied.pop("server", "")
+            if not isinstance(server, str):
+                message = f"the document's member server is not a text, but {type(server).__name__}"
+                raise ConfigError(message)
         try:
-            return structure(deepcopy(dict(document)), cls, server, None)
+            return structure(copied, cls, server, None)
         except (InvalidResourceError, TypeError) as error:
             message = f"the document is not a {cls.__name__}: {error}"
         raise ConfigError(message)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: object, _handler: object) -> Any:
+        return core_schema(cls, cls.from_dict, lambda model: model.to_dict(server=True))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: object, _handler: object) -> dict[str, Any]:
+        return json_schema(cls)
 
     @property
     def raw(self) -> JsonObject:

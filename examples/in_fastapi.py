@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 from _servers import arguments, servers_of
 from fastapi import Depends, FastAPI, Request, Response
@@ -36,7 +36,7 @@ class Restores(BaseModel):
 
     asked_at: datetime
     complete: bool
-    sessions: list[dict[str, Any]]
+    sessions: list[RestoreSession]
     failed: list[Failed]
 
 
@@ -74,7 +74,7 @@ async def restores(known: Annotated[Restored, Depends(restored)], response: Resp
     return Restores(
         asked_at=asked_at,
         complete=all(answer.complete for answer in result.answers.values()),
-        sessions=[{"server": session.server, **session.to_dict()} for session in result.items],
+        sessions=[*result.items],
         failed=[
             Failed(server=answer.server, what=answer.error.what, hint=answer.error.hint)
             for answer in result.failed
