@@ -40,7 +40,7 @@ _NAMES = {
     "_settings.events": (
         "ClientEvent LoginFinished Observer RequestFinished RetryScheduled ServerStateChanged"
     ),
-    "_settings.limits": "Clock",
+    "_settings.clock": "Clock TimeSource Timers",
     "_settings.retry": "Retry",
     "_settings.servers": "TLS ApiVersion Server TlsVersion",
     "_transport.certificate": "Certificate fetch_certificate",

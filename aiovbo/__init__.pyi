@@ -20,6 +20,7 @@ from aiovbo._resources.enums import (
     RestoreSessionType,
 )
 from aiovbo._resources.links import JsonObject, Link, Links, Resource
+from aiovbo._settings.clock import Clock, Timers, TimeSource
 from aiovbo._settings.credentials import Assertion, Bearer, Credentials, Integration, Password, SecretSource
 from aiovbo._settings.events import (
     ClientEvent,
@@ -29,7 +30,6 @@ from aiovbo._settings.events import (
     RetryScheduled,
     ServerStateChanged,
 )
-from aiovbo._settings.limits import Clock
 from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import TLS, ApiVersion, Server, TlsVersion
 from aiovbo._transport.certificate import Certificate, fetch_certificate
@@ -181,6 +181,8 @@ __all__ = [
     "StoredEntry",
     "TeamsTeam",
     "TimeBound",
+    "TimeSource",
+    "Timers",
     "TlsError",
     "TlsReason",
     "TlsVersion",

@@ -21,8 +21,8 @@ from aiovbo._auth.shared_logins import SharedLogins, dump_error, restore_error
 from aiovbo._auth.token_store import TokenStore, check_token_store
 from aiovbo._auth.token_throttle import TokenThrottle
 from aiovbo._protocol.messages import Redacted
+from aiovbo._settings.clock import TimeSource
 from aiovbo._settings.credentials import Assertion, Bearer, Credentials, Integration, Password
-from aiovbo._settings.limits import Clock
 from aiovbo._settings.servers import Server
 from aiovbo.errors import (
     BEFORE_SENDING,
@@ -63,7 +63,7 @@ class LockoutGuard:
     """
 
     def __init__(
-        self, limit: int, cooldown: float, clock: Clock, token_store: TokenStore | None = None
+        self, limit: int, cooldown: float, clock: TimeSource, token_store: TokenStore | None = None
     ) -> None:
         if token_store is not None:
             check_token_store(token_store)
@@ -274,7 +274,7 @@ class CredentialVerdicts:
     limit, and the servers that fail are limited among themselves.
     """
 
-    def __init__(self, limits: _Limits, clock: Clock) -> None:
+    def __init__(self, limits: _Limits, clock: TimeSource) -> None:
         self._limits = limits
         self._clock = clock
         self._accepted_at = _NEVER

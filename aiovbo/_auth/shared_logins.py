@@ -16,7 +16,7 @@ from aiovbo._auth.token_store import StoredEntry, TokenStore
 from aiovbo._core.threads import in_thread_if_possible
 from aiovbo._protocol.messages import Redacted
 from aiovbo._protocol.tokens import Grant, checked_token
-from aiovbo._settings.limits import Clock
+from aiovbo._settings.clock import TimeSource
 from aiovbo._settings.servers import Server
 from aiovbo.errors import AuthenticationError, ServerError
 
@@ -43,7 +43,7 @@ _REMEMBERED = 256
 class SharedLogins:
     """Tokens and verdicts of a fleet's servers in a token store."""
 
-    def __init__(self, store: TokenStore, clock: Clock) -> None:
+    def __init__(self, store: TokenStore, clock: TimeSource) -> None:
         self._store = store
         self._clock = clock
         self._salt: bytes | None = None

@@ -7,7 +7,7 @@ import math
 from copy import copy
 
 from aiovbo._core.deadline import Deadline
-from aiovbo._settings.limits import Clock
+from aiovbo._settings.clock import TimeSource
 from aiovbo.errors import RateLimitedError
 
 _LONGEST = 3600.0
@@ -20,7 +20,7 @@ _SPACING, _SPACED_FOR = 1.0, 60.0
 class TokenThrottle:
     """When the next login may be sent to one address, for all servers there."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: TimeSource) -> None:
         self._clock = clock
         self._ends = self._next = self._spaced_until = float("-inf")
         self._error: RateLimitedError | None = None

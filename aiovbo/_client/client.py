@@ -42,9 +42,10 @@ from aiovbo._protocol.urls import resolve_link, url_for
 from aiovbo._resources.enums import RestoreSessionType
 from aiovbo._resources.links import M, Resource
 from aiovbo._resources.structuring import BROKEN, check_model, read_json
+from aiovbo._settings.clock import Clock, TimeSource
 from aiovbo._settings.credentials import Assertion
 from aiovbo._settings.events import Observer
-from aiovbo._settings.limits import DEFAULTS, Clock, Options, other_limits
+from aiovbo._settings.limits import DEFAULTS, Options, other_limits
 from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import ApiVersion, Server
 from aiovbo._transport.pool import HttpPool
@@ -99,7 +100,7 @@ class Client:
         http: aiohttp.ClientSession | None = None,
         token_store: TokenStore | None = None,
         observer: Observer | None = None,
-        clock: Clock | None = None,
+        clock: TimeSource | None = None,
     ) -> None:
         """A client of its own; limits and all else are as for `Fleet`."""
         if not isinstance(server, Server):
@@ -550,7 +551,7 @@ class Client:
                     raise ConfigError(message) from None
                 return await self._fetch_one(request, RestoreSession, operation)
 
-        return Exploration(self.name, start, self._end_exploration)
+        return Exploration(self.name, start, self._end_exploration, self._options.clock)
 
     async def _end_exploration(self, session: RestoreSession) -> None:
         """Stop a session, unless it has ended already."""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, TypeVar
 
+from aiovbo._core.timers import wait_at_most
+from aiovbo._settings.clock import TimeSource
 from aiovbo.errors import BEFORE_SENDING, ClosedError, PayloadError, ServerError
 from aiovbo.models import RestoreSession
 
@@ -37,8 +39,10 @@ class Exploration:
         server: str,
         start: Callable[[], Coroutine[Any, Any, RestoreSession]],
         stop: Callable[[RestoreSession], Coroutine[Any, Any, None]],
+        clock: TimeSource,
     ) -> None:
         self._server = server
+        self._clock = clock
         self._start = start
         self._stop = stop
         self._session: RestoreSession | None = None
@@ -113,7 +117,7 @@ class Exploration:
     ) -> None:
         """Wait for the end for as long as a cancellation can wait, and tell where that was too short."""
         try:
-            await asyncio.wait([ending], timeout=GRACE)
+            await wait_at_most(GRACE, self._clock, ending)
         except asyncio.CancelledError as again:
             cancelled = again
             raise

@@ -8,7 +8,8 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Self
 
-from aiovbo._settings.limits import Clock, Options
+from aiovbo._settings.clock import TimeSource
+from aiovbo._settings.limits import Options
 from aiovbo.errors import Phase, ServerTimeoutError
 
 EXCUSED = 0.1
@@ -65,7 +66,7 @@ class Deadline:
         "was_reached",
     )
 
-    def __init__(self, seconds: float, clock: Clock, *, suspended: bool = False) -> None:
+    def __init__(self, seconds: float, clock: TimeSource, *, suspended: bool = False) -> None:
         self._monotonic = clock.monotonic
         self._stopped_at = clock.monotonic()
         self._seconds = seconds
@@ -134,7 +135,7 @@ class SharedDeadline(Deadline):
 
     __slots__ = ("_callers",)
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: TimeSource) -> None:
         super().__init__(0.0, clock)
         self._callers: list[Deadline] = []
 

@@ -9,6 +9,7 @@ from copy import copy
 from typing import Any, Generic, TypeVar
 
 from aiovbo._core.deadline import EXCUSED, RESOLUTION, Operation, SharedDeadline, deadline_passed
+from aiovbo._core.timers import wait_at_most
 from aiovbo.errors import VboError
 
 T = TypeVar("T")
@@ -96,4 +97,4 @@ async def _wait(flight: _Flight[Any], caller: Operation, sent: int) -> None:
             failure = deadline_passed(caller.options.deadline, "queue" if phase is None else phase())
             failure.attempts = flight.operation.attempts - sent + 1
             raise failure
-        await asyncio.wait([flight.task], timeout=max(left, _PAUSE))
+        await wait_at_most(max(left, _PAUSE), caller.options.clock, flight.task)

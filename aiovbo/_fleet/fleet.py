@@ -30,9 +30,10 @@ from aiovbo._fleet.query import FleetQuery
 from aiovbo._fleet.run import ConcurrencyLimiter, Question
 from aiovbo._protocol.session_filter import OrderBy, SessionFilter, TimeBound, resolve
 from aiovbo._resources.links import Resource
+from aiovbo._settings.clock import Clock, TimeSource
 from aiovbo._settings.credentials import Credentials
 from aiovbo._settings.events import Observer
-from aiovbo._settings.limits import DEFAULTS, Clock, FleetOptions, Limits, Options, other_limits
+from aiovbo._settings.limits import DEFAULTS, FleetOptions, Limits, Options, other_limits
 from aiovbo._settings.numbers import check_count
 from aiovbo._settings.proxies import Proxy, parse_proxy
 from aiovbo._settings.retry import Retry
@@ -56,7 +57,7 @@ class _Overrides(FleetOptions, total=False):
     http: aiohttp.ClientSession | None
     token_store: TokenStore | None
     observer: Observer | None
-    clock: Clock | None
+    clock: TimeSource | None
 
 
 class Fleet:
@@ -89,7 +90,7 @@ class Fleet:
         http: aiohttp.ClientSession | None = None,
         token_store: TokenStore | None = None,
         observer: Observer | None = None,
-        clock: Clock | None = None,
+        clock: TimeSource | None = None,
     ) -> None:
         """A fleet of `Server`s, or of URLs, which take the fleet's `credentials` and `tls`.
 
@@ -165,7 +166,7 @@ class Fleet:
         self._leaving: set[asyncio.Task[None]] = set()
         for entry in servers:
             self._join(_server(entry, *self._defaults))
-        self._slots = ConcurrencyLimiter(concurrency)
+        self._slots = ConcurrencyLimiter(concurrency, options.clock)
         self._closing = threading.Event()
         self._running = Uses()
         self._watches: set[Watch] = set()

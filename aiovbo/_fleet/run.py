@@ -26,6 +26,7 @@ from aiovbo._client.client import Client
 from aiovbo._core.deadline import Deadline, Operation
 from aiovbo._core.query import Answer, Page, Query
 from aiovbo._core.use import Uses
+from aiovbo._settings.clock import Clock, Timer, Timers, TimeSource, timers_of
 from aiovbo._settings.limits import Options
 from aiovbo.errors import ClosedError, LinkError, PayloadError
 
@@ -47,21 +48,22 @@ class ConcurrencyLimiter:
     A server that takes long while others wait is parked: it goes on outside, and no longer counts.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, clock: TimeSource | None = None) -> None:
         self._free = count
+        self._clock = clock or Clock()
         self._waiting: deque[tuple[Run[Any], Client]] = deque()
         # Since when: whoever has held one longest comes first.
         self._held: dict[tuple[Run[Any], Client], float] = {}
-        self._parking: asyncio.TimerHandle | None = None
+        self._parking: Timer | None = None
 
     def queue(self, run: "Run[Any]", clients: Iterable[Client]) -> None:
         """Have each of them asked by the run, as soon as there is a slot for it."""
         self._waiting.extend((run, client) for client in clients)
-        loop = asyncio.get_running_loop()
+        timers = timers_of(self._clock)
         while self._waiting and self._free:
             self._free -= 1
-            self._begin_next(loop)
-        self._park(loop, SLOT_RELEASED_AFTER)
+            self._begin_next(timers)
+        self._park(timers, SLOT_RELEASED_AFTER)
 
     def withdraw(self, run: "Run[Any]") -> int:
         """Begin none of the run's servers any more; how many still waited."""
@@ -74,31 +76,31 @@ class ConcurrencyLimiter:
         if self._held.pop((run, client), None) is None:
             return
         if self._waiting:
-            self._begin_next(asyncio.get_running_loop())
+            self._begin_next(timers_of(self._clock))
         else:
             self._free += 1
 
-    def _begin_next(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _begin_next(self, timers: Timers) -> None:
         run, client = asked = self._waiting.popleft()
-        self._held[asked] = loop.time()
+        self._held[asked] = timers.time()
         run.begin(client)
 
-    def _park(self, loop: asyncio.AbstractEventLoop, delay: float) -> None:
+    def _park(self, timers: Timers, delay: float) -> None:
         """Let those that wait have the slots that were held for so long; look again while any wait."""
         while self._waiting:
             # While anybody waits, every slot is held.
             asked, since = next(iter(self._held.items()))
             due = since + delay
-            if due > loop.time():
-                self._parking = self._parking or loop.call_at(due, self._park_again, loop, due)
+            if due > timers.time():
+                self._parking = self._parking or timers.call_at(due, self._park_again, timers, due)
                 return
             del self._held[asked]
-            self._begin_next(loop)
+            self._begin_next(timers)
 
-    def _park_again(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+    def _park_again(self, timers: Timers, due: float) -> None:
         self._parking = None
-        is_busy = loop.time() - due > SLOT_RELEASED_AFTER / 5
-        self._park(loop, _SLOT_RELEASED_FINALLY if is_busy else SLOT_RELEASED_AFTER)
+        is_busy = timers.time() - due > SLOT_RELEASED_AFTER / 5
+        self._park(timers, _SLOT_RELEASED_FINALLY if is_busy else SLOT_RELEASED_AFTER)
 
 
 class Run(Generic[T]):

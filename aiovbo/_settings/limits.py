@@ -3,16 +3,12 @@
 Knows nothing of HTTP libraries and does no I/O: files are named here and read elsewhere.
 """
 
-import asyncio
-import random
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, TypedDict, TypeVar
 
 from attrs import evolve, field, frozen
 
+from aiovbo._settings.clock import Clock, TimeSource
 from aiovbo._settings.credentials import is_switch
 from aiovbo._settings.events import Observer, is_plain_function
 from aiovbo._settings.numbers import check_count, check_seconds
@@ -20,19 +16,7 @@ from aiovbo._settings.retry import RETRIES, Retry
 from aiovbo._settings.version import __version__
 from aiovbo.errors import ConfigError
 
-
-@frozen
-class Clock:
-    """Where time and chance come from; replaceable, so that tests need not wait."""
-
-    monotonic: Callable[[], float] = time.monotonic
-    """Seconds that only ever go forward: deadlines, expiry, backoff."""
-    now: Callable[[], datetime] = field(default=partial(datetime.now, UTC))
-    """The wall clock, aware UTC: "a day ago", and the date of an answer."""
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    """Waits for that many seconds."""
-    random: Callable[[], float] = random.random
-    """A number in [0, 1): the jitter between retries."""
+_OF_A_CLOCK = ("monotonic", "now", "sleep", "random")
 
 
 @frozen(kw_only=True)
@@ -63,7 +47,7 @@ class Options:
     """True makes an item that makes no sense a PayloadError instead of setting it aside."""
     observer: Observer | None = None
     """What is told of every request, retry and login, and of servers that come and go."""
-    clock: Clock = field(factory=Clock)
+    clock: TimeSource = field(factory=Clock)
 
     def __attrs_post_init__(self) -> None:
         for name in ("deadline", "connect_timeout", "read_timeout"):
@@ -82,8 +66,9 @@ class Options:
             message = f"observer is a plain function that takes a signal, not {self.observer!r}"
             raise ConfigError(message)
         clock: object = self.clock
-        if isinstance(clock, type):
-            message = f"clock is a Clock(), not {clock!r}"
+        missing = [name for name in _OF_A_CLOCK if not callable(getattr(clock, name, None))]
+        if missing or isinstance(clock, type):
+            message = f"clock is a Clock(), or an object with the same methods, not {clock!r}"
             raise ConfigError(message)
 
 

@@ -1,6 +1,6 @@
 """One try at one request: how far it has come, and when that must be over.
 
-Knows the event loop's clock and our limits; knows no HTTP. One timer serves all tries of a session, since
+Knows the clock and our limits; knows no HTTP. One timer serves all tries of a session, since
 nearly every one of them ends long before its time.
 """
 
@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from aiovbo._core.deadline import DOING, EXCUSED, HINTS, RESOLUTION, Deadline, deadline_passed
+from aiovbo._settings.clock import Timer, Timers
 from aiovbo._settings.limits import Options
 from aiovbo.errors import ClosedError, Phase, ServerTimeoutError
 
@@ -32,11 +33,11 @@ class RequestTimeout:
         "_failure",
         "_last",
         "_limit",
-        "_loop",
         "_most",
         "_options",
         "_seen",
         "_task",
+        "_timers",
         "due",
         "fresh",
         "phase",
@@ -71,7 +72,7 @@ class RequestTimeout:
     @property
     def seconds(self) -> float | None:
         """How long its request has taken so far; None where none was begun."""
-        return None if self._began is None else self._loop.time() - self._began
+        return None if self._began is None else self._timers.time() - self._began
 
     @property
     def has_timed_out(self) -> bool:
@@ -85,21 +86,21 @@ class RequestTimeout:
             raise RuntimeError(message)
         self._task: asyncio.Task[object] | None = task
         self._cancelling = task.cancelling()
-        self._loop = asyncio.get_running_loop()
+        self._timers = self._all.own_timers or asyncio.get_running_loop()
         left, self._seen = self._deadline.read()
         if left <= 0:
             # Where the application blocked the event loop, there may be a moment more.
             if self._deadline.has_passed():
                 raise deadline_passed(self._options.deadline, self.where())
             left, self._seen = self._deadline.read()
-        now = self._loop.time()
-        # By the event loop's clock; `_seen` is the same by the deadline's own, by which it may move.
+        now = self._timers.time()
+        # By the timers' clock; `_seen` is the same by the deadline's own, by which it may move.
         self._ends = now + left
         self._last = self._limit = now + self._most
         self.due = min(self._ends, self._last)
         self._all.in_progress.add(self)
-        if self.due < self._all.fires or self._loop is not self._all.loop:
-            self._all.watch(self.due, self._loop)
+        if self.due < self._all.fires or self._timers is not self._all.timers:
+            self._all.watch(self.due, self._timers)
         return self
 
     def __exit__(
@@ -121,13 +122,13 @@ class RequestTimeout:
         self.phase = phase
         options = self._options
         limit = options.connect_timeout if phase == "connect" else options.read_timeout
-        now = self._loop.time()
+        now = self._timers.time()
         if self._began is None:
             self._began = now
         self._limit = min(now + limit, self._last)
         self.due = due = min(self._ends, self._limit)
         if due < self._all.fires:
-            self._all.watch(due, self._loop)
+            self._all.watch(due, self._timers)
 
     def where(self) -> Phase:
         """The phase in which time passes now: its own, or that of the request that it waits for."""
@@ -162,7 +163,7 @@ class RequestTimeout:
             self._task.cancel()
 
     def _timeout(self) -> ServerTimeoutError:
-        phase, options, now = self.where(), self._options, self._loop.time()
+        phase, options, now = self.where(), self._options, self._timers.time()
         if now >= self._ends - RESOLUTION:
             self._deadline.was_reached = True
             return deadline_passed(options.deadline, phase)
@@ -189,19 +190,21 @@ class TimeoutRegistry:
         self.options = options
         """Their limits."""
         self.in_progress: set[RequestTimeout] = set()
-        self.loop: asyncio.AbstractEventLoop | None = None
-        """The event loop that the timer belongs to."""
-        self._timer: asyncio.TimerHandle | None = None
+        self.own_timers = options.clock if isinstance(options.clock, Timers) else None
+        """Those of the clock; None where the event loop's are used."""
+        self.timers: Timers | None = None
+        """What the timer belongs to: the event loop, or a clock that has timers."""
+        self._timer: Timer | None = None
         self.fires = _NEVER
-        """When the timer fires, by the event loop's clock."""
+        """When the timer fires, by the timers' clock."""
         # Its own: what was asked first must not be kept for as long as the timer.
         self._context = Context()
 
-    def watch(self, due: float, loop: asyncio.AbstractEventLoop) -> None:
+    def watch(self, due: float, timers: Timers) -> None:
         """Check the limits at that time, in place of the time that the timer was set to."""
         self._forget_the_timer()
-        self.loop, self.fires = loop, due
-        self._timer = loop.call_at(due, self._look_at_the_time, loop, context=self._context)
+        self.timers, self.fires = timers, due
+        self._timer = timers.call_at(due, self._look_at_the_time, timers, context=self._context)
 
     def abort(self) -> None:
         """End all of them now."""
@@ -209,15 +212,15 @@ class TimeoutRegistry:
             attempt.abort()
         self._forget_the_timer()
 
-    def _look_at_the_time(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _look_at_the_time(self, timers: Timers) -> None:
         self._forget_the_timer()
-        now = loop.time()
+        now = timers.time()
         for attempt in self.in_progress:
             attempt.look_at_the_time(now)
         if self.in_progress:
             # A moment later at least: those that are due nearly together are ended together.
             soon = now + EXCUSED / 10
-            self.watch(max(soon, min(attempt.due for attempt in self.in_progress)), loop)
+            self.watch(max(soon, min(attempt.due for attempt in self.in_progress)), timers)
 
     def _forget_the_timer(self) -> None:
         if self._timer is not None:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from aiovbo._client.client import Client
 from aiovbo._resources.links import Resource
-from aiovbo._settings.limits import Clock
+from aiovbo._settings.clock import TimeSource
 from aiovbo.errors import (
     ForbiddenError,
     NotFoundError,
@@ -47,7 +47,7 @@ class ChangeFeed:
     - `absent_for`: how long a server that has no feed, or not for this account, is not queried for one.
     """
 
-    def __init__(self, client: Client, every: timedelta, absent_for: timedelta, clock: Clock) -> None:
+    def __init__(self, client: Client, every: timedelta, absent_for: timedelta, clock: TimeSource) -> None:
         self._client = client
         self._every = every.total_seconds()
         self._absent_for = absent_for.total_seconds()

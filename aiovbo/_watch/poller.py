@@ -20,7 +20,7 @@ from aiovbo._core.deadline import Operation
 from aiovbo._core.query import Rejected
 from aiovbo._protocol.requests import with_offset
 from aiovbo._protocol.session_filter import SessionFilter
-from aiovbo._settings.limits import Clock
+from aiovbo._settings.clock import TimeSource
 from aiovbo._settings.numbers import check_interval
 from aiovbo._watch.changes import SERVER_KEY, AnyChange, Change, CheckpointEntry, ServerCheckpoint
 from aiovbo._watch.checkpoint import CheckpointStore
@@ -69,7 +69,7 @@ class WatchOptions:
     """Which changes are delivered; the others are saved as if they were acknowledged."""
     min_down: timedelta = timedelta()
     """For how long a server must fail before it is reported as `Unreachable`."""
-    clock: Clock
+    clock: TimeSource
 
     def __attrs_post_init__(self) -> None:
         check_interval("every", self.every)

@@ -7,7 +7,7 @@ import logging
 from datetime import datetime, timedelta
 from hashlib import blake2b
 
-from aiovbo._settings.limits import Clock
+from aiovbo._settings.clock import TimeSource
 
 log = logging.getLogger("aiovbo.watch")
 
@@ -24,7 +24,7 @@ _DOUBLINGS = 16
 class PollSchedule:
     """The looks at one server: when the next one is due, and how many were left out."""
 
-    def __init__(self, name: str, every: timedelta, clock: Clock) -> None:
+    def __init__(self, name: str, every: timedelta, clock: TimeSource) -> None:
         self._name = name
         self._every = every.total_seconds()
         self._clock = clock

@@ -14,6 +14,7 @@ from typing import Self, overload
 from uuid import UUID
 
 from aiovbo._client.client import Client
+from aiovbo._core.timers import limit
 from aiovbo._settings.numbers import check_interval
 from aiovbo._watch.changes import AnyChange, Change, CheckpointEntry, Heartbeat, ServerCheckpoint
 from aiovbo._watch.delivery import Delivery
@@ -129,7 +130,7 @@ class Watch:
         while True:
             self._check()
             try:
-                async with asyncio.timeout(None if wait is None else wait.total_seconds()):
+                async with limit(None if wait is None else wait.total_seconds(), self._options.clock):
                     change = await self._delivery.get()
             except TimeoutError:
                 return self._heartbeat()
@@ -157,7 +158,7 @@ class Watch:
         while True:
             changes = [await anext(self)]
             with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
+                async with limit(seconds, self._options.clock):
                     while len(changes) < size and (change := await self._delivery.get()) is not None:
                         changes.append(change)
             yield Batch(changes, self.ack)

@@ -33,6 +33,7 @@ _HOMES = {
     "Quirks": "_quirks",
     "ReceivedRequest": "_requests",
     "SessionFields": "_world",
+    "SimClock": "_clock",
     "Starter": "_thread",
     "World": "_world",
     "WorldSession": "_world",

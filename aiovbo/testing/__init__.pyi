@@ -2,6 +2,7 @@
 
 from aiovbo.testing._answers import ApiVersion
 from aiovbo.testing._authority import Authority
+from aiovbo.testing._clock import SimClock
 from aiovbo.testing._faults import Exchange, Fault
 from aiovbo.testing._fleet import BackupFleet
 from aiovbo.testing._quirks import QUIRK_NAMES, Quirks
@@ -21,6 +22,7 @@ __all__ = [
     "Quirks",
     "ReceivedRequest",
     "SessionFields",
+    "SimClock",
     "Starter",
     "World",
     "WorldSession",

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 from aiohttp import web
 
+from aiovbo.testing._clock import AnyClock, RealClock
 from aiovbo.testing._requests import ReceivedRequest
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -35,12 +36,12 @@ class Exchange:
     """Makes an answer with a status and the vendor's error body."""
     closing: asyncio.Event
     """Set when the server stops: whoever waits goes on at once."""
+    clock: AnyClock = attrs.field(factory=RealClock, repr=False)
+    """What the server's time passes by."""
 
     async def pause(self, seconds: float | None = None) -> None:
         """Wait, at most until the server stops; with None until then."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self.closing.wait()
+        await self.clock.wait(self.closing, seconds)
 
     def hang_up(self, *, reset: bool) -> None:
         """End the connection, with a TCP reset or in good order."""

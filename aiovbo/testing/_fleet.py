@@ -12,6 +12,7 @@ from typing import Self
 
 from aiovbo.testing._answers import VERSIONS, ApiVersion
 from aiovbo.testing._authority import Authority
+from aiovbo.testing._clock import SimClock
 from aiovbo.testing._quirks import Quirks
 from aiovbo.testing._server import PASSWORD, USERNAME, BackupServer
 from aiovbo.testing._thread import in_thread
@@ -33,6 +34,7 @@ class BackupFleet:
     - `host`: the address that all listen on.
     - `port`: the first server's port, the others follow; 0 takes free ones.
     - `quirks`: what every server does unlike others; nothing if not given.
+    - `clock`: what the time of all servers passes by, instead of the real clock.
     - `ca_file`: path of a file that keeps the CA with its key, and with it the certificates' trust,
           between runs; a file that goes with the fleet if not given.
     """
@@ -51,12 +53,13 @@ class BackupFleet:
         host: str = "127.0.0.1",
         port: int = 0,
         quirks: Quirks | None = None,
+        clock: SimClock | None = None,
         ca_file: str | None = None,
     ) -> None:
         if isinstance(servers, int):
             servers = [
                 BackupServer(
-                    World(f"{seed}/{index}", sessions=sessions, now=now, speed=speed),
+                    World(f"{seed}/{index}", sessions=sessions, now=now, speed=speed, clock=clock),
                     version=versions[index % len(versions)],
                     username=username,
                     password=password,

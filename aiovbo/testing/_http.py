@@ -7,14 +7,13 @@ resources, nor how the server is started.
 import asyncio
 import json
 import re
-import time
-from contextlib import suppress
 from functools import partial
 from typing import cast
 
 from aiohttp import web
 
 from aiovbo.testing._answers import error_body
+from aiovbo.testing._clock import AnyClock, RealClock
 from aiovbo.testing._faults import Exchange, FaultScript
 from aiovbo.testing._requests import ReceivedRequest, ReceivedRequests
 from aiovbo.testing._routes import COOKIE, Api, Call, Reply
@@ -22,13 +21,17 @@ from aiovbo.testing._routes import COOKIE, Api, Call, Reply
 _LOOK_SECONDS = 0.05
 """How often a kept-back reply is looked at; a world changes in any thread, and by mere time."""
 
+_VIRTUAL_LOOK_SECONDS = 0.5
+"""The same in virtual time, in which each look costs as much as a second of silence."""
+
 _PATH = re.compile(r"/v(?P<version>\d{1,3})(?:/(?P<resource>.*?))?/*", re.IGNORECASE | re.DOTALL)
 
 
 class Front:
     """Handles every request of one server."""
 
-    def __init__(self, api: Api, faults: FaultScript, prefix: str) -> None:
+    def __init__(self, api: Api, faults: FaultScript, prefix: str, clock: AnyClock) -> None:
+        self._clock = clock
         self._api = api
         self._faults = faults
         self._prefix = prefix.lower()
@@ -47,7 +50,7 @@ class Front:
             # A fault strikes at once: an answer that it spoils is never kept back.
             answer = partial(self._answer_now, call)
             refuse = partial(_refusal, 0 if call is None else call.version)
-            response = await fault.act(Exchange(request, answer, refuse, self.closing))
+            response = await fault.act(Exchange(request, answer, refuse, self.closing, self._clock))
         if request.transport is not None and not request.transport.is_closing():
             received.status = response.status
         return response
@@ -75,7 +78,7 @@ class Front:
             form=tuple(form),
             grant_type=form.get("grant_type", ""),
             document=document,
-            at=time.monotonic(),
+            at=self._clock.monotonic(),
         )
         if found is None:
             return received, None
@@ -99,14 +102,14 @@ class Front:
 
     async def _best(self, reply: Reply) -> Reply:
         """The reply, kept back for as long as it asks for; at most until the server stops."""
-        begun, closing = time.monotonic(), self.closing
+        clock, closing = self._clock, self.closing
+        begun = clock.monotonic()
         while reply.wait is not None and not closing.is_set():
-            left = begun + reply.wait.seconds - time.monotonic()
+            left = begun + reply.wait.seconds - clock.monotonic()
             if left <= 0:
                 break
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(left, _LOOK_SECONDS)):
-                    await closing.wait()
+            look = _LOOK_SECONDS if isinstance(clock, RealClock) else _VIRTUAL_LOOK_SECONDS
+            await clock.wait(closing, min(left, look))
             reply = reply.wait.again()
         return reply
 

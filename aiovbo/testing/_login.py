@@ -6,11 +6,12 @@ resources or HTTP.
 
 import math
 import secrets
-import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import attrs
+
+from aiovbo.testing._clock import AnyClock
 
 _ENTROPY_BYTES = 96
 _MINUTE = 60.0
@@ -58,7 +59,7 @@ class Refusal:
 class Throttle:
     """At most so many token requests in a minute, counted from the first one; rejected ones do not count."""
 
-    def __init__(self, limit: int | None, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limit: int | None, monotonic: Callable[[], float]) -> None:
         self.limit = limit
         """Requests per minute; None for no limit."""
         self._monotonic = monotonic
@@ -91,6 +92,7 @@ class LoginDesk:
         assertions: Mapping[str, str],
         operators_only: bool,
         integration_token: str | None,
+        clock: AnyClock,
     ) -> None:
         self._username = username
         self.password = password
@@ -100,6 +102,7 @@ class LoginDesk:
         self._assertions = assertions
         self._operators_only = operators_only
         self._integration_token = integration_token
+        self._clock = clock
         self._wrong_in_a_row = 0
         self._access: dict[str, tuple[float, str | None]] = {}
         self._refresh: dict[str, str] = {}
@@ -128,7 +131,7 @@ class LoginDesk:
     def admits(self, access_token: str, cookies: Mapping[str, str], cookie_name: str) -> bool:
         """Whether a token is good now, together with its antiforgery cookie where it has one."""
         expires, cookie = self._access.get(access_token, (0.0, None))
-        if time.monotonic() >= expires:
+        if self._clock.monotonic() >= expires:
             return False
         return cookie is None or cookies.get(cookie_name) == cookie
 
@@ -188,10 +191,10 @@ class LoginDesk:
             refresh_token=secrets.token_urlsafe(_ENTROPY_BYTES),
             cookie=secrets.token_urlsafe(_ENTROPY_BYTES) if needs_cookie else None,
             user_name=self._username,
-            issued=datetime.now(UTC),
+            issued=self._clock.now(),
             lifetime=self._token_lifetime,
         )
-        expires = time.monotonic() + self._token_lifetime
+        expires = self._clock.monotonic() + self._token_lifetime
         self._access[grant.access_token] = (expires, grant.cookie)
         self._refresh[grant.refresh_token] = grant.access_token
         return grant

@@ -36,7 +36,7 @@ class ReceivedRequest:
     document: object = attrs.field(repr=False)
     """The JSON that was sent; None without any."""
     at: float
-    """When it came, in seconds of `time.monotonic()`."""
+    """When it came, in seconds of `time.monotonic()`, or of the server's clock."""
     status: int | None = None
     """What was answered; None while nothing is, and where the connection was closed instead."""
 

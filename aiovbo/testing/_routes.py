@@ -5,7 +5,6 @@ aiohttp: a `Call` comes in, a `Reply` goes out.
 """
 
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
 from typing import Literal
@@ -23,6 +22,7 @@ from aiovbo.testing._answers import (
     service_instance_body,
     session_body,
 )
+from aiovbo.testing._clock import AnyClock, RealClock
 from aiovbo.testing._login import Grant, LoginDesk, Throttle
 from aiovbo.testing._quirks import Oddities, Quirks
 from aiovbo.testing._times import to_ticks
@@ -148,22 +148,26 @@ class Route:
 class Api:
     """The REST API of one backup server: its world, its users and its habits."""
 
-    def __init__(self, world: World, desk: LoginDesk, habits: Habits, routes: Sequence["Route"]) -> None:
+    def __init__(
+        self, world: World, desk: LoginDesk, habits: Habits, routes: Sequence["Route"], clock: AnyClock
+    ) -> None:
         self.world = world
         self.oddities = Oddities(habits.quirks)
         """What there is to tell."""
         self._routes = routes
         self._desk = desk
         self._habits = habits
-        self._throttle = Throttle(habits.token_limit)
+        self._clock = clock
+        self._throttle = Throttle(habits.token_limit, clock.monotonic)
 
     def answer(self, call: Call) -> Reply:
         """The answer to a call."""
         if call.path != "token":
             self.oddities.count(self.world, self.now_ticks)
         reply = self._answer(call)
-        if ahead := self.oddities.seconds_ahead(self.now_ticks):
-            date = formatdate(time.time() + ahead, usegmt=True)
+        ahead = self.oddities.seconds_ahead(self.now_ticks)
+        if ahead or not isinstance(self._clock, RealClock):
+            date = formatdate(self._clock.now().timestamp() + ahead, usegmt=True)
             reply = attrs.evolve(reply, headers={**reply.headers, "Date": date})
         return reply
 

@@ -17,6 +17,7 @@ from aiohttp import web
 from aiovbo.testing._answers import VERSIONS, ApiVersion
 from aiovbo.testing._authority import Authority
 from aiovbo.testing._change_feed import ChangeFeed
+from aiovbo.testing._clock import SimClock
 from aiovbo.testing._faults import Fault, FaultScript, PlannedFault
 from aiovbo.testing._http import Front
 from aiovbo.testing._infrastructure import INFRASTRUCTURE_ROUTES
@@ -78,6 +79,7 @@ class BackupServer:
           change tokens are outdated.
     - `unhealthy`: True for a server whose database is lost: `Health` is 503.
     - `quirks`: what it does unlike other servers; nothing if not given.
+    - `clock`: what its time passes by, instead of the real clock; that of `world` if not given.
     - `session_links`: `all`, or only `self`.
     - `list_shape`: `page`, as servers of every version were seen to send lists, or `array`, the bare array
           that v4's documents show.
@@ -111,6 +113,7 @@ class BackupServer:
         events_kept: int = CHANGES_KEPT,
         unhealthy: bool = False,
         quirks: Quirks | None = None,
+        clock: SimClock | None = None,
         session_links: Literal["all", "self"] = "all",
         list_shape: Literal["page", "array"] = "page",
         refused_login_answer: Literal["oauth", "vendor"] | None = None,
@@ -130,6 +133,10 @@ class BackupServer:
         self._port = port
         self._tls = tls
         self._prefix = f"/{path_prefix}".rstrip("/").replace("//", "/")
+        world = World(clock=clock) if world is None else world
+        time = world.clock if clock is None else clock
+        if time is not world.clock:
+            raise ValueError("a server and its world have one clock: give it to World(clock=...) too")
         self._faults = FaultScript()
         self._desk = LoginDesk(
             username,
@@ -139,6 +146,7 @@ class BackupServer:
             assertions={} if assertions is None else assertions,
             operators_only=operators_only,
             integration_token=integration_token,
+            clock=time,
         )
         habits = Habits(
             name=name,
@@ -157,8 +165,8 @@ class BackupServer:
         )
         self._feed = ChangeFeed(name, events_kept)
         routes = (*ROUTES, *NEIGHBOUR_ROUTES, *INFRASTRUCTURE_ROUTES, self._feed.route)
-        self._api = Api(World() if world is None else world, self._desk, habits, routes)
-        self._front = Front(self._api, self._faults, self._prefix)
+        self._api = Api(world, self._desk, habits, routes, time)
+        self._front = Front(self._api, self._faults, self._prefix, time)
         self._running: _Running | None = None
 
     @property

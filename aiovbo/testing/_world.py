@@ -6,10 +6,9 @@ versions, JSON or HTTP; safe to use from several threads.
 
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from random import Random
@@ -18,6 +17,7 @@ from uuid import UUID, uuid4
 
 import attrs
 
+from aiovbo.testing._clock import AnyClock, RealClock, SimClock
 from aiovbo.testing._times import TICKS_PER_SECOND, span_ticks, to_datetime, to_ticks
 
 ORGANIZATIONS = (
@@ -174,6 +174,7 @@ class World:
     - `now`: where its clock starts, aware; the real present if in doubt.
     - `speed`: world seconds per real second; 0 freezes the clock.
     - `organizations`: names of the organizations that data is restored for.
+    - `clock`: what time passes by, instead of the real clock.
     """
 
     def __init__(  # each is one independent property of the world
@@ -185,6 +186,7 @@ class World:
         now: datetime | None = None,
         speed: float = 1.0,
         organizations: Sequence[str] = ORGANIZATIONS,
+        clock: SimClock | None = None,
     ) -> None:
         if sessions < 0 or span <= timedelta(0) or speed < 0 or not organizations:
             raise ValueError("a world needs sessions >= 0, span > 0, speed >= 0 and an organization")
@@ -200,8 +202,10 @@ class World:
         self._changed = 0
         self._drawn = 0
         self._added = 0
-        self._clock = to_ticks(now or datetime.now(UTC))
-        self._real_start = time.monotonic()
+        self.clock: AnyClock = clock or RealClock()
+        """What time passes by."""
+        self._clock = to_ticks(now or self.clock.now())
+        self._real_start = self.clock.monotonic()
         self._arrivals = Random(f"{seed} arrivals")  # a plausible past, no secret
         self._mean_gap = span_ticks(span) / sessions if sessions else math.inf
         for share in sorted(self._arrivals.random() for _ in range(sessions)):
@@ -316,7 +320,7 @@ class World:
         """
         with self._lock:
             self._catch_up()
-            self._clock, self._real_start = snapshot.clock, time.monotonic()
+            self._clock, self._real_start = snapshot.clock, self.clock.monotonic()
             self._next_arrival = self._after(self._clock)
             self._records.clear()
             self._ends.clear()
@@ -326,7 +330,7 @@ class World:
             self._changes.clear()
 
     def _now_ticks(self) -> int:
-        real = time.monotonic() - self._real_start
+        real = self.clock.monotonic() - self._real_start
         return self._clock + round(real * self.speed * TICKS_PER_SECOND)
 
     def _after(self, ticks: int) -> float:

@@ -1,0 +1,236 @@
+"""Time that a test controls: for the SDK, or any client that takes a clock, and for the servers.
+
+Knows asyncio. Must not know servers, requests or the SDK.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context, copy_context
+from datetime import UTC, datetime, timedelta
+from heapq import heappop, heappush
+from itertools import count
+from random import Random
+from typing import Any
+
+_START = datetime(2026, 1, 5, 12, tzinfo=UTC)
+_QUIET_TURNS = 3
+"""Turns of the event loop without anything else to run after which it is idle."""
+_QUIET_TURNS_UNSEEN = 15
+"""The same for an event loop whose callbacks cannot be seen, such as uvloop's."""
+_BLOCKING = "aiovbo blocking call"
+"""The name of threads in which files are accessed: while there are any, no time passes."""
+_LOOK_AT_THREADS = 0.001
+
+
+class RealClock:
+    """The real time, for servers that are given no other."""
+
+    def monotonic(self) -> float:
+        """Seconds that only ever go forward."""
+        return time.monotonic()
+
+    def now(self) -> datetime:
+        """The wall clock, aware UTC."""
+        return datetime.now(UTC)
+
+    async def wait(self, event: asyncio.Event, seconds: float | None) -> bool:
+        """Whether the event was set within so many seconds; None waits without a limit."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        return event.is_set()
+
+
+class SimTimer:
+    """A call that is planned on a `SimClock`."""
+
+    __slots__ = ("_call", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+        self.loop = loop
+        self._call: Callable[[], object] | None = call
+
+    def cancel(self) -> None:
+        """Plan it no longer."""
+        self._call = None
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether it is still to be called."""
+        return self._call is not None and not self.loop.is_closed()
+
+    def fire(self) -> None:
+        """Call it in the next turn of its event loop."""
+        if self._call is not None:
+            self.loop.call_soon(self._call)
+            self._call = None
+
+
+class SimClock:
+    """Virtual time: it moves to the next timer as soon as nothing else can run, so nothing waits really.
+
+    `Fleet(..., clock=clock)` and `BackupServer(clock=clock)` follow it together. The same program runs
+    the same way each time: timers end in the order of their times, and chance comes from `seed`.
+
+    - `start`: the time that `now()` begins with, aware.
+    - `seed`: picks the series of `random()`.
+    - `auto`: False for time that passes only in `advance`.
+    """
+
+    def __init__(self, start: datetime = _START, *, seed: int = 0, auto: bool = True) -> None:
+        if start.tzinfo is None:
+            msg = f"start is an aware time, not {start!r}"
+            raise ValueError(msg)
+        self._start = start
+        self._random = Random(seed)
+        self._elapsed = 0.0
+        self._until = float("inf") if auto else 0.0
+        self._timers: list[tuple[float, int, SimTimer]] = []
+        self._numbers = count()
+        self._driven: asyncio.AbstractEventLoop | None = None
+        self._settling: list[asyncio.Future[None]] = []
+
+    def monotonic(self) -> float:
+        """Seconds since the start; they only ever go forward."""
+        return self._elapsed
+
+    def time(self) -> float:
+        """The same, under the name that an event loop has for it."""
+        return self._elapsed
+
+    def now(self) -> datetime:
+        """The wall clock, aware UTC."""
+        return self._start + timedelta(seconds=self._elapsed)
+
+    def set_wall(self, by: timedelta) -> None:
+        """Set the wall clock forward, or back; the seconds of `monotonic` do not change."""
+        self._start += by
+
+    def random(self) -> float:
+        """A number in [0, 1), the same series for the same seed."""
+        return self._random.random()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for so many virtual seconds."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        over = asyncio.get_running_loop().create_future()
+        timer = self.call_at(self._elapsed + seconds, _settle, over)
+        try:
+            await over
+        finally:
+            timer.cancel()
+
+    async def wait(self, event: asyncio.Event, seconds: float | None) -> bool:
+        """Whether the event was set within so many virtual seconds; None waits without a limit."""
+        if seconds is None or event.is_set():
+            return await event.wait()
+        waiting = asyncio.ensure_future(event.wait())
+        over = asyncio.get_running_loop().create_future()
+        timer = self.call_at(self._elapsed + seconds, _settle, over)
+        try:
+            await asyncio.wait({waiting, over}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+            over.cancel()
+            waiting.cancel()
+            with suppress(asyncio.CancelledError):
+                await waiting
+        return event.is_set()
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], /, *args: Any, context: Context | None = None
+    ) -> SimTimer:
+        """Call `callback` when `monotonic()` has reached `when`, as an event loop's `call_at` does."""
+        loop = asyncio.get_running_loop()
+        context = context or copy_context()
+        timer = SimTimer(loop, lambda: context.run(callback, *args))
+        heappush(self._timers, (when, next(self._numbers), timer))
+        self._drive(loop)
+        return timer
+
+    async def advance(self, seconds: float) -> None:
+        """Let so many virtual seconds pass, and everything run that is due in them.
+
+        Raises: ValueError for less than 0 seconds.
+        """
+        if seconds < 0:
+            msg = f"time does not go back, by {seconds} s"
+            raise ValueError(msg)
+        end = self._elapsed + seconds
+        self._until = max(self._until, end)
+        over = asyncio.get_running_loop().create_future()
+        self.call_at(end, _settle, over)
+        await over
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until nothing can run before time passes."""
+        loop = asyncio.get_running_loop()
+        settled = loop.create_future()
+        self._settling.append(settled)
+        self._drive(loop)
+        await settled
+
+    # --------------------------------------------------------------------------------- the driver
+
+    def _drive(self, loop: asyncio.AbstractEventLoop) -> None:
+        """See to it that time goes on, once in each turn of the event loop."""
+        if self._driven is not loop or loop.is_closed():
+            self._driven = loop
+            loop.call_soon(self._turn, loop, 0, context=Context())
+
+    def _turn(self, loop: asyncio.AbstractEventLoop, quiet: int) -> None:
+        if self._driven is not loop:
+            return
+        self._drop_cancelled()
+        is_due = bool(self._timers) and self._timers[0][0] <= self._until
+        if not is_due and not self._settling:
+            self._driven = None
+            return
+        if any(thread.name.startswith(_BLOCKING) for thread in threading.enumerate()):
+            loop.call_later(_LOOK_AT_THREADS, self._turn, loop, 0, context=Context())
+            return
+        is_quiet, needed = _is_quiet(loop)
+        quiet = quiet + 1 if is_quiet else 0
+        if quiet >= needed:
+            quiet = 0
+            self._go_on()
+        loop.call_soon(self._turn, loop, quiet, context=Context())
+
+    def _go_on(self) -> None:
+        """Nothing can run: end what is due now, else what waits for that, else let time pass."""
+        if self._settling and not (self._timers and self._timers[0][0] <= self._elapsed):
+            settling, self._settling = self._settling, []
+            for one in settling:
+                _settle(one)
+            return
+        self._elapsed = max(self._elapsed, self._timers[0][0])
+        while self._timers and self._timers[0][0] <= self._elapsed:
+            heappop(self._timers)[2].fire()
+
+    def _drop_cancelled(self) -> None:
+        while self._timers and not self._timers[0][2].is_planned:
+            heappop(self._timers)
+
+
+AnyClock = RealClock | SimClock
+"""What servers take their time from."""
+
+
+def _is_quiet(loop: asyncio.AbstractEventLoop) -> tuple[bool, int]:
+    """Whether nothing else can run in this turn, and in how many turns that must be so."""
+    ready = getattr(loop, "_ready", None)
+    if ready is not None:
+        return not ready, _QUIET_TURNS
+    waits = (getattr(task, "_fut_waiter", None) for task in asyncio.all_tasks(loop))
+    return not any(one is None or one.done() for one in waits), _QUIET_TURNS_UNSEEN
+
+
+def _settle(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
