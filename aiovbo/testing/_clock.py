@@ -6,7 +6,7 @@ Knows asyncio. Must not know servers, requests or the SDK.
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import suppress
 from contextvars import Context, copy_context
 from datetime import UTC, datetime, timedelta
@@ -18,8 +18,6 @@ from typing import Any
 _START = datetime(2026, 1, 5, 12, tzinfo=UTC)
 _QUIET_TURNS = 3
 """Turns of the event loop without anything else to run after which it is idle."""
-_QUIET_TURNS_UNSEEN = 15
-"""The same for an event loop whose callbacks cannot be seen, such as uvloop's."""
 _BLOCKING = "aiovbo blocking call"
 """The name of threads in which files are accessed: while there are any, no time passes."""
 _LOOK_AT_THREADS = 0.001
@@ -78,6 +76,8 @@ class SimClock:
     - `start`: the time that `now()` begins with, aware.
     - `seed`: picks the series of `random()`.
     - `auto`: False for time that passes only in `advance`.
+
+    It works with asyncio's own event loops. Another one, such as uvloop's, is a RuntimeError.
     """
 
     def __init__(self, start: datetime = _START, *, seed: int = 0, auto: bool = True) -> None:
@@ -180,7 +180,8 @@ class SimClock:
 
     def _drive(self, loop: asyncio.AbstractEventLoop) -> None:
         """See to it that time goes on, once in each turn of the event loop."""
-        if self._driven is not loop or loop.is_closed():
+        if self._driven is not loop:
+            _ready_of(loop)
             self._driven = loop
             loop.call_soon(self._turn, loop, 0, context=Context())
 
@@ -195,9 +196,8 @@ class SimClock:
         if any(thread.name.startswith(_BLOCKING) for thread in threading.enumerate()):
             loop.call_later(_LOOK_AT_THREADS, self._turn, loop, 0, context=Context())
             return
-        is_quiet, needed = _is_quiet(loop)
-        quiet = quiet + 1 if is_quiet else 0
-        if quiet >= needed:
+        quiet = 0 if _ready_of(loop) else quiet + 1
+        if quiet >= _QUIET_TURNS:
             quiet = 0
             self._go_on()
         loop.call_soon(self._turn, loop, quiet, context=Context())
@@ -222,13 +222,16 @@ AnyClock = RealClock | SimClock
 """What servers take their time from."""
 
 
-def _is_quiet(loop: asyncio.AbstractEventLoop) -> tuple[bool, int]:
-    """Whether nothing else can run in this turn, and in how many turns that must be so."""
-    ready = getattr(loop, "_ready", None)
-    if ready is not None:
-        return not ready, _QUIET_TURNS
-    waits = (getattr(task, "_fut_waiter", None) for task in asyncio.all_tasks(loop))
-    return not any(one is None or one.done() for one in waits), _QUIET_TURNS_UNSEEN
+def _ready_of(loop: asyncio.AbstractEventLoop) -> Sized:
+    """The callbacks that the event loop is about to run.
+
+    Raises: RuntimeError for an event loop that does not show them.
+    """
+    ready: Sized | None = getattr(loop, "_ready", None)
+    if ready is None:
+        msg = f"SimClock works with asyncio's own event loops, not with {type(loop).__module__}"
+        raise RuntimeError(msg)
+    return ready
 
 
 def _settle(future: "asyncio.Future[None]") -> None:
