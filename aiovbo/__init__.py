@@ -42,7 +42,8 @@ _NAMES = {
     ),
     "_settings.clock": "Clock TimeSource Timers",
     "_settings.retry": "Retry",
-    "_settings.servers": "TLS ApiVersion Server TlsVersion",
+    "_settings.api_versions": "ApiVersion",
+    "_settings.servers": "TLS Server TlsVersion",
     "_transport.certificate": "Certificate fetch_certificate",
     "_watch.changes": (
         "Added AnyChange Change Changed CheckpointEntry Finished Heartbeat Recovered Removed "

@@ -20,6 +20,7 @@ from aiovbo._resources.enums import (
     RestoreSessionType,
 )
 from aiovbo._resources.links import JsonObject, Link, Links, Resource
+from aiovbo._settings.api_versions import ApiVersion
 from aiovbo._settings.clock import Clock, Timers, TimeSource
 from aiovbo._settings.credentials import Assertion, Bearer, Credentials, Integration, Password, SecretSource
 from aiovbo._settings.events import (
@@ -31,7 +32,7 @@ from aiovbo._settings.events import (
     ServerStateChanged,
 )
 from aiovbo._settings.retry import Retry
-from aiovbo._settings.servers import TLS, ApiVersion, Server, TlsVersion
+from aiovbo._settings.servers import TLS, Server, TlsVersion
 from aiovbo._transport.certificate import Certificate, fetch_certificate
 from aiovbo._watch.changes import (
     Added,

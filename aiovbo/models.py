@@ -24,6 +24,7 @@ from aiovbo._resources.enums import (
 from aiovbo._resources.links import NOTHING_MORE, JsonObject, LazyLinks, Link, Links, LinkTemplate
 from aiovbo._resources.pydantic_schema import core_schema, json_schema
 from aiovbo._resources.structuring import CLIENT_FIELDS, InvalidResourceError, api_name, structure
+from aiovbo._settings.api_versions import supports, versions_with
 from aiovbo._settings.numbers import check_seconds
 from aiovbo.errors import ConfigError
 
@@ -434,11 +435,12 @@ class RestoreSession(Model):
 
         Raises: ConfigError on servers older than v8, which have no statistics.
         """
-        spoken = self.links.fetcher.api_version or "v8"
-        if spoken < "v8":
+        version = self.links.fetcher.api_version
+        if version is not None and not supports(version, "session statistics"):
+            first = versions_with("session statistics")[0]
             message = (
-                f"{self.server}: fetch_statistics() needs API v8, and this server is asked by {spoken}: "
-                "count what the session's events() say instead"
+                f"{self.server}: fetch_statistics() needs API {first}, and this server is queried by "
+                f"{version}: count what the session's events() say instead"
             )
             raise ConfigError(message)
         return await self._below("Statistics").fetch(RestoreSessionStatistics)

@@ -42,12 +42,13 @@ from aiovbo._protocol.urls import resolve_link, url_for
 from aiovbo._resources.enums import RestoreSessionType
 from aiovbo._resources.links import M, Resource
 from aiovbo._resources.structuring import BROKEN, check_model, read_json
+from aiovbo._settings.api_versions import ApiVersion, supports, versions_with
 from aiovbo._settings.clock import Clock, TimeSource
 from aiovbo._settings.credentials import Assertion
 from aiovbo._settings.events import Observer
 from aiovbo._settings.limits import DEFAULTS, Options, other_limits
 from aiovbo._settings.retry import Retry
-from aiovbo._settings.servers import ApiVersion, Server
+from aiovbo._settings.servers import Server
 from aiovbo._transport.pool import HttpPool
 from aiovbo.errors import (
     ConfigError,
@@ -474,8 +475,10 @@ class Client:
         try:
             return await self.fetch("ServiceInstance", ServiceInstance)
         except NotFoundError as error:
-            if (self.api_version or "v8") < "v6":
-                error.hint = f"Servers tell since API v6, and this one is asked by {self.api_version}."
+            version = self.api_version
+            if version is not None and not supports(version, "service instance"):
+                first = versions_with("service instance")[0]
+                error.hint = f"It needs API {first} or later, and this server is queried by {version}."
             raise
 
     async def stop_restore_session(self, session_id: UUID | str) -> None:

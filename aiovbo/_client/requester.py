@@ -33,11 +33,12 @@ from aiovbo._protocol.messages import SUCCESS, Redacted, Reply, Request
 from aiovbo._protocol.requests import probe_target
 from aiovbo._protocol.tokens import Grant, read_grant, rejection_hint, token_form, token_target
 from aiovbo._protocol.urls import url_for
+from aiovbo._settings.api_versions import ApiVersion, supports
 from aiovbo._settings.credentials import Bearer, Integration
 from aiovbo._settings.limits import Options
 from aiovbo._settings.proxies import Proxy
 from aiovbo._settings.retry import Retry
-from aiovbo._settings.servers import TLS, ApiVersion, Server
+from aiovbo._settings.servers import TLS, Server
 from aiovbo._transport.connections import ServerConnections
 from aiovbo._transport.pool import HttpPool
 from aiovbo._transport.request_timeout import RequestTimeout
@@ -328,7 +329,7 @@ class Requester:
     async def log_out(self) -> None:
         """Give the token back where the API takes it (since v7); whatever happens, nothing is raised."""
         token = self._token_manager.ours
-        if token is None or self.version not in ("v7", "v8"):
+        if token is None or self.version is None or not supports(self.version, "logout"):
             return
         self._token_manager.drop(token)
         url = url_for(self.server.url, f"{token_target(self.version)}/logout")

@@ -23,6 +23,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from yarl import URL
 
 from aiovbo._core.threads import NoThreadError, in_thread
+from aiovbo._settings.api_versions import API_VERSIONS, ApiVersion
 from aiovbo._settings.credentials import (
     Assertion,
     Bearer,
@@ -35,7 +36,7 @@ from aiovbo._settings.credentials import (
 from aiovbo._settings.limits import Limits
 from aiovbo._settings.proxies import Proxy, parse_proxy
 from aiovbo._settings.retry import Retry
-from aiovbo._settings.servers import API_VERSIONS, TLS, ApiVersion, server_url
+from aiovbo._settings.servers import TLS, server_url
 from aiovbo.errors import ConfigError, printable
 
 LookUp = Callable[[str, str], str | None]

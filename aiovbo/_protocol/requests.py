@@ -19,7 +19,7 @@ from aiovbo._protocol.session_filter import PAGE_SIZE, TimeBound, checked_bound,
 from aiovbo._protocol.urls import url_for
 from aiovbo._resources.enums import RestoreSessionType
 from aiovbo._resources.links import Resource
-from aiovbo._settings.servers import ApiVersion
+from aiovbo._settings.api_versions import ApiVersion, Feature, supports, versions_with
 from aiovbo.errors import ConfigError
 from aiovbo.models import Organization, utc_text
 
@@ -48,7 +48,7 @@ def stop_request(base: URL, version: ApiVersion, session_id: UUID) -> Request:
     2026-11-23.
     """
     path = f"/{version}/RestoreSessions/{session_id}"
-    if version in ("v4", "v5"):
+    if supports(version, "actions"):
         return evolve(_action(base, f"{path}/action", {"stop": None}), body_is_optional=True)
     url = url_for(base, f"{path}/Stop")
     return Request(url, method="POST", expected=SUCCESS, body_is_optional=True)
@@ -62,12 +62,12 @@ def _id_or_none(value: "UUID | str | Resource | None") -> UUID | None:
     return None if given is None else id_of(given)
 
 
-_STARTS: dict[str, tuple[str, ApiVersion]] = {
-    "job": ("Jobs", "v6"),
-    "data_retrieval": ("DataRetrievals", "v6"),
-    "repository": ("BackupRepositories", "v7"),
+_STARTS: dict[str, tuple[str, Feature]] = {
+    "job": ("Jobs", "explore by job"),
+    "data_retrieval": ("DataRetrievals", "explore by data_retrieval"),
+    "repository": ("BackupRepositories", "explore by repository"),
 }
-"""What else a session starts from: its collection, and the first API version that can."""
+"""The other objects that a session can start from: their collection, and what the API must support."""
 
 
 @frozen(kw_only=True)
@@ -118,7 +118,7 @@ class ExploreOptions:
         RestoreSession_OperatorExploreAction, v6 to v8; help center, v4; read 2026-11-23.
         Raises: ConfigError for what this version cannot do.
         """
-        old = version in ("v4", "v5")
+        old = supports(version, "actions")
         options: dict[str, object] = {
             "type": self.type.value.lower() if old else self.type.value,
             "showDeleted": self.show_deleted,
@@ -132,17 +132,17 @@ class ExploreOptions:
             options["dateTime"] = utc_text(self.at)
         start = next((name for name in _STARTS if getattr(self, name) is not None), None)
         if self.repository_id is not None:
-            _need("repository_id", "v8", version)
+            _need("repository_id", "explore by repository_id", version)
             if start is not None or not (self.organization or is_operator):
                 raise ConfigError("repository_id needs an organization, or an operator's credentials")
             options["repositoryId"] = str(self.repository_id)
         if self.is_for_operators:
-            _need("scope and reason", "v6", version)
+            _need("scope and reason", "explore by operators", version)
             options |= {} if self.scope is None else {"scope": dict(self.scope)}
             options |= {} if self.reason is None else {"reason": self.reason}
         if start is not None:
-            collection, first = _STARTS[start]
-            _need(start, first, version)
+            collection, feature = _STARTS[start]
+            _need(start, feature, version)
             return _action(base, f"/{version}/{collection}/{getattr(self, start)}/explore", options)
         whose = "Organization" if self.organization is None else f"Organizations/{self.organization}"
         if old:
@@ -152,8 +152,9 @@ class ExploreOptions:
         return _action(base, f"/{version}/{whose}/{'OperatorExplore' if is_operator else 'Explore'}", options)
 
 
-def _need(what: str, first: ApiVersion, version: ApiVersion) -> None:
-    if version < first:
+def _need(what: str, feature: Feature, version: ApiVersion) -> None:
+    if not supports(version, feature):
+        first = versions_with(feature)[0]
         message = f"to explore by {what} needs API {first}, and this server is queried by {version}"
         raise ConfigError(message)
 
@@ -252,13 +253,13 @@ def organizations_target(version: ApiVersion) -> str:
 
     Source: operation Organization_Get, v6, read 2026-11-27.
     """
-    view = "extendedView=true&" if version == "v6" else ""
+    view = "extendedView=true&" if supports(version, "extended view") else ""
     return f"/{version}/Organizations?{view}limit={PAGE_SIZE}"
 
 
 def probe_target(version: ApiVersion) -> str:
     """What to ask without a token to see if a server offers this version: 401 if so, 404 if not."""
-    return f"/{version}/{'RestoreSessions' if version in ('v4', 'v5') else 'ServiceInstance'}"
+    return f"/{version}/{'ServiceInstance' if supports(version, 'service instance') else 'RestoreSessions'}"
 
 
 def with_large_pages(url: URL) -> URL:

@@ -12,8 +12,8 @@ from uuid import UUID
 from attrs import evolve, field, frozen
 from yarl import URL
 
+from aiovbo._settings.api_versions import ApiVersion, supports, versions_with
 from aiovbo._settings.numbers import shown
-from aiovbo._settings.servers import ApiVersion
 from aiovbo.errors import ConfigError
 from aiovbo.models import RestoreSession, utc_text
 
@@ -135,13 +135,14 @@ class SessionFilter:
 
     def _make_target(self, version: ApiVersion) -> str:
         bounds = {"startTimeFrom": self.started_after, "startTimeTo": self.started_before}
-        if version == "v8":
+        if supports(version, "end time filter"):
             bounds |= {"endTimeFrom": self.ended_after, "endTimeTo": self.ended_before}
         query = [f"{name}={utc_text(bound)}" for name, bound in bounds.items() if isinstance(bound, datetime)]
         if self.order_by is not None or self.ascending:
-            if version != "v8":
+            if not supports(version, "order"):
+                first = versions_with("order")[0]
                 message = (
-                    f"order_by and ascending need API v8, and this server is asked by {version}, which "
+                    f"order_by and ascending need API {first}, and this server is asked by {version}, which "
                     "orders as it likes: sort what came instead"
                 )
                 raise ConfigError(message)
@@ -157,7 +158,7 @@ class SessionFilter:
             if self.started_after is not None or self.started_before is not None:
                 spans.append(_Span(_created, "creationTime", self.started_after, self.started_before, _START))
             if self.ended_after is not None or self.ended_before is not None:
-                sent = _END if version == "v8" else ()
+                sent = _END if supports(version, "end time filter") else ()
                 spans.append(_Span(_ended, "endTime", self.ended_after, self.ended_before, sent))
             self._bounds[version] = SessionBounds(spans) if spans else None
         return self._bounds[version]

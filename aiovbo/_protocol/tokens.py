@@ -11,7 +11,7 @@ from attrs import frozen
 from aiovbo._protocol.documents import decode_object
 from aiovbo._protocol.error_responses import kind_of_body
 from aiovbo._protocol.messages import Redacted, Reply
-from aiovbo._settings.servers import ApiVersion
+from aiovbo._settings.api_versions import ApiVersion, supports
 from aiovbo.errors import AuthenticationError, PayloadError, Phase
 
 _LIFETIME = 3600.0
@@ -29,7 +29,7 @@ def token_form(fields: Redacted[dict[str, str]], version: ApiVersion) -> Redacte
     Source: operation token, v6 to v8, read 2026-11-23: from v7 on the answer also wants a cookie, unless
     the antiforgery token is declined.
     """
-    extra = {"disable_antiforgery_token": "true"} if version in ("v7", "v8") else {}
+    extra = {"disable_antiforgery_token": "true"} if supports(version, "antiforgery cookie") else {}
     return Redacted(urlencode(fields.content | extra).encode())
 
 
@@ -52,7 +52,7 @@ def rejection_hint(fields: Redacted[dict[str, str]], version: ApiVersion) -> str
     """
     grant = fields.content.get("grant_type", "")
     hint = _SECRETS.get(grant, "Check the client ID, and that the assertion has not expired")
-    if grant == "password" and version == "v8":
+    if grant == "password" and supports(version, "administrator role"):
         hint += "; the account needs the Veeam Backup Administrator role"
     if grant in ("operator", "integration"):
         return f"{hint}."

@@ -14,6 +14,7 @@ import msgspec
 from yarl import URL
 
 from aiovbo._core.query import Query
+from aiovbo._settings.api_versions import ApiVersion
 from aiovbo.errors import LinkError
 
 M = TypeVar("M")
@@ -23,7 +24,7 @@ class Fetcher(Protocol):
     """What a value needs in order to lead on: the client of the server it came from."""
 
     @property
-    def api_version(self) -> str | None:
+    def api_version(self) -> ApiVersion | None:
         """The API version spoken."""
         ...
 

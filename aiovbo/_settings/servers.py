@@ -12,15 +12,10 @@ from typing import Literal
 from attrs import field, frozen
 from yarl import URL
 
+from aiovbo._settings.api_versions import API_VERSIONS, ApiVersion, versions_with
 from aiovbo._settings.credentials import Credentials, Integration, is_switch
 from aiovbo._settings.proxies import Proxy, environment_proxy, parse_proxy
 from aiovbo.errors import ConfigError
-
-ApiVersion = Literal["v4", "v5", "v6", "v7", "v8"]
-"""A version of the REST API."""
-API_VERSIONS: tuple[ApiVersion, ...] = ("v4", "v5", "v6", "v7", "v8")
-_INTEGRATION_VERSIONS: tuple[ApiVersion, ...] = ("v6", "v7")
-"""The versions spoken, oldest first."""
 
 TlsVersion = Literal["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
 """A version of TLS."""
@@ -287,7 +282,8 @@ class Server:
     @property
     def usable_versions(self) -> tuple[ApiVersion, ...]:
         """The API versions in which the credentials can log in, the oldest first."""
-        return _INTEGRATION_VERSIONS if isinstance(self.credentials, Integration) else API_VERSIONS
+        is_integration = isinstance(self.credentials, Integration)
+        return versions_with("integration tokens") if is_integration else API_VERSIONS
 
     def __attrs_post_init__(self) -> None:
         check_credentials(self.credentials, of=f"{self.url}: ")

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from aiovbo._client.client import Client
 from aiovbo._resources.links import Resource
+from aiovbo._settings.api_versions import supports
 from aiovbo._settings.clock import TimeSource
 from aiovbo.errors import (
     ForbiddenError,
@@ -88,7 +89,7 @@ class ChangeFeed:
         Raises: ServerError where the server cannot be reached at all.
         """
         self._token = None
-        if not self.is_due or await self._client.fetch_api_version() != "v8":
+        if not self.is_due or not supports(await self._client.fetch_api_version(), "event feed"):
             return False
         try:
             page = await self._fetch("Events?from=latest&limit=1")

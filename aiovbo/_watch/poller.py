@@ -20,6 +20,7 @@ from aiovbo._core.deadline import Operation
 from aiovbo._core.query import Rejected
 from aiovbo._protocol.requests import with_offset
 from aiovbo._protocol.session_filter import SessionFilter
+from aiovbo._settings.api_versions import supports
 from aiovbo._settings.clock import TimeSource
 from aiovbo._settings.numbers import check_interval
 from aiovbo._watch.changes import SERVER_KEY, AnyChange, Change, CheckpointEntry, ServerCheckpoint
@@ -259,7 +260,8 @@ class ServerPoller:
             )
             self._full_look_at = float("-inf")
         is_full = clock.monotonic() >= self._full_look_at
-        if self._errors and self._client.api_version == "v8":
+        version = self._client.api_version
+        if self._errors and version is not None and supports(version, "event feed"):
             # A server that is down is probed by a single request, which is none of the feed.
             with self._operation():
                 await self._client.fetch_page("RestoreSessions?limit=1", RestoreSession)
@@ -292,7 +294,7 @@ class ServerPoller:
     async def _start_feed(self) -> bool:
         """Whether the feed can be read from now on; a server that is older than v8 has none."""
         with self._operation():
-            if not self._feed.is_due or await self._client.fetch_api_version() != "v8":
+            if not self._feed.is_due or not supports(await self._client.fetch_api_version(), "event feed"):
                 return False
         return await self._feed.start()
 
@@ -399,7 +401,7 @@ class ServerPoller:
             await self.save([])
 
     async def _ask_for_installation(self) -> UUID | None:
-        if await self._client.fetch_api_version() in ("v4", "v5"):
+        if not supports(await self._client.fetch_api_version(), "service instance"):
             return None
         try:
             return (await self._client.fetch_service_instance()).installation_id

@@ -207,7 +207,7 @@ async def test_what_makes_no_sense_is_refused_in_words_before_anything_is_sent()
 async def test_a_server_that_cannot_tell_of_itself_says_since_when_others_do() -> None:
     """Not that it is gone."""
     async with BackupServer(version="v5") as backup, Client(server_of(backup)) as client:
-        with pytest.raises(NotFoundError, match=r"since API v6.*asked by v5"):
+        with pytest.raises(NotFoundError, match=r"needs API v6 or later.*queried by v5"):
             await client.fetch_service_instance()
 
 

@@ -82,3 +82,17 @@ def test_every_name_in_the_description_of_the_architecture_exists() -> None:
     words = {word for path in EVERY_FILE for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))}
     defined = words | {path.stem for path in EVERY_FILE} | {path.parent.name for path in EVERY_FILE}
     assert named - defined == set()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in EVERY_FILE if "testing" not in path.parts and path.stem != "api_versions"],
+    ids=named,
+)
+def test_only_the_table_knows_what_an_api_version_can_do(path: Path) -> None:
+    """No other module compares a version of the API with one that it names."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Compare | ast.MatchValue):
+            constants = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
+            versions = [text for text in constants if isinstance(text, str) and re.fullmatch(r"v\d+", text)]
+            assert not versions, f"line {node.lineno}"
