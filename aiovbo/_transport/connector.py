@@ -23,6 +23,7 @@ from aiovbo._core.threads import look_up
 from aiovbo._transport.connections import (
     OwnedConnector,
 )
+from aiovbo._transport.descriptors import CountedSocket, current_slot
 from aiovbo._transport.request_timeout import RequestTimeout
 from aiovbo._transport.tls import NotVerifiedError, ServerContext
 from aiovbo.errors import Phase, UnreachableError, printable
@@ -54,7 +55,12 @@ class PoolConnector(OwnedConnector):
     def _new_socket(self, address: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
         _mark_fresh()
         family, kind, protocol, *_ = address
-        made = socket.socket(family, kind, protocol)
+        slot = current_slot.get()
+        if slot is None:
+            made = socket.socket(family, kind, protocol)
+        else:
+            made = CountedSocket(family, kind, protocol)
+            slot.hold(made)
         self._sockets.add(made)
         return made
 

@@ -39,6 +39,7 @@ from aiovbo._transport.connector import (
     current_timeout,
     middlewares_of,
 )
+from aiovbo._transport.descriptors import DescriptorLimit, spare_descriptors
 from aiovbo._transport.error_mapping import TooLargeError, forget_origin, map_aiohttp_error
 from aiovbo._transport.proxy import proxy_failure
 from aiovbo._transport.request_timeout import RequestTimeout, TimeoutRegistry
@@ -52,9 +53,6 @@ from aiovbo.errors import (
 )
 
 log = logging.getLogger("aiovbo.http")
-
-SPARED_DESCRIPTORS = 32
-"""File descriptors left to the rest of the application."""
 
 _SCOPE = re.compile(r"%[^]]*")
 
@@ -155,7 +153,7 @@ class HttpPool:
                 raise ConfigError(problem) from None
             _warn_of_insecure(server)
         try:
-            spare = await in_thread(_spare_descriptors)
+            spare = await in_thread(spare_descriptors)
         except NoThreadError:
             spare = None
         if self.closed:
@@ -200,7 +198,7 @@ class HttpPool:
                 servers,
                 spare,
             )
-            self._descriptors = asyncio.Semaphore(spare or 1)
+            self._descriptors = DescriptorLimit(spare or 1)
         keeps = not short and self._options.idle_timeout > 0
         self._connector = PoolConnector(
             # A shared limit would be held by servers that do not answer.
@@ -472,19 +470,3 @@ def _refuse_what_it_adds(session: aiohttp.ClientSession) -> None:
 def _warn_of_insecure(server: Server) -> None:
     if server.tls.insecure:
         log.warning("%s: its certificate is not checked (insecure=True)", server.name)
-
-
-def _spare_descriptors() -> int | None:
-    """How many files this process may still open; None where there is no such limit."""
-    try:
-        import resource  # not on Windows, where there is no limit either
-
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        used = len(os.listdir("/dev/fd"))  # names suffice
-    except (ImportError, OSError):
-        return None
-    spare = limit - used - SPARED_DESCRIPTORS
-    if spare < 1:
-        message = f"no file descriptor left for connections ({used} of {limit} used): raise ulimit -n"
-        raise ConfigError(message)
-    return spare

@@ -41,7 +41,7 @@ from aiovbo import (
     UnreachableError,
 )
 from aiovbo._fleet.run import SLOT_RELEASED_AFTER
-from aiovbo._transport.pool import SPARED_DESCRIPTORS
+from aiovbo._transport.descriptors import SPARED_DESCRIPTORS
 from aiovbo.testing import BackupFleet, BackupServer, Fault, World
 
 ALL = timedelta(days=400)

@@ -236,11 +236,6 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="open files cannot be counted here")
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a descriptor counts as free again before its socket is closed",
-)
 async def test_the_limit_of_open_files_counts_sockets_until_they_are_closed() -> None:
     """The files that belong to the rest of the application stay free, however many servers there are."""
 
