@@ -212,11 +212,14 @@ def tls_error(error: BaseException, context: ssl.SSLContext | None = None) -> Tl
         what = "nothing was sent, because the connection does not show that its certificate was verified"
         return TlsError(what, reason="pin" if getattr(error, "pins", ()) else "untrusted", hint=_NOT_VERIFIED)
     if isinstance(error, ssl.SSLCertVerificationError):
-        reason = _BY_VERIFY_CODE.get(error.verify_code, "untrusted")
-        hint = _untrusted_hint(error.verify_code, context) if reason == "untrusted" else _HINTS[reason]
-        what = f"the certificate is rejected: {printable(error.verify_message)}"
+        # Only OpenSSL's own errors have a code and a message.
+        code: int = getattr(error, "verify_code", 0)
+        reason = _BY_VERIFY_CODE.get(code, "untrusted")
+        hint = _untrusted_hint(code, context) if reason == "untrusted" else _HINTS[reason]
+        message: str = getattr(error, "verify_message", "") or str(error)
+        what = f"the certificate is rejected: {printable(message)}"
         return TlsError(what, reason=reason, hint=hint)
-    said = (error.reason or "") if isinstance(error, ssl.SSLError) else ""
+    said: str = getattr(error, "reason", None) or ""
     # Python does not name every alert.
     words = said.replace("_", " ").lower() or printable(
         re.sub(r"^\[SSL[^]]*\] *| *\(_ssl.*$", "", str(error))
