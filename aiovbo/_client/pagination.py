@@ -26,7 +26,7 @@ from aiovbo._protocol.urls import resolve_link
 from aiovbo._resources.links import Fetcher, M, Resource
 from aiovbo.errors import LinkError, PayloadError
 
-# A client's, to those who set levels: that the pages are read here is nobody's business.
+# A client's, to those who set levels: the module that reads the pages does not matter.
 log = logging.getLogger("aiovbo.client")
 
 _number_of = attrgetter("id.int")
@@ -325,7 +325,7 @@ def _follow(requester: Requester, href: str, asked: URL) -> URL:
 
 
 def _keys(items: Sequence[object]) -> list[object]:
-    """What tells the items apart; None where they have no id."""
+    """What distinguishes the items; None where they have no id."""
     try:
         # All of it in C: of sessions, there are many. A number is hashed in C, a UUID in Python.
         return list(map(_number_of, items))

@@ -102,7 +102,7 @@ class Requester:
         self.time_is_known = False
         """Whether the server has sent its time."""
         self.is_out_of_reach = False
-        """Whether the last request found nobody there."""
+        """Whether the last request found the server unreachable."""
         self._was_unreachable = False
         self._logging_on: RequestTimeout | None = None
         self._turns: asyncio.Semaphore | None = None
@@ -159,7 +159,7 @@ class Requester:
 
     @property
     def _given_version(self) -> ApiVersion | None:
-        """The version that somebody chose, and may have to choose again."""
+        """The version that the user chose, and may have to choose again."""
         return None if self.server.api_version == "auto" else self.server.api_version
 
     @property
@@ -169,7 +169,7 @@ class Requester:
 
     @property
     def clock_skew(self) -> float | None:
-        """By how many seconds the server's clock is ahead of ours; None while it has not told its time."""
+        """Seconds that the server's clock is ahead of ours; None while it has not reported its time."""
         return self._skew()
 
     def server_time(self, now: datetime) -> datetime:
@@ -400,7 +400,7 @@ class Requester:
     def _count(
         self, attempt: RequestTimeout, method: str, url: URL, outcome: int | ServerError | None
     ) -> None:
-        """Tell how a try has ended: None where as it should."""
+        """Report how a try has ended: None where as it should."""
         seconds = attempt.seconds
         if seconds is not None:
             self._tally.request(method, url.raw_path, outcome, seconds)

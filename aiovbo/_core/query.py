@@ -79,7 +79,7 @@ class Answer(Generic[T]):
     rejected: tuple[Rejected, ...] = ()
     """Items that were rejected."""
     complete: bool
-    """Whether this is shown to be everything that was asked for, as far as the server tells.
+    """Whether this is shown to be everything that was asked for, as far as the server reports.
 
     What it deletes between two pages shows only where it counts its rows: v8 does not.
     """

@@ -68,11 +68,11 @@ class ServerStatus:
     logins: int = 0
     """How many of them asked for a token."""
     clock_skew: float | None = None
-    """Seconds that its clock is ahead of ours; None while it has not told."""
+    """Seconds that its clock is ahead of ours; None while it has not reported its time."""
 
 
 class StatusRecorder:
-    """Counts what one server's requests come to, and tells the observer."""
+    """Counts what one server's requests come to, and notifies the observer."""
 
     def __init__(self, server: str, now: Callable[[], datetime], observer: Observer | None) -> None:
         self._server = server

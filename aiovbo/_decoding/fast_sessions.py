@@ -63,7 +63,7 @@ class _Draft(RestoreSession):
 
 
 def as_text(document: bytes) -> bytes:
-    """The document, once it is sure that all of it is UTF-8, also the links, into which nobody looks.
+    """The document, once it is sure that all of it is UTF-8, also the links, which are not decoded here.
 
     Raises: ValueError where it is not.
     """

@@ -101,7 +101,7 @@ class DecodedPage(Generic[M]):
         is_raw = cls is RestoreSession and structured is None
         self._reader = SessionReader(server, fetcher) if is_raw else None
         self.is_array = page is None
-        """Whether the server sent a bare array, without a word on pages."""
+        """Whether the server sent a bare array, without paging information."""
         self.limit: int | None = None
         """How many items the server puts on a page, where it says so."""
         self.total: int | None = None
@@ -109,7 +109,7 @@ class DecodedPage(Generic[M]):
         self.next_href: str | None = None
         """The link to the next page."""
         self.is_doubtful = False
-        """Whether what it says of further pages makes no sense."""
+        """Whether what it says of further pages is invalid."""
         if page is not None:
             self.limit = self._number(page.limit)
             self.total = self._number(page.total)

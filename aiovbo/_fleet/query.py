@@ -1,6 +1,6 @@
 """Many servers' answers as one: every item as it comes, every server's end heard of, nothing left behind.
 
-Knows tasks and queues; knows nothing of requests. One server's trouble is a value here; a bug is raised.
+Knows tasks and queues; knows nothing of requests. One server's failure is a value here; a bug is raised.
 """
 
 from collections.abc import (
@@ -104,7 +104,7 @@ class FleetQuery(Generic[T]):
     async def _result(self) -> FleetResult[T]:
         async with aclosing(self.answers()) as answers:
             found = {answer.server: answer async for answer in answers}
-        # In the fleet's order, whoever came first.
+        # In the fleet's order, regardless of which came first.
         return FleetResult({c.name: found[c.name] for c in self._clients if c.name in found})
 
     def question(self) -> Question[T]:

@@ -1,6 +1,6 @@
 """Many servers' answers as one: every item as it comes, every server's end heard of, nothing left behind.
 
-Knows tasks and queues; knows nothing of requests. One server's trouble is a value here; a bug is raised.
+Knows tasks and queues; knows nothing of requests. One server's failure is a value here; a bug is raised.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ class ConcurrencyLimiter:
         self._free = count
         self._clock = clock or Clock()
         self._waiting: deque[tuple[Run[Any], Client]] = deque()
-        # Since when: whoever has held one longest comes first.
+        # Since when: the server that has held one longest comes first.
         self._held: dict[tuple[Run[Any], Client], float] = {}
         self._parking: Timer | None = None
 
@@ -152,7 +152,7 @@ class Run(Generic[T]):
 
     def begin(self, client: Client) -> None:
         """Begin to ask a server, in a task of its own, of which the consumer hears however it ends."""
-        # Not in the context of whoever leaves the slot: in the consumer's own.
+        # Not in the context of the task that leaves the slot: in the consumer's own.
         create = self._context.copy().run
         task = create(asyncio.create_task, self._answer(client), name=f"aiovbo {client.server.name}")
         task.add_done_callback(partial(self._ended, client))
@@ -162,7 +162,7 @@ class Run(Generic[T]):
         self._tasks.discard(task)
         if task.cancelled():
             if not self._stopped:
-                # By nobody of ours: perhaps the event loop ends, and nothing may begin that nobody cancels.
+                # Cancelled from outside, for example at loop shutdown: start no queued servers.
                 self._open -= self._slots.withdraw(self)
         else:
             # Also where nobody asks for its outcome any more, asyncio has nothing to complain about.
@@ -277,7 +277,7 @@ def _as_query(client: Client, asked: Awaitable[T] | AsyncIterable[T], options: O
                 async for item in items:
                     yield Page((item,))
         except LinkError as error:
-            # A link is what a server sent, or left out: its trouble, and no other server's.
+            # A link is what a server sent, or left out: its failure, and no other server's.
             raise PayloadError(str(error), retryable=False) from None
 
     return Query(client.name, options, pages)

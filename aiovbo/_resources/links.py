@@ -1,6 +1,6 @@
 """Links between resources, lazy, and the resources that have no class of their own.
 
-Knows how a value leads on to related ones, by way of whoever fetched it (`Fetcher`); knows nothing of HTTP,
+Knows how a value leads on to related ones, by way of its `Fetcher`; knows nothing of HTTP,
 and does no I/O until a coroutine of a link is awaited.
 """
 
@@ -107,7 +107,7 @@ class _Attached:
 
 
 class Link(_Attached):
-    """A relation to another resource, followed only when somebody awaits it."""
+    """A relation to another resource, followed only when it is awaited."""
 
     __slots__ = ("_model", "href", "rel")
 

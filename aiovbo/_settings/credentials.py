@@ -41,7 +41,7 @@ class Secret:
 
     @property
     def has_provider(self) -> bool:
-        """Whether somebody is asked for it."""
+        """Whether the user is prompted for it."""
         return not isinstance(self._source, str)
 
     async def reveal(self) -> str:
@@ -143,7 +143,7 @@ class Password:
 
 @frozen
 class Bearer:
-    """A token that somebody else obtained; it cannot be renewed here."""
+    """A token that was obtained elsewhere; it cannot be renewed here."""
 
     token: Secret = field(converter=_secret)
     """A `str`, or an async callable that provides it; asked again when a server refuses it."""

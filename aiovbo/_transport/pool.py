@@ -80,7 +80,7 @@ class HttpPool:
         self._session = http
         self._connector: PoolConnector | None = None
         self._borrowed = http is not None
-        # A borrowed session's connector does not tell when the connection is there: aiohttp has to watch it.
+        # A borrowed session's connector does not report when it has connected: aiohttp has to watch it.
         connect_timeout = options.connect_timeout if self._borrowed else None
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = ()
@@ -168,7 +168,7 @@ class HttpPool:
         return self._contexts[tls]
 
     async def _late_context(self, tls: TLS, *, again: bool = False) -> ServerContext:
-        """The context of a server that joined after the opening, whose trouble is its own."""
+        """The context of a server that joined after the opening, whose failure affects no other server."""
         try:
             if again:
                 return await in_thread_if_possible(partial(ServerContext, tls))
@@ -234,7 +234,7 @@ class HttpPool:
     async def close(self, take_leave: Callable[[], Awaitable[None]]) -> None:
         """Take leave of the servers, end what is under way, close the session unless it was borrowed.
 
-        Safe to repeat: whoever closes meanwhile waits for the end. Where the event loop was closed before,
+        Safe to repeat: a concurrent call waits for the end. Where the event loop was closed before,
         nothing can be sent any more: only the connections are closed.
         """
         if self.is_abandoned:

@@ -1,4 +1,4 @@
-"""Failures of a forward proxy, told apart from those of the server behind it; a tunnel without aiohttp.
+"""Failures of a forward proxy, distinguished from those of the server behind it; a tunnel without aiohttp.
 
 May use `_core` and below; must not know requests or the session.
 """

@@ -110,7 +110,7 @@ class RequestTimeout:
         traceback: TracebackType | None,
     ) -> None:
         self._all.in_progress.discard(self)
-        # Let go of: the task holds what comes of it, which would be kept until the garbage collector came.
+        # Released: the task holds what comes of it, which would be kept until the garbage collector came.
         task, self._task = self._task, None
         if self._failure is not None and task is not None:
             ours_alone = task.uncancel() <= self._cancelling

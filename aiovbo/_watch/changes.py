@@ -49,14 +49,14 @@ class CheckpointEntry:
 
 @frozen
 class ServerCheckpoint:
-    """How far a server has been told of: everything that a watch needs to go on after a restart."""
+    """How far a server's changes are delivered: everything that a watch needs to go on after a restart."""
 
     known: Mapping[UUID, SessionRecord] = field(factory=dict[UUID, SessionRecord])
     """The records, by `CheckpointEntry.session_id`."""
     horizon: datetime | None = None
     """Sessions created before have been forgotten, unless they are open; None: none has been."""
     installation: UUID | None = None
-    """Which installation the server is, whatever its name; None: it is older than v6, or does not tell."""
+    """Which installation the server is, whatever its name; None: older than v6, or not reported."""
 
 
 @frozen(kw_only=True)
@@ -66,7 +66,7 @@ class Change:
     server: str
     """The server's name."""
     id: str
-    """The same for the same change, also when it is told again after a crash."""
+    """The same for the same change, also when it is delivered again after a crash."""
     labels: Mapping[str, str] = field(factory=dict[str, str], eq=False)
     """The labels of its server; empty where it has none."""
 

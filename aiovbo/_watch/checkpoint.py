@@ -58,7 +58,7 @@ class CheckpointStore(Protocol):
         ...
 
     async def load(self, server: str) -> ServerCheckpoint | None:
-        """How far a server has been told of; None where it never was."""
+        """How far a server's changes are delivered; None where it never was."""
         ...
 
     async def servers(self) -> dict[str, UUID | None]:
@@ -76,12 +76,12 @@ class CheckpointStore(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of everything; called once, at the end."""
+        """Release everything; called once, at the end."""
         ...
 
 
 class MemoryCheckpoint:
-    """A place that lasts as long as the object; for tests, and where a restart may begin anew."""
+    """A place that lasts as long as the object; for tests, and where a restart may start over."""
 
     def __init__(self) -> None:
         self._places: dict[str, ServerCheckpoint] = {}
@@ -90,7 +90,7 @@ class MemoryCheckpoint:
         """Nothing to get ready."""
 
     async def load(self, server: str) -> ServerCheckpoint | None:
-        """How far a server has been told of."""
+        """How far a server's changes are delivered."""
         return self._places.get(server)
 
     async def servers(self) -> dict[str, UUID | None]:
@@ -121,7 +121,7 @@ class Checkpoint:
     """A place in a file, kept over crashes; one watch at a time, others are refused.
 
     Raises: CheckpointError from `open`, `load` and `save` where the file is damaged, foreign, newer, in use,
-    gone, or cannot be written. It never begins anew by itself: to do so, delete the file, and the one with
+    gone, or cannot be written. It never starts over by itself: to do so, delete the file, and the one with
     `-wal` after its name that a crash leaves beside it.
     """
 
@@ -140,13 +140,13 @@ class Checkpoint:
         try:
             await self._away(self._open)
         except asyncio.CancelledError:
-            # It was opened all the same, and whoever gave up will not close it.
+            # It was opened all the same, and the cancelled caller will not close it.
             if not was_open:
                 await self._away(self._close)
             raise
 
     async def load(self, server: str) -> ServerCheckpoint | None:
-        """How far a server has been told of."""
+        """How far a server's changes are delivered."""
         return await self._away(lambda: self._load(server))
 
     async def servers(self) -> dict[str, UUID | None]:
@@ -342,7 +342,7 @@ def _create(path: str) -> None:
         with closing(sqlite3.connect(part, isolation_level=None)) as file:
             file.executescript(f"BEGIN; {_SCHEMA} {_MARKS} COMMIT;")
         try:
-            # Unlike a renamed file, it takes nobody's place.
+            # Unlike a renamed file, it replaces no other file.
             os.link(part, path)
         except FileExistsError:
             pass

@@ -55,7 +55,7 @@ class WatchOptions:
     checkpoint: CheckpointStore
     """Where the place is kept."""
     since: datetime | None
-    """On the very first start: sessions created after are told, even if they have ended already."""
+    """On the very first start: sessions created after are reported, even if they have ended already."""
     overlap: timedelta
     """How far each look reaches back before the newest session, for rows that appear late."""
     full_look_every: timedelta
@@ -193,12 +193,12 @@ class ServerPoller:
         )
 
     async def save(self, steps: Sequence[CheckpointEntry]) -> None:
-        """Save what was told of the server."""
+        """Save what was delivered for the server."""
         tracker = self.tracker
         await self._options.checkpoint.save(self._client.name, steps, tracker.horizon, tracker.installation)
 
     async def follow(self, after: asyncio.Task[None] | None = None) -> None:
-        """Look at every beat, for ever.
+        """Poll at every beat, until cancelled.
 
         - `after`: the task of a former one of this name, which ends first.
 
@@ -219,7 +219,7 @@ class ServerPoller:
             await beat.wait(pause)
 
     async def _try_to_look(self) -> float | None:
-        """Look, and tell how it went; seconds until the next look where that is not the next beat."""
+        """Poll, and report how it went; seconds until the next look where that is not the next beat."""
         clock, name = self._options.clock, self._client.name
         try:
             pause = await self._look()
@@ -304,7 +304,7 @@ class ServerPoller:
             await self._identify()
             self._is_identified = True
         tracker = self.tracker
-        # As far as the last such look saw: what this one finds is still to be told.
+        # As far as the last such look saw: what this one finds is still to be delivered.
         self._settle(self._client.name, tracker.forget)
         sessions, rejected = await self._list(tracker.horizon)
         if tracker.is_first:
@@ -369,7 +369,7 @@ class ServerPoller:
                 await self._reject(rejected)
                 ids += [session.id for session in sessions]
                 await self._observe(sorted(sessions, key=_creation_time))
-            # A server that ignores the offset sends the same page for ever.
+            # A server that ignores the offset sends the same page indefinitely.
             is_same = bool(ids) and ids[0] == stretch.first
             stretch.first = ids[0] if ids else None
             stretch.seen.update(ids)
@@ -406,7 +406,7 @@ class ServerPoller:
         try:
             return (await self._client.fetch_service_instance()).installation_id
         except (ResponseError, PayloadError) as error:
-            # To begin anew since a server is busy would lose what it did until now.
+            # To start over since a server is busy would lose what it did until now.
             if error.retryable and self.tracker.is_first:
                 raise
             log.info("%s: no installation id: %s", self._client.name, error.what)
@@ -541,7 +541,7 @@ class ServerPoller:
             newest = self.tracker.newest(self._options.clock.now())
             created = [known[key].created for key in left if key in known]
             if newest is not None:
-                # Whoever is not known yet is new, most likely.
+                # A session that is not known yet is new, most likely.
                 created.append(newest - self._options.overlap)
             sessions, _ = await self._list(min(created, default=None))
             await self._observe(sessions)

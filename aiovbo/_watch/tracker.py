@@ -48,10 +48,10 @@ _MOST_REJECTED = 10_000
 
 
 class Tracker:
-    """What one server has told, and what that changes: a look in, changes and their steps out.
+    """What one server has reported, and what that changes: a look in, changes and their steps out.
 
-    The present is taken over at once; whoever tells the changes keeps the steps, and saves each after its
-    change was told.
+    The present is taken over at once; the delivering caller keeps the steps, and saves each after its
+    change was delivered.
     """
 
     MANY: ClassVar[int] = 3
@@ -75,7 +75,7 @@ class Tracker:
         self.horizon = place.horizon if place else None
         """All sessions that were forgotten were created before; it moves only over what is forgotten."""
         self.installation = place.installation if place else None
-        """Which installation the server is, as far as it has told."""
+        """Which installation the server is, as far as it has reported it."""
         was_unreachable_at_first = self._outage is not None and self._outage.marks == _NEVER_POLLED
         self.is_first = place is None or (was_unreachable_at_first and POLLED_KEY not in records)
         """Whether the server's sessions have never been listed."""
@@ -134,9 +134,9 @@ class Tracker:
         ]
 
     def begin(self, sessions: Iterable[RestoreSession]) -> list[CheckpointEntry]:
-        """On the very first look: take as told what had ended before anybody watched.
+        """On the very first look: take as delivered what had ended before the watch began.
 
-        Shape: the steps to save at once, before any change is told; then `observe` the same sessions.
+        Shape: the steps to save at once, before any change is delivered; then `observe` the same sessions.
         """
         polled = [item for item in self.outage.items() if item[0] == POLLED_KEY]
         steps = [CheckpointEntry(key, entry) for key, entry in polled]
@@ -149,7 +149,7 @@ class Tracker:
         return steps
 
     def observe(self, session: RestoreSession) -> list[tuple[AnyChange, CheckpointEntry]]:
-        """What a look at one session tells."""
+        """What a poll of one session changes."""
         before, marks, has_ended = self.known.get(session.id), _marks_of(session), session.has_ended
         told: list[tuple[AnyChange, CheckpointEntry]] = []
         if before is None or before.kind == "removed":
@@ -239,7 +239,7 @@ class Tracker:
         return told
 
     def has_seen_all(self, now: datetime) -> None:
-        """Note that everything was looked at; what ended long before may be forgotten, once all is told."""
+        """Note that all was polled; what ended long before may be forgotten, once all is delivered."""
         newest = self.newest(now)
         self._next_horizon = None if newest is None else newest - self._remember
 
@@ -327,5 +327,5 @@ def _each(marks: bytes) -> list[bytes]:
 
 
 def _look(session: RestoreSession) -> str:
-    """What tells apart the changes of one session that have the same revision."""
+    """What distinguishes the changes of one session that have the same revision."""
     return blake2b(_marks_of(session), digest_size=7).hexdigest()

@@ -181,7 +181,7 @@ class Watch:
         }
 
     async def aclose(self) -> None:
-        """Stop looking, save what was acknowledged, let go of the checkpoint; safe to repeat.
+        """Stop looking, save what was acknowledged, release the checkpoint; safe to repeat.
 
         Raises: what the checkpoint's store raises, where the consumer has not heard of it yet.
         """
@@ -192,7 +192,7 @@ class Watch:
         try:
             await asyncio.shield(self._ending)
         except asyncio.CancelledError:
-            # Half closed, the checkpoint would be of use to nobody.
+            # Half closed, the checkpoint would be of no use.
             await asyncio.wait([self._ending])
             raise
 
@@ -318,7 +318,7 @@ class Watch:
                 del self._removed[name]
 
     async def _find_former(self, server: str, installation: UUID | None) -> ServerCheckpoint | None:
-        """How far a new server was told of while it had another name; None where none is known to be it."""
+        """The checkpoint of a new server under its former name; None where none is known to be it."""
         kept = await self._checkpoint.servers()
         left = {name: its for name, its in reversed(kept.items()) if name not in self._lookouts}
         for name, its in left.items():
@@ -362,5 +362,5 @@ def _given_up() -> CheckpointError:
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
-    """Ask for an outcome that nobody else may ask for, which asyncio would complain about."""
+    """Ask for an outcome that may not be retrieved elsewhere, which asyncio would complain about."""
     _ = task.cancelled() or task.exception()
