@@ -7,8 +7,8 @@ A tour, from the outside in:
 - `fleet.restore_sessions(...)` is a `FleetQuery`: iterate it, await it for a `FleetResult`, or take an
   `Answer` per server. `client.restore_sessions(...)` is a `Query` to one server. Nothing is sent before one
   of them is used.
-- `RestoreSession` is a frozen value. Its `links` lead on, each a request, sent when somebody awaits it.
-- A server's trouble is a `ServerError`, in `Answer.error` or in the `FleetError` at the end of a stream.
+- `RestoreSession` is a frozen value. Its `links` lead on, each a request, sent when it is awaited.
+- A server's failure is a `ServerError`, in `Answer.error` or in the `FleetError` at the end of a stream.
 
 `aiovbo.testing` has a backup server to test against.
 

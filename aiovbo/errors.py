@@ -4,7 +4,7 @@
 
     VboError
     ├── ConfigError                    also ValueError; a setting or an argument that cannot work
-    ├── ServerError                    one backup server's trouble, a value as much as an exception
+    ├── ServerError                    one backup server's failure, a value as much as an exception
     │   ├── UnreachableError           name resolution, TCP, cut off
     │   │   ├── TlsError               no trust, or no TLS
     │   │   └── ServerTimeoutError     also TimeoutError
@@ -64,7 +64,7 @@ class ConfigError(VboError, ValueError):
 
 
 class ServerError(VboError):
-    """One backup server's trouble: which server, what was asked, what happened, what to do next."""
+    """One backup server's failure: which server, what was asked, what happened, what to do next."""
 
     _retryable_by_default: ClassVar[bool] = False
 
@@ -251,4 +251,4 @@ class ClosedError(VboError):
 
 
 class CheckpointError(VboError):
-    """A watch's saved place cannot be read or written; it never begins anew by itself."""
+    """A watch's saved place cannot be read or written; it never starts over by itself."""

@@ -364,7 +364,7 @@ class RestoreSession(Model):
     client_host: str | None = None
     """Name or address of the host it was started on; since v6."""
     reason: str | None = None
-    """Why, in the words of whoever started it; since v6."""
+    """Why, in the words of the user who started it; since v6."""
     etag: int | None = None
     """A number that grows with each change; since v8."""
 

@@ -1,7 +1,7 @@
 """OpenTelemetry spans and metrics of a fleet: hand a `Telemetry` to `Fleet(..., observer=...)`.
 
 Knows names and attributes; needs the extra `otel`, which is the API alone: where they are sent is for the
-application to set up. Knows nothing of requests, and tells only of server, operation and outcome.
+application to set up. Knows nothing of requests, and reports only server, operation and outcome.
 """
 
 import time
@@ -70,11 +70,11 @@ class Telemetry:
                 self._up[server] = up
 
     def forget(self, server: str) -> None:
-        """Tell no longer whether a server is up that has left the fleet."""
+        """Stop reporting whether a server is up that has left the fleet."""
         self._up.pop(server, None)
 
     def _observe_up(self, _: CallbackOptions) -> Iterable[Observation]:
-        # A copy: whoever exports does so in a thread of its own.
+        # A copy: the exporter runs in a thread of its own.
         return [Observation(int(up), _attributes(server, OK)) for server, up in list(self._up.items())]
 
     def _finished(self, signal: RequestFinished) -> None:

@@ -1,7 +1,7 @@
 """Prometheus metrics of a fleet: hand a `FleetMetrics` to `Fleet(..., observer=...)`.
 
 Knows the names and labels of the metrics; needs the extra `prometheus`. Knows nothing of requests: it counts
-what it is told, by server, operation and outcome, and by nothing else, so that their number is bounded.
+the events it receives, by server, operation and outcome only, so that their number is bounded.
 """
 
 import time
@@ -110,7 +110,7 @@ class FleetMetrics:
                     self._sessions.labels(name, state, outcome).set(count)
 
     def forget(self, server: str) -> None:
-        """Let go of what is known of a server that has left the fleet."""
+        """Discard what is known of a server that has left the fleet."""
         for metric in (
             self._up,
             self._last_success,

@@ -571,7 +571,7 @@ class LoginTurn:
             self.outcome = CredentialVerdicts.accept
         elif self._posts:
             if not isinstance(error, ServerError):
-                # Cancelled: the server may have judged the secret, and nobody heard how.
+                # Cancelled: the server may have judged the secret, and its answer is lost.
                 what = "the server had not answered the login when the caller stopped waiting for it"
                 error = ServerTimeoutError(what, phase="read", hint="Allow more time (deadline=...).")
             self._note_failure(copy(error))

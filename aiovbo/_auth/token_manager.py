@@ -38,7 +38,7 @@ _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
 class Token:
-    """A bearer token, shown to nobody."""
+    """A bearer token, never shown."""
 
     __slots__ = ("_headers", "renew_at", "text")
 
@@ -87,7 +87,7 @@ class TokenManager:
         self._dropped: Redacted[str] | None = None
         """The access token that the server rejected last."""
         self.last_sent: Redacted[dict[str, str]] = Redacted({})
-        """The secrets that the server was told last, by which it may be caught repeating them."""
+        """The secrets that were last sent to the server, by which it may be caught repeating them."""
         self._asks_for: str | None = None
 
     async def token(self, operation: Operation) -> Token:
@@ -122,7 +122,7 @@ class TokenManager:
         self.last_sent = former.last_sent
 
     def drop(self, token: Token) -> None:
-        """Let go of `token`, which the server takes no more; a newer one stays, whatever came of an older."""
+        """Discard `token`, which the server rejects; a newer one stays, whatever came of an older."""
         if self._token is token:
             self._dropped = token.text
             self._token = self._refresh_token = None
@@ -277,7 +277,7 @@ class TokenManager:
         except ConfigError as error:
             # An inventory's: it names the place of the secret, and was made to be shown.
             problem = str(error)
-        except Exception as error:  # whatever it is, it is this server's trouble and no other's
+        except Exception as error:  # whatever it is, it is this server's failure and no other's
             problem = f"it raised {type(error).__name__}"
         else:
             # What was given as a text is not the provider's fault, and judged where it is used.

@@ -210,7 +210,7 @@ class Client:
 
     @property
     def is_out_of_reach(self) -> bool:
-        """Whether the last request found nobody there; False while nothing was asked."""
+        """Whether the last request found the server unreachable; False while nothing was asked."""
         return self._requester.is_out_of_reach
 
     @property
@@ -220,7 +220,7 @@ class Client:
 
     @property
     def clock_skew(self) -> float | None:
-        """Seconds that the server's clock is ahead of ours, to the second; None while it has not told.
+        """Seconds that the server's clock is ahead of ours, to the second; None until it reports its time.
 
         It is reported, and otherwise not trusted: no time limit depends on it.
         """
@@ -243,9 +243,9 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Log out where the API can, end what is under way, let go of every connection; safe to repeat.
+        """Log out where the API can, end what is under way, close every connection; safe to repeat.
 
-        A fleet's client is closed by its fleet, and by nobody else.
+        A fleet's client is closed only by its fleet.
         """
         if self._closes_pool:
             await self._pool.close(self.log_out)
@@ -470,7 +470,7 @@ class Client:
     async def fetch_service_instance(self) -> ServiceInstance:
         """The installation that the server runs, and its build number; one request.
 
-        Raises: NotFoundError on servers older than v6, which do not tell.
+        Raises: NotFoundError on servers older than v6, which do not report it.
         """
         try:
             return await self.fetch("ServiceInstance", ServiceInstance)

@@ -92,7 +92,7 @@ class Exploration:
 
     async def _undo(self, starting: asyncio.Task[RestoreSession]) -> Failure | None:
         """Stop what is being started; what went wrong, if anything may be open."""
-        # The request may have arrived: its answer alone tells which session is to be stopped.
+        # The request may have arrived: only its answer identifies the session to stop.
         await asyncio.wait([starting])
         if starting.cancelled():
             return ClosedError("its start was cut off")
@@ -115,7 +115,7 @@ class Exploration:
         cancelled: asyncio.CancelledError,
         session: RestoreSession | asyncio.Task[RestoreSession],
     ) -> None:
-        """Wait for the end for as long as a cancellation can wait, and tell where that was too short."""
+        """Wait for the end for as long as a cancellation can wait, and report where that was too short."""
         try:
             await wait_at_most(GRACE, self._clock, ending)
         except asyncio.CancelledError as again:

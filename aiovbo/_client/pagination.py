@@ -138,7 +138,7 @@ class PageIterator(Generic[M]):
         if ahead is not None:
             ahead.cancel()
             await asyncio.wait([ahead])
-            # Nobody else will ask for its outcome, which asyncio would complain about.
+            # Its outcome is not retrieved elsewhere, which asyncio would complain about.
             _ = ahead.cancelled() or ahead.exception()
 
     async def _page(self, url: URL) -> tuple[Page[M], URL | PayloadError | None]:

@@ -316,7 +316,7 @@ class Requester:
         failure = self.annotate(request.url, outcome, request.method, tried, clock.monotonic() - started)
         self._tally.failure(failure, of_login=of_login)
         self._was_unreachable |= _shows_unreachable(failure)
-        # A copy, since what is raised gets a traceback: whoever kept it would keep all its frames.
+        # A copy, since what is raised gets a traceback: a caller that kept it would keep all its frames.
         raise copy(failure)
 
     def overdue(self, url: URL, operation: Operation, phase: Phase) -> ServerTimeoutError:

@@ -126,7 +126,7 @@ class SessionReader:
         sessions: list[RestoreSession] = []
         for wire in wires:
             draft = new()
-            # The text tells sooner than the time that it is in UTC, and of this millennium: nearly all are.
+            # The text shows sooner than the time that it is in UTC, and of this millennium: nearly all are.
             text = wire.creation_time
             began: Any = at(text)
             if text[-1] != "Z" or text[0] != "2":

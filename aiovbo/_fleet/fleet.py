@@ -119,9 +119,9 @@ class Fleet:
           share a connection between servers at one address, and use a connection that has unread data.
         - `token_store`: where processes share tokens and rejected logins, such as a `FileTokenStore`. With
           it, closing does not log out.
-        - `observer`: a plain function that is told of every request, retry and login, and of servers that
+        - `observer`: a plain function that is notified of every request, retry and login, and of servers that
           go down and come up; at once and in the event loop, so it must be quick. Where it fails, it is
-          told no more of that server.
+          notified no more of that server.
         - `clock`: where time and chance come from, for tests.
 
         Raises: ConfigError for invalid settings, for two servers with one name, and for two servers with
@@ -286,7 +286,7 @@ class Fleet:
         return resource.with_links(links)
 
     def remove(self, name: str) -> None:
-        """One server less; what is under way with it goes on to its end, watches let go of it at once.
+        """One server less; what is under way with it goes on to its end, watches release it at once.
 
         Its token is given back when nothing is in progress any more, or when the fleet is closed. To use its
         `Client` for something new is a ClosedError.
@@ -417,15 +417,15 @@ class Fleet:
         """Every change of every server, as it is noticed: `async with` it, and iterate.
 
         - `every`: from one look at a server to the next; each server has its own place in the interval. On v8
-          the server tells changes by itself, as soon as they happen.
+          the server reports changes by itself, as soon as they happen.
         - `checkpoint`: where the place is kept over restarts; if not given, it is not.
-        - `since`: on the very first start, sessions created after it are told even if they have ended; an
+        - `since`: on the very first start, sessions created after it are reported even if they have ended; an
           aware `datetime`, or a `timedelta` for "that long ago". If not given: what is unfinished, and what
           changes from now on.
         - `overlap`: how far each look reaches back before the newest session, for rows that appear late.
         - `full_look_every`: how often everything that is remembered is looked at.
         - `remember`: how long sessions that have ended are remembered, counted from the newest one.
-        - `heartbeat`: after how long a silence a `Heartbeat` is told; if not given, none is.
+        - `heartbeat`: after how long a silence a `Heartbeat` is delivered; if not given, none is.
         - `ack`: whether a change counts as delivered when the next one is asked for, or by `changes.ack`.
         - `only`: which changes are delivered, by a function that takes a change; if not given, all.
         - `min_down`: for how long a server must fail before it is reported as `Unreachable`.
@@ -492,7 +492,7 @@ class Fleet:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End what is under way, log out where the API can, let go of every connection.
+        """End what is under way, log out where the API can, close every connection.
 
         Safe to repeat, from any task. Streams that are still being read raise `ClosedError`.
         """

@@ -138,7 +138,7 @@ class Run(Generic[T]):
     async def __aenter__(self) -> Self:
         for register in self._registers:
             register.add(self)
-        # Who was out of reach the last time is asked last, and keeps nobody's slot.
+        # Who was out of reach the last time is asked last, and keeps no other server's slot.
         self._slots.queue(self, sorted(self._clients, key=attrgetter("is_out_of_reach")))
         return self
 
@@ -165,7 +165,7 @@ class Run(Generic[T]):
                 # Cancelled from outside, for example at loop shutdown: start no queued servers.
                 self._open -= self._slots.withdraw(self)
         else:
-            # Also where nobody asks for its outcome any more, asyncio has nothing to complain about.
+            # Also where its outcome is no longer retrieved, asyncio has nothing to complain about.
             task.exception()
         self._slots.give_back(self, client)
         if not self._stopped:
@@ -220,9 +220,9 @@ class Run(Generic[T]):
             del bug, event
 
     async def stop(self) -> None:
-        """Cancel what is still under way, and wait until it is gone; whoever is part of it does not wait."""
+        """Cancel what is still under way, and wait until it has ended; a task of its own does not wait."""
         if not self._stopped:
-            # Once: what is told a second time would be hurried out of its own clean-up.
+            # Once: what is cancelled a second time would be hurried out of its own clean-up.
             self._stopped = True
             self._slots.withdraw(self)
             while not self._queue.empty():

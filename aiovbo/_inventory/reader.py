@@ -1,7 +1,7 @@
 """An inventory: the servers of a fleet and its limits, as they are written down in a file.
 
 Knows how defaults, groups and servers add up, and how the file is described to editors. Must not know how a
-server is asked. Whatever is wrong is told by file and key, all of it at once, and never with a secret.
+server is asked. Whatever is wrong is reported by file and key, all of it at once, and never with a secret.
 """
 
 import logging
@@ -133,7 +133,7 @@ def _syntax_error(name: str, text: str, last_line: int) -> str:
 
 
 class _Reading:
-    """One inventory while it is read. What is wrong is noted, so that all of it is told at once."""
+    """One inventory while it is read. What is wrong is noted, so that all of it is reported at once."""
 
     def __init__(self, origin: InventoryFile, document: object) -> None:
         self._document: Mapping[Any, Any] = document if is_table(document) else dict[Any, Any]()
@@ -215,7 +215,7 @@ class _Reading:
                 self._note(f"{path}.group: no group is called {printable(repr(member.group))}{meant}")
             group = groups.get(member.group)
         if defaults is None or group is None:
-            return None  # what is wrong there was told
+            return None  # the error is already reported
         return self._merged(name, path, member, (defaults, group, member))
 
     def _merged(

@@ -1,6 +1,6 @@
 """The tables of an inventory: their keys, what values mean, and where secrets are kept.
 
-Knows one table at a time, as cattrs makes it a value or tells by key what is wrong. Must not know where the
+Knows one table at a time, as cattrs makes it a value or reports by key what is wrong. Must not know where the
 document comes from, nor show a secret, nor anything that might be one by mistake.
 """
 
@@ -77,7 +77,7 @@ class SecretReference:
 
 
 LOGINS: tuple[type[Credentials], ...] = (Password, Bearer, Assertion, Integration)
-"""The ways to log in, told apart by their keys."""
+"""The ways to log in, distinguished by their keys."""
 
 SECRETS = frozenset({"password", "token", "assertion", "integration_token"})
 """The keys whose values are secret."""
@@ -285,7 +285,7 @@ def _limit(name: str, value: object, kind: Any) -> object:  # an annotation
 
 
 def _made(make: Callable[[], T], subject: str) -> T:
-    """What `make` gives; what it complains of is told without the subject, which the path names."""
+    """What `make` gives; its error is reported without the subject, which the path names."""
     try:
         return make()
     except ConfigError as error:

@@ -26,7 +26,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Secret:
-    """A secret that is shown to nobody: not by repr, not by pickle, only to the one who reveals it."""
+    """A secret that is not shown: not by repr, not by pickle, only to the one who reveals it."""
 
     __slots__ = ("_source",)
 

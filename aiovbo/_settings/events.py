@@ -63,10 +63,10 @@ class ServerStateChanged:
 
 
 ClientEvent = RequestFinished | RetryScheduled | LoginFinished | ServerStateChanged
-"""What an observer is told."""
+"""What an observer is notified of."""
 
 Observer = Callable[[ClientEvent], None]
-"""A plain function that is told what happens, at once and in the event loop: it must be quick."""
+"""A plain function that is notified of what happens, at once and in the event loop: it must be quick."""
 
 
 def is_plain_function(given: object) -> bool:

@@ -44,9 +44,9 @@ class Options:
     login_cooldown: float = 300.0
     """Seconds of the first cool-down after a login that failed; later ones are an hour, 0 disables them."""
     strict: bool = field(default=False, validator=is_switch)
-    """True makes an item that makes no sense a PayloadError instead of setting it aside."""
+    """True makes an invalid item a PayloadError instead of rejecting only the item."""
     observer: Observer | None = None
-    """What is told of every request, retry and login, and of servers that come and go."""
+    """What is notified of every request, retry and login, and of servers that come and go."""
     clock: TimeSource = field(factory=Clock)
 
     def __attrs_post_init__(self) -> None:

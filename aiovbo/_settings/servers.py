@@ -85,7 +85,7 @@ class TLS:
     """SHA-256 fingerprints of the server's own certificate, `sha256:…`, one or several; nothing else
     of the certificate is checked then, so a self-signed one will do."""
     insecure: bool = field(default=False, validator=is_switch, kw_only=True)
-    """Check nothing at all. Whoever sits in between reads the password."""
+    """Check nothing at all. An attacker in between reads the password."""
     client_cert: str | None = field(default=None, converter=_path, kw_only=True)
     """PEM file with our own certificate, where a server asks for one."""
     client_key: str | None = field(default=None, converter=_path, kw_only=True)

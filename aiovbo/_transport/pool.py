@@ -274,7 +274,7 @@ class HttpPool:
         )
 
     def __del__(self) -> None:
-        # aiohttp only tells of its own objects, of which whoever forgot the fleet has never heard.
+        # aiohttp only reports its own objects, which the user of the fleet does not know.
         session = getattr(self, "_session", None)
         if session is not None and not (self._borrowed or self.closed):
             names = ", ".join(server.name for server in self._servers[:3])
@@ -437,7 +437,7 @@ class HttpPool:
             return chunks[0], False
         body = b"".join(chunks)
         if size > _LONG:
-            # To put it together took a while: whoever reads it begins in another turn of the event loop.
+            # To put it together took a while: the reader begins in another turn of the event loop.
             await asyncio.sleep(0)
         return body, False
 

@@ -3,7 +3,7 @@
     async with BackupServer() as server:                 # TLS on loopback, API v5 to v8
         server.url, server.ca_file                       # where it is, and what to trust
         server.username, server.password                 # who may log in
-        server.world.add(type="Vex", result="Failed")    # say what it has to tell
+        server.world.add(type="Vex", result="Failed")    # say what it has to report
         server.world.advance(timedelta(hours=1))         # let time pass: sessions begin and end
         server.fail(Fault.status(503), on="RestoreSessions", times=2)
         server.requests                                  # what it was asked

@@ -40,7 +40,7 @@ _MARK_BYTES = 4
 
 
 class ChangeFeed:
-    """What happened in one server's world, told from token to token.
+    """What happened in one server's world, reported from token to token.
 
     An event's place in the feed follows from its change's place in the world's history, so that
     nothing has to be kept here.

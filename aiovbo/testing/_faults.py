@@ -35,7 +35,7 @@ class Exchange:
     refuse: Callable[[int], web.Response]
     """Makes an answer with a status and the vendor's error body."""
     closing: asyncio.Event
-    """Set when the server stops: whoever waits goes on at once."""
+    """Set when the server stops: waiting tasks go on at once."""
     clock: AnyClock = attrs.field(factory=RealClock, repr=False)
     """What the server's time passes by."""
 

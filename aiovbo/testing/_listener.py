@@ -65,7 +65,7 @@ class Listener:
                     transport.abort()
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
-        # A transport closes its socket some loop iterations later, and tells nobody.
+        # A transport closes its socket some loop iterations later, without a notification.
         while self._forget_closed():  # noqa: ASYNC110  # there is no event to wait for
             await asyncio.sleep(0)
 
@@ -86,7 +86,7 @@ class Listener:
 
     async def _greet(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        # A client that goes away, or trusts nobody, during the handshake is its own business.
+        # A client that goes away, or trusts no certificate, during the handshake is its own business.
         with contextlib.suppress(OSError):
             transport, _ = await loop.connect_accepted_socket(self._factory, connection, ssl=self._tls)
             self._connections[connection] = transport

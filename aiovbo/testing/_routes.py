@@ -80,7 +80,7 @@ class Reply:
 
 @attrs.frozen
 class Wait:
-    """A reply that may be kept back until there is more to tell, as a long poll's is."""
+    """A reply that may be kept back until there is more to report, as a long poll's is."""
 
     seconds: float
     """For how long, from the request on."""
@@ -153,7 +153,7 @@ class Api:
     ) -> None:
         self.world = world
         self.oddities = Oddities(habits.quirks)
-        """What there is to tell."""
+        """What there is to report."""
         self._routes = routes
         self._desk = desk
         self._habits = habits

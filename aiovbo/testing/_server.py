@@ -53,7 +53,7 @@ class BackupServer:
     It speaks the real API over TLS on loopback, to any client; world, users and faults are its
     own. Everything but `start` and `stop` may be called from any thread.
 
-    - `world`: what it has to tell; a small plausible one if not given.
+    - `world`: what it has to report; a small plausible one if not given.
     - `version`: the newest API version it serves.
     - `versions`: every version it serves; if not given the newest and up to three before it, as the
           vendor's products do.
@@ -171,7 +171,7 @@ class BackupServer:
 
     @property
     def world(self) -> World:
-        """What it has to tell; another world may take its place, also while the server runs.
+        """What it has to report; another world may take its place, also while the server runs.
 
         Change tokens from before are then outdated.
         """

@@ -244,7 +244,7 @@ class World:
     def add(self, **fields: Unpack[SessionFields]) -> WorldSession:
         """A session put in by hand, begun now if not said otherwise; what is not given is drawn.
 
-        Without a `state` it works until its end, and for ever with `end_time=None`. With one it
+        Without a `state` it works until its end, and indefinitely with `end_time=None`. With one it
         keeps that state; only `Stopped` with an end to come works until then.
 
         Raises: ValueError for an ID that is taken, and for naive times.
