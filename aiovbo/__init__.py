@@ -45,6 +45,7 @@ _NAMES = {
     "_settings.api_versions": "ApiVersion",
     "_settings.servers": "TLS Server TlsVersion",
     "_transport.certificate": "Certificate fetch_certificate",
+    "_transport.interface": "TimeLeft Transport TransportReply TransportRequest",
     "_watch.changes": (
         "Added AnyChange Change Changed CheckpointEntry Finished Heartbeat Recovered Removed "
         "RowRejected ServerCheckpoint SessionRecord Unreachable"

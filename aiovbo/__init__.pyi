@@ -34,6 +34,7 @@ from aiovbo._settings.events import (
 from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import TLS, Server, TlsVersion
 from aiovbo._transport.certificate import Certificate, fetch_certificate
+from aiovbo._transport.interface import TimeLeft, Transport, TransportReply, TransportRequest
 from aiovbo._watch.changes import (
     Added,
     AnyChange,
@@ -182,12 +183,16 @@ __all__ = [
     "StoredEntry",
     "TeamsTeam",
     "TimeBound",
+    "TimeLeft",
     "TimeSource",
     "Timers",
     "TlsError",
     "TlsReason",
     "TlsVersion",
     "TokenStore",
+    "Transport",
+    "TransportReply",
+    "TransportRequest",
     "Unreachable",
     "UnreachableError",
     "VboError",

@@ -77,6 +77,10 @@ class Model(_FromAnswer):
         Its links have no client, as after pickling. `fleet.attach` restores them.
         Raises: ConfigError where the document does not identify such a resource.
         """
+        given: object = document
+        if not isinstance(given, Mapping):
+            message = f"the document is not a {cls.__name__}: expected an object"
+            raise ConfigError(message)
         copied = deepcopy(dict(document))
         if server is None:
             server = copied.pop("server", "")

@@ -49,6 +49,7 @@ from aiovbo._settings.events import Observer
 from aiovbo._settings.limits import DEFAULTS, Options, other_limits
 from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import Server
+from aiovbo._transport.interface import Transport
 from aiovbo._transport.pool import HttpPool
 from aiovbo.errors import (
     ConfigError,
@@ -102,6 +103,7 @@ class Client:
         token_store: TokenStore | None = None,
         observer: Observer | None = None,
         clock: TimeSource | None = None,
+        transport: Transport | None = None,
     ) -> None:
         """A client of its own; limits and all else are as for `Fleet`."""
         if not isinstance(server, Server):
@@ -122,7 +124,7 @@ class Client:
             observer=observer,
             clock=clock or Clock(),
         )
-        pool = HttpPool(options, http)
+        pool = HttpPool(options, http, transport)
         pool.register(server)
         self._bind(server, options, pool, LockoutGuard(1, login_cooldown, options.clock, token_store))
         self._closes_pool = True

@@ -38,6 +38,7 @@ from aiovbo._settings.numbers import check_count
 from aiovbo._settings.proxies import Proxy, parse_proxy
 from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import TLS, Server, check_credentials, check_tls, same_server
+from aiovbo._transport.interface import Transport
 from aiovbo._transport.pool import HttpPool
 from aiovbo._watch.changes import Change
 from aiovbo._watch.checkpoint import CheckpointStore, MemoryCheckpoint
@@ -58,6 +59,7 @@ class _Overrides(FleetOptions, total=False):
     token_store: TokenStore | None
     observer: Observer | None
     clock: TimeSource | None
+    transport: Transport | None
 
 
 class Fleet:
@@ -91,6 +93,7 @@ class Fleet:
         token_store: TokenStore | None = None,
         observer: Observer | None = None,
         clock: TimeSource | None = None,
+        transport: Transport | None = None,
     ) -> None:
         """A fleet of `Server`s, or of URLs, which take the fleet's `credentials` and `tls`.
 
@@ -123,6 +126,7 @@ class Fleet:
           go down and come up; at once and in the event loop, so it must be quick. Where it fails, it is
           notified no more of that server.
         - `clock`: where time and chance come from, for tests.
+        - `transport`: what carries the requests in place of HTTP over sockets, for tests.
 
         Raises: ConfigError for invalid settings, for two servers with one name, and for two servers with
         one URL and equal credentials.
@@ -154,7 +158,7 @@ class Fleet:
         del proxy
         self._options = self._own_options = options
         self._http = http
-        self._pool = HttpPool(options, http)
+        self._pool = HttpPool(options, http, transport)
         self._guard = LockoutGuard(lockout_guard, login_cooldown, options.clock, token_store)
         self._token_store = token_store
         self._clients: dict[str, Client] = {}

@@ -52,14 +52,15 @@ _numbers = count()
 class ServerConnections:
     """The connections of one server, which no other server's requests use."""
 
-    __slots__ = ("__weakref__", "_idle", "_name", "number", "reads_files_again")
+    __slots__ = ("__weakref__", "_idle", "number", "reads_files_again", "server")
 
     def __init__(self, name: str, *, reads_files_again: bool = False) -> None:
         self.number = next(_numbers)
         """Identifies them in the pool's keys."""
         self.reads_files_again = reads_files_again
         """Whether their TLS files may have changed since other servers' connections read them."""
-        self._name = name
+        self.server = name
+        """The name of the server."""
         self._idle: set[HttpConnection] = set()
 
     def add_idle(self, connection: "HttpConnection") -> None:
@@ -77,7 +78,7 @@ class ServerConnections:
 
     def report_unsolicited(self) -> None:
         """Log that a connection was closed because of data that no request asked for."""
-        log.debug("%s: closed a connection on which data arrived without a request", self._name)
+        log.debug("%s: closed a connection on which data arrived without a request", self.server)
 
 
 current_connections: ContextVar[ServerConnections] = ContextVar("aiovbo_connections")

@@ -73,7 +73,7 @@ def _is_bug(error: Exception) -> bool:
 
 
 def map_aiohttp_error(  # noqa: C901, PLR0912  # a table, one line of thought per row
-    error: Exception, phase: Phase, context: ServerContext
+    error: Exception, phase: Phase, context: ServerContext | None
 ) -> Exception:
     """Our error for one of aiohttp's, of the operating system's, or of zlib's."""
     # aiohttp tries another address of the server then, and may fail in that.
@@ -106,7 +106,10 @@ def map_aiohttp_error(  # noqa: C901, PLR0912  # a table, one line of thought pe
             return UnreachableError(what, phase="dns", hint=hint)
         case aiohttp.ClientConnectorError():
             return _unreachable(error.os_error, phase)
-        case aiohttp.ServerDisconnectedError():
+        case ConnectionRefusedError():
+            # Not of aiohttp, but of a transport that was given in its place.
+            return _unreachable(error, phase)
+        case aiohttp.ServerDisconnectedError() | EOFError():
             hint = "The server, or a proxy before it, hung up: try again."
             what = "the connection was closed without an answer"
             return PayloadError(what, phase=phase, retryable=True, hint=hint)

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 import aiohttp
 from attrs import evolve
+from multidict import CIMultiDict
 from yarl import URL
 
 from aiovbo._core.deadline import Deadline
@@ -41,6 +42,7 @@ from aiovbo._transport.connector import (
 )
 from aiovbo._transport.descriptors import DescriptorLimit, spare_descriptors
 from aiovbo._transport.error_mapping import TooLargeError, forget_origin, map_aiohttp_error
+from aiovbo._transport.interface import Transport, TransportRequest
 from aiovbo._transport.proxy import proxy_failure
 from aiovbo._transport.request_timeout import RequestTimeout, TimeoutRegistry
 from aiovbo._transport.tls import ServerContext
@@ -68,8 +70,15 @@ _LONG = 1_000_000
 class HttpPool:
     """The one aiohttp session of a fleet, made or borrowed, with its TLS contexts."""
 
-    def __init__(self, options: Options, http: aiohttp.ClientSession | None) -> None:
+    def __init__(
+        self, options: Options, http: aiohttp.ClientSession | None, transport: Transport | None = None
+    ) -> None:
         given: object = http
+        if http is not None and transport is not None:
+            raise ConfigError("http and transport exclude each other: each carries the requests")
+        if transport is not None and not callable(getattr(transport, "send", None)):
+            message = f"transport is an object with a method send(request, deadline), not {transport!r}"
+            raise ConfigError(message)
         if given is not None and not isinstance(given, aiohttp.ClientSession):
             message = f"http is an aiohttp.ClientSession that is lent, not {given!r}"
             raise ConfigError(message)
@@ -78,6 +87,7 @@ class HttpPool:
         self._options = options
         self._servers: list[Server] = []
         self._session = http
+        self._transport = transport
         self._connector: PoolConnector | None = None
         self._borrowed = http is not None
         # A borrowed session's connector does not report when it has connected: aiohttp has to watch it.
@@ -145,6 +155,9 @@ class HttpPool:
         return self._check()
 
     async def _build(self) -> None:
+        if self._transport is not None:
+            self._is_open = True
+            return
         for server in list(self._servers):
             try:
                 await self._context(server.tls)
@@ -329,27 +342,29 @@ class HttpPool:
         Raises: ServerError, without its server and operation; ClosedError.
         """
         await self.open()
-        if connections.reads_files_again:
-            context = await self._own_context(tls, connections)
-        else:
-            context = self._contexts.get(tls) or await self._late_context(tls)
+        context = await self._context_for(tls, connections)
         session = self._session
-        assert session is not None  # open() made it
         mark = current_timeout.set(attempt)
         whose = current_connections.set(connections)
         failure: BaseException
         try:
             async with self._descriptors:
-                attempt.enter("read" if self._borrowed else "connect")
+                attempt.enter("read" if session is None or self._borrowed else "connect")
                 attempt.proxy = str(proxy or "")
+                if session is None or context is None:
+                    return await self._send_otherwise(
+                        attempt, connections.server, method, url, headers, body, may_be_large=may_be_large
+                    )
                 return await self._send(
                     session, attempt, method, url, headers, body, context, proxy, may_be_large=may_be_large
                 )
         except Exception as error:  # one server's failure, or a bug
             if self.closed:
                 failure = ClosedError("the fleet or client was closed while it was in use")
-            elif session.closed:
+            elif session is not None and session.closed:
                 failure = ClosedError("the session that was lent (http=...) is closed")
+            elif session is None and not isinstance(error, OSError | EOFError | TooLargeError):
+                failure = error
             else:
                 # Only a connection that was accepted is cut off, so this was the handshake.
                 in_handshake = url.scheme == "https" and isinstance(error, aiohttp.ClientConnectorError)
@@ -370,6 +385,53 @@ class HttpPool:
         finally:
             # What is raised keeps this frame, which must not keep it in turn.
             del failure
+
+    async def _context_for(self, tls: TLS, connections: ServerConnections) -> ServerContext | None:
+        """The TLS context for a server's connections; None where another transport carries requests."""
+        if self._transport is not None:
+            return None
+        if connections.reads_files_again:
+            return await self._own_context(tls, connections)
+        return self._contexts.get(tls) or await self._late_context(tls)
+
+    async def _send_otherwise(
+        self,
+        attempt: RequestTimeout,
+        server: str,
+        method: str,
+        url: URL,
+        headers: Redacted[dict[str, str]],
+        body: Redacted[bytes] | None,
+        *,
+        may_be_large: bool,
+    ) -> Reply:
+        """Send a request by the transport that was given in place of aiohttp."""
+        assert self._transport is not None  # there is no session then
+        reply = await self._transport.send(
+            TransportRequest(
+                server=server,
+                method=method,
+                url=url,
+                headers=headers.content | {"User-Agent": self._options.user_agent},
+                body=None if body is None else body.content,
+            ),
+            attempt.deadline,
+        )
+        attempt.enter("body")
+        most = self._largest(may_be_large=may_be_large)
+        content = reply.body
+        is_error = reply.status >= HTTPStatus.MULTIPLE_CHOICES
+        if len(content) > most and not is_error:
+            raise TooLargeError(most, is_resource=most < self._options.max_body)
+        headers_of_reply = CIMultiDict(reply.headers)
+        if is_error and len(content) > ERROR_LIMIT:
+            return Reply.of(reply.status, headers_of_reply, completed(content[:ERROR_LIMIT]))
+        return Reply.of(reply.status, headers_of_reply, content)
+
+    def _largest(self, *, may_be_large: bool) -> int:
+        """Most bytes of the body of a response that is no error."""
+        options = self._options
+        return options.max_body if may_be_large else min(options.max_body, options.max_resource)
 
     async def _send(  # a request has that many parts
         self,
@@ -413,7 +475,7 @@ class HttpPool:
     ) -> tuple[bytes, bool]:
         """The body, and whether it is only the beginning of one."""
         options = self._options
-        limit = options.max_body if may_be_large else min(options.max_body, options.max_resource)
+        limit = self._largest(may_be_large=may_be_large)
         # Of an error, only what its message is taken from.
         is_error = response.status >= HTTPStatus.MULTIPLE_CHOICES
         most = ERROR_LIMIT if is_error else limit

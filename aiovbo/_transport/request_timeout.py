@@ -70,6 +70,11 @@ class RequestTimeout:
         self._failure: Exception | None = None
 
     @property
+    def deadline(self) -> Deadline:
+        """The deadline of the operation that it belongs to."""
+        return self._deadline
+
+    @property
     def seconds(self) -> float | None:
         """How long its request has taken so far; None where none was begun."""
         return None if self._began is None else self._timers.time() - self._began

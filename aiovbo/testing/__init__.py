@@ -30,6 +30,7 @@ _HOMES = {
     "BackupServer": "_server",
     "Exchange": "_faults",
     "Fault": "_faults",
+    "MemoryTransport": "_memory",
     "Quirks": "_quirks",
     "ReceivedRequest": "_requests",
     "SessionFields": "_world",

@@ -5,6 +5,7 @@ from aiovbo.testing._authority import Authority
 from aiovbo.testing._clock import SimClock
 from aiovbo.testing._faults import Exchange, Fault
 from aiovbo.testing._fleet import BackupFleet
+from aiovbo.testing._memory import MemoryTransport
 from aiovbo.testing._quirks import QUIRK_NAMES, Quirks
 from aiovbo.testing._requests import ReceivedRequest
 from aiovbo.testing._server import BackupServer
@@ -19,6 +20,7 @@ __all__ = [
     "BackupServer",
     "Exchange",
     "Fault",
+    "MemoryTransport",
     "Quirks",
     "ReceivedRequest",
     "SessionFields",

@@ -308,7 +308,7 @@ class BackupServer:
         # Keys, certificates and files block, so they are made away from the loop.
         context = await asyncio.to_thread(self._prepare_tls) if self._tls else None
         self._front.closing = asyncio.Event()
-        http = web.Server(self._front.handle, handler_cancellation=True, access_log=None)
+        http = self.make_http()
         listener = Listener(http, context)
         try:
             self._port = listener.open(self._host, self._port)
@@ -337,6 +337,10 @@ class BackupServer:
         """Stop, and remove its own CA file; a later start writes the file again."""
         await self.stop()
         await asyncio.to_thread(self._close_authority)
+
+    def make_http(self) -> web.Server:
+        """What makes the protocol of one connection per call; for connections that are no sockets."""
+        return web.Server(self._front.handle, handler_cancellation=True, access_log=None)
 
     def run_in_thread(self) -> AbstractContextManager[Self]:
         """The server, running in a thread of its own: `with server.run_in_thread():`."""

@@ -154,7 +154,7 @@ async def told(question: Awaitable[object]) -> BaseException | None:
 
 def test_no_cancel_scope_spans_a_yield() -> None:
     """It would cancel whoever reads, in the midst of its own await."""
-    scopes = ("timeout", "timeout_at", "TaskGroup", "attempt", "_first_attempt")
+    scopes = ("timeout", "timeout_at", "limit", "TaskGroup", "attempt", "_first_attempt")
     spanned = 0
     for file in PACKAGE.rglob("*.py"):
         if "testing" in file.parts:
