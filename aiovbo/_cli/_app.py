@@ -17,7 +17,7 @@ from aiovbo._cli import _commands
 from aiovbo.errors import VboError
 
 USAGE = 2
-"""The exit status of a command that could not be understood, or was told nonsense."""
+"""The exit status of a command with an unknown option or an invalid value."""
 
 _SERVERS = (
     "Servers come from an inventory (--fleet, the variable AIOVBO_FLEET, or ./fleet.toml), or are given "
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CycloptsError:
         return USAGE
     except SystemExit as end:
-        # As rich ends a process of whose help nobody reads the rest.
+        # The same status as rich uses when the reader closes the pipe.
         if not isinstance(end.__context__, BrokenPipeError):
             raise
         return _ended_by(end.__context__)

@@ -181,4 +181,4 @@ def _clock(skew: float | None) -> Text:
     if skew is None:
         return cell("-", "dim")
     # The server's clock is read to the second only.
-    return cell("ok" if abs(skew) < 2 else f"{skew:+.0f} s", "yellow" if abs(skew) > _MUCH_SKEW else "")  # noqa: PLR2004  # headers tell whole seconds
+    return cell("ok" if abs(skew) < 2 else f"{skew:+.0f} s", "yellow" if abs(skew) > _MUCH_SKEW else "")  # noqa: PLR2004  # headers have whole seconds

@@ -41,7 +41,7 @@ def sessions(
     """The restore sessions of all servers.
 
     What a server does not say is empty. A session that has not ended has no result yet, neither in the table
-    nor for --result; CSV and JSON hold what the server sent. Servers that failed are told on standard error.
+    nor for --result; CSV and JSON hold what the server sent. Failed servers go to standard error.
     """
     from aiovbo._cli._sessions import sessions
 
@@ -83,7 +83,7 @@ def watch(  # each an option of its own
     since: Annotated[
         datetime | timedelta | None,
         Parameter(
-            help="At the very first start, tell also what was created since.", converter=ago, metavar="WHEN"
+            help="At the very first start, also report what was created since.", converter=ago, metavar="WHEN"
         ),
     ] = None,
     checkpoint: Annotated[Path | None, Parameter(help="File that keeps the place over restarts.")] = None,
@@ -127,7 +127,7 @@ def pin(
 ) -> int:
     """A server's certificate, and the line that makes an inventory trust it and no other.
 
-    Whoever answers now shows what he likes: compare the fingerprint with the one on the server itself.
+    This certificate is not verified: compare the fingerprint with the one on the server itself.
     """
     from aiovbo._cli._pin import pin
 

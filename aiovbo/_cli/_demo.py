@@ -71,7 +71,7 @@ async def _servers(seed: int) -> AsyncGenerator[list[Server]]:
     silent, locked = _server(seed, HEALTHY + 2), _server(seed, HEALTHY + 3)
     silent.fail(Fault.stall(), times=None)
     async with BackupFleet([*good, silent, locked]) as running:
-        # Bound, so that nobody else gets the port, but not listening.
+        # Bound, so that no other process gets the port, but not listening.
         with closing(socket.socket()) as refusing:
             refusing.bind(("127.0.0.1", 0))
             closed_port = refusing.getsockname()[1]

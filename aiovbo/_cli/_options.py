@@ -90,7 +90,9 @@ class Selection:
     """SHA-256 fingerprints."""
     ca_file: Annotated[Path | None, _server("Authorities to trust at --url, PEM.")] = None
     """A file."""
-    insecure: Annotated[bool, _server("Trust whoever answers at --url: he learns the password.")] = False
+    insecure: Annotated[bool, _server("Verify no certificate: any server at --url gets the password.")] = (
+        False
+    )
     """Whether to check nothing."""
     allow_http: Annotated[bool, _server("Let --url be http://: all on the way read the password.")] = False
     """Whether to do without TLS."""

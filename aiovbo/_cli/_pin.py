@@ -1,6 +1,6 @@
 """The commands `pin` and `schema`: what makes an inventory trust a server, and what makes an editor know one.
 
-Knows certificates as they are shown, and the line of an inventory. Trusts nobody.
+Prints a certificate and the matching line of an inventory. Verifies nothing.
 """
 
 import json
@@ -17,7 +17,7 @@ from aiovbo.errors import printable
 def pin(url: str, proxy: str | None) -> int:
     """A server's certificate, and the line that makes an inventory trust it and no other.
 
-    Whoever answers now shows what he likes: compare the fingerprint with the one on the server itself.
+    This certificate is not verified: compare the fingerprint with the one on the server itself.
     """
     # No login is sent, so any will do.
     server = Server(url, Bearer("none"), proxy=proxy, allow_http=True)

@@ -36,7 +36,7 @@ class Row:
 
     session: RestoreSession
     organization: str
-    """The organization's name; empty where nobody knows it."""
+    """The organization's name; empty where it is unknown."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types under the API's own names, with the server's name first."""

@@ -63,7 +63,7 @@ _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 def sessions(which: Selection, filters: Filter, output: Form, *, ids: bool) -> int:
     """The restore sessions of all servers.
 
-    What a server does not say is empty. Servers that failed are told on standard error.
+    What a server does not say is empty. Failed servers go to standard error.
     """
     _refuse_slips(filters)
     fleet = fleet_of(which)
@@ -99,7 +99,7 @@ def _figures(rows: Sequence[Row], answers: Sequence[Answer[list[Row]]]) -> str:
 async def _ask(
     fleet: Fleet, filters: Filter, print_each: Callable[[Answer[list[Row]]], None] | None = None
 ) -> tuple[list[Answer[list[Row]]], int]:
-    """The answers, all of them or what had come when somebody interrupted it, and the exit status."""
+    """The answers that arrived, all of them unless interrupted, and the exit status."""
 
     async def fitting(client: Client) -> list[Row]:
         return [row for row in await rows_of(client, started_after=filters.since) if _fits(row, filters)]
@@ -130,7 +130,7 @@ def _doubts(filters: Filter) -> list[str]:
 
 
 def _refuse_slips(filters: Filter) -> None:
-    """Let nothing pass for a newer API's word that looks like a slip of the pen.
+    """Reject a filter value that is a likely typo, and not a value of a newer API.
 
     Raises: ConfigError with what was meant.
     """
@@ -187,7 +187,7 @@ def _print_csv(rows: Sequence[Row]) -> None:
 
 def _harmless(value: object) -> str:
     """A cell that no spreadsheet takes for a formula, and no terminal for a command."""
-    # What it begins with is looked at last: a control character before it is gone by then.
+    # The first character is checked at the end, after control characters have been removed.
     text = printable("" if value is None else str(value), 10_000)
     return f"'{text}" if text.startswith(_FORMULA) else text
 

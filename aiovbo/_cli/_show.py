@@ -1,6 +1,6 @@
 """The commands `show` and `stop`: one restore session, looked for on all servers that are meant.
 
-Knows what is told of a session. Never stops one that nobody has seen and agreed to.
+Prints the members of a session. Stops a session only after the user has confirmed it.
 """
 
 import sys
@@ -55,7 +55,7 @@ def show(session_id: UUID, which: Selection) -> int:
 def stop(session_id: UUID, which: Selection, *, yes: bool) -> int:
     """Stop a restore session; shows it and asks first."""
     if not yes and not sys.stdin.isatty():
-        complain("nobody is there to ask whether to stop it: say --yes, if it is to be")
+        complain("standard input is not a terminal, so you cannot confirm: use --yes to stop it")
         return SOME_FAILED
 
     async def agreed(session: RestoreSession, out: Console) -> int:
@@ -69,7 +69,7 @@ def stop(session_id: UUID, which: Selection, *, yes: bool) -> int:
                 out.print(Text("It goes on."))
                 return OK
         await session.stop()
-        out.print(Text("It is told to stop."))
+        out.print(Text("Stop requested."))
         return OK
 
     fleet = fleet_of(which)
@@ -89,7 +89,7 @@ async def _with_session(
 
     async with fleet:
         async with fleet.map(found_on) as query:
-            # Nobody waits for the other servers once it is found.
+            # Once it is found, the other servers are not awaited.
             answers, interrupted = await collect(query.answers(), list(fleet), enough=_has_it)
         found = [session for answer in answers for session in answer.items if session is not None]
         if found:
@@ -109,10 +109,10 @@ def _has_it(answer: Answer[RestoreSession | None]) -> bool:
 
 
 async def _show(session: RestoreSession, out: Console) -> int:
-    told = {**session.to_dict(), "organization": await organization_name(session)}
+    facts = {**session.to_dict(), "organization": await organization_name(session)}
     if session.outcome is None:
-        told.pop("result", None)
-    out.print(_facts(told, session.server))
+        facts.pop("result", None)
+    out.print(_facts(facts, session.server))
     try:
         events = await session.events()
         if events:

@@ -98,7 +98,7 @@ async def collect(
     print_each: Callable[[Answer[T]], None] | None = None,
     enough: Callable[[Answer[T]], bool] = lambda _: False,
 ) -> tuple[list[Answer[T]], bool]:
-    """The answers as they come, up to one that is enough; and whether somebody interrupted it.
+    """The answers as they arrive, up to one that is enough, and whether the user interrupted it.
 
     On a terminal with progress, and the names of the last few that are waited for; not where `print_each`
     writes to a terminal too.
@@ -137,7 +137,7 @@ async def collect(
 
 
 def _waiting_for(servers: Collection[str]) -> str:
-    """The last few, by name: where many are under way, nobody wants to know which."""
+    """The last few, by name; not shown where many are in progress."""
     names = ", ".join(printable(name, CELL_LIMIT) for name in servers)
     return f"waiting for {names}" if 0 < len(servers) <= _FEW else ""
 
@@ -173,7 +173,7 @@ def ended_by(error: Exception) -> int:
     """Say in a line or a few what ended a command; the exit status."""
     said, status = str(error), SOME_FAILED
     if isinstance(error, BrokenPipeError):
-        # Whoever read it has read enough.
+        # The reader has closed the pipe.
         said, status = "", BROKEN_PIPE
     elif isinstance(error, OSError) and not isinstance(error, VboError):
         # A file, or where the output goes; what goes wrong on the way to a server is an error of ours.
@@ -195,7 +195,7 @@ def _drop_what_cannot_be_written() -> None:
 
 
 async def ask(question: str) -> str:
-    """What somebody types as an answer."""
+    """What the user types as an answer."""
     sys.stdout.write(question)
     sys.stdout.flush()
     loop, typed = asyncio.get_running_loop(), asyncio.Event()

@@ -44,7 +44,7 @@ _LOOKS = {
     "running": _Look("░", "bright_cyan", tip="▶"),
     "other": _Look("▚", "magenta"),
 }
-"""By outcome, in the order of the legend; told apart by their characters alone, where there is no colour."""
+"""By outcome, in the order of the legend; without colour, the characters distinguish them."""
 OUTCOMES = tuple(_LOOKS)
 _OUTCOME_OF = {
     RestoreSessionResult.SUCCESS: "success",
@@ -97,7 +97,7 @@ class ServerBars:
     server: str
     bars: Sequence[Bar]
     is_silent: bool
-    """Whether it gave no answer, so that nobody knows what was restored on it."""
+    """Whether it gave no answer, so that its restores are unknown."""
 
 
 def bars_by_server(
@@ -203,7 +203,7 @@ def _place(bar: Bar, label: str, plot: Plot) -> Placed:
 def lanes_of(bars: Sequence[Bar], plot: Plot) -> list[list[Placed]]:
     """Bars in as few lanes as they need, or a few more where they get labels for it; never none."""
     lanes = bare = _pack([_place(bar, "", plot) for bar in bars], plot.apart)
-    # Rather all of them at length; else at least those that somebody may have to do something about.
+    # Prefer full labels for all; otherwise at least label the sessions that may need attention.
     for wish in (_all_of_it, _in_short, _if_notable):
         labelled = _pack([_place(bar, wish(bar), plot) for bar in bars], plot.apart)
         if len(labelled) <= len(bare) + plot.lanes:
@@ -225,7 +225,7 @@ def _if_notable(bar: Bar) -> str:
 
 
 def _label_where_room_is(lane: Sequence[Placed], plot: Plot) -> list[Placed]:
-    """The lane with labels in the room that nobody else needs."""
+    """The lane with labels in the space that is free."""
     found: list[Placed] = []
     for number, one in enumerate(lane):
         low = found[-1].right + plot.apart if found else 0.0
@@ -334,7 +334,7 @@ def bars(  # what is drawn, and the frame
 
 
 def _gutter(names: Collection[str], width: int) -> int:
-    """Columns for names beside their bars; none where names stand above, so that they can be told apart."""
+    """Columns for names beside their bars; none where the names stand above the bars."""
     longest = max(map(cell_len, names), default=0)
     room = min(max(longest, len("UTC")), width // 4)
     if width < _ROOMY:

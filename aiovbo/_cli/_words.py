@@ -1,4 +1,4 @@
-"""What the SDK says to programmers, said to whoever types commands and writes inventories.
+"""Messages of the SDK in the terms of the command line and of inventories.
 
 Knows what errors say; must not know where it is shown.
 """
@@ -35,7 +35,7 @@ _OUR_WORDS = {
     r"expected proxy=(\"http://host:port\") or proxy=(\"environment\")": r"expected \1 or \2",
     r"Password needs a user name such": "the user name is missing, such",
 }
-"""What the SDK says to programmers, and how it is said to whoever types commands and writes inventories."""
+"""Terms of the SDK's messages, and their terms in commands and inventories."""
 
 
 def to_cli_terms(text: str) -> str:

@@ -623,7 +623,7 @@ class Client:
                 pause = left
             with self._pool.attempt(Deadline(pause + _PATIENCE, clock)):
                 await clock.sleep(pause)
-        what = f"waited for {timeout:g} s, and at last {last}"
+        what = f"timed out after {timeout:g} s; {last}"
         raise self._requester.annotate(
             self.url_of(href),
             ServerTimeoutError(what, hint="Wait longer."),

@@ -123,9 +123,9 @@ class Exploration:
             raise
         finally:
             if not ending.done() or ending.cancelled() or ending.result() is not None:
-                told = self._left_open(session)
-                cancelled.add_note(told)
-                log.warning("%s", told)
+                warning = self._left_open(session)
+                cancelled.add_note(warning)
+                log.warning("%s", warning)
 
     def _left_open(self, session: RestoreSession | asyncio.Task[RestoreSession]) -> str:
         if isinstance(session, asyncio.Task):

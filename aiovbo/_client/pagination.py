@@ -71,7 +71,7 @@ class PageIterator(Generic[M]):
         # Not a method of ours: nothing that a query made may wait for the garbage collector.
         self._walk: PageTracker[M] = PageTracker(partial(_follow, requester))
         self._ahead: asyncio.Task[tuple[Page[M], URL | PayloadError | None]] | None = None
-        self._trouble: PayloadError | None = None
+        self._failure: PayloadError | None = None
         self._is_in_use = False
         self._structured = 0
         self._rejected = 0
@@ -93,15 +93,15 @@ class PageIterator(Generic[M]):
                 elif self._ahead is not None:
                     page, following = await self._ahead
                     self._ahead = None
-                elif self._trouble is not None:
+                elif self._failure is not None:
                     # Only now, so that what had come is not lost with what cannot be had.
-                    trouble, self._trouble = self._trouble, None
-                    raise copy(trouble)
+                    failure, self._failure = self._failure, None
+                    raise copy(failure)
                 else:
                     raise StopAsyncIteration
                 if not isinstance(following, URL):
                     # The last one also when it is empty: it says whether the listing is complete.
-                    self._trouble = following
+                    self._failure = following
                     return page
                 self._ahead = asyncio.create_task(self._page(following))
                 if page.items or page.rejected:

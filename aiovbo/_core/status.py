@@ -88,19 +88,19 @@ class StatusRecorder:
         """Note a request that has ended: as it should, with another HTTP status, or with an error."""
         self._requests += 1
         if self._observer is not None:
-            self._tell(RequestFinished(self._server, _operation(method, path), _outcome(outcome), seconds))
+            self._notify(RequestFinished(self._server, _operation(method, path), _outcome(outcome), seconds))
 
     def login(self, outcome: int | ServerError | None, seconds: float) -> None:
         """Note that a token was asked for."""
         self._logins += 1
         if self._observer is not None:
-            self._tell(LoginFinished(self._server, _outcome(outcome), seconds))
+            self._notify(LoginFinished(self._server, _outcome(outcome), seconds))
 
     def retry(self, method: str, path: str, error: ServerError, delay: float) -> None:
         """Note that a request will be sent again."""
         self._retries += 1
         if self._observer is not None:
-            self._tell(RetryScheduled(self._server, _operation(method, path), _outcome(error), delay))
+            self._notify(RetryScheduled(self._server, _operation(method, path), _outcome(error), delay))
 
     def success(self) -> None:
         """Note that what was asked for has come."""
@@ -132,9 +132,9 @@ class StatusRecorder:
         if self._up is not up:
             self._up = up
             if self._observer is not None:
-                self._tell(ServerStateChanged(self._server, up, outcome))
+                self._notify(ServerStateChanged(self._server, up, outcome))
 
-    def _tell(self, signal: ClientEvent) -> None:
+    def _notify(self, signal: ClientEvent) -> None:
         if self._observer is None:
             return
         try:
@@ -142,7 +142,7 @@ class StatusRecorder:
         except Exception:
             # Once: what fails for one request fails for the next, and watching must not stop the work.
             self._observer = None
-            log.exception("%s: the observer failed, and is told nothing more of this server", self._server)
+            log.exception("%s: the observer failed, and gets no further events of this server", self._server)
 
 
 def _outcome(outcome: int | ServerError | None) -> str:

@@ -1,4 +1,4 @@
-"""Many servers' answers as one: every item as it comes, every server's end heard of, nothing left behind.
+"""One stream of many servers' answers: every item as it arrives, every end reported, nothing left behind.
 
 Knows tasks and queues; knows nothing of requests. One server's failure is a value here; a bug is raised.
 """

@@ -394,7 +394,7 @@ def _problems(error: BaseException, place: str) -> Iterator[tuple[str, str]]:
         yield from ((place, text) for text, _ in unknown_keys)
     else:
         # An exception that is not ours may hold what is written.
-        yield place, str(error) if isinstance(error, ConfigError) else "makes no sense"
+        yield place, str(error) if isinstance(error, ConfigError) else "is invalid"
 
 
 def _unknown_keys(error: BaseException) -> list[tuple[str, str]]:

@@ -104,7 +104,7 @@ def error_from_response(reply: Reply, now: datetime, version: str | None = None)
         return PayloadError(
             f"HTTP {status}, a redirect, which is never followed",
             retryable=False,
-            hint="Give the address that it leads to, or mend the proxy in front of the server.",
+            hint="Give the address that it leads to, or fix the proxy in front of the server.",
         )
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return PayloadError(f"HTTP {status} without the answer that was asked for")

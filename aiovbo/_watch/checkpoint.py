@@ -328,7 +328,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 _NOT_WRITABLE = "it cannot be opened; the directory must exist, and this user must be able to write both"
-_DAMAGED = "it is damaged, or was never a checkpoint; restore it, or begin anew with another file"
+_DAMAGED = "it is damaged, or was never a checkpoint; restore it, or start over with another file"
 _SMALLEST = 512
 """Bytes of the smallest SQLite file; ours are there whole or not at all, so an empty one is damaged."""
 
@@ -374,7 +374,7 @@ def _check(file: sqlite3.Connection) -> None:
 def _in_words(error: Exception) -> str:
     text = str(error)
     if isinstance(error, FileNotFoundError):
-        return "it is gone while it was in use; put it back, or delete what is left of it to begin anew"
+        return "it was removed while it was in use; put it back, or delete what is left of it to start over"
     if "locked" in text:
         return "another process, or another watch, is using it"
     if "unable to open" in text or "readonly" in text:

@@ -1,7 +1,7 @@
 """The lookout for one server: what to ask, and how it goes.
 
 Knows which lists are read; the change feed is in `_feed`, when a look is due in `_beat`, what it means in
-`_changes`, and who hears of it is handed in.
+`_changes`, and the caller passes the function that gets it.
 """
 
 import asyncio
@@ -236,7 +236,7 @@ class ServerPoller:
             missing = self._options.min_down.total_seconds() - (now - self._failing_since)
             if missing > 0:
                 return min(pause, missing)
-            await self._tell(self.tracker.fail(error, self._last_success or clock.now()))
+            await self._report(self.tracker.fail(error, self._last_success or clock.now()))
             return pause
         if self._errors:
             log.info("%s: answers again", name)
@@ -247,7 +247,7 @@ class ServerPoller:
 
     async def _tell_recovery(self) -> None:
         """The server has answered: if it had been out of reach, that is over."""
-        await self._tell(self.tracker.succeed(self._options.clock.now()))
+        await self._report(self.tracker.succeed(self._options.clock.now()))
 
     # ---------------------------------------------------------------------------------- one look
 
@@ -441,20 +441,20 @@ class ServerPoller:
 
     async def _reject(self, rows: Sequence[Rejected]) -> None:
         now = self._options.clock.now()
-        new = {row.raw: told for row in rows if (told := self.tracker.reject(row, now))}
+        new = {row.raw: found for row in rows if (found := self.tracker.reject(row, now))}
         if new:
             first = next(row for row in rows if row.raw in new)
             said = "%s: %d rows were rejected that were not before, such as: %s @ %s"
             log.warning(said, self._client.name, len(new), first.reason, first.path)
-        for told in new.values():
-            await self._tell(told)
+        for found in new.values():
+            await self._report(found)
 
     async def _observe(self, sessions: Iterable[RestoreSession]) -> None:
         for session in sessions:
-            await self._tell(self.tracker.observe(session))
+            await self._report(self.tracker.observe(session))
 
-    async def _tell(self, told: Iterable[tuple[AnyChange, CheckpointEntry]]) -> None:
-        changes = list(told)
+    async def _report(self, found: Iterable[tuple[AnyChange, CheckpointEntry]]) -> None:
+        changes = list(found)
         if changes:
             if labels := dict(self._client.server.labels):
                 changes = [(evolve(change, labels=labels), entry) for change, entry in changes]
@@ -463,7 +463,7 @@ class ServerPoller:
     async def _fetch_each(self, ids: Iterable[UUID]) -> None:
         """Request sessions by their IDs: those that are not found are removed."""
         gone = [key for key in ids if not await self._fetch_one(key)]
-        await self._tell(self.tracker.remove(gone, self._options.clock.now()))
+        await self._report(self.tracker.remove(gone, self._options.clock.now()))
 
     async def _fetch_one(self, key: UUID) -> bool:
         """Whether the server has a session; if so, what it shows is reported."""
@@ -495,7 +495,7 @@ class ServerPoller:
             if len(ids) > _MOST_CONFIRMED:
                 self._is_full_poll_due = True
         is_reset = self.tracker.is_reset(len(gone) if found else len(ids))
-        await self._tell(self.tracker.remove(gone, self._options.clock.now(), reset=is_reset))
+        await self._report(self.tracker.remove(gone, self._options.clock.now(), reset=is_reset))
 
     # ------------------------------------------------------------------------- the feed, since v8
 
@@ -564,7 +564,7 @@ class ServerPoller:
             else:
                 self._not_found.pop(key, None)
                 gone.append(key)
-        await self._tell(self.tracker.remove(gone, self._options.clock.now()))
+        await self._report(self.tracker.remove(gone, self._options.clock.now()))
 
 
 def _creation_time(session: RestoreSession) -> datetime:

@@ -358,7 +358,7 @@ class Watch:
 
 
 def _given_up() -> CheckpointError:
-    return CheckpointError("the checkpoint's store was cancelled, by nobody here: nothing more is saved")
+    return CheckpointError("the checkpoint's store was cancelled from outside: nothing more is saved")
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

@@ -233,7 +233,7 @@ def _contents(kind: str, path: str, item: Callable[[str, Random], Json], since: 
     def listing(api: Api, call: Call, found: re.Match[str]) -> Reply:
         session = api.session(found)
         rng = Random(f"{session.organization} {kind}")  # plausible, no secret
-        domain = session.organization or "nobody.example"
+        domain = session.organization or "unknown.example"
         bodies = [item(domain, rng) for _ in range(rng.randint(3, 12))]
         return api.listing(call, bodies, f"RestoreSessions/{session.id}/{path}")
 

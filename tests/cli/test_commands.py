@@ -480,12 +480,12 @@ def test_stop_asks_first(servers: list[BackupServer], capsys: pytest.CaptureFixt
     """Where nobody can be asked, it does nothing; `--yes` is an answer."""
     running = servers[1].world.add(end_time=None)
     assert main(["stop", str(running.id)]) == 2
-    assert "nobody is there to ask" in capsys.readouterr().err
+    assert "standard input is not a terminal" in capsys.readouterr().err
     assert not [
         request for request in servers[1].requests if request.method == "POST" and "Stop" in request.path
     ]
     assert main(["stop", str(running.id), "--yes"]) == 0
-    assert "It is told to stop." in capsys.readouterr().out
+    assert "Stop requested." in capsys.readouterr().out
     assert main(["stop", str(running.id), "--yes"]) == 2
     assert "it has stopped already" in capsys.readouterr().err
 
@@ -632,7 +632,7 @@ def test_a_name_that_an_encoding_does_not_have_costs_its_letters_only(
 
 @pytest.mark.parametrize(
     ("answer", "status", "said", "stopped"),
-    [(b"y\n", 0, "told to stop", True), (b"\n", 0, "It goes on.", False), (None, 130, "[y/N]", False)],
+    [(b"y\n", 0, "Stop requested.", True), (b"\n", 0, "It goes on.", False), (None, 130, "[y/N]", False)],
     ids=["yes", "nothing", "Ctrl-C"],
 )
 def test_whoever_is_asked_may_say_yes_or_no_or_go_away(
