@@ -232,7 +232,7 @@ async def test_a_file_that_vanishes_while_it_is_used_ends_the_watch(replace: boo
     async with BackupServer(World(now=NOW, speed=0, sessions=0), version="v6") as backup:
         fast = timedelta(milliseconds=20)
         async with Fleet([server_of(backup)]) as fleet:
-            with pytest.raises(CheckpointError, match=r"place\.db: .*(gone|taken its place)"):
+            with pytest.raises(CheckpointError, match=r"place\.db: .*(removed|taken its place)"):
                 async with fleet.watch(every=fast, checkpoint=Checkpoint(path)) as changes:
                     backup.world.add(creation_time=NOW, end_time=None)
                     await anext(changes)
@@ -302,7 +302,7 @@ async def test_a_file_of_which_only_the_log_is_left_is_an_error(tmp_path: Path) 
     _, log = await many(path, 3)
     path.unlink()
     Path(f"{path}-wal").write_bytes(log)
-    with pytest.raises(CheckpointError, match=r"gone .*; put it back, or delete what is left"):
+    with pytest.raises(CheckpointError, match=r"removed .*; put it back, or delete what is left"):
         await Checkpoint(path).open()
 
 
