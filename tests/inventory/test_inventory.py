@@ -170,7 +170,7 @@ def test_fleet_options_are_the_files_and_what_is_said_in_code_comes_first(write:
     assert limits == {
         name: arguments[name]
         for name in arguments
-        if name not in {"tls", "proxy", "http", "observer", "clock", "token_store"}
+        if name not in {"tls", "proxy", "http", "observer", "clock", "token_store", "transport"}
     }
 
 
