@@ -321,5 +321,5 @@ class TokenManager:
 
 
 def _provider_failed(kind: str, problem: str) -> AuthenticationError:
-    hint = "Nothing was sent to the server. Mend the provider, or give the secret itself."
+    hint = "Nothing was sent to the server. Fix the provider, or give the secret itself."
     return AuthenticationError(f"the provider of its {kind} failed ({problem})", phase="queue", hint=hint)

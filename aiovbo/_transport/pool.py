@@ -189,7 +189,7 @@ class HttpPool:
         except ConfigError as error:
             problem = str(error)
         reason: TlsReason = "client_cert" if tls.client_cert else "untrusted"
-        raise TlsError(problem, reason=reason, hint="Mend that, and add the server anew.")
+        raise TlsError(problem, reason=reason, hint="Fix this, then add the server again.")
 
     async def _own_context(self, tls: TLS, connections: ServerConnections) -> ServerContext:
         """The context of a server that was replaced: what is wrong with its files is its own failure."""

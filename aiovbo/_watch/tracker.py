@@ -151,7 +151,7 @@ class Tracker:
     def observe(self, session: RestoreSession) -> list[tuple[AnyChange, CheckpointEntry]]:
         """What a poll of one session changes."""
         before, marks, has_ended = self.known.get(session.id), _marks_of(session), session.has_ended
-        told: list[tuple[AnyChange, CheckpointEntry]] = []
+        reported: list[tuple[AnyChange, CheckpointEntry]] = []
         if before is None or before.kind == "removed":
             is_old = self.horizon is not None and session.creation_time < self.horizon
             if before is None and is_old and has_ended:
@@ -160,7 +160,7 @@ class Tracker:
             # Its end is a change of its own, so until that is reported it counts as open.
             revision = 1 if before is None else before.revision + 1
             before = SessionRecord(session.creation_time, is_open=True, marks=marks, revision=revision)
-            told.append(self._tell(Added, session, before))
+            reported.append(self._tell(Added, session, before))
         has_finished = has_ended and before.is_open
         merged = _merged(before.marks, marks)
         if has_finished or _differ(before.marks, marks):
@@ -168,12 +168,12 @@ class Tracker:
             after = SessionRecord(
                 session.creation_time, is_open=not has_ended, marks=merged, revision=before.revision + 1
             )
-            told.append(self._tell(kind, session, after))
+            reported.append(self._tell(kind, session, after))
         elif merged != before.marks:
             # Members that were absent until now, as after an upgrade, are known from now on.
             self.known[session.id] = evolve(before, marks=merged)
             self._unsaved[session.id] = None
-        return told
+        return reported
 
     def reject(self, row: Rejected, now: datetime) -> list[tuple[AnyChange, CheckpointEntry]]:
         """What it reports that a row was rejected: nothing where the same content was reported before."""
@@ -222,7 +222,7 @@ class Tracker:
     ) -> list[tuple[AnyChange, CheckpointEntry]]:
         """What it reports that sessions were removed; `reset` where more than these may be missing."""
         reset = self.is_reset(len(session_ids)) if reset is None else reset
-        told: list[tuple[AnyChange, CheckpointEntry]] = []
+        reported: list[tuple[AnyChange, CheckpointEntry]] = []
         for key in session_ids:
             entry = self.known.get(key)
             if entry is not None and entry.kind == "session":
@@ -230,13 +230,13 @@ class Tracker:
                 removed = Removed(server=self._server, id=name, session_id=key, reset=reset)
                 # One that vanished while it was open stays known: it may come back, whatever its date.
                 self.known[key] = evolve(entry, kind="removed")
-                told.append((removed, CheckpointEntry(key, self.known[key])))
+                reported.append((removed, CheckpointEntry(key, self.known[key])))
         if reset and self.horizon is not None:
             # The server's time may have gone back with it; what it has now is to be seen again.
             newest = self.newest(now)
             self.horizon = None if newest is None else min(self.horizon, newest - self._remember)
             self._next_horizon = None
-        return told
+        return reported
 
     def has_seen_all(self, now: datetime) -> None:
         """Note that all was polled; what ended long before may be forgotten, once all is delivered."""

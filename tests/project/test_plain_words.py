@@ -1,0 +1,19 @@
+"""The check of words."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+_WORDS = runpy.run_path(str(Path(__file__).with_name("words.py")))
+
+
+def test_a_planted_word_is_found_with_its_file_and_line(tmp_path: Path) -> None:
+    """The check reports where the word is, and nothing of the line before it."""
+    (tmp_path / "planted.py").write_text("# plain\n# Whoever reads this\n", encoding="utf-8")
+    assert _WORDS["find"](tmp_path, ("planted.py",)) == ["planted.py:2:Whoever"]
+
+
+def test_the_checked_paths_have_no_such_word() -> None:
+    """The project's own paths pass the check."""
+    assert _WORDS["find"](_WORDS["ROOT"]) == []
