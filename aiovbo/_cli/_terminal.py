@@ -142,8 +142,10 @@ def _waiting_for(servers: Collection[str]) -> str:
     return f"waiting for {names}" if 0 < len(servers) <= _FEW else ""
 
 
-def run(command: Coroutine[Any, Any, int]) -> int:
+def run(command: Coroutine[Any, Any, int], *, when_terminated: int = TERMINATED) -> int:
     """Run a command to its end or its interruption; the exit status.
+
+    - `when_terminated`: the exit status after SIGTERM or SIGHUP.
 
     Raises: what the command does.
     """
@@ -158,7 +160,11 @@ def run(command: Coroutine[Any, Any, int]) -> int:
             task.cancel()
 
         with suppress(NotImplementedError):  # Windows has no signals to speak of
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+            for name in ("SIGTERM", "SIGHUP"):
+                number = getattr(signal, name, None)
+                # Under nohup, the end of the terminal is ignored.
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                    asyncio.get_running_loop().add_signal_handler(number, terminate)
         return await task
 
     try:
@@ -166,7 +172,7 @@ def run(command: Coroutine[Any, Any, int]) -> int:
             status = runner.run(work())
     except (KeyboardInterrupt, asyncio.CancelledError):
         status = INTERRUPTED
-    return TERMINATED if terminated and status == INTERRUPTED else status
+    return when_terminated if terminated and status == INTERRUPTED else status
 
 
 def ended_by(error: Exception) -> int:

@@ -60,7 +60,8 @@ def watch(  # each an option of its own
     fleet = fleet_of(which)
     store = None if checkpoint is None else Checkpoint(checkpoint)
     changes = fleet.watch(every=every, since=since, checkpoint=store)
-    return run(_watch(fleet, changes, output, count))
+    # A service that is stopped has not failed; the checkpoint is saved.
+    return run(_watch(fleet, changes, output, count), when_terminated=OK)
 
 
 async def _watch(fleet: Fleet, watching: Watch, output: str, count: int | None) -> int:

@@ -581,7 +581,9 @@ def test_the_schema_is_one_and_accepts_an_inventory(
 # ---------------------------------------------------------------------------------- as a process
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+)
 def test_an_interruption_prints_what_had_arrived(
     number: int, status: int, inventory: Path, servers: list[BackupServer]
 ) -> None:
@@ -604,6 +606,26 @@ def test_an_interruption_prints_what_had_arrived(
     assert len(out.splitlines()) == 11
     assert "aiovbo: interrupted; 1 server had given no answer yet\n" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_watch_that_is_terminated_saves_its_checkpoint_and_ends_with_0(
+    number: int, inventory: Path, servers: list[BackupServer], tmp_path: Path
+) -> None:
+    """Once it is started again, it reports nothing that it had reported."""
+    checkpoint = tmp_path / "watch.db"
+    words = [*COMMAND, "watch", "--fleet", inventory, "--since", "30d", "--output", "jsonl"]
+    words += ["--checkpoint", checkpoint]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        first = {json.loads(process.stdout.readline())["id"] for _ in range(3)}
+        process.send_signal(number)
+        rest, err = process.communicate(timeout=20)
+    assert (process.returncode, "Traceback" in err) == (0, False)
+    first |= {json.loads(line)["id"] for line in rest.splitlines()}
+    servers[0].world.add(type="Vex")
+    done = subprocess.run([*words, "--count", "1"], capture_output=True, text=True, check=True, timeout=40)
+    assert json.loads(done.stdout)["id"] not in first
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])

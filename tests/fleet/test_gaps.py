@@ -282,9 +282,6 @@ async def test_a_line_break_at_the_end_of_a_secret_in_the_environment_is_not_sen
 
 @pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is not installed")
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="a command without a standard stream is aborted by uvloop"
-)
 def test_a_command_works_without_a_standard_stream(closed: str) -> None:
     """As a daemon starts it: it ends with the status that it has otherwise."""
     words = "sessions --url http://127.0.0.1:9 --allow-http --user u --deadline 0.1"
