@@ -157,7 +157,7 @@ class Fleet:
         # A debugger would show the password in it.
         del proxy
         self._options = self._own_options = options
-        self._http = http
+        self._http, self._transport = http, transport
         self._pool = HttpPool(options, http, transport)
         self._guard = LockoutGuard(lockout_guard, login_cooldown, options.clock, token_store)
         self._token_store = token_store
@@ -400,7 +400,15 @@ class Fleet:
         ]
         credentials, tls, _ = self._defaults
         limits = asdict(self._options, recurse=False)
-        share = Fleet(servers, credentials, tls=tls, http=self._http, token_store=self._token_store, **limits)
+        share = Fleet(
+            servers,
+            credentials,
+            tls=tls,
+            http=self._http,
+            token_store=self._token_store,
+            transport=self._transport,
+            **limits,
+        )
         share._defaults = self._defaults  # its own class
         return share
 

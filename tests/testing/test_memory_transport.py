@@ -166,6 +166,14 @@ async def test_an_own_transport_gets_requests_without_secrets_in_their_repr() ->
     assert "hush" not in repr(seen)
 
 
+async def test_a_share_of_a_fleet_uses_its_transport() -> None:
+    """Without it, the share would look for the servers in the network."""
+    servers = backups()
+    whole = Fleet(HOSTS, login_of(servers), transport=MemoryTransport(servers))
+    async with whole.shard(0, 1) as share:
+        (await share.restore_sessions()).raise_for_failures()
+
+
 @pytest.mark.parametrize("transport", [5, object(), "send"])
 def test_a_transport_without_send_is_a_configuration_error(transport: Any) -> None:
     """Before anything is sent."""
