@@ -74,7 +74,7 @@ class MemoryTransport:
         """The response of the server with the request's host name.
 
         Raises: ConnectionRefusedError where there is none, EOFError where it closes the connection,
-        ConnectionResetError where it sends what is not HTTP.
+        ConnectionResetError where the connection fails, or carries what is not HTTP.
         """
         backup = self.servers.get(request.url.host or "")
         if backup is None:
@@ -99,8 +99,8 @@ class MemoryTransport:
                 return MemoryReply(response.status, response.headers, await response.read())
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError):
             problem = EOFError("the connection was closed before the response was complete")
-        except aiohttp.ClientResponseError:
-            problem = ConnectionResetError("the response is not HTTP")
+        except aiohttp.ClientError as error:
+            problem = ConnectionResetError(f"the connection failed ({type(error).__name__})")
         finally:
             await http.shutdown(0)
         # Without aiohttp's error, which shows the token.
