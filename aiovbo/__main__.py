@@ -30,7 +30,7 @@ def _open_missing_streams() -> None:
             os.fstat(number)
         except OSError:
             # The lowest free number, which is this one.
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
             stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115  # until the process ends
             setattr(sys, name, stream)
