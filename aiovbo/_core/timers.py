@@ -13,9 +13,6 @@ from aiovbo._settings.clock import Timer, Timers, TimeSource, timers_of
 async def wait_at_most(seconds: float, clock: TimeSource, *tasks: asyncio.Future[Any]) -> None:
     """Wait until one of the tasks is done, for so many seconds at most; none of them is cancelled."""
     timers = timers_of(clock)
-    if timers is asyncio.get_running_loop():
-        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        return
     limit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     timer = timers.call_at(timers.time() + seconds, _settle, limit)
     try:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from aiovbo._core.deadline import DOING, EXCUSED, HINTS, RESOLUTION, Deadline, deadline_passed
-from aiovbo._settings.clock import Timer, Timers
+from aiovbo._settings.clock import Timer, Timers, timers_of
 from aiovbo._settings.limits import Options
 from aiovbo.errors import ClosedError, Phase, ServerTimeoutError
 
@@ -91,7 +91,7 @@ class RequestTimeout:
             raise RuntimeError(message)
         self._task: asyncio.Task[object] | None = task
         self._cancelling = task.cancelling()
-        self._timers = self._all.own_timers or asyncio.get_running_loop()
+        self._timers = timers_of(self._options.clock)
         left, self._seen = self._deadline.read()
         if left <= 0:
             # Where the application blocked the event loop, there may be a moment more.
@@ -195,8 +195,6 @@ class TimeoutRegistry:
         self.options = options
         """Their limits."""
         self.in_progress: set[RequestTimeout] = set()
-        self.own_timers = options.clock if isinstance(options.clock, Timers) else None
-        """Those of the clock; None where the event loop's are used."""
         self.timers: Timers | None = None
         """What the timer belongs to: the event loop, or a clock that has timers."""
         self._timer: Timer | None = None
