@@ -352,7 +352,7 @@ class HttpPool:
                 attempt.enter("read" if session is None or self._borrowed else "connect")
                 attempt.proxy = str(proxy or "")
                 if session is None or context is None:
-                    return await self._send_otherwise(
+                    return await self._send_by_transport(
                         attempt, connections.server, method, url, headers, body, may_be_large=may_be_large
                     )
                 return await self._send(
@@ -394,7 +394,7 @@ class HttpPool:
             return await self._own_context(tls, connections)
         return self._contexts.get(tls) or await self._late_context(tls)
 
-    async def _send_otherwise(
+    async def _send_by_transport(
         self,
         attempt: RequestTimeout,
         server: str,
