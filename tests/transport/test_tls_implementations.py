@@ -6,7 +6,7 @@ import ssl
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from harness import tls
 from harness.backups import server_of
+from harness.forward_proxy import ForwardProxy, forward_proxy
 from harness.raw import RawServer, fin, vbo_routes
 
 from aiovbo import (
@@ -60,65 +61,8 @@ async def run_on(loop: str, program: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return await asyncio.to_thread(run)
 
 
-class Tunnel:
-    """A forward proxy that knows CONNECT, and counts the tunnels that it opened."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.opened = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve a connection."""
-        task = asyncio.ensure_future(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        host, _, port = head.split()[1].decode().rpartition(":")
-        onward_reader, onward_writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        self.opened += 1
-        try:
-            await asyncio.gather(_pump(reader, onward_writer), _pump(onward_reader, writer))
-        finally:
-            for one in (writer, onward_writer):
-                one.transport.abort()
-                with suppress(OSError):
-                    await one.wait_closed()
-
-    async def close(self) -> None:
-        """Cut off what is still open."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.write_eof()
-
-
 @asynccontextmanager
-async def tunnel() -> AsyncIterator[Tunnel]:
-    """A forward proxy on loopback."""
-    proxy = Tunnel()
-    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
-    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        yield proxy
-    finally:
-        server.close()
-        await proxy.close()
-        await server.wait_closed()
-
-
-@asynccontextmanager
-async def session_for(way: str, proxy: Tunnel) -> AsyncIterator[aiohttp.ClientSession | None]:
+async def session_for(way: str, proxy: ForwardProxy) -> AsyncIterator[aiohttp.ClientSession | None]:
     """The session to lend, or None where the client makes its own."""
     if way in ("own", "own, with a client certificate"):
         yield None
@@ -148,7 +92,7 @@ async def test_a_certificate_that_is_not_pinned_receives_no_byte_of_a_request(lo
     async with (
         RawServer(vbo_routes(), ssl=identity.context) as raw,
         BackupServer() as healthy,
-        tunnel() as proxy,
+        forward_proxy() as proxy,
     ):
         bad = Server(raw.url, Password("u", "p"), tls=policy(way, pins), name="bad")
 
@@ -176,7 +120,7 @@ async def test_a_certificate_that_is_not_pinned_receives_no_byte_of_a_request(lo
 async def test_a_pinned_certificate_is_accepted(loop: str, way: str) -> None:
     """One of two pins, twice over one connection."""
     identity = tls.client_cert_required() if "client certificate" in way else tls.renewed()
-    async with RawServer(vbo_routes(), ssl=identity.context) as raw, tunnel() as proxy:
+    async with RawServer(vbo_routes(), ssl=identity.context) as raw, forward_proxy() as proxy:
         trust = policy(way, [tls.good().pin, identity.pin])
         server = Server(raw.url, Password("u", "p"), api_version="v4", tls=trust)
 
@@ -201,7 +145,7 @@ async def test_a_certificate_that_is_not_trusted_receives_no_byte_of_a_request(
     """By authority, date and name, without a pin."""
     reason = {"other_ca": "untrusted", "expired": "expired", "wrong_host": "hostname"}[name]
     identity: tls.Identity = getattr(tls, name)()
-    async with RawServer(vbo_routes(), ssl=identity.context) as raw, tunnel() as proxy:
+    async with RawServer(vbo_routes(), ssl=identity.context) as raw, forward_proxy() as proxy:
         server = Server(raw.url, Password("u", "p"), tls=TLS(ca_file=tls.good().ca_file))
 
         async def program() -> object:
@@ -255,7 +199,7 @@ async def test_a_handshake_that_is_cut_off_is_reported_as_a_handshake(
     borrowed: bool,  # noqa: FBT001  # parametrised
 ) -> None:
     """With the hint on TLS versions and client certificates."""
-    async with RawServer([fin()]) as raw, tunnel() as proxy:
+    async with RawServer([fin()]) as raw, forward_proxy() as proxy:
         server = Server(raw.url.replace("http:", "https:"), Password("u", "p"))
 
         async def program() -> object:
@@ -309,7 +253,7 @@ async def test_a_connection_that_was_verified_under_one_policy_serves_no_other(
 ) -> None:
     """Two views of one server in one fleet: the pooled connection of one is nothing to the other."""
     identity = tls.self_signed()
-    async with RawServer(vbo_routes(), ssl=identity.context) as raw, tunnel() as proxy:
+    async with RawServer(vbo_routes(), ssl=identity.context) as raw, forward_proxy() as proxy:
         trusts = {"pinned": TLS(pin=identity.pin), "other pin": TLS(pin=tls.good().pin), "system": TLS()}
         servers = [
             Server(raw.url, Password(f"user-{name}", "p"), api_version="v4", tls=trust, name=name)
