@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from aiovbo import Fleet, Password, Server, ServerTimeoutError
+from aiovbo._core.threads import in_thread
 from aiovbo.testing import BackupServer, Fault, SimClock, World
 
 uvloop = pytest.importorskip("uvloop")
@@ -80,6 +81,20 @@ def test_no_time_passes_while_something_can_run(run: Run) -> None:
         return before, clock.monotonic()
 
     assert run(work()) == (0.0, 1.0)
+
+
+def test_no_time_passes_while_the_sdk_waits_for_a_thread(run: Run) -> None:
+    """A file or a name that takes long in real time takes none in virtual time."""
+
+    async def work() -> float:
+        clock = SimClock()
+        sleeper = asyncio.create_task(clock.sleep(3600))
+        await in_thread(lambda: time.sleep(0.05))
+        found = clock.monotonic()
+        await sleeper
+        return found
+
+    assert run(work()) == 0.0
 
 
 def test_a_silent_server_costs_the_virtual_deadline_and_no_real_one(run: Run) -> None:
