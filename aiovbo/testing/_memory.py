@@ -8,14 +8,12 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
 import attrs
 from aiohttp import web
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ClientRequest
-from aiohttp.tracing import Trace
 from yarl import URL
 
 from aiovbo.testing._server import BackupServer
@@ -70,7 +68,7 @@ class MemoryTransport:
         self.servers = servers
         """The servers by host name."""
 
-    async def send(self, request: MemoryRequest, deadline: object = None, /) -> MemoryReply:  # noqa: ARG002  # others need it
+    async def send(self, request: MemoryRequest, _deadline: object = None, /) -> MemoryReply:
         """The response of the server with the request's host name.
 
         Raises: ConnectionRefusedError where there is none, EOFError where it closes the connection,
@@ -114,12 +112,7 @@ class _MemoryConnector(aiohttp.BaseConnector):
         super().__init__(force_close=True)
         self._http = http
 
-    async def _create_connection(
-        self,
-        req: ClientRequest,  # noqa: ARG002  # as aiohttp has it
-        traces: list[Trace],  # noqa: ARG002  # the same
-        timeout: aiohttp.ClientTimeout,  # noqa: ARG002  # the same
-    ) -> ResponseHandler:
+    async def _create_connection(self, *_: Any, **__: Any) -> ResponseHandler:
         loop = asyncio.get_running_loop()
         ours = ResponseHandler(loop)
         near, far = _End(ours), _End(self._http())
