@@ -12,9 +12,10 @@ from uuid import UUID
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from aiovbo._cli._options import Filter, Selection, ago, span
+from aiovbo._cli._options import ChangeFilter, CommandOptions, Filter, Selection, ago, span
 
 _ALL_SERVERS, _EVERYTHING = Selection(), Filter()
+_ALL_CHANGES, _NO_COMMAND = ChangeFilter(), CommandOptions()
 _HALF_A_MINUTE = timedelta(seconds=30)
 
 _Id = Annotated[UUID, Parameter(help="The session's id; `aiovbo sessions --ids` shows it.")]
@@ -70,6 +71,8 @@ def stop(
 
 def watch(  # each an option of its own
     which: Selection = _ALL_SERVERS,
+    filters: ChangeFilter = _ALL_CHANGES,
+    command: CommandOptions = _NO_COMMAND,
     *,
     every: Annotated[
         timedelta,
@@ -98,7 +101,7 @@ def watch(  # each an option of its own
     """
     from aiovbo._cli._watch import watch
 
-    return watch(which, every, since, checkpoint, output, count)
+    return watch(which, filters, command, every, since, checkpoint, output, count)
 
 
 def timeline(

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from attrs import field, frozen
 from cyclopts import Group, Parameter
+from cyclopts.validators import Number
 
 _GROUP = Group("Servers", sort_key=1)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -143,3 +144,59 @@ class Filter:
     """Types."""
     organization: Annotated[str, Parameter(help="Part of the organization's name.", show_default=False)] = ""
     """A text."""
+
+
+Kind = Literal["added", "changed", "finished", "removed", "rejected", "unreachable", "recovered"]
+"""A kind of change, as `--only` names it."""
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class ChangeFilter:
+    """Which changes are reported."""
+
+    only: Annotated[
+        list[Kind], Parameter(help="Only changes of this kind; repeatable.", negative="", show_default=False)
+    ] = field(factory=list[Kind])
+    """Kinds; none: all of them."""
+    result: Annotated[
+        list[str], _several("Only sessions that ended with this result: Success, Warning or Failed")
+    ] = field(factory=list[str])
+    """Results; none: all of them. With results, other changes are reported only if `only` has their kind."""
+
+
+_COMMAND = Group("Command", sort_key=2)
+
+
+def _of_command(text: str, **more: Any) -> Parameter:  # as Parameter takes them
+    return Parameter(help=text, group=_COMMAND, show_default=False, **more)
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class CommandOptions:
+    """The command that is run for each change."""
+
+    exec: Annotated[
+        str | None,
+        _of_command(
+            "Run this shell command for each change, with the change as JSON on its standard input. "
+            "A change is acknowledged when the command ends with 0; otherwise it is retried.",
+            metavar="CMD",
+        ),
+    ] = None
+    """A shell command."""
+    timeout: Annotated[
+        timedelta | None,
+        _of_command("Kill the command after this time; 1m if not given.", converter=span, metavar="SPAN"),
+    ] = None
+    """A duration."""
+    give_up: Annotated[
+        int | None,
+        _of_command(
+            "Acknowledge a change whose command failed so often; if not given, retry until it succeeds.",
+            metavar="N",
+            validator=Number(gte=1),
+        ),
+    ] = None
+    """Attempts; None: no limit."""

@@ -6,6 +6,7 @@ Knows how a change is told in a line. Which changes there are is the watch's to 
 import asyncio
 import json
 import sys
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,20 @@ from aiovbo import (
     Change,
     Changed,
     Checkpoint,
+    ConfigError,
     Finished,
     Fleet,
     Recovered,
     Removed,
     RestoreSession,
+    RestoreSessionResult,
     RowRejected,
     Unreachable,
     Watch,
 )
 from aiovbo._cli._columns import NAME_LIMIT
-from aiovbo._cli._options import Selection
+from aiovbo._cli._command_runner import CommandRunner
+from aiovbo._cli._options import ChangeFilter, CommandOptions, Kind, Selection
 from aiovbo._cli._rows import duration
 from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._terminal import INTERRUPTED, OK, console, counted, run
@@ -42,11 +46,22 @@ _NAME_WIDTH = 40
 _VERB_WIDTH = len("started")
 _ROOM_FOR_A_TEXT = 24
 """Columns beside the others from which on a text stands there, and not below."""
+_KINDS: Mapping[type[Change], Kind] = {
+    Added: "added",
+    Changed: "changed",
+    Finished: "finished",
+    Removed: "removed",
+    RowRejected: "rejected",
+    Unreachable: "unreachable",
+    Recovered: "recovered",
+}
 _STYLES = {"Success": "green", "Warning": "yellow", "Failed": "red"}
 
 
 def watch(  # each an option of its own
     which: Selection,
+    filters: ChangeFilter,
+    command: CommandOptions,
     every: timedelta,
     since: datetime | timedelta | None,
     checkpoint: Path | None,
@@ -57,36 +72,83 @@ def watch(  # each an option of its own
 
     With a checkpoint it goes on where it ended, and misses nothing.
     """
+    if command.exec is None and (command.give_up is not None or command.timeout is not None):
+        raise ConfigError("--timeout and --give-up need --exec")
+    if command.exec is not None and not command.exec.strip():
+        # As from an unset variable: the shell would succeed, and no alert would be sent.
+        raise ConfigError("the command of --exec is empty")
+    wanted = _is_wanted(filters)
     fleet = fleet_of(which)
     store = None if checkpoint is None else Checkpoint(checkpoint)
-    changes = fleet.watch(every=every, since=since, checkpoint=store)
+    changes = fleet.watch(every=every, since=since, checkpoint=store, ack="manual", only=wanted)
     # A service that is stopped has not failed; the checkpoint is saved.
-    return run(_watch(fleet, changes, output, count), when_terminated=OK)
+    return run(_watch(fleet, changes, command, output, count), when_terminated=OK)
 
 
-async def _watch(fleet: Fleet, watching: Watch, output: str, count: int | None) -> int:
+def _is_wanted(filters: ChangeFilter) -> Callable[[Change], bool]:
+    results = {RestoreSessionResult(text) for text in filters.result}
+    for result in results:
+        if not result.is_known:
+            message = f"--result is Success, Warning or Failed, not {str(result)!r}"
+            raise ConfigError(message)
+
+    def is_wanted(change: Change) -> bool:
+        if filters.only and _KINDS.get(type(change)) not in filters.only:
+            return False
+        if isinstance(change, Added | Changed | Finished):
+            return not results or change.session.outcome in results
+        return not results or bool(filters.only)
+
+    return is_wanted
+
+
+async def _watch(
+    fleet: Fleet, watching: Watch, command: CommandOptions, output: str, count: int | None
+) -> int:
     out = console()
     if out.is_terminal and output == "text":
         console(stderr=True).print(
             Text(f"Watching {counted(len(fleet), 'server')}; times in UTC; Ctrl-C ends it.", style="dim")
         )
     width = min(max(map(len, fleet), default=0), _NAME_WIDTH)
-    told = 0
+    taken = 0
     try:
         async with fleet, watching as changes:
-            async for change in changes:
-                if output == "jsonl":
-                    sys.stdout.write(json.dumps(_document(change)) + "\n")
-                    sys.stdout.flush()
-                else:
-                    out.print(_line(change, width, out), soft_wrap=not out.is_terminal)
-                told += 1
-                if count is not None and told >= count:
-                    changes.ack(change)
-                    return OK
+            runner = CommandRunner(command.exec, command, changes.ack) if command.exec else None
+            try:
+                async for change in changes:
+                    document = json.dumps(_document(change)) + "\n"
+                    if output == "jsonl":
+                        sys.stdout.write(document)
+                        sys.stdout.flush()
+                    else:
+                        out.print(_line(change, width, out), soft_wrap=not out.is_terminal)
+                    if runner is None:
+                        changes.ack(change)
+                    else:
+                        await runner.add(change, _subject(change), document)
+                    taken += 1
+                    if count is not None and taken >= count:
+                        break
+                if runner is not None:
+                    await runner.finish()
+            finally:
+                if runner is not None:
+                    await runner.aclose()
     except asyncio.CancelledError:
         return INTERRUPTED
     return OK
+
+
+def _subject(change: Change) -> str:
+    """The session that a change is of, or its server: changes of one subject stay in order."""
+    match change:
+        case Added(session=session) | Changed(session=session) | Finished(session=session):
+            return f"{change.server} {session.id}"
+        case Removed(session_id=key):
+            return f"{change.server} {key}"
+        case _:
+            return change.server
 
 
 def _line(change: Change, width: int, out: Console) -> RenderableType:
@@ -150,7 +212,7 @@ def _document(change: Change) -> dict[str, Any]:
         "change": type(change).__name__,
         "id": change.id,
         "server": change.server,
-        "told": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "noticedAt": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
     match change:
         case Added(session=session) | Changed(session=session) | Finished(session=session):

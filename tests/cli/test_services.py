@@ -1,0 +1,84 @@
+"""The systemd unit and the cron line of the documentation send an alert, as printed."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from harness.readme import ROOT, blocks
+
+from aiovbo.testing import BackupServer
+
+PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+(UNIT,) = blocks("ini", PAGE)
+(CRON_LINE,) = (block for block in blocks("text", PAGE) if "flock" in block)
+PROGRAM = "/opt/aiovbo/bin/aiovbo"
+
+
+def start_command() -> str:
+    """What the unit starts, on one line."""
+    (found,) = re.findall(r"^ExecStart=((?:.*\\\n)*.*)$", UNIT, re.MULTILINE)
+    return str(found).replace("\\\n", " ")
+
+
+def cron_command() -> str:
+    """The cron line without its five fields of time."""
+    return CRON_LINE.split(maxsplit=5)[5]
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock of util-linux")
+@pytest.mark.parametrize("command", [start_command(), cron_command()], ids=["systemd", "cron"])
+def test_the_documented_command_mails_a_failed_restore(
+    command: str, servers: list[BackupServer], inventory: Path, tmp_path: Path
+) -> None:
+    """In the small environment of a service, with a `mail` that writes to a file."""
+    now = servers[2].world.now
+    failed = servers[2].world.add(creation_time=now - timedelta(hours=3), end_time=now, result="Failed")
+    mail = tmp_path / "mail"
+    mail.write_text(
+        f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\ncat >> {tmp_path}/mailbox\n', encoding="utf-8"
+    )
+    mail.chmod(0o700)
+    for printed, here in (
+        (PROGRAM, f"{sys.executable} -m aiovbo"),
+        ("/etc/aiovbo/fleet.toml", str(inventory)),
+        ("/var/lib/aiovbo", str(tmp_path)),
+        (" watch ", " watch --server vbo2 --since 24h --every 0.1s --count 1 "),
+    ):
+        assert printed in command
+        command = command.replace(printed, here)
+    # systemd starts programs itself, and quotes almost as a shell does; cron runs /bin/sh.
+    program = ["/bin/sh", "-c", command] if "flock" in command else shlex.split(command)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "VBO_TEST_PASSWORD": os.environ["VBO_TEST_PASSWORD"]}
+    for one in servers[2].world.sessions:
+        if one.id != failed.id:
+            servers[2].world.change(one.id, result="Success")
+    subprocess.run(program, env=environment, check=True, timeout=50, stdout=subprocess.DEVNULL)
+    assert (tmp_path / "arguments").read_text(encoding="utf-8") == "-s A restore failed admins@tech.local\n"
+    alert = json.loads((tmp_path / "mailbox").read_text(encoding="utf-8"))
+    assert (alert["session"]["id"], alert["change"]) == (str(failed.id), "Finished")
+
+
+def test_cron_reads_the_line_as_it_is() -> None:
+    """One line, five fields of time, and no percent sign, which ends a command there."""
+    (line,) = CRON_LINE.splitlines()
+    fields = line.split(maxsplit=5)[:5]
+    assert all(re.fullmatch(r"[\d*/,-]+", one) for one in fields)
+    assert "%" not in line
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    """It knows every section and setting; the program is replaced by one that exists here."""
+    unit = tmp_path / "aiovbo-alerts.service"
+    unit.write_text(UNIT.replace(PROGRAM, sys.executable), encoding="utf-8")
+    command = ["systemd-analyze", "verify", "--man=no", str(unit)]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    said = [line for line in checked.stderr.splitlines() if unit.name in line]
+    assert (checked.returncode, said) == (0, []), checked.stderr
