@@ -17,6 +17,7 @@ test run that has our plugin installed, needs no HTTP library. Type checkers and
 """
 
 from importlib import import_module
+from os import environ
 
 from aiovbo._settings.version import __version__ as __version__
 
@@ -70,6 +71,12 @@ _MODULES = ("errors", "models")
 __all__ = [  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]  # the stub has them one by one
     *sorted([*_HOMES, "__version__"], key=lambda name: (not name.isupper(), name))
 ]
+
+
+if "AIOVBO_LOG" in environ:
+    from aiovbo._settings.log_output import show_log_of_environment
+
+    show_log_of_environment()
 
 
 def __getattr__(name: str) -> object:

@@ -109,6 +109,16 @@ class Selection:
         factory=list[str]
     )
     """Labels, all of which must fit."""
+    verbose: Annotated[
+        int,
+        Parameter(
+            name=["--verbose", "-v"],
+            help="Log servers that become unreachable and reachable; -vv every request.",
+            count=True,
+            group=_GROUP,
+        ),
+    ] = 0
+    """How much is logged."""
     no_token_store: Annotated[
         bool, _server("Log in anew, and share no token with other runs; if not given, runs share tokens.")
     ] = False

@@ -3,6 +3,7 @@
 Knows where an inventory is found, and where a password comes from. Asks nothing.
 """
 
+import logging
 import os
 import sys
 from getpass import getpass
@@ -13,6 +14,7 @@ from aiovbo import TLS, ConfigError, Fleet, Password, Server
 from aiovbo._cli._options import Selection
 from aiovbo._cli._token_folder import shared_store
 from aiovbo._settings.limits import FleetOptions
+from aiovbo._settings.log_output import show_log
 
 
 def fleet_of(which: Selection, **more: Any) -> Fleet:  # as Fleet takes them
@@ -20,6 +22,8 @@ def fleet_of(which: Selection, **more: Any) -> Fleet:  # as Fleet takes them
 
     Raises: ConfigError for options that do not fit, and where no server is meant.
     """
+    if which.verbose:
+        show_log(logging.INFO if which.verbose == 1 else logging.DEBUG)
     limits: FleetOptions = {}
     if which.deadline is not None:
         limits["deadline"] = which.deadline

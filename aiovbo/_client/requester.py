@@ -486,7 +486,7 @@ class Requester:
             retries.counted += 1
         asked, what = f"{request.method} {request.url.raw_path}", failure.what.rstrip(".")
         number = retries.counted + retries.of_rate_limit + 1
-        log.info("%s: %s: %s; try %d in %.2f s", self.server.name, asked, what, number, delay)
+        log.debug("%s: %s: %s; try %d in %.2f s", self.server.name, asked, what, number, delay)
         self._tally.retry(request.method, request.url.raw_path, failure, delay)
         try:
             with self._pool.attempt(operation.deadline):

@@ -28,7 +28,7 @@ from aiovbo.errors import (
     UnreachableError,
 )
 
-log = logging.getLogger("aiovbo.observer")
+log = logging.getLogger("aiovbo.status")
 
 OK = "ok"
 """The outcome of what went well."""
@@ -105,12 +105,18 @@ class StatusRecorder:
     def success(self) -> None:
         """Note that what was asked for has come."""
         self._last_success = self._now()
+        if self._up is False:
+            state = "reachable" if isinstance(self._last_error, UnreachableError) else "working"
+            log.info("%s: %s again", self._server, state)
         self._turn(up=True, outcome=OK)
 
     def failure(self, error: ServerError, *, of_login: bool = False) -> None:
         """Note that a request, or the login that it needs, has failed."""
         if of_login or isinstance(error, _DOWN):
             self._last_error, self._last_error_at = error, self._now()
+            if self._up is not False:
+                state = "unreachable" if isinstance(error, UnreachableError) else "failing"
+                log.info("%s: %s: %s", self._server, state, error.what)
             self._turn(up=False, outcome=_outcome(error))
 
     def status(self, api_version: str | None, clock_skew: float | None) -> ServerStatus:

@@ -267,12 +267,10 @@ class Poll(Generic[T]):
     def _take(self, its: _PolledServer[T], answer: Answer[T]) -> None:
         its.error = answer.error
         if answer.error is None:
-            if its.errors:
-                log.info("%s: responds again", its.client.name)
             its.latest, its.answered_at, its.errors = answer, self._options.clock.monotonic(), 0
         else:
             its.errors += 1
-            log.info("poll %d in a row that failed: %s", its.errors, answer.error)
+            log.debug("poll %d in a row that failed: %s", its.errors, answer.error)
         # It keeps its place in the queue: a server that answers often is not moved to the end.
         self._pending[its.client.name] = answer
         self._changed.set()

@@ -225,7 +225,7 @@ class ServerPoller:
             pause = await self._look()
         except ServerError as error:
             self._errors += 1
-            log.info("look %d in a row that failed: %s", self._errors, error)
+            log.debug("look %d in a row that failed: %s", self._errors, error)
             # All may have changed when it is back.
             self._full_look_at = float("-inf")
             self._feed.reset()
@@ -238,8 +238,6 @@ class ServerPoller:
                 return min(pause, missing)
             await self._report(self.tracker.fail(error, self._last_success or clock.now()))
             return pause
-        if self._errors:
-            log.info("%s: answers again", name)
         self._errors = 0
         self._last_success = clock.now()
         self._settle(name, self.tracker.settle)
