@@ -93,7 +93,7 @@ class ServerError(VboError):
         """How often it was tried; 0 where nothing was sent."""
         self.elapsed = elapsed
         """Seconds from the first attempt to giving up."""
-        self.retryable = self._retryable_by_default if retryable is None else retryable
+        self.retryable: bool = self._retryable_by_default if retryable is None else retryable
         """Whether the same request may well work later, unchanged."""
         self.hint = hint
         """What to do next."""
@@ -197,7 +197,7 @@ class PayloadError(ServerError):
         hint: str = "",
     ) -> None:
         super().__init__(what, phase=phase, retryable=retryable, hint=hint)
-        self.problems = tuple(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
         """What is wrong with it, one entry each, with the path inside the document."""
 
 

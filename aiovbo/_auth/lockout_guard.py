@@ -67,7 +67,7 @@ class LockoutGuard:
     ) -> None:
         if token_store is not None:
             check_token_store(token_store)
-        self.shared = None if token_store is None else SharedLogins(token_store, clock)
+        self.shared: SharedLogins | None = None if token_store is None else SharedLogins(token_store, clock)
         """Where other processes read and write tokens and verdicts."""
         self._limits = _Limits(limit, cooldown)
         self._clock = clock
@@ -183,11 +183,12 @@ class _Rounds:
 
     def restart(self, stage: int) -> None:
         """Begin a round in which nothing was sent so far."""
-        self.stage = stage
-        self.rejections = self.posts = 0
-        self.ends = _OPEN
+        self.stage: int = stage
+        self.rejections: int = 0
+        self.posts: int = 0
+        self.ends: float = _OPEN
         """When the cool-down after the newest failure ends."""
-        self.last_rejection = ""
+        self.last_rejection: str = ""
         self.yielded: set[str] = set()
         """Servers that let others be tried before them, which each does once in a round."""
 
@@ -287,7 +288,7 @@ class CredentialVerdicts:
         self._rounds_alone = _Rounds(limits)
         """Those of servers that fail while others accept."""
         self._news = asyncio.Event()
-        self.turns = 0
+        self.turns: int = 0
         """Turns that were given and are not saved yet."""
 
     def restore(self, stored: str) -> None:

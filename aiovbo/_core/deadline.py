@@ -73,7 +73,7 @@ class Deadline:
         self._ends = self._stopped_at + seconds
         self._in_progress = 0 if suspended else 1
         self._excused = False
-        self.was_reached = False
+        self.was_reached: bool = False
         """Whether something was ended by it."""
         self.options: Options | None = None
         """The limits of its operation; None outside of one."""
@@ -181,13 +181,13 @@ class Operation:
     """How far its current request has come; None before the first one."""
 
     def __init__(self, options: Options, *, deadline: Deadline | None = None, may_retry: bool = True) -> None:
-        self.options = options
-        self.deadline = deadline or Deadline(options.deadline, options.clock, suspended=True)
+        self.options: Options = options
+        self.deadline: Deadline = deadline or Deadline(options.deadline, options.clock, suspended=True)
         """What ends it; the time of the consumer is not counted."""
         self.deadline.options = options
-        self.attempts = 0
+        self.attempts: int = 0
         """Requests sent."""
-        self.may_retry = may_retry
+        self.may_retry: bool = may_retry
         """Whether a request may be sent again that failed."""
         self.phase = None
         self._is_over = False

@@ -112,9 +112,9 @@ class Link(_Attached):
     __slots__ = ("_model", "href", "rel")
 
     def __init__(self, rel: str, href: str, fetcher: Fetcher | None, model: type[Any]) -> None:
-        self.rel = rel
+        self.rel: str = rel
         """The relation's name, as the server wrote it."""
-        self.href = href
+        self.href: str = href
         """The server's own text; often a host name that only the server knows."""
         self._fetcher = fetcher
         self._model = model
@@ -305,9 +305,9 @@ class Resource(JsonObject):
 
     def __init__(self, members: Mapping[str, Any], server: str, links: Links) -> None:
         super().__init__(members)
-        self.server = server
+        self.server: str = server
         """The name of the server it came from."""
-        self.links = links
+        self.links: Links = links
         """Relations to other resources."""
 
     def with_links(self, links: Links) -> Self:

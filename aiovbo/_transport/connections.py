@@ -55,11 +55,11 @@ class ServerConnections:
     __slots__ = ("__weakref__", "_idle", "number", "reads_files_again", "server")
 
     def __init__(self, name: str, *, reads_files_again: bool = False) -> None:
-        self.number = next(_numbers)
+        self.number: int = next(_numbers)
         """Identifies them in the pool's keys."""
-        self.reads_files_again = reads_files_again
+        self.reads_files_again: bool = reads_files_again
         """Whether their TLS files may have changed since other servers' connections read them."""
-        self.server = name
+        self.server: str = name
         """The name of the server."""
         self._idle: set[HttpConnection] = set()
 
@@ -108,7 +108,7 @@ class HttpConnection(ResponseHandler):
     _in_use = True
     _has_answered = False
     _poll: "select.poll | None" = None
-    reused = False
+    reused: bool = False
     """Whether it has served a request already."""
 
     def begin(self, connections: ServerConnections) -> bool:

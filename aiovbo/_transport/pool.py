@@ -105,8 +105,8 @@ class HttpPool:
         self._opening = asyncio.Lock()
         self._closing = asyncio.Lock()
         self._attempts = TimeoutRegistry(options)
-        self.closed = False
-        self.connections = options.connections
+        self.closed: bool = False
+        self.connections: int = options.connections
         """At most so many requests at once to one server, as file descriptors allow."""
         self._descriptors: AbstractAsyncContextManager[None] = nullcontext()
 

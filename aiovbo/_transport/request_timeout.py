@@ -54,9 +54,9 @@ class RequestTimeout:
     ) -> None:
         self.phase: Phase = "queue"
         """How far it has come."""
-        self.fresh = False
+        self.fresh: bool = False
         """Whether its connection was made for it, not kept from an earlier request."""
-        self.sent = 0
+        self.sent: int = 0
         """How often its request was given a connection: twice where a kept one proved dead, to aiohttp."""
         self._all = all_of_them
         self._deadline = deadline
@@ -64,7 +64,7 @@ class RequestTimeout:
         self._most = most
         self._behind = behind
         self._excused = False
-        self.proxy = ""
+        self.proxy: str = ""
         """The forward proxy through which it is sent; empty where there is none."""
         self._began: float | None = None
         self._failure: Exception | None = None
@@ -102,7 +102,7 @@ class RequestTimeout:
         # By the timers' clock; `_seen` is the same by the deadline's own, by which it may move.
         self._ends = now + left
         self._last = self._limit = now + self._most
-        self.due = min(self._ends, self._last)
+        self.due: float = min(self._ends, self._last)
         self._all.in_progress.add(self)
         if self.due < self._all.fires or self._timers is not self._all.timers:
             self._all.watch(self.due, self._timers)
@@ -198,7 +198,7 @@ class TimeoutRegistry:
         self.timers: Timers | None = None
         """What the timer belongs to: the event loop, or a clock that has timers."""
         self._timer: Timer | None = None
-        self.fires = _NEVER
+        self.fires: float = _NEVER
         """When the timer fires, by the timers' clock."""
         # Its own: what was asked first must not be kept for as long as the timer.
         self._context = Context()

@@ -47,13 +47,14 @@ class Authority:
         leaf = ca.issue_cert(*dict.fromkeys((*_LOOPBACK, *names)))
         self._pem = ca.cert_pem.bytes()
         self._is_kept = ca_file is not None
+        self.ca_file: str
         if ca_file is None:
             handle, self.ca_file = tempfile.mkstemp(prefix="aiovbo-ca-", suffix=".pem")
             os.close(handle)
             self._removal = weakref.finalize(self, _remove, self.ca_file)
         else:
             self.ca_file = ca_file
-        self.server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self.server_context: ssl.SSLContext = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         """What a server speaks TLS with."""
         leaf.configure_cert(self.server_context)  # pyright: ignore[reportUnknownMemberType]  # its type names pyOpenSSL, which is not needed
         self.open()

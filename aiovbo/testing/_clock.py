@@ -48,7 +48,7 @@ class SimTimer:
     __slots__ = ("_call", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
-        self.loop = loop
+        self.loop: asyncio.AbstractEventLoop = loop
         self._call: Callable[[], object] | None = call
 
     def cancel(self) -> None:

@@ -73,7 +73,7 @@ class BackupFleet:
             ]
         if not servers:
             raise ValueError("a fleet needs a server")
-        self.servers = tuple(servers)
+        self.servers: tuple[BackupServer, ...] = tuple(servers)
         self._host = host
         self._ca_file = ca_file
         self._authority: Authority | None = None

@@ -120,7 +120,7 @@ class BackupServer:
         rejected_token_answer: Literal["401", "empty"] = "401",  # a status
     ) -> None:
         self.version: ApiVersion = version
-        self.versions = _served(version, versions)
+        self.versions: tuple[ApiVersion, ...] = _served(version, versions)
         if token_limit is not None and token_limit < 1:
             msg = f"token_limit is a number of requests of at least 1, not {token_limit}"
             raise ValueError(msg)

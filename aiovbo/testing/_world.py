@@ -192,7 +192,7 @@ class World:
             raise ValueError("a world needs sessions >= 0, span > 0, speed >= 0 and an organization")
         self.seed = seed
         self.speed = speed
-        self.organizations = tuple(organizations)
+        self.organizations: tuple[str, ...] = tuple(organizations)
         self._lock = threading.RLock()
         self._records: dict[UUID, WorldSession] = {}
         self._ends: list[tuple[int, int, WorldSession]] = []
