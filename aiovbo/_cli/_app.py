@@ -14,18 +14,16 @@ from rich.console import Console
 
 from aiovbo import __version__
 from aiovbo._cli import _commands
-from aiovbo.errors import VboError
-
-USAGE = 2
-"""The exit status of a command with an unknown option or an invalid value."""
+from aiovbo._cli._statuses import INTERRUPTED, OK, USAGE
 
 _SERVERS = (
     "Servers come from an inventory (--fleet, the variable AIOVBO_FLEET, or ./fleet.toml), or are given "
     "by --url, --user and the variable VBO_PASSWORD. "
 )
 _STATUSES = (
-    "Exit status: 0 all well, 2 some servers failed or the command was wrong, 4 none could be asked, "
-    "130 interrupted, 143 terminated."
+    "Exit status: 0 no failures, 1 a bug in aiovbo, 2 an error in the command line, the configuration or the "
+    "output, 3 some servers failed, 4 all servers failed, 130 Ctrl-C, 141 the reader of the output closed "
+    "the pipe, 143 SIGTERM or SIGHUP."
 )
 
 app = App(
@@ -36,6 +34,7 @@ app = App(
     # Markdown would cost a fifth of the time in which help is there.
     help_format="plaintext",
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 # By name, with what stands below its help: not every command asks the servers of an inventory.
 _COMMANDS = {
@@ -52,7 +51,7 @@ for _number, (_name, _below) in enumerate(_COMMANDS.items()):
 def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="Which shell.")], /) -> int:
     """The script that completes commands and options in a shell: `eval "$(aiovbo completion bash)"`."""
     sys.stdout.write(app.generate_completion(shell=shell) + "\n")  # nosec B604  # names one, runs none
-    return 0
+    return OK
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,9 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(end.__context__, BrokenPipeError):
             raise
         return _ended_by(end.__context__)
-    except (VboError, OSError, ValueError, ImportError) as error:
+    except KeyboardInterrupt:
+        # Before or after the event loop runs, as while a password is typed.
+        return INTERRUPTED
+    except Exception as error:
         return _ended_by(error)
-    return status if isinstance(status, int) else 0
+    return status if isinstance(status, int) else OK
 
 
 def _ended_by(error: Exception) -> int:

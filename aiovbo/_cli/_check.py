@@ -26,7 +26,8 @@ from aiovbo import (
 from aiovbo._cli._columns import RowTable, cell, name_cell
 from aiovbo._cli._options import Selection
 from aiovbo._cli._selection import fleet_of
-from aiovbo._cli._terminal import INTERRUPTED, collect, console, run, show_failures, status_of
+from aiovbo._cli._statuses import INTERRUPTED, status_of
+from aiovbo._cli._terminal import collect, console, run, show_failures
 from aiovbo._core.threads import look_up
 from aiovbo._transport.certificate import open_connection
 

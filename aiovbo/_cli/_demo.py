@@ -13,7 +13,8 @@ from rich.text import Text
 
 from aiovbo import TLS, Answer, Client, Fleet, Password, Server
 from aiovbo._cli._rows import Row, newest_first, rows_of, table_of
-from aiovbo._cli._terminal import INTERRUPTED, OK, collect, console, run, show_failures
+from aiovbo._cli._statuses import INTERRUPTED, OK
+from aiovbo._cli._terminal import collect, console, run, show_failures
 from aiovbo.testing import ApiVersion, BackupFleet, BackupServer, Fault, World
 
 HEALTHY = 12

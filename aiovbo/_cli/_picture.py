@@ -77,7 +77,7 @@ def svg(
 ) -> str:
     """Who restored what when, as a picture that needs nothing else: for light and dark, with tooltips.
 
-    Raises: ValueError where the window is empty.
+    Raises: ConfigError where the window is empty.
     """
     rows = bars_by_server(sessions, servers, begins, ends, silent)
     longest = max((cell_len(printable(row.server, _NAME_LIMIT)) for row in rows), default=0)

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from aiovbo import Bearer, Server, ServerError, fetch_certificate
 from aiovbo._cli._columns import plain_table
-from aiovbo._cli._terminal import OK, console, run, show_failures, status_of
+from aiovbo._cli._statuses import OK, status_of
+from aiovbo._cli._terminal import console, run, show_failures
 from aiovbo.errors import printable
 
 

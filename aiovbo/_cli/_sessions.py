@@ -29,16 +29,8 @@ from aiovbo._cli._options import Filter, Selection
 from aiovbo._cli._picture import svg
 from aiovbo._cli._rows import Row, newest_first, rows_of, table_of
 from aiovbo._cli._selection import fleet_of
-from aiovbo._cli._terminal import (
-    INTERRUPTED,
-    collect,
-    complain,
-    console,
-    counted,
-    run,
-    show_failures,
-    status_of,
-)
+from aiovbo._cli._statuses import INTERRUPTED, status_of
+from aiovbo._cli._terminal import collect, complain, console, counted, run, show_failures
 from aiovbo._cli._timeline import bars
 from aiovbo.errors import printable
 

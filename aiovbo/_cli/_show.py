@@ -27,19 +27,8 @@ from aiovbo._cli._columns import RowTable, cell, plain_table
 from aiovbo._cli._options import Selection
 from aiovbo._cli._rows import Row, duration, organization_name, table_of, when
 from aiovbo._cli._selection import fleet_of
-from aiovbo._cli._terminal import (
-    INTERRUPTED,
-    OK,
-    SOME_FAILED,
-    ask,
-    collect,
-    complain,
-    console,
-    counted,
-    run,
-    show_failures,
-    status_of,
-)
+from aiovbo._cli._statuses import INTERRUPTED, OK, USAGE, status_of
+from aiovbo._cli._terminal import ask, collect, complain, console, counted, run, show_failures
 from aiovbo.errors import printable
 
 _LONG = 2_000
@@ -56,13 +45,13 @@ def stop(session_id: UUID, which: Selection, *, yes: bool) -> int:
     """Stop a restore session; shows it and asks first."""
     if not yes and not sys.stdin.isatty():
         complain("standard input is not a terminal, so you cannot confirm: use --yes to stop it")
-        return SOME_FAILED
+        return USAGE
 
     async def agreed(session: RestoreSession, out: Console) -> int:
         out.print(table_of([Row(session, session.organization or "")], datetime.now(UTC)))
         if session.has_ended:
             complain("it has stopped already")
-            return SOME_FAILED
+            return USAGE
         if not yes:
             answer = await ask("Stop it? [y/N] ")
             if answer.strip().casefold() not in ("y", "yes"):
@@ -93,7 +82,11 @@ async def _with_session(
             answers, interrupted = await collect(query.answers(), list(fleet), enough=_has_it)
         found = [session for answer in answers for session in answer.items if session is not None]
         if found:
-            return await then(found[0], console())
+            try:
+                return await then(found[0], console())
+            except ServerError as error:
+                show_failures([error], len(fleet), console(stderr=True))
+                return status_of(1, len(fleet))
     errors = [answer.error for answer in answers if answer.error is not None]
     if interrupted:
         return INTERRUPTED
@@ -101,7 +94,7 @@ async def _with_session(
     unsure = ", except those that gave no answer" if errors else ""
     message = f"none of {counted(len(fleet), 'server')} has a session {session_id}{unsure}"
     complain(message)
-    return status_of(len(errors), len(fleet)) or SOME_FAILED
+    return status_of(len(errors), len(fleet)) or USAGE
 
 
 def _has_it(answer: Answer[RestoreSession | None]) -> bool:
@@ -122,9 +115,6 @@ async def _show(session: RestoreSession, out: Console) -> int:
     except ConfigError:
         # Older versions have no statistics.
         return OK
-    except ServerError as error:
-        show_failures([error], 1, console(stderr=True))
-        return SOME_FAILED
     out.print(Text("\nstatistics\n", style="bold"))
     out.print(_facts(statistics.to_dict()))
     return OK

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import textwrap
+import traceback
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
@@ -18,15 +19,13 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from aiovbo import Answer, ServerError, VboError
+from aiovbo import Answer, ClosedError, FleetError, LinkError, ServerError, VboError, __version__
 from aiovbo._cli._columns import CELL_LIMIT, name_cell
+from aiovbo._cli._statuses import BROKEN_PIPE, BUG, INTERRUPTED, SOME_FAILED, TERMINATED, USAGE
 from aiovbo._cli._words import to_cli_terms
 from aiovbo.errors import printable
 
 T = TypeVar("T")
-
-OK, SOME_FAILED, ALL_FAILED = 0, 2, 4
-INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
 
 _PIPE_WIDTH = 120
 """Columns where the output is no terminal."""
@@ -83,13 +82,6 @@ def show_failures(errors: Sequence[ServerError], asked: int, out: Console) -> No
 def counted(count: int, thing: str) -> str:
     """So many things, in words."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
-
-
-def status_of(failed: int, asked: int) -> int:
-    """The exit status for so many servers that failed, of so many that were asked."""
-    if failed == 0:
-        return OK
-    return ALL_FAILED if failed == asked else SOME_FAILED
 
 
 async def collect(
@@ -176,19 +168,41 @@ def run(command: Coroutine[Any, Any, int], *, when_terminated: int = TERMINATED)
 
 
 def ended_by(error: Exception) -> int:
-    """Say in a line or a few what ended a command; the exit status."""
-    said, status = str(error), SOME_FAILED
-    if isinstance(error, BrokenPipeError):
-        # The reader has closed the pipe.
-        said, status = "", BROKEN_PIPE
-    elif isinstance(error, OSError) and not isinstance(error, VboError):
-        # A file, or where the output goes; what goes wrong on the way to a server is an error of ours.
-        what = error.filename or ("the output cannot be written" if error.errno in _FULL else "")
-        said = f"{what}: {error.strerror}" if what else said
+    """Report in a few lines what ended a command; the exit status.
+
+    A bug is reported with its traceback, which shows no values of variables.
+    """
+    said, status = _reason(error)
     _drop_what_cannot_be_written()
-    with suppress(OSError):  # where that is what cannot be written
+    with suppress(OSError):  # standard error itself cannot be written
+        if status == BUG:
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                sys.stderr.write(f"{printable(line, 1000)}\n")
         complain(said)
     return status
+
+
+def _reason(error: Exception) -> tuple[str, int]:
+    """What ended a command, and the exit status."""
+    said = str(error)
+    match error:
+        case BrokenPipeError():
+            return "", BROKEN_PIPE
+        case ServerError() | FleetError() | LinkError():
+            return said, SOME_FAILED
+        case ImportError(name=name) if not (name or "").startswith("aiovbo"):
+            return said, USAGE
+        case VboError() if not isinstance(error, ClosedError):
+            return said, USAGE
+        case OSError():
+            # A file or the output: a failure on the way to a server is a ServerError.
+            what = error.filename or ("the output cannot be written" if error.errno in _FULL else "")
+            return f"{what}: {error.strerror}" if what else said, USAGE
+        case _:
+            return (
+                f"this is a bug in aiovbo {__version__}, not a mistake of yours. "
+                "Please report it with the traceback above."
+            ), BUG
 
 
 def _drop_what_cannot_be_written() -> None:

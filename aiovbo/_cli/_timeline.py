@@ -16,7 +16,7 @@ from rich.text import Text
 
 from aiovbo._cli._columns import NAME_LIMIT
 from aiovbo._resources.enums import RestoreSessionResult, RestoreSessionType
-from aiovbo.errors import printable
+from aiovbo.errors import ConfigError, printable
 from aiovbo.models import RestoreSession
 
 _KINDS = {
@@ -108,7 +108,7 @@ def bars_by_server(
     silent: Collection[str],
 ) -> list[ServerBars]:
     if begins >= ends:
-        raise ValueError("a timeline begins before it ends")
+        raise ConfigError("a timeline begins before it ends")
     found: dict[str, list[Bar]] = {server: [] for server in servers}
     for session in sessions:
         start = session.creation_time
@@ -305,7 +305,7 @@ def bars(  # what is drawn, and the frame
     Servers stand in the order given, then those that only sessions name; `silent` ones gave no answer.
     A session without an end goes on to `ends`.
 
-    Raises: ValueError where the window is empty.
+    Raises: ConfigError where the window is empty.
     """
     rows = bars_by_server(sessions, servers, begins, ends, silent)
     width = max(width, 1)

@@ -37,7 +37,8 @@ from aiovbo._cli._command_runner import CommandRunner
 from aiovbo._cli._options import ChangeFilter, CommandOptions, Kind, Selection
 from aiovbo._cli._rows import duration
 from aiovbo._cli._selection import fleet_of
-from aiovbo._cli._terminal import INTERRUPTED, OK, console, counted, run
+from aiovbo._cli._statuses import INTERRUPTED, OK
+from aiovbo._cli._terminal import console, counted, run
 from aiovbo._cli._words import to_cli_terms
 from aiovbo.errors import printable
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from harness.readme import ROOT, TEXT
 
-from aiovbo._cli import _commands, _terminal
+from aiovbo import CheckpointError, ClosedError, ConfigError, LinkError, UnreachableError, __version__
+from aiovbo._cli import _commands, _statuses
 from aiovbo._cli._app import _COMMANDS, app, main
 from aiovbo.testing import BackupServer, Fault
 
@@ -84,15 +85,78 @@ def test_what_cannot_be_written_is_a_sentence(command: str) -> None:
 
 
 def test_every_exit_status_is_documented() -> None:
-    """In the page's table; those that one meets first in the README and below every help too."""
+    """The page's table, the README and every command's help list all of them."""
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    told = {int(n) for cell in re.findall(r"^\| ([\d, ]+) \|", page, re.MULTILINE) for n in cell.split(",")}
-    names = ("OK", "SOME_FAILED", "ALL_FAILED", "INTERRUPTED", "TERMINATED", "BROKEN_PIPE")
-    statuses = {name: getattr(_terminal, name) for name in names}
-    assert told == set(statuses.values())
+    statuses = {value for name, value in vars(_statuses).items() if name.isupper()}
+    assert {int(number) for number in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == statuses
     (sentence,) = re.findall(r"^The exit status is .*?\n\n", TEXT, re.MULTILINE | re.DOTALL)
     for text in (sentence, app.help_epilogue or ""):
-        assert {int(number) for number in re.findall(r"\b\d+\b", text)} == told - {141}
+        assert {int(number) for number in re.findall(r"\b\d+\b", text)} == statuses
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("wrong"), ValueError("wrong"), ClosedError("wrong"), KeyError("x")]
+)
+def test_a_bug_ends_a_command_with_1_and_a_traceback(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Standard error has the traceback, and says that it is a bug to report."""
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("aiovbo._inventory.schema.inventory_schema", fail)
+    assert main(["schema"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("Traceback (most recent call last):")
+    assert "in fail" in err
+    assert f"aiovbo: this is a bug in aiovbo {__version__}" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ConfigError("wrong"), 2), (CheckpointError("wrong"), 2), (FileNotFoundError(2, "not found", "x"), 2),
+        (ModuleNotFoundError("no trustme", name="trustme"), 2), (ImportError("no x", name="aiovbo._cli"), 1),
+        (UnreachableError("refused", server="vbo1", operation="GET /v8/Jobs"), 3), (LinkError("unsafe"), 3),
+        (BrokenPipeError(), 141), (KeyboardInterrupt(), 130),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_ends_a_command_decides_its_status(
+    error: BaseException,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Only a bug has a traceback."""
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("aiovbo._inventory.schema.inventory_schema", fail)
+    assert main(["schema"]) == status
+    assert ("Traceback" in capsys.readouterr().err) is (status == 1)
+
+
+@pytest.mark.usefixtures("inventory")
+@pytest.mark.parametrize(("servers_asked", "status"), [([], 3), (["--server", "vbo2"], 4)])
+@pytest.mark.parametrize("command", ["show", "stop --yes"])
+def test_a_server_that_fails_after_the_session_was_found_counts_as_failed(
+    command: str,
+    servers_asked: list[str],
+    status: int,
+    servers: list[BackupServer],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The status is 4 if it is the only server, and 3 otherwise."""
+    running = servers[2].world.add(end_time=None)
+    for path in ("RestoreSessions/*/events", "RestoreSessions/*/Stop"):
+        servers[2].fail(Fault.status(503), on=path, times=None)
+    name, *options = command.split()
+    assert main([name, str(running.id), *options, *servers_asked, "--retries", "0"]) == status
+    assert "HTTP 503" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", _COMMANDS)
