@@ -37,17 +37,17 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 # By name, with what stands below its help: not every command asks the servers of an inventory.
-_COMMANDS = {
+COMMANDS = {
     **dict.fromkeys(("check", "sessions", "timeline", "watch", "show", "stop"), _SERVERS + _STATUSES),
     "pin": _STATUSES,
     "schema": "",
     "demo": "",
 }
-for _number, (_name, _below) in enumerate(_COMMANDS.items()):
+for _number, (_name, _below) in enumerate(COMMANDS.items()):
     app.command(getattr(_commands, _name), name=_name, help_epilogue=_below, sort_key=_number)
 
 
-@app.command(help_epilogue="", sort_key=len(_COMMANDS))
+@app.command(help_epilogue="", sort_key=len(COMMANDS))
 def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="Which shell.")], /) -> int:
     """The script that completes commands and options in a shell: `eval "$(aiovbo completion bash)"`."""
     sys.stdout.write(app.generate_completion(shell=shell) + "\n")  # nosec B604  # names one, runs none

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from aiovbo import __version__
-from aiovbo._cli._app import _COMMANDS
+from aiovbo._cli._app import COMMANDS
 
 COMMAND = [sys.executable, "-W", "error", "-m", "aiovbo"]
 ESCAPE = "\x1b"
@@ -128,7 +128,7 @@ def test_the_command_line_says_its_version_and_refuses_nonsense() -> None:
     ("arguments", "word"),
     [
         (["--help"], "timeline"), (["completion", "bash"], "--organization"),
-        *(([command, "--help"], f"aiovbo {command}") for command in _COMMANDS),
+        *(([command, "--help"], f"aiovbo {command}") for command in COMMANDS),
     ],
 )  # fmt: skip
 def test_help_needs_no_http_library(arguments: list[str], word: str) -> None:

@@ -11,7 +11,7 @@ from harness.readme import ROOT, TEXT
 
 from aiovbo import CheckpointError, ClosedError, ConfigError, LinkError, UnreachableError, __version__
 from aiovbo._cli import _commands, _statuses
-from aiovbo._cli._app import _COMMANDS, app, main
+from aiovbo._cli._app import COMMANDS, app, main
 from aiovbo.testing import BackupServer, Fault
 
 COMMAND = [sys.executable, "-W", "error", "-m", "aiovbo"]
@@ -159,7 +159,7 @@ def test_a_server_that_fails_after_the_session_was_found_counts_as_failed(
     assert "HTTP 503" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", _COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_is_what_the_command_says_of_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """All of it; its first line stands in the list of commands."""
     written = inspect.getdoc(getattr(_commands, name)) or ""
@@ -170,7 +170,7 @@ def test_help_is_what_the_command_says_of_itself(name: str, capsys: pytest.Captu
     assert " ".join(written.partition("\n\n")[0].split()).rstrip(".") in shown
 
 
-@pytest.mark.parametrize("name", [*_COMMANDS, "completion"])
+@pytest.mark.parametrize("name", [*COMMANDS, "completion"])
 def test_where_servers_come_from_is_said_to_whom_it_concerns(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,7 @@ from harness.readme import ROOT, TEXT, blocks, table
 
 import aiovbo
 from aiovbo import TLS, Client, Fleet, Password, Server, errors
-from aiovbo._cli._app import _COMMANDS
+from aiovbo._cli._app import COMMANDS
 from aiovbo._settings.limits import Options
 from aiovbo.testing import BackupFleet, BackupServer, World
 
@@ -194,4 +194,4 @@ def test_every_example_and_every_command_is_told_of() -> None:
     told = {name for cell, *_ in table("example") for name in re.findall(r"\w+", cell)}
     assert told == {path.stem for path in (ROOT / "examples").glob("[!_]*.py")}
     commands = [cell.split()[1] for cell, *_ in table("command")]
-    assert sorted(commands) == sorted([*_COMMANDS, "completion"])
+    assert sorted(commands) == sorted([*COMMANDS, "completion"])
