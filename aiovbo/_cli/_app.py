@@ -46,11 +46,31 @@ COMMANDS = {
 for _number, (_name, _below) in enumerate(COMMANDS.items()):
     app.command(getattr(_commands, _name), name=_name, help_epilogue=_below, sort_key=_number)
 
+# The script only defines a function. A file in $fpath has to call it; elsewhere it has to be registered.
+_REGISTER_IN_ZSH = """
+if [[ $zsh_eval_context[-1] == (loadautofunc|shfunc) ]]; then
+  _cyclopts_aiovbo "$@"
+else
+  (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
+  compdef _cyclopts_aiovbo aiovbo
+fi
+"""
 
-@app.command(help_epilogue="", sort_key=len(COMMANDS))
+
+@app.command(
+    help_epilogue=(
+        'bash: add eval "$(aiovbo completion bash)" to ~/.bashrc. '
+        'zsh: add eval "$(aiovbo completion zsh)" to ~/.zshrc. '
+        "fish: add aiovbo completion fish | source to ~/.config/fish/config.fish."
+    ),
+    sort_key=len(COMMANDS),
+)
 def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="Which shell.")], /) -> int:
-    """The script that completes commands and options in a shell: `eval "$(aiovbo completion bash)"`."""
-    sys.stdout.write(app.generate_completion(shell=shell) + "\n")  # nosec B604  # names one, runs none
+    """The script that completes commands, options and values in a shell."""
+    script = app.generate_completion(shell=shell)  # nosec B604  # names one, runs none
+    if shell == "zsh":
+        script += _REGISTER_IN_ZSH
+    sys.stdout.write(script + "\n")
     return OK
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -692,24 +691,3 @@ def test_whoever_is_asked_may_say_yes_or_no_or_go_away(
     assert said in out.decode()
     asked = [one for one in servers[2].requests if one.method == "POST" and one.path.endswith("Stop")]
     assert bool(asked) is stopped
-
-
-def test_completion_works_in_bash(tmp_path: Path) -> None:
-    """A command, and an option of it."""
-    bash = shutil.which("bash")
-    if bash is None:
-        pytest.skip("bash is not installed")
-    made = subprocess.run([*COMMAND, "completion", "bash"], capture_output=True, text=True, check=True)
-    script = tmp_path / "completion.bash"
-    script.write_text(made.stdout, encoding="utf-8")
-    code = (
-        f"source {script}; complete -p aiovbo; "
-        "f=$(complete -p aiovbo | sed 's/.*-F //; s/ .*//'); "
-        "COMP_WORDS=(aiovbo tim); COMP_CWORD=1; COMPREPLY=(); $f aiovbo tim aiovbo; "
-        'echo "1 ${COMPREPLY[*]}"; '
-        "COMP_WORDS=(aiovbo check --dea); COMP_CWORD=2; COMPREPLY=(); $f aiovbo --dea check; "
-        'echo "2 ${COMPREPLY[*]}"'
-    )
-    done = subprocess.run([bash, "--norc", "-c", code], capture_output=True, text=True, check=True)
-    assert re.search(r"^1 timeline *$", done.stdout, re.MULTILINE)
-    assert re.search(r"^2 --deadline *$", done.stdout, re.MULTILINE)

@@ -100,7 +100,7 @@ COMMANDS = sorted(
     {
         command.strip()
         for text in (TEXT, *PAGES.values())
-        for command in re.findall(r"(?:^|`|\$\()(aiovbo [A-Za-z][^`>)\n]*)", text, re.MULTILINE)
+        for command in re.findall(r"(?:^|`|\$\()(aiovbo [A-Za-z][^`>|)\n]*)", text, re.MULTILINE)
     }
 )
 
@@ -108,7 +108,7 @@ COMMANDS = sorted(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_that_is_shown_is_one(command: str) -> None:
     """With its options, as the command line reads them; nothing is carried out."""
-    placeholders = {"ID": str(UUID(int=1)), "URL": "vbo1.tech.local", "COMMAND": "check"}
+    placeholders = {"ID": str(UUID(int=1)), "SHELL": "bash", "URL": "vbo1.tech.local", "COMMAND": "check"}
     words = [placeholders.get(word, word) for word in shlex.split(command)[1:]]
     app.parse_args([word for word in words if word != "--help"], exit_on_error=False, print_error=False)
 

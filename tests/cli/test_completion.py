@@ -1,0 +1,104 @@
+"""Completion in real shells, on a terminal, set up as the documentation states."""
+
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness.readme import ROOT, blocks
+
+PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+PROMPT = "ready> "
+
+# The shell's start-up file, and what gives it a prompt that can be waited for.
+START_UP = {
+    "bash": (".bashrc", f"PS1='{PROMPT}'"),
+    "zsh": (".zshrc", f"PROMPT='{PROMPT}'"),
+    "fish": (".config/fish/config.fish", f"function fish_prompt; echo -n '{PROMPT}'; end"),
+}
+# Files that hold the script where no line of the start-up file loads it, and what zsh needs to find its own.
+FILES = {
+    "zsh": ("functions/_aiovbo", "fpath=(~/functions $fpath); autoload -Uz compinit; compinit"),
+    "fish": (".config/fish/completions/aiovbo.fish", ""),
+}
+
+TYPED = ("aiovbo wat\t--outp\tjs\t\n", "aiovbo tim\t--organ\tTech\n", "aiovbo comp\tz\t\n")
+RUN = ["watch --output jsonl", "timeline --organization Tech", "completion zsh"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A user's empty folder, with an `aiovbo` that prints its arguments; the real one during start-up."""
+    script = f'#!/bin/sh\n[ -e {tmp_path}/started ] || exec {sys.executable} -m aiovbo "$@"\necho "ran: $*"\n'
+    write(tmp_path / "bin" / "aiovbo", script)
+    (tmp_path / "bin" / "aiovbo").chmod(0o700)
+    return tmp_path
+
+
+def write(path: Path, text: str) -> None:
+    """A file, in folders that are made for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def ran(shell: str, home: Path, lines: tuple[str, ...]) -> list[str]:
+    """Type lines into a shell on a terminal; the arguments with which it then ran aiovbo."""
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"{shell} is not installed")
+    environment = {"HOME": str(home), "PATH": f"{home}/bin:/usr/bin:/bin", "TERM": "xterm", "LANG": "C.UTF-8"}
+    child, terminal = pty.fork()
+    if child == 0:
+        try:
+            os.execve(program, [program, "-i"], environment)  # noqa: S606  # the system's own shell
+        finally:
+            os._exit(127)
+    screen, arguments = "", list[str]()
+
+    def until(mark: str) -> None:
+        nonlocal screen
+        while re.search(f"{mark}.*{PROMPT}", screen, re.DOTALL) is None:
+            assert select.select([terminal], [], [], 40)[0], screen
+            screen += os.read(terminal, 65536).decode(errors="replace")
+
+    try:
+        until("")
+        write(home / "started", "")
+        for line in lines:
+            screen = ""
+            os.write(terminal, line.encode())
+            until("ran: ")
+            arguments.append(re.findall(r"ran: (.*?)\r?\n", screen)[-1])
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.close(terminal)
+        os.waitpid(child, 0)
+    return arguments
+
+
+@pytest.mark.parametrize("shell", START_UP)
+def test_the_documented_line_completes_commands_options_and_values(shell: str, home: Path) -> None:
+    """In a new shell of a user who has nothing else set up."""
+    (line,) = blocks(shell, PAGE)
+    file, prompt = START_UP[shell]
+    write(home / file, f"{prompt}\n{line}")
+    assert ran(shell, home, TYPED) == RUN
+
+
+@pytest.mark.parametrize("shell", FILES)
+def test_a_file_in_the_shells_folder_completes_too(shell: str, home: Path) -> None:
+    """The script is loaded when it is first needed."""
+    path, found = FILES[shell]
+    made = subprocess.run(
+        [sys.executable, "-m", "aiovbo", "completion", shell], capture_output=True, text=True, check=True
+    )
+    write(home / path, made.stdout)
+    file, prompt = START_UP[shell]
+    write(home / file, f"{prompt}\n{found}\n")
+    assert ran(shell, home, TYPED[:1]) == RUN[:1]
