@@ -61,7 +61,7 @@ _NAMES = {
         "UnreachableError VboError"
     ),
     "models": (
-        "BackupOrganization JobSession Mailbox Model OneDrive Organization RestoreSession "
+        "BackupOrganization JobSession Mailbox Model OneDrive Organization RestoreEvent RestoreSession "
         "RestoreSessionEvent RestoreSessionStatistics ServiceInstance SharePointSite TeamsTeam"
     ),
 }

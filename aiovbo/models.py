@@ -388,7 +388,7 @@ class RestoreSession(Model):
         Where the session has no link to it, the documented path is requested.
         Raises: LinkError where the link is unsafe or has lost its client; ServerError where the server fails.
         """
-        return await self._below("organization").fetch(BackupOrganization)
+        return await self.link_to("organization").fetch(BackupOrganization)
 
     async def refresh(self) -> "RestoreSession":
         """The session as it is now, a new value; one request."""
@@ -432,7 +432,7 @@ class RestoreSession(Model):
 
     def events(self) -> Query[RestoreSessionEvent]:
         """What was done in this session, in the server's order."""
-        return self._below("Events").query(RestoreSessionEvent)
+        return self.link_to("Events").query(RestoreSessionEvent)
 
     async def fetch_statistics(self) -> RestoreSessionStatistics:
         """What came of this session, in figures; one request.
@@ -447,10 +447,10 @@ class RestoreSession(Model):
                 f"{version}: count what the session's events() say instead"
             )
             raise ConfigError(message)
-        return await self._below("Statistics").fetch(RestoreSessionStatistics)
+        return await self.link_to("Statistics").fetch(RestoreSessionStatistics)
 
-    def _below(self, rel: str) -> Link:
-        """The link that the server sent, else the one to the documented path."""
+    def link_to(self, rel: str) -> Link:
+        """The link that the server sent, else the one to the documented path below the session."""
         found: Link | None = self.links.get(rel)
         return found or self._here().below(rel)
 
@@ -459,6 +459,21 @@ class RestoreSession(Model):
         fetcher = self.links.fetcher
         found: Link | None = self.links.get("self")
         return found or Link("self", f"RestoreSessions/{self.id}", fetcher, RestoreSession)
+
+
+@frozen
+class RestoreEvent:
+    """An event of a restore session, together with its session: who restored this item, and why."""
+
+    session: RestoreSession
+    """The session."""
+    event: RestoreSessionEvent
+    """What was done in it."""
+
+    @property
+    def server(self) -> str:
+        """The name of the server that both came from."""
+        return self.session.server
 
 
 @frozen(kw_only=True)

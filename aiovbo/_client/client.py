@@ -5,7 +5,7 @@ looks like in `_wire`.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import datetime
 from functools import partial
@@ -23,6 +23,7 @@ from aiovbo._auth.token_store import TokenStore
 from aiovbo._client.exploration import Exploration
 from aiovbo._client.pagination import ListingStart, PageIterator
 from aiovbo._client.requester import Requester
+from aiovbo._client.restore_events import EventPages
 from aiovbo._core.deadline import Deadline, Operation
 from aiovbo._core.query import Query
 from aiovbo._core.single_flight import SingleFlight
@@ -62,7 +63,9 @@ from aiovbo.models import (
     BackupOrganization,
     JobSession,
     Organization,
+    RestoreEvent,
     RestoreSession,
+    RestoreSessionEvent,
     ServiceInstance,
 )
 
@@ -310,6 +313,75 @@ class Client:
         """
         find = partial(self._start_of_sessions, bounds, fixed, now)
         return self._collection(RestoreSession, find, reports_rejected=reports_rejected)
+
+    def restore_events(  # the API's own filters
+        self,
+        *,
+        started_after: TimeBound | None = None,
+        started_before: TimeBound | None = None,
+        ended_after: TimeBound | None = None,
+        ended_before: TimeBound | None = None,
+        only: Callable[[RestoreSession], object] | None = None,
+        page_size: int | None = None,
+    ) -> Query[RestoreEvent]:
+        """The events of the restore sessions within these bounds, each with its session.
+
+        The bounds are those of `restore_sessions`, and are about sessions: all events of such a session are
+        delivered, and none of another. Each session costs one request, several sessions at once (up to
+        `connections`). A session that is deleted meanwhile has none.
+
+        - `only`: function of a session; the events are requested only where it returns true.
+
+        Raises: ConfigError at once as `restore_sessions`. Where the server refuses the events of a session,
+        the events of the others are delivered first.
+        """
+        bounds = SessionFilter(
+            started_after=started_after,
+            started_before=started_before,
+            ended_after=ended_after,
+            ended_before=ended_before,
+            page_size=page_size,
+        )
+        return self.filtered_events(bounds, only)
+
+    def filtered_events(
+        self,
+        bounds: SessionFilter,
+        only: Callable[[RestoreSession], object] | None,
+        fixed: SessionFilter | None = None,
+        now: datetime | None = None,
+    ) -> Query[RestoreEvent]:
+        """The events of the restore sessions within `bounds`; `fixed` and `now` as for the sessions."""
+        find = partial(self._start_of_sessions, bounds, fixed, now)
+
+        def open_pages(operation: Operation) -> EventPages:
+            listing = PageIterator(self._requester, self, RestoreSession, find, operation)
+            return EventPages(operation, self._events, self._check_session, listing=listing, only=only)
+
+        return Query(self.name, self._options, open_pages)
+
+    def events_of(self, sessions: Iterable[RestoreSession]) -> Query[RestoreEvent]:
+        """The events of these sessions of the server, as for `restore_events`; they are not listed again.
+
+        Raises: ConfigError at once for a session of another server.
+        """
+        known = [evolve(session, links=session.links.attached_to(self)) for session in sessions]
+        foreign = next((session.server for session in known if session.server != self.name), None)
+        if foreign is not None:
+            message = f"these are the sessions of {foreign!r}: use events_of of that server's client"
+            raise ConfigError(message)
+
+        def open_pages(operation: Operation) -> EventPages:
+            return EventPages(operation, self._events, self._check_session, known=known)
+
+        return Query(self.name, self._options, open_pages)
+
+    def _events(self, session: RestoreSession, operation: Operation) -> PageIterator[RestoreSessionEvent]:
+        find = partial(self._start_of, session.link_to("Events").href)
+        return PageIterator(self._requester, self, RestoreSessionEvent, find, operation)
+
+    async def _check_session(self, session: RestoreSession) -> object:
+        return await self.fetch_restore_session(session.id)
 
     async def _start_of_sessions(
         self,

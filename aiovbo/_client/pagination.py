@@ -83,29 +83,36 @@ class PageIterator(Generic[M]):
     async def __anext__(self) -> Page[M]:
         # From a page's return until the next one is requested, the time is the consumer's.
         with self._operation.deadline:
-            while True:
-                if self._find is not None:
-                    find, self._find = self._find, None
-                    self._requester.check_not_removed(self._operation)
-                    self._requester.begin_use()
-                    self._is_in_use = True
-                    page, following = await self._first_page(find)
-                elif self._ahead is not None:
-                    page, following = await self._ahead
-                    self._ahead = None
-                elif self._failure is not None:
-                    # Only now, so that what had come is not lost with what cannot be had.
-                    failure, self._failure = self._failure, None
-                    raise copy(failure)
-                else:
-                    raise StopAsyncIteration
-                if not isinstance(following, URL):
-                    # The last one also when it is empty: it says whether the listing is complete.
-                    self._failure = following
-                    return page
-                self._ahead = asyncio.create_task(self._page(following))
-                if page.items or page.rejected:
-                    return page
+            return await self.next_page()
+
+    async def next_page(self) -> Page[M]:
+        """The next page, for a caller that itself counts the time that it waits.
+
+        Raises: StopAsyncIteration after the last page.
+        """
+        while True:
+            if self._find is not None:
+                find, self._find = self._find, None
+                self._requester.check_not_removed(self._operation)
+                self._requester.begin_use()
+                self._is_in_use = True
+                page, following = await self._first_page(find)
+            elif self._ahead is not None:
+                page, following = await self._ahead
+                self._ahead = None
+            elif self._failure is not None:
+                # Only now, so that what had come is not lost with what cannot be had.
+                failure, self._failure = self._failure, None
+                raise copy(failure)
+            else:
+                raise StopAsyncIteration
+            if not isinstance(following, URL):
+                # The last one also when it is empty: it says whether the listing is complete.
+                self._failure = following
+                return page
+            self._ahead = asyncio.create_task(self._page(following))
+            if page.items or page.rejected:
+                return page
 
     async def _first_page(
         self, find: Callable[[Operation], Awaitable[ListingStart[M]]]

@@ -45,7 +45,7 @@ from aiovbo._watch.checkpoint import CheckpointStore, MemoryCheckpoint
 from aiovbo._watch.poller import WatchOptions
 from aiovbo._watch.watch import Watch
 from aiovbo.errors import ClosedError, ConfigError, LinkError
-from aiovbo.models import Model, RestoreSession
+from aiovbo.models import Model, RestoreEvent, RestoreSession
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Model | Resource)
@@ -566,6 +566,42 @@ class Fleet:
         now = self._options.clock.now()
         fixed = bounds.as_of(now)
         return lambda client: client.filtered_sessions(bounds, fixed, now)
+
+    def restore_events(  # the API's own filters
+        self,
+        *,
+        started_after: TimeBound | None = None,
+        started_before: TimeBound | None = None,
+        ended_after: TimeBound | None = None,
+        ended_before: TimeBound | None = None,
+        only: Callable[[RestoreSession], object] | None = None,
+        page_size: int | None = None,
+    ) -> FleetQuery[RestoreEvent]:
+        """The events of the restore sessions of all servers within these bounds, each with its session.
+
+        The bounds are those of `restore_sessions`, and are about sessions: all events of such a session are
+        delivered, and none of another. Each session costs one request, several sessions of a server at once
+        (up to `connections`). A session that is deleted meanwhile has none.
+
+        - `only`: function of a session; the events are requested only where it returns true.
+
+        Raises: ConfigError at once as `restore_sessions`.
+        """
+        bounds = SessionFilter(
+            started_after=started_after,
+            started_before=started_before,
+            ended_after=ended_after,
+            ended_before=ended_before,
+            page_size=page_size,
+        )
+        return self._query(partial(self._events_within, bounds, only))
+
+    def _events_within(
+        self, bounds: SessionFilter, only: Callable[[RestoreSession], object] | None
+    ) -> Callable[[Client], Query[RestoreEvent]]:
+        now = self._options.clock.now()
+        fixed = bounds.as_of(now)
+        return lambda client: client.filtered_events(bounds, only, fixed, now)
 
     @overload
     def map(self, func: Callable[[Client], AsyncIterable[T]]) -> FleetQuery[T]: ...

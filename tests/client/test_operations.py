@@ -153,6 +153,12 @@ async def organizations(client: Client, backup: BackupServer) -> bool:
     return [found.name for found in await client.organizations()] == list(backup.world.organizations)
 
 
+async def restore_events(client: Client, backup: BackupServer) -> bool:
+    """Those of all sessions."""
+    found = await client.restore_events()
+    return {one.session.id for one in found} == {session.id for session in backup.world.sessions}
+
+
 async def jobs(client: Client, _: BackupServer) -> bool:
     """With the times of their runs."""
     found = await client.job_sessions()
@@ -202,6 +208,7 @@ OPERATIONS: dict[str, Operation] = {
     "client.fetch_restore_session(id)": fetched_by_id,
     "session.refresh()": refreshed,
     "session.events()": events,
+    "client.restore_events()": restore_events,
     "session.fetch_statistics()": statistics,
     "session.stop()": stopped,
     "session.wait()": waited,

@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,9 +56,16 @@ async def all_of(items: AsyncIterator[object]) -> None:
             pass
 
 
+def a_session_of(client: Client) -> RestoreSession:
+    """A session that the server may have."""
+    return RestoreSession(id=UUID(int=1), creation_time=datetime.now(UTC), server=client.name)
+
+
 OF_CLIENT: dict[str, Callable[[Client], Awaitable[object]]] = {
     "Client.request": lambda c: c.request("GET", "Organizations"),
     "Client.restore_sessions": lambda c: c.restore_sessions(),
+    "Client.restore_events": lambda c: c.restore_events(),
+    "Client.events_of": lambda c: c.events_of([a_session_of(c)]),
     "Client.fetch_restore_session": lambda c: c.fetch_restore_session(UUID(int=1)),
     "Client.fetch": lambda c: c.fetch("Organizations"),
     "Client.query": lambda c: c.query("Organizations"),
@@ -88,7 +96,7 @@ OF_ORGANIZATION: dict[str, Callable[[BackupOrganization], Awaitable[object]]] = 
 NOT_HERE = {
     # What closes is tested where closing is; the others are how those above are made.
     "Client.aclose", "Client.log_out", "Client.fetch_api_version", "Client.fetch_page",
-    "Client.filtered_sessions", "Client.poll", "Query.run",
+    "Client.filtered_events", "Client.filtered_sessions", "Client.poll", "Query.run",
 }  # fmt: skip
 
 
