@@ -33,8 +33,8 @@ _NAMES = {
     "_protocol.messages": "Response",
     "_protocol.session_filter": "OrderBy TimeBound",
     "_resources.enums": (
-        "RestoreSessionEventStatus RestoreSessionEventType RestoreSessionResult RestoreSessionState "
-        "RestoreSessionType"
+        "JobSessionStatus RestoreSessionEventStatus RestoreSessionEventType RestoreSessionResult "
+        "RestoreSessionState RestoreSessionType"
     ),
     "_resources.links": "JsonObject Link Links Resource",
     "_settings.credentials": "Assertion Bearer Credentials Integration Password SecretSource",

@@ -13,6 +13,7 @@ from aiovbo._fleet.query import FleetQuery, FleetResult
 from aiovbo._protocol.messages import Response
 from aiovbo._protocol.session_filter import OrderBy, TimeBound
 from aiovbo._resources.enums import (
+    JobSessionStatus,
     RestoreSessionEventStatus,
     RestoreSessionEventType,
     RestoreSessionResult,
@@ -130,6 +131,7 @@ __all__ = [
     "Heartbeat",
     "Integration",
     "JobSession",
+    "JobSessionStatus",
     "JsonObject",
     "Link",
     "LinkError",

@@ -14,6 +14,7 @@ from attrs import field, fields, frozen, has
 
 from aiovbo._core.query import Query
 from aiovbo._resources.enums import (
+    JobSessionStatus,
     OpenEnum,
     RestoreSessionEventStatus,
     RestoreSessionEventType,
@@ -514,14 +515,28 @@ class JobSession(Model):
     """When it began; aware, UTC; None where the server did not say."""
     end_time: datetime | None = None
     """When it ended; None while it goes on."""
-    status: str | None = None
-    """How far it has come, or how it went, in the server's words."""
+    status: JobSessionStatus | None = None
+    """How far it has come, or how it went."""
     progress: int | None = None
-    """Items so far."""
+    """Number of objects processed so far."""
     retry_count: int | None = None
-    """How often it was tried again."""
+    """Number of retries before this run."""
+    job_will_be_retried: bool | None = None
+    """Whether the run will be started again; since v7."""
     details: str | None = None
     """Free text."""
+    job_id: UUID | None = None
+    """The job's id; since v8."""
+    job_type: str | None = None
+    """Backup or Copy; since v7."""
+    repository_id: UUID | None = None
+    """The backup repository's id; since v7."""
+    main_session_id: UUID | None = None
+    """For a retry, the id of the run that failed; since v7."""
+    statistics: JsonObject | None = field(default=None, hash=False)
+    """Rates and counts of the run, as the server describes them."""
+    etag: int | None = None
+    """A number that grows with each change; since v8."""
 
 
 @frozen(kw_only=True)

@@ -5,12 +5,12 @@ looks like in `_wire`.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import Any, Self, TypeVar, overload
 from uuid import UUID
 
 import aiohttp
@@ -29,6 +29,7 @@ from aiovbo._core.query import Query
 from aiovbo._core.single_flight import SingleFlight
 from aiovbo._core.status import ServerStatus
 from aiovbo._decoding.listing import DecodedPage, decode_listing, decode_one
+from aiovbo._protocol.job_session_filter import JobSessionFilter
 from aiovbo._protocol.messages import Reply, Request, Response
 from aiovbo._protocol.requests import (
     ExploreOptions,
@@ -40,7 +41,7 @@ from aiovbo._protocol.requests import (
 )
 from aiovbo._protocol.session_filter import OrderBy, SessionFilter, TimeBound, id_of
 from aiovbo._protocol.urls import resolve_link, url_for
-from aiovbo._resources.enums import RestoreSessionType
+from aiovbo._resources.enums import JobSessionStatus, RestoreSessionType
 from aiovbo._resources.links import M, Resource
 from aiovbo._resources.structuring import BROKEN, check_model, read_json
 from aiovbo._settings.api_versions import ApiVersion, supports, versions_with
@@ -70,6 +71,8 @@ from aiovbo.models import (
 )
 
 log = logging.getLogger("aiovbo.client")
+
+_Filter = TypeVar("_Filter", SessionFilter, JobSessionFilter)
 
 _PATIENCE = 3600.0
 """Seconds beyond a pause after which it is given up: a clock of the caller's may be slower than ours."""
@@ -311,7 +314,7 @@ class Client:
         - `fixed`, `now`: the same bounds as of that time, computed once for many servers.
         - `reports_rejected`: whether the caller reports rejected rows: they are not logged, nor an error.
         """
-        find = partial(self._start_of_sessions, bounds, fixed, now)
+        find = partial(self._start_within, bounds, fixed, now)
         return self._collection(RestoreSession, find, reports_rejected=reports_rejected)
 
     def restore_events(  # the API's own filters
@@ -352,7 +355,7 @@ class Client:
         now: datetime | None = None,
     ) -> Query[RestoreEvent]:
         """The events of the restore sessions within `bounds`; `fixed` and `now` as for the sessions."""
-        find = partial(self._start_of_sessions, bounds, fixed, now)
+        find = partial(self._start_within, bounds, fixed, now)
 
         def open_pages(operation: Operation) -> EventPages:
             listing = PageIterator(self._requester, self, RestoreSession, find, operation)
@@ -383,13 +386,13 @@ class Client:
     async def _check_session(self, session: RestoreSession) -> object:
         return await self.fetch_restore_session(session.id)
 
-    async def _start_of_sessions(
+    async def _start_within(
         self,
-        bounds: SessionFilter,
-        fixed: SessionFilter | None,
+        bounds: _Filter,
+        fixed: _Filter | None,
         now: datetime | None,
         operation: Operation,
-    ) -> ListingStart[RestoreSession]:
+    ) -> ListingStart[Any]:
         version = self._requester.version or await self._requester.find_version(operation)
         now = now or self._options.clock.now()
         fixed = fixed or bounds.as_of(now)
@@ -537,9 +540,45 @@ class Client:
         """The organizations that the server looks after."""
         return self._collection(Organization, self._start_of_organizations)
 
-    def job_sessions(self) -> Query[JobSession]:
-        """The runs of backup jobs."""
-        return self.query("JobSessions", JobSession)
+    def job_sessions(
+        self,
+        *,
+        started_after: TimeBound | None = None,
+        started_before: TimeBound | None = None,
+        ended_after: TimeBound | None = None,
+        ended_before: TimeBound | None = None,
+        status: JobSessionStatus | str | Collection[str] | None = None,
+        job: Resource | UUID | str | None = None,
+        page_size: int | None = None,
+    ) -> Query[JobSession]:
+        """The runs of backup jobs within these bounds, which are exclusive.
+
+        A bound is an aware `datetime`, or a `timedelta` for "that long ago", as for `restore_sessions`.
+        What the server's version does not filter is filtered here: `started_*` in every version, so the
+        whole history is read unless `ended_after` (since v6) bounds it.
+
+        - `status`: one status such as "Failed", or several.
+        - `job`: the job, or its id; its sessions only.
+
+        Raises: ConfigError at once for a naive time, an unknown status, a job without an id, or a page_size
+        outside 1 to 10,000.
+        """
+        bounds = JobSessionFilter(
+            started_after=started_after,
+            started_before=started_before,
+            ended_after=ended_after,
+            ended_before=ended_before,
+            status=status,
+            job=job,
+            page_size=page_size,
+        )
+        return self.filtered_job_sessions(bounds)
+
+    def filtered_job_sessions(
+        self, bounds: JobSessionFilter, fixed: JobSessionFilter | None = None, now: datetime | None = None
+    ) -> Query[JobSession]:
+        """The runs of backup jobs within `bounds`; `fixed` and `now` as for restore sessions."""
+        return self._collection(JobSession, partial(self._start_within, bounds, fixed, now))
 
     async def fetch_service_instance(self) -> ServiceInstance:
         """The installation that the server runs, and its build number; one request.

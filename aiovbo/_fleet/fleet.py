@@ -5,7 +5,7 @@ Knows the life of the session and who is in the fleet; how answers are merged is
 
 import asyncio
 import threading
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from copy import copy
 from datetime import timedelta
@@ -28,7 +28,9 @@ from aiovbo._core.use import Uses
 from aiovbo._fleet.poll import Poll
 from aiovbo._fleet.query import FleetQuery
 from aiovbo._fleet.run import ConcurrencyLimiter, Question
+from aiovbo._protocol.job_session_filter import JobSessionFilter
 from aiovbo._protocol.session_filter import OrderBy, SessionFilter, TimeBound, resolve
+from aiovbo._resources.enums import JobSessionStatus
 from aiovbo._resources.links import Resource
 from aiovbo._settings.clock import Clock, TimeSource
 from aiovbo._settings.credentials import Credentials
@@ -45,7 +47,7 @@ from aiovbo._watch.checkpoint import CheckpointStore, MemoryCheckpoint
 from aiovbo._watch.poller import WatchOptions
 from aiovbo._watch.watch import Watch
 from aiovbo.errors import ClosedError, ConfigError, LinkError
-from aiovbo.models import Model, RestoreEvent, RestoreSession
+from aiovbo.models import JobSession, Model, RestoreEvent, RestoreSession
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Model | Resource)
@@ -602,6 +604,40 @@ class Fleet:
         now = self._options.clock.now()
         fixed = bounds.as_of(now)
         return lambda client: client.filtered_events(bounds, only, fixed, now)
+
+    def job_sessions(
+        self,
+        *,
+        started_after: TimeBound | None = None,
+        started_before: TimeBound | None = None,
+        ended_after: TimeBound | None = None,
+        ended_before: TimeBound | None = None,
+        status: JobSessionStatus | str | Collection[str] | None = None,
+        page_size: int | None = None,
+    ) -> FleetQuery[JobSession]:
+        """The runs of backup jobs of all servers within these bounds, which are exclusive.
+
+        As for one server (`Client.job_sessions`, which also takes a job): `started_*` is filtered here, so
+        the whole history is read unless `ended_after` (since v6) bounds it.
+
+        - `status`: one status such as "Failed", or several.
+
+        Raises: ConfigError at once for a naive time, an unknown status, or a page_size outside 1 to 10,000.
+        """
+        bounds = JobSessionFilter(
+            started_after=started_after,
+            started_before=started_before,
+            ended_after=ended_after,
+            ended_before=ended_before,
+            status=status,
+            page_size=page_size,
+        )
+        return self._query(partial(self._job_sessions_within, bounds))
+
+    def _job_sessions_within(self, bounds: JobSessionFilter) -> Callable[[Client], Query[JobSession]]:
+        now = self._options.clock.now()
+        fixed = bounds.as_of(now)
+        return lambda client: client.filtered_job_sessions(bounds, fixed, now)
 
     @overload
     def map(self, func: Callable[[Client], AsyncIterable[T]]) -> FleetQuery[T]: ...

@@ -15,10 +15,9 @@ from attrs import evolve, field, frozen
 from yarl import URL
 
 from aiovbo._protocol.messages import SUCCESS, Redacted, Request
-from aiovbo._protocol.session_filter import PAGE_SIZE, TimeBound, checked_bound, id_of, resolve
+from aiovbo._protocol.session_filter import PAGE_SIZE, TimeBound, checked_bound, id_of, id_or_none, resolve
 from aiovbo._protocol.urls import url_for
 from aiovbo._resources.enums import RestoreSessionType
-from aiovbo._resources.links import Resource
 from aiovbo._settings.api_versions import ApiVersion, Feature, supports, versions_with
 from aiovbo.errors import ConfigError
 from aiovbo.models import Organization, utc_text
@@ -54,14 +53,6 @@ def stop_request(base: URL, version: ApiVersion, session_id: UUID) -> Request:
     return Request(url, method="POST", expected=SUCCESS, body_is_optional=True)
 
 
-def _id_or_none(value: "UUID | str | Resource | None") -> UUID | None:
-    if isinstance(value, Resource):
-        given: UUID | str | None = next((key for name, key in value.items() if name.casefold() == "id"), "")
-    else:
-        given = value
-    return None if given is None else id_of(given)
-
-
 _STARTS: dict[str, tuple[str, Feature]] = {
     "job": ("Jobs", "explore by job"),
     "data_retrieval": ("DataRetrievals", "explore by data_retrieval"),
@@ -77,10 +68,10 @@ class ExploreOptions:
     at: TimeBound | None = field(default=None, converter=checked_bound)
     type: RestoreSessionType = field(converter=RestoreSessionType)
     organization: UUID | None = field(default=None, converter=_organization_id)
-    job: UUID | None = field(default=None, converter=_id_or_none)
-    repository: UUID | None = field(default=None, converter=_id_or_none)
-    data_retrieval: UUID | None = field(default=None, converter=_id_or_none)
-    repository_id: UUID | None = field(default=None, converter=_id_or_none)
+    job: UUID | None = field(default=None, converter=id_or_none)
+    repository: UUID | None = field(default=None, converter=id_or_none)
+    data_retrieval: UUID | None = field(default=None, converter=id_or_none)
+    repository_id: UUID | None = field(default=None, converter=id_or_none)
     scope: Mapping[str, Any] | None = None
     reason: str | None = None
     show_deleted: bool = False

@@ -6,16 +6,17 @@ Knows the paths and parameters of every API version; knows no aiohttp, no asynci
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, Self, TypeVar
 from uuid import UUID
 
 from attrs import evolve, field, frozen
 from yarl import URL
 
+from aiovbo._resources.links import Resource
 from aiovbo._settings.api_versions import ApiVersion, supports, versions_with
 from aiovbo._settings.numbers import shown
 from aiovbo.errors import ConfigError
-from aiovbo.models import RestoreSession, utc_text
+from aiovbo.models import JobSession, RestoreSession, utc_text
 
 TimeBound = datetime | timedelta
 """A point in time: aware, or that long ago."""
@@ -79,6 +80,18 @@ def id_of(value: UUID | str) -> UUID:
     raise ConfigError(message)
 
 
+def id_or_none(value: "UUID | str | Resource | None") -> UUID | None:
+    """The id of a resource that is given as it is, or by its id.
+
+    Raises: ConfigError where it has none.
+    """
+    if isinstance(value, Resource):
+        given: UUID | str | None = next((key for name, key in value.items() if name.casefold() == "id"), "")
+    else:
+        given = value
+    return None if given is None else id_of(given)
+
+
 def _order(value: OrderBy | None) -> OrderBy | None:
     if value not in (None, "CreationTime", "EndTime"):
         message = f"order_by is 'CreationTime' or 'EndTime', not {value!r}"
@@ -86,7 +99,7 @@ def _order(value: OrderBy | None) -> OrderBy | None:
     return value
 
 
-def _page_size(value: int | None) -> int | None:
+def checked_page_size(value: int | None) -> int | None:
     if value is not None and (type(value) is not int or value not in range(1, 10_001)):  # the API's own most
         message = f"page_size is 1 to 10,000, not {shown(value)}"
         raise ConfigError(message)
@@ -94,22 +107,15 @@ def _page_size(value: int | None) -> int | None:
 
 
 @frozen(kw_only=True)
-class SessionFilter:
-    """Which restore sessions are asked for; bounds are exclusive, as the API's are."""
+class TimeFilter:
+    """When the sessions that are requested began and ended; bounds are exclusive, as the API's are."""
 
     started_after: TimeBound | None = field(default=None, converter=checked_bound)
     started_before: TimeBound | None = field(default=None, converter=checked_bound)
     ended_after: TimeBound | None = field(default=None, converter=checked_bound)
     ended_before: TimeBound | None = field(default=None, converter=checked_bound)
-    order_by: OrderBy | None = field(default=None, converter=_order)
-    ascending: bool = False
-    page_size: int | None = field(default=None, converter=_page_size)
-    _targets: dict[ApiVersion, str] = field(factory=dict[ApiVersion, str], init=False, eq=False, repr=False)
-    _bounds: "dict[ApiVersion, SessionBounds | None]" = field(
-        factory=dict[ApiVersion, "SessionBounds | None"], init=False, eq=False, repr=False
-    )
 
-    def as_of(self, now: datetime) -> "SessionFilter":
+    def as_of(self, now: datetime) -> Self:
         """The same with every "ago" counted back from `now`."""
         bounds = (self.started_after, self.started_before, self.ended_after, self.ended_before)
         if not any(isinstance(bound, timedelta) for bound in bounds):
@@ -121,6 +127,33 @@ class SessionFilter:
             ended_after=resolve(self.ended_after, now),
             ended_before=resolve(self.ended_before, now),
         )
+
+    def checks(
+        self, *, sent_start: tuple[str, ...] = (), sent_end: tuple[str, ...] = ()
+    ) -> "SessionBounds | None":
+        """What checks that rows are within the bounds; None where there are none. `as_of` comes first.
+
+        - `sent_start`, `sent_end`: the parameters in which the server is sent the bounds of each time.
+        """
+        spans: list[_Span] = []
+        if self.started_after is not None or self.started_before is not None:
+            spans.append(_Span(_created, "creationTime", self.started_after, self.started_before, sent_start))
+        if self.ended_after is not None or self.ended_before is not None:
+            spans.append(_Span(_ended, "endTime", self.ended_after, self.ended_before, sent_end))
+        return SessionBounds(spans) if spans else None
+
+
+@frozen(kw_only=True)
+class SessionFilter(TimeFilter):
+    """Which restore sessions are requested."""
+
+    order_by: OrderBy | None = field(default=None, converter=_order)
+    ascending: bool = False
+    page_size: int | None = field(default=None, converter=checked_page_size)
+    _targets: dict[ApiVersion, str] = field(factory=dict[ApiVersion, str], init=False, eq=False, repr=False)
+    _bounds: "dict[ApiVersion, SessionBounds | None]" = field(
+        factory=dict[ApiVersion, "SessionBounds | None"], init=False, eq=False, repr=False
+    )
 
     def target(self, version: ApiVersion) -> str:
         """Path and query that ask a server of this version; `as_of` comes first.
@@ -154,19 +187,16 @@ class SessionFilter:
         """What checks that rows are within the bounds; None where there are none. `as_of` comes first."""
         # Made once, as the target is.
         if version not in self._bounds:
-            spans: list[_Span] = []
-            if self.started_after is not None or self.started_before is not None:
-                spans.append(_Span(_created, "creationTime", self.started_after, self.started_before, _START))
-            if self.ended_after is not None or self.ended_before is not None:
-                sent = _END if supports(version, "end time filter") else ()
-                spans.append(_Span(_ended, "endTime", self.ended_after, self.ended_before, sent))
-            self._bounds[version] = SessionBounds(spans) if spans else None
+            sent = _END if supports(version, "end time filter") else ()
+            self._bounds[version] = self.checks(sent_start=_START, sent_end=sent)
         return self._bounds[version]
 
 
 _START, _END = ("startTimeFrom", "startTimeTo"), ("endTimeFrom", "endTimeTo")
-_created: Callable[[RestoreSession], datetime | None] = attrgetter("creation_time")
-_ended: Callable[[RestoreSession], datetime | None] = attrgetter("end_time")
+_created: Callable[[RestoreSession | JobSession], datetime | None] = attrgetter("creation_time")
+_ended: Callable[[RestoreSession | JobSession], datetime | None] = attrgetter("end_time")
+
+AnySession = TypeVar("AnySession", RestoreSession, JobSession)
 
 JustAfter = Callable[[str, datetime], Collection[UUID]]
 """The ids of sessions whose time, as it came, is less than a microsecond after another."""
@@ -181,14 +211,14 @@ def _in_utc(bound: TimeBound | None) -> datetime | None:
 class _Span:
     """Two bounds of one time of a session, both exclusive."""
 
-    time_of: Callable[[RestoreSession], datetime | None]
+    time_of: Callable[[RestoreSession | JobSession], datetime | None]
     member: str
     after: datetime | None = field(converter=_in_utc)
     before: datetime | None = field(converter=_in_utc)
     parameters: tuple[str, ...]
     """The names under which the server is sent the bounds; none where it does not know them."""
 
-    def within(self, sessions: list[RestoreSession], just_after: JustAfter) -> list[RestoreSession]:
+    def within(self, sessions: list[AnySession], just_after: JustAfter) -> list[AnySession]:
         """Those whose time is within the bounds."""
         after, before = self.after, self.before
         # Any: one that has no such time cannot be compared.
@@ -217,7 +247,7 @@ class _Span:
         names = [f"&{name.lower()}=" for name, bound in bounds if bound is not None]
         return bool(names) and all(name in query for name in names)
 
-    def is_unclear(self, session: RestoreSession) -> bool:
+    def is_unclear(self, session: RestoreSession | JobSession) -> bool:
         """Whether the server sent this time in a way that cannot be read."""
         name = self.member.casefold()
         return self.time_of(session) is None and any(key.casefold() == name for key in session.extra)
@@ -230,8 +260,8 @@ class SessionBounds:
         self._spans = spans
 
     def __call__(
-        self, sessions: list[RestoreSession], url: URL, just_after: JustAfter
-    ) -> tuple[list[RestoreSession], bool]:
+        self, sessions: list[AnySession], url: URL, just_after: JustAfter
+    ) -> tuple[list[AnySession], bool]:
         """The sessions within the bounds, and whether the page at `url` can be trusted to lack none."""
         is_trusted = True
         for span in self._spans:

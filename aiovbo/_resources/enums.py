@@ -75,6 +75,22 @@ class RestoreSessionResult(OpenEnum):
     FAILED = "Failed"
 
 
+class JobSessionStatus(OpenEnum):
+    """How far a run of a backup job has come, or how it went.
+
+    Source: schema RESTJobSession, v6 to v8, read 2026-11-27.
+    """
+
+    STOPPED = "Stopped"
+    RUNNING = "Running"
+    SUCCESS = "Success"
+    FAILED = "Failed"
+    WARNING = "Warning"
+    NOT_CONFIGURED = "NotConfigured"
+    DISCONNECTED = "Disconnected"
+    QUEUED = "Queued"
+
+
 class RestoreSessionEventType(OpenEnum):
     """What an event of a restore session is about.
 

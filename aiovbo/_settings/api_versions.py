@@ -23,6 +23,10 @@ Feature = Literal[
     "explore by repository_id",
     "extended view",
     "integration tokens",
+    "job filter",
+    "job status filter",
+    "job time filter",
+    "latest job time filter",
     "logout",
     "order",
     "service instance",
@@ -47,6 +51,11 @@ _VERSIONS_WITH: dict[Feature, tuple[ApiVersion, ...]] = {
     # The parameter `extendedView` of organizations is required; other versions have a default.
     "extended view": ("v6",),
     "integration tokens": ("v6", "v7"),
+    # Job sessions by job are a parameter; before, they have a path below the job.
+    "job filter": ("v7", "v8"),
+    "job status filter": ("v8",),
+    "job time filter": ("v6", "v7", "v8"),
+    "latest job time filter": ("v7", "v8"),
     "logout": ("v7", "v8"),
     "order": ("v8",),
     "service instance": ("v6", "v7", "v8"),

@@ -5,13 +5,13 @@ Knows the API's paths and shapes of these resources, version by version. Must no
 
 import re
 from collections.abc import Callable, Mapping
-from uuid import NAMESPACE_DNS, uuid5
+from uuid import NAMESPACE_DNS, UUID, uuid5
 
 from aiovbo.testing._answers import Json
 from aiovbo.testing._routes import Api, Call, NotFoundError, ParameterError, Reply, Route, time_parameter
 from aiovbo.testing._times import TICKS_PER_SECOND, to_text
 
-_V8 = 8
+_V6, _V7, _V8 = 6, 7, 8
 _JOB_SESSIONS_ARE_PAGES_SINCE = 5
 _RESTORE_POINTS_ARE_PAGES_SINCE = 7
 _JOB_SINCE = {"lastBackup": 7, "organizationId": 8, "eTag": 8}
@@ -25,6 +25,14 @@ _JOB_SESSION_SINCE = {
 }
 _RESTORE_POINT_SINCE = {"isDeleted": 7, "isCopy": 7, "eTag": 8}
 """Which version added a property; the others were always there."""
+_JOB_STATUSES = {
+    "stopped": "Stopped",
+    "running": "Running",
+    "succeeded": "Success",
+    "failed": "Failed",
+    "warning": "Warning",
+}
+"""Values of the parameter `status`, and the status of the sessions that it finds."""
 _HOUR = 3600 * TICKS_PER_SECOND
 _RUNS = 8
 """Last hours that job sessions and restore points are from."""
@@ -133,12 +141,17 @@ def _job_sessions(api: Api, call: Call) -> list[Json]:
                 "jobWillBeRetried": False,
                 "progress": 100 if end <= api.now_ticks else 50,
                 "jobType": "Backup",
-                "status": "Success" if end <= api.now_ticks else "Running",
+                "status": _status_of(key) if end <= api.now_ticks else "Running",
                 "eTag": 1,
                 "_links": {"self": api.links(call).href(f"JobSessions/{key}")},
             }
         )
     return bodies
+
+
+def _status_of(key: str) -> str:
+    """How a run went: one in eight failed, one in eight with a warning."""
+    return {0: "Failed", 1: "Warning"}.get(UUID(key).int % 8, "Success")
 
 
 def _list_job_sessions(api: Api, call: Call, found: re.Match[str]) -> Reply:
@@ -148,10 +161,29 @@ def _list_job_sessions(api: Api, call: Call, found: re.Match[str]) -> Reply:
         _named(_jobs(api, call), job, "Backup job")
         path = f"Jobs/{job}/JobSessions"
         sessions = [one for one in sessions if one["jobId"] == job]
-    sessions = _matching(call, sessions, "jobId", "jobType", "status")
-    sessions = _between(call, sessions, "endTime", "endTimeLowerBound", "endTimeUpperBound")
+    sessions = _matching(call, sessions, "jobType")
+    latest = ""
+    if call.version >= _V7:
+        sessions = _matching(call, sessions, "jobId")
+        latest = "endTimeUpperBound"
+    if call.version >= _V8:
+        sessions = _with_status(call, sessions)
+    if call.version >= _V6:
+        sessions = _between(call, sessions, "endTime", "endTimeLowerBound", latest)
     shown = [_of_version(one, call, _JOB_SESSION_SINCE) for one in sessions]
     return api.listing(call, shown, path, pages_since=_JOB_SESSIONS_ARE_PAGES_SINCE)
+
+
+def _with_status(call: Call, sessions: list[Json]) -> list[Json]:
+    """Those that have the status of the parameter, which has another word for success."""
+    wanted = call.parameter("status")
+    if wanted is None:
+        return sessions
+    status = _JOB_STATUSES.get(wanted.lower())
+    if status is None:
+        msg = f"The value '{wanted}' is not valid for status."
+        raise ParameterError(msg)
+    return [one for one in sessions if one["status"] == status]
 
 
 def _get_job_session(api: Api, call: Call, found: re.Match[str]) -> Reply:

@@ -74,7 +74,7 @@ async def test_the_events_of_every_session_come_with_their_session(version: Any)
 async def test_only_sessions_within_the_filter_cost_a_request(version: Any) -> None:
     """By their times and by a function, on servers that filter and on those that do not."""
     async with BackupServer(world(), version=version) as backup, Client(server_of(backup)) as client:
-        bounds = {"started_after": NOW - 5.5 * HOUR, "ended_before": NOW - 2 * HOUR}
+        bounds: dict[str, Any] = {"started_after": NOW - 5.5 * HOUR, "ended_before": NOW - 2 * HOUR}
         found = await client.restore_events(**bounds, only=lambda session: session.initiated_by == "user1")
         began = [NOW - hours * HOUR for hours in (3, 5)]
         assert list(dict.fromkeys(one.session.creation_time for one in found)) == began
