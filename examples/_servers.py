@@ -3,22 +3,27 @@ r"""Which servers an example asks: those named on the command line, or three emb
 Without arguments an example starts its own servers on loopback. For real ones:
 
     VBO_PASSWORD=... python examples/many_servers.py --user 'TECH\monitor' vbo1.tech.local
+    python examples/many_servers.py --fleet fleet.toml
 """
 
 import argparse
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager, suppress
 
-from aiovbo import TLS, Password, Server
+from aiovbo import TLS, Fleet, Password, Server
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
     """A parser for what all examples have in common."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("urls", nargs="*", metavar="URL", help="servers; none: embedded ones")
+    parser.add_argument(
+        "urls", nargs="*", metavar="URL", help="servers, with or without NAME= before; none: embedded ones"
+    )
+    parser.add_argument("--fleet", help="inventory of servers, in place of addresses")
     parser.add_argument("--user", default="TECH\\monitor", help="the password is in VBO_PASSWORD")
     parser.add_argument("--ca-file", help="PEM file of the authority to trust; none: the system's")
     return parser
@@ -27,10 +32,15 @@ def arguments(description: str) -> argparse.ArgumentParser:
 @asynccontextmanager
 async def servers_of(options: argparse.Namespace) -> AsyncGenerator[list[Server]]:
     """The servers that were named, or embedded ones that run as long as the block."""
+    if options.fleet:
+        inventory = await asyncio.to_thread(Fleet.from_toml, options.fleet)
+        yield [inventory[name].server for name in inventory]
+        return
     if options.urls:
         login = Password(options.user, os.environ.get("VBO_PASSWORD", ""))
         tls = TLS(ca_file=options.ca_file)
-        yield [Server(url, login, tls=tls) for url in options.urls]
+        named = [re.fullmatch(r"(?:([^=/:]+)=)?(.+)", text) for text in options.urls]
+        yield [Server(found[2], login, name=found[1], tls=tls) for found in named if found]
         return
     # Only here, so that with real servers the extra is not needed.
     from aiovbo.testing import BackupFleet

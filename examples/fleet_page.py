@@ -15,15 +15,17 @@ import json
 import re
 from argparse import Namespace
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
 from _servers import arguments, run_until_ended, servers_of
 from aiohttp import web
+from yarl import URL
 
 from aiovbo import (
     Added,
@@ -72,6 +74,7 @@ WORDS = {
     "other": "has ended",
 }
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Row = dict[str, Any]
 """What the page is told of a session, a server or a change: plain JSON."""
 
@@ -103,6 +106,11 @@ def row_of(session: RestoreSession) -> Row:
         "end": None if session.end_time is None else milliseconds(session.end_time),
         **{name: printable(text or "", 120) for name, text in texts.items()},
     }
+
+
+def name_of_user(account: str) -> str:
+    r"""The name in `DOMAIN\name` or `name@domain`; the whole account is in the session's details."""
+    return account.rpartition("\\")[2].partition("@")[0] or account
 
 
 class Board:
@@ -155,7 +163,7 @@ class Board:
             self._tell({"session": row})
             return
         subject = row["name"] or f"{row['kind']} restore".strip()
-        by = f" by {row['who']}" if row["who"] else ""
+        by = f" by {name_of_user(row['who'])}" if row["who"] else ""
         at = row["end"] if has_ended else row["begin"]
         entry = self._entry(row["server"], row["outcome"], f"{subject}{by} {WORDS[row['outcome']]}", at)
         self._tell({"session": row}, entry)
@@ -254,15 +262,49 @@ def policy(page: str) -> str:
     )
 
 
-def application(board: Board) -> web.Application:
-    """The page, and the events that it listens to."""
+def is_ours(request: web.Request, names: Collection[str]) -> bool:
+    """Whether a request is for this program under a name of its own, and from no page of another origin.
+
+    The owner of another name can let it resolve to this machine: a browser then lets the pages of that name
+    read what is served here. The name in Host is still theirs, and it is never an address.
+    """
+    host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+    try:
+        named = URL(f"http://{host}").host or ""
+        if not (named.rstrip(".") in names or is_address(named)):
+            return False
+        sender = None if origin is None else URL(origin)
+        return sender is None or sender.origin() == URL(f"{sender.scheme}://{host}").origin()
+    except ValueError:
+        return False
+
+
+def is_address(host: str) -> bool:
+    """Whether it is an IP address, and no name."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def application(board: Board, names: Collection[str]) -> web.Application:
+    """The page, and the events that it listens to, for browsers that know it by one of these names."""
     page = PAGE.read_text(encoding="utf-8")
     headers = {
         "Content-Security-Policy": policy(page),
+        "Cross-Origin-Resource-Policy": "same-origin",
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-store",
     }
+
+    @web.middleware
+    async def refuse_others(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if is_ours(request, names):
+            return await handler(request)
+        text = "This name or origin is not allowed. Start the program with --name for a name of its own.\n"
+        return web.Response(status=403, text=text, headers=headers)
 
     async def show(_: web.Request) -> web.Response:
         return web.Response(text=page, content_type="text/html", headers=headers)
@@ -281,7 +323,7 @@ def application(board: Board) -> web.Application:
             pass
         return response
 
-    app = web.Application()
+    app = web.Application(middlewares=[refuse_others])
     app.router.add_get("/", show)
     app.router.add_get("/events", stream)
     return app
@@ -309,9 +351,13 @@ async def tell(board: Board, response: web.StreamResponse, place: int | None) ->
 
 
 @asynccontextmanager
-async def serving(board: Board, host: str, port: int) -> AsyncGenerator[str]:
-    """The page's address; at the end of the block all streams end."""
-    runner = web.AppRunner(application(board), handler_cancellation=True, shutdown_timeout=1.0)
+async def serving(board: Board, host: str, port: int, names: Collection[str] = ()) -> AsyncGenerator[str]:
+    """The page's address; at the end of the block all streams end.
+
+    - `names`: of this machine, under which browsers may ask for the page; `host` and addresses always may.
+    """
+    known = {"localhost", host.lower(), *(name.lower() for name in names)}
+    runner = web.AppRunner(application(board, known), handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
@@ -332,7 +378,7 @@ async def main(options: Namespace) -> None:
         fleet.watch(every=every, since=SPAN, remember=SPAN, heartbeat=timedelta(seconds=1)) as changes,
     ):
         board = Board(changes.status())
-        async with serving(board, options.host, options.port) as address:
+        async with serving(board, options.host, options.port, options.name) as address:
             print(address, flush=True)
             with suppress(TimeoutError):
                 async with asyncio.timeout(options.seconds):
@@ -346,6 +392,12 @@ if __name__ == "__main__":
         "--host", default="127.0.0.1", help="address to serve on (default: only this machine)"
     )
     parser.add_argument("--port", type=int, default=0, help="to serve on (default: a free one)")
+    parser.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        help="name of this machine under which browsers may open the page; repeatable",
+    )
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two looks (default 10)")
     parser.add_argument("--seconds", type=float, help="how long to run (default: until it is interrupted)")
     run_until_ended(main(parser.parse_args()))
