@@ -29,6 +29,7 @@ from aiovbo._core.query import Query
 from aiovbo._core.single_flight import SingleFlight
 from aiovbo._core.status import ServerStatus
 from aiovbo._decoding.listing import DecodedPage, decode_listing, decode_one
+from aiovbo._decoding.recognition import Recognition, ServerRecognition
 from aiovbo._protocol.job_session_filter import JobSessionFilter
 from aiovbo._protocol.messages import Reply, Request, Response
 from aiovbo._protocol.requests import (
@@ -132,21 +133,27 @@ class Client:
         )
         pool = HttpPool(options, http, transport)
         pool.register(server)
-        self._bind(server, options, pool, LockoutGuard(1, login_cooldown, options.clock, token_store))
+        guard = LockoutGuard(1, login_cooldown, options.clock, token_store)
+        self._bind(server, options, pool, guard, Recognition())
         self._closes_pool = True
 
     @classmethod
-    def of_fleet(cls, server: Server, options: Options, pool: HttpPool, guard: LockoutGuard) -> Self:
+    def of_fleet(
+        cls, server: Server, options: Options, pool: HttpPool, guard: LockoutGuard, recognition: Recognition
+    ) -> Self:
         """A client that shares a fleet's session."""
         client = cls.__new__(cls)
-        client._bind(server, options, pool, guard)  # noqa: SLF001  # its own
+        client._bind(server, options, pool, guard, recognition)  # noqa: SLF001  # its own
         return client
 
-    def _bind(self, server: Server, options: Options, pool: HttpPool, guard: LockoutGuard) -> None:
+    def _bind(
+        self, server: Server, options: Options, pool: HttpPool, guard: LockoutGuard, recognition: Recognition
+    ) -> None:
         self._options = options
         self._pool = pool
         self._closes_pool = False
         self._requester = Requester(server, options, pool, guard)
+        self._recognition = ServerRecognition(recognition)
         self._fetches: SingleFlight[Any] = SingleFlight()
 
     def with_options(
@@ -189,6 +196,7 @@ class Client:
 
     def retire(self, when_idle: Callable[[], None]) -> None:
         """Begin no operation any more; call `when_idle` each time when nothing is left in progress."""
+        self._recognition.forget()
         self._requester.retire(when_idle)
 
     @property
@@ -209,6 +217,7 @@ class Client:
     def replace_server(self, server: Server) -> None:
         """Query the same server with other settings from now on; `Fleet.replace` calls this."""
         self._requester.replace(server)
+        self._recognition.forget()
         self._fetches = SingleFlight()
 
     @property
@@ -256,6 +265,7 @@ class Client:
         A fleet's client is closed only by its fleet.
         """
         if self._closes_pool:
+            self._recognition.forget()
             await self._pool.close(self.log_out)
 
     async def log_out(self) -> None:
@@ -411,7 +421,15 @@ class Client:
         *,
         reports_rejected: bool = False,
     ) -> Query[M]:
-        pages = partial(PageIterator, self._requester, self, cls, find, reports_rejected=reports_rejected)
+        pages = partial(
+            PageIterator,
+            self._requester,
+            self,
+            self._recognition,
+            cls,
+            find,
+            reports_rejected=reports_rejected,
+        )
         return Query(self.name, self._options, pages)
 
     async def fetch_restore_session(self, session_id: UUID | str) -> RestoreSession:

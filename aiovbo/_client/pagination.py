@@ -10,7 +10,7 @@ from copy import copy
 from datetime import datetime
 from functools import partial
 from operator import attrgetter
-from typing import Generic, Self
+from typing import Generic, Self, cast
 from uuid import UUID
 
 from attrs import evolve
@@ -20,11 +20,13 @@ from aiovbo._client.requester import Requester
 from aiovbo._core.deadline import Operation
 from aiovbo._core.query import Page, Rejected
 from aiovbo._decoding.listing import DecodedPage, decode_listing
+from aiovbo._decoding.recognition import ServerRecognition
 from aiovbo._protocol.messages import Reply, Request
 from aiovbo._protocol.requests import asked_limit, with_offset, with_smaller_pages
 from aiovbo._protocol.urls import resolve_link
 from aiovbo._resources.links import Fetcher, M, Resource
 from aiovbo.errors import LinkError, PayloadError
+from aiovbo.models import RestoreSession
 
 # A client's, to those who set levels: the module that reads the pages does not matter.
 log = logging.getLogger("aiovbo.client")
@@ -41,7 +43,7 @@ _SHOWN = 3
 _MOST_PROBLEMS = 20
 """Rejected rows that an error names."""
 
-Check = Callable[[list[M], URL, Callable[[str, datetime], Collection[UUID]]], tuple[list[M], bool]]
+Check = Callable[[Sequence[M], URL, Callable[[str, datetime], Collection[UUID]]], tuple[Sequence[M], bool]]
 """Which of a page's items to keep, and whether the page can be trusted to lack none."""
 
 ListingStart = tuple[URL, Check[M] | None]
@@ -55,6 +57,7 @@ class PageIterator(Generic[M]):
         self,
         requester: Requester,
         fetcher: Fetcher,
+        recognition: ServerRecognition,
         cls: type[M],
         find: Callable[[Operation], Awaitable[ListingStart[M]]],
         operation: Operation,
@@ -64,6 +67,7 @@ class PageIterator(Generic[M]):
         self._requester = requester
         self._reports_rejected = reports_rejected
         self._fetcher = fetcher
+        self._recognition = recognition
         self._cls = cls
         self._find: Callable[[Operation], Awaitable[ListingStart[M]]] | None = find
         self._operation = operation
@@ -192,7 +196,13 @@ class PageIterator(Generic[M]):
         return Page(items, tuple(rejected), walk.complete), following
 
     def _read(self, reply: Reply) -> DecodedPage[M]:
-        return decode_listing(reply.body, self._cls, self._requester.server.name, self._fetcher)
+        requester, cls = self._requester, self._cls
+        if cls is RestoreSession:
+            page = self._recognition.decode(
+                reply.body, requester.server.name, self._fetcher, requester.version
+            )
+            return cast("DecodedPage[M]", page)
+        return decode_listing(reply.body, cls, requester.server.name, self._fetcher)
 
     def _note(self, url: URL, rejected: list[Rejected]) -> None:
         self._path = url.raw_path
@@ -249,7 +259,7 @@ class PageTracker(Generic[M]):
         self.complete = True
         """False once something may be missing."""
 
-    def new(self, items: list[M]) -> list[M]:
+    def new(self, items: Sequence[M]) -> Sequence[M]:
         """The current page's items that were not seen before: rows that move while one pages come twice."""
         keys = _keys(items)
         known, distinct = self._known, set(keys)
@@ -268,7 +278,7 @@ class PageTracker(Generic[M]):
                 known.add(key)
         return fresh
 
-    def has_new_rejections(self, rejected: list[Rejected]) -> bool:
+    def has_new_rejections(self, rejected: Sequence[Rejected]) -> bool:
         """Whether any of the current page's rejected rows was not seen before: they are rows as any other."""
         keys: list[object] = [("rejected", hash(one.raw)) for one in rejected]
         self._page += keys

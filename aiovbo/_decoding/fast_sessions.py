@@ -94,14 +94,21 @@ class SessionReader:
             self._packed = LinkTemplate(self._fetcher, bytes(example.links), str(example.id).encode())
         return self.models(wires)
 
-    def read(self, raw: msgspec.Raw) -> RestoreSession:
+    def read(self, raw: bytes | msgspec.Raw) -> RestoreSession:
         """The session in `raw`, exactly as documented.
 
         Raises: msgspec.MsgspecError or ValueError where it is not.
         """
         return self.models((_SESSION.decode(as_text(bytes(raw))),))[0]
 
-    def read_with_more(self, raw: msgspec.Raw) -> RestoreSession:
+    def read_each(self, texts: Sequence[bytes]) -> list[RestoreSession]:
+        """The sessions in `texts`, which are UTF-8, each of them exactly as documented.
+
+        Raises: msgspec.MsgspecError or ValueError where one of them is not.
+        """
+        return self.models(list(map(_SESSION.decode, texts)))
+
+    def read_with_more(self, raw: bytes | msgspec.Raw) -> RestoreSession:
         """The session in `raw`, with members beyond the documented ones, as newer servers send them.
 
         Raises: msgspec.MsgspecError, TypeError or ValueError where it is anything else.

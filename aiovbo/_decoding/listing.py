@@ -41,7 +41,8 @@ _PRICE_OF_MORE, _PRICE_OF_TOLERANCE = 3, 20
 _WHOLE = 500_000
 """Bytes up to which an answer is decoded in one go: a thousand sessions of v4."""
 
-_From = tuple[type[M], str, Fetcher | None]
+ItemOrigin = tuple[type[M], str, Fetcher | None]
+"""Class, name of the server, and client of the items."""
 
 
 class _TypedPage(msgspec.Struct, gc=False):
@@ -53,20 +54,31 @@ class _TypedPage(msgspec.Struct, gc=False):
     links: msgspec.Raw = msgspec.field(name="_links", default=NULL)
 
 
-class _RawPage(msgspec.Struct, gc=False):
+class RawPage(msgspec.Struct, gc=False):
     """A page whose items are still bytes."""
 
     results: list[msgspec.Raw]
     limit: object = None
-    total: object = None
-    links: msgspec.Raw = NULL
+    total: object = msgspec.field(name="totalCount", default=None)
+    links: msgspec.Raw = msgspec.field(name="_links", default=NULL)
 
 
 _SESSION_PAGE = msgspec.json.Decoder(_TypedPage)
+_PAGE = msgspec.json.Decoder(RawPage)
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def _read_page(body: bytes) -> _RawPage:
+def read_page(body: bytes) -> RawPage:
+    """A page whose items are not decoded.
+
+    Raises: msgspec.MsgspecError or ValueError where it is not one.
+    """
+    page = _PAGE.decode(body)
+    # It may have them in another case, and must not be taken for the last page then.
+    return _read_page(body) if page.links is NULL or page.limit is None else page
+
+
+def _read_page(body: bytes) -> RawPage:
     """A page, whatever the case of its members' names.
 
     Raises: msgspec.MsgspecError or ValueError where it is not one.
@@ -78,7 +90,7 @@ def _read_page(body: bytes) -> _RawPage:
         return members.get(name) or in_any_case.get(name.casefold(), NULL)
 
     limit, total = value_or_text(member("limit")), value_or_text(member("totalCount"))
-    return _RawPage(_ITEMS.decode(member("results")), limit, total, member("_links"))
+    return RawPage(_ITEMS.decode(member("results")), limit, total, member("_links"))
 
 
 class DecodedPage(Generic[M]):
@@ -86,19 +98,22 @@ class DecodedPage(Generic[M]):
 
     def __init__(
         self,
-        page: _TypedPage | _RawPage | None,
-        origin: _From[M],
+        page: _TypedPage | RawPage | None,
+        origin: ItemOrigin[M],
         *,
         raws: Sequence[msgspec.Raw] = (),
-        structured: list[M] | None = None,
+        sessions: Sequence[M] | None = None,
+        rejected: Sequence[Rejected] = (),
         body: bytes = b"",
     ) -> None:
         self._body = body
         self._raws = raws
-        self._structured = structured
+        self.sessions = sessions
+        """All of its items but the rejected ones, where they were decoded with the page."""
+        self._rejected = rejected
         self._origin = origin
         cls, server, fetcher = origin
-        is_raw = cls is RestoreSession and structured is None
+        is_raw = cls is RestoreSession and sessions is None
         self._reader = SessionReader(server, fetcher) if is_raw else None
         self.is_array = page is None
         """Whether the server sent a bare array, without paging information."""
@@ -131,7 +146,7 @@ class DecodedPage(Generic[M]):
         return None if further is None else further.href
 
     def __len__(self) -> int:
-        return len(self._raws if self._structured is None else self._structured)
+        return len(self._raws) if self.sessions is None else len(self.sessions) + len(self._rejected)
 
     def just_after(self, member: str, moment: datetime) -> set[UUID]:
         """The ids of sessions whose time, as it came, is later than `moment` by less than a microsecond."""
@@ -148,10 +163,10 @@ class DecodedPage(Generic[M]):
                     found.add(session.id)
         return found
 
-    def slices(self) -> Iterator[tuple[list[M], list[Rejected]]]:
+    def slices(self) -> Iterator[tuple[Sequence[M], Sequence[Rejected]]]:
         """The items, a millisecond's worth at a stretch, and those that were rejected."""
-        if self._structured is not None:
-            yield self._structured, []
+        if self.sessions is not None:
+            yield self.sessions, self._rejected
             return
         items: list[M] = []
         rejected: list[Rejected] = []
@@ -164,7 +179,7 @@ class DecodedPage(Generic[M]):
                 spent += len(sessions)
             else:
                 for index, raw in enumerate(some, first):
-                    read, price = self._read(raw, index)
+                    read, price = read_item(self._reader, raw, self._origin, index)
                     spent += price
                     if isinstance(read, Rejected):
                         rejected.append(read)
@@ -185,19 +200,21 @@ class DecodedPage(Generic[M]):
         except BROKEN:
             return None
 
-    def _read(self, raw: msgspec.Raw, index: int) -> tuple[M | Rejected, int]:
-        """An item, and what it cost, in sessions exactly as documented."""
-        cls, server, fetcher = self._origin
-        if self._reader is not None:
-            try:
-                return cast("M", self._reader.read(raw)), 1
-            except BROKEN:
-                pass
-            try:
-                return cast("M", self._reader.read_with_more(raw)), _PRICE_OF_MORE
-            except BROKEN:
-                pass
-        return read_tolerant(raw, cls, server, fetcher, index), _PRICE_OF_TOLERANCE
+
+def read_item(
+    reader: SessionReader | None, raw: bytes | msgspec.Raw, origin: ItemOrigin[M], index: int
+) -> tuple[M | Rejected, int]:
+    """An item, and what it cost, in sessions exactly as documented."""
+    if reader is not None:
+        try:
+            return cast("M", reader.read(raw)), 1
+        except BROKEN:
+            pass
+        try:
+            return cast("M", reader.read_with_more(raw)), _PRICE_OF_MORE
+        except BROKEN:
+            pass
+    return read_tolerant(raw, *origin, index), _PRICE_OF_TOLERANCE
 
 
 def decode_listing(body: bytes, cls: type[M], server: str, fetcher: Fetcher | None) -> DecodedPage[M]:
@@ -220,7 +237,7 @@ def decode_listing(body: bytes, cls: type[M], server: str, fetcher: Fetcher | No
     raise _not_the_promised(body, "a list of items", said, retryable=cut_short)
 
 
-def _listing(body: bytes, origin: _From[M]) -> DecodedPage[M]:
+def _listing(body: bytes, origin: ItemOrigin[M]) -> DecodedPage[M]:
     cls, server, fetcher = origin
     is_array = body[:1] == b"["
     if cls is RestoreSession and len(body) <= _WHOLE:
@@ -230,8 +247,8 @@ def _listing(body: bytes, origin: _From[M]) -> DecodedPage[M]:
             sessions = reader.read_many(body) if typed is None else reader.models(typed.results)
             if typed is not None and (typed.links is NULL or typed.limit is None):
                 # It may have them in another case, and must not be taken for the last page then.
-                return DecodedPage(_read_page(body), origin, structured=cast("list[M]", sessions), body=body)
-            return DecodedPage(typed, origin, structured=cast("list[M]", sessions), body=body)
+                return DecodedPage(_read_page(body), origin, sessions=cast("list[M]", sessions), body=body)
+            return DecodedPage(typed, origin, sessions=cast("list[M]", sessions), body=body)
         except BROKEN:
             pass
     page = None if is_array else _read_page(body)

@@ -25,6 +25,7 @@ from aiovbo._client.client import Client
 from aiovbo._core.query import Query
 from aiovbo._core.status import ServerStatus
 from aiovbo._core.use import Uses
+from aiovbo._decoding.recognition import Recognition
 from aiovbo._fleet.poll import Poll
 from aiovbo._fleet.query import FleetQuery
 from aiovbo._fleet.run import ConcurrencyLimiter, Question
@@ -162,6 +163,7 @@ class Fleet:
         self._http, self._transport = http, transport
         self._pool = HttpPool(options, http, transport)
         self._guard = LockoutGuard(lockout_guard, login_cooldown, options.clock, token_store)
+        self._recognition = Recognition()
         self._token_store = token_store
         self._clients: dict[str, Client] = {}
         self._members: Mapping[str, Client] = self._clients
@@ -211,7 +213,7 @@ class Fleet:
         self._pool.register(server)
         self._guard.register(server)
         client = self._clients[server.name] = Client.of_fleet(
-            server, self._own_options, self._pool, self._guard
+            server, self._own_options, self._pool, self._guard, self._recognition
         )
         self._names_by_url.setdefault(server.url, []).append(server.name)
         return client
@@ -518,6 +520,7 @@ class Fleet:
             self._running.clear()
         # From the last to the first, and all of them, whatever one of them raises.
         async with AsyncExitStack() as steps:
+            steps.callback(self._recognition.clear)
             steps.push_async_callback(self._pool.close, self._log_out)
             for run in list(self._running):
                 steps.push_async_callback(run.stop)

@@ -3,7 +3,7 @@
 Knows the paths and parameters of every API version; knows no aiohttp, no asyncio, no clock.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, Literal, Self, TypeVar
@@ -218,7 +218,7 @@ class _Span:
     parameters: tuple[str, ...]
     """The names under which the server is sent the bounds; none where it does not know them."""
 
-    def within(self, sessions: list[AnySession], just_after: JustAfter) -> list[AnySession]:
+    def within(self, sessions: Sequence[AnySession], just_after: JustAfter) -> Sequence[AnySession]:
         """Those whose time is within the bounds."""
         after, before = self.after, self.before
         # Any: one that has no such time cannot be compared.
@@ -260,8 +260,8 @@ class SessionBounds:
         self._spans = spans
 
     def __call__(
-        self, sessions: list[AnySession], url: URL, just_after: JustAfter
-    ) -> tuple[list[AnySession], bool]:
+        self, sessions: Sequence[AnySession], url: URL, just_after: JustAfter
+    ) -> tuple[Sequence[AnySession], bool]:
         """The sessions within the bounds, and whether the page at `url` can be trusted to lack none."""
         is_trusted = True
         for span in self._spans:

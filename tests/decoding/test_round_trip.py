@@ -136,7 +136,7 @@ def test_a_session_exactly_as_documented_takes_the_fast_path(version: str, data:
     assume(abs(document.get("eTag") or 0) < 2**63)
     for body in (array(document), page(document)):
         listing = decode_listing(body, RestoreSession, "vbo1", None)
-        assert listing._structured is not None
+        assert listing.sessions is not None
 
 
 def kinds_of(model: type[Model]) -> dict[str, str]:
