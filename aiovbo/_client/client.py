@@ -368,7 +368,7 @@ class Client:
         find = partial(self._start_within, bounds, fixed, now)
 
         def open_pages(operation: Operation) -> EventPages:
-            listing = PageIterator(self._requester, self, RestoreSession, find, operation)
+            listing = self._pages(RestoreSession, find)(operation)
             return EventPages(operation, self._events, self._check_session, listing=listing, only=only)
 
         return Query(self.name, self._options, open_pages)
@@ -391,7 +391,7 @@ class Client:
 
     def _events(self, session: RestoreSession, operation: Operation) -> PageIterator[RestoreSessionEvent]:
         find = partial(self._start_of, session.link_to("Events").href)
-        return PageIterator(self._requester, self, RestoreSessionEvent, find, operation)
+        return self._pages(RestoreSessionEvent, find)(operation)
 
     async def _check_session(self, session: RestoreSession) -> object:
         return await self.fetch_restore_session(session.id)
@@ -421,7 +421,18 @@ class Client:
         *,
         reports_rejected: bool = False,
     ) -> Query[M]:
-        pages = partial(
+        pages = self._pages(cls, find, reports_rejected=reports_rejected)
+        return Query(self.name, self._options, pages)
+
+    def _pages(
+        self,
+        cls: type[M],
+        find: Callable[[Operation], Awaitable[ListingStart[M]]],
+        *,
+        reports_rejected: bool = False,
+    ) -> Callable[[Operation], PageIterator[M]]:
+        """What begins to read a collection's pages."""
+        return partial(
             PageIterator,
             self._requester,
             self,
@@ -430,7 +441,6 @@ class Client:
             find,
             reports_rejected=reports_rejected,
         )
-        return Query(self.name, self._options, pages)
 
     async def fetch_restore_session(self, session_id: UUID | str) -> RestoreSession:
         """The restore session with this id, as it is now; one request."""
