@@ -3,7 +3,7 @@
 No I/O. What the server does not filter is filtered here, row by row.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import cast
 from uuid import UUID
@@ -103,8 +103,8 @@ class JobSessionCheck:
     job: UUID | None
 
     def __call__(
-        self, sessions: list[JobSession], url: URL, just_after: JustAfter
-    ) -> tuple[list[JobSession], bool]:
+        self, sessions: Sequence[JobSession], url: URL, just_after: JustAfter
+    ) -> tuple[Sequence[JobSession], bool]:
         """The sessions that were requested, and whether the page can be trusted to lack none."""
         is_trusted = True
         if self.times is not None:
