@@ -234,7 +234,7 @@ async def test_servers_have_the_names_that_they_were_given(
     file = tmp_path / "fleet.toml"
     file.write_text(
         "[defaults]\ncredentials = { username = 'x', password = { env = 'VBO_PASSWORD' } }\n"
-        "[servers]\nathens = '10.0.0.7'\n",
+        "[servers]\nathens = { url = '10.0.0.7' }\n",
         encoding="utf-8",
     )
     (read,) = await servers_of(page, "--fleet", str(file))
