@@ -69,11 +69,11 @@ async def _check(fleet: Fleet, logins: dict[str, float]) -> int:
 
     async with fleet:
         answers, interrupted = await collect(fleet.map(one).answers(), list(fleet))
-    checks = sorted((found for answer in answers for found in answer.items), key=lambda found: found.server)
+    checks = [found for answer in answers for found in answer.items]
     _print(checks)
-    # What the deadline cut short has no steps to show, and an error all the same.
-    errors = [found.error for found in checks if found.error is not None]
-    errors += [answer.error for answer in answers if answer.error is not None]
+    # A check that the deadline ended has no steps to show, but has an error.
+    found = ((answer.error, *(one.error for one in answer.items)) for answer in answers)
+    errors = [error for several in found for error in several if error is not None]
     show_failures(errors, len(fleet), console(stderr=True))
     return INTERRUPTED if interrupted else status_of(len(errors), len(fleet))
 

@@ -4,7 +4,7 @@ Knows options and their words. What a command does is in a module of its own, im
 out: help and completion need none of it, and no HTTP library.
 """
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 from uuid import UUID
@@ -12,10 +12,21 @@ from uuid import UUID
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from aiovbo._cli._options import ChangeFilter, CommandOptions, Filter, Selection, ago, span
+from aiovbo._cli._options import (
+    ChangeFilter,
+    CommandOptions,
+    Filter,
+    Selection,
+    TableOptions,
+    TimeOptions,
+    span,
+    when,
+)
+from aiovbo._cli._times import When
 
 _ALL_SERVERS, _EVERYTHING = Selection(), Filter()
 _ALL_CHANGES, _NO_COMMAND = ChangeFilter(), CommandOptions()
+_LOCAL_TIME, _WHOLE_TABLE = TimeOptions(), TableOptions()
 _HALF_A_MINUTE = timedelta(seconds=30)
 
 _Id = Annotated[UUID, Parameter(help="The session's id; `aiovbo sessions --ids` shows it.")]
@@ -31,48 +42,52 @@ def check(which: Selection = _ALL_SERVERS) -> int:
 def sessions(
     which: Selection = _ALL_SERVERS,
     filters: Filter = _EVERYTHING,
+    table: TableOptions = _WHOLE_TABLE,
+    time_zone: TimeOptions = _LOCAL_TIME,
     *,
     output: Annotated[
-        Literal["table", "json", "jsonl", "csv"], Parameter(help="How to print them.")
+        Literal["table", "json", "jsonl", "csv"], Parameter(help="Format of the output.")
     ] = "table",
     ids: Annotated[
-        bool, Parameter(help="Ids in the table too, for `show` and `stop`.", negative="", show_default=False)
+        bool, Parameter(help="Add IDs to the table, for `show` and `stop`.", negative="", show_default=False)
     ] = False,
 ) -> int:
     """The restore sessions of all servers.
 
-    What a server does not say is empty. A session that has not ended has no result yet, neither in the table
-    nor for --result; CSV and JSON hold what the server sent. Failed servers go to standard error.
+    Values that a server does not send are empty. A session that has not ended has no result, and --result
+    does not select it. JSON keeps the server's own fields. Failed servers are listed on standard error.
     """
     from aiovbo._cli._sessions import sessions
 
-    return sessions(which, filters, output, ids=ids)
+    return sessions(which, filters, table, time_zone.times(), output, ids=ids)
 
 
-def show(session_id: _Id, /, which: Selection = _ALL_SERVERS) -> int:
+def show(session_id: _Id, /, which: Selection = _ALL_SERVERS, time_zone: TimeOptions = _LOCAL_TIME) -> int:
     """One restore session, with its events and, on v8, its statistics."""
     from aiovbo._cli._show import show
 
-    return show(session_id, which)
+    return show(session_id, which, time_zone.times())
 
 
 def stop(
     session_id: _Id,
     /,
     which: Selection = _ALL_SERVERS,
+    time_zone: TimeOptions = _LOCAL_TIME,
     *,
     yes: Annotated[bool, Parameter(help="Do not ask first.", negative="", show_default=False)] = False,
 ) -> int:
     """Stop a restore session; shows it and asks first."""
     from aiovbo._cli._show import stop
 
-    return stop(session_id, which, yes=yes)
+    return stop(session_id, which, time_zone.times(), yes=yes)
 
 
 def watch(  # each an option of its own
     which: Selection = _ALL_SERVERS,
     filters: ChangeFilter = _ALL_CHANGES,
     command: CommandOptions = _NO_COMMAND,
+    time_zone: TimeOptions = _LOCAL_TIME,
     *,
     every: Annotated[
         timedelta,
@@ -84,9 +99,11 @@ def watch(  # each an option of its own
         ),
     ] = _HALF_A_MINUTE,
     since: Annotated[
-        datetime | timedelta | None,
+        When | None,
         Parameter(
-            help="At the very first start, also report what was created since.", converter=ago, metavar="WHEN"
+            help="At the very first start, also report the sessions since then: 24h, yesterday or a date.",
+            converter=when,
+            metavar="WHEN",
         ),
     ] = None,
     checkpoint: Annotated[Path | None, Parameter(help="File that keeps the place over restarts.")] = None,
@@ -101,19 +118,20 @@ def watch(  # each an option of its own
     """
     from aiovbo._cli._watch import watch
 
-    return watch(which, filters, command, every, since, checkpoint, output, count)
+    return watch(which, filters, command, time_zone.times(), every, since, checkpoint, output, count)
 
 
 def timeline(
     which: Selection = _ALL_SERVERS,
     filters: Filter = _EVERYTHING,
+    time_zone: TimeOptions = _LOCAL_TIME,
     *,
     svg: Annotated[Path | None, Parameter(help="Draw it into this file, in place of the terminal.")] = None,
 ) -> int:
     """Who restored what when, as bars over time, server by server."""
     from aiovbo._cli._sessions import timeline
 
-    return timeline(which, filters, svg)
+    return timeline(which, filters, time_zone.times(), svg)
 
 
 def pin(

@@ -12,9 +12,11 @@ from datetime import UTC, datetime, timedelta
 from rich.text import Text
 
 from aiovbo import TLS, Answer, Client, Fleet, Password, Server
-from aiovbo._cli._rows import Row, newest_first, rows_of, table_of
+from aiovbo._cli._options import TableOptions
+from aiovbo._cli._rows import SESSIONS, Row, rows_of, table_of
 from aiovbo._cli._statuses import INTERRUPTED, OK
 from aiovbo._cli._terminal import collect, console, run, show_failures
+from aiovbo._cli._times import Times
 from aiovbo.testing import ApiVersion, BackupFleet, BackupServer, Fault, World
 
 HEALTHY = 12
@@ -43,9 +45,12 @@ async def _demonstrate(seed: int) -> int:
         answers, interrupted = await collect(fleet.map(last_day).answers(), list(fleet))
         elapsed = time.monotonic() - started
     out = console()
-    out.print(Text("\nRestore sessions of the last 24 hours, newest first, times in UTC\n", style="bold"))
-    rows = newest_first(row for answer in answers for rows in answer.items for row in rows)
-    out.print(table_of(rows, max((one.fetched_at for one in answers), default=datetime.now(UTC))))
+    times = Times(now=max((one.fetched_at for one in answers), default=datetime.now(UTC)))
+    found = [row for answer in answers for rows in answer.items for row in rows]
+    rows = SESSIONS.arranged(found, TableOptions())
+    zone = times.description(row.session.creation_time for row in rows)
+    out.print(Text(f"\nRestore sessions of the last 24 hours, newest first, times in {zone}\n", style="bold"))
+    out.print(table_of(rows, times))
     errors = [answer.error for answer in answers if answer.error is not None]
     show_failures(errors, len(servers), out)
     out.print(Text("\n" + _figures(answers, len(rows), elapsed)))

@@ -4,64 +4,47 @@ Knows options and how they are read. Imported for help and completion too: no HT
 what a command does.
 """
 
-import re
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from attrs import field, frozen
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
+from aiovbo._cli._times import Times, When, parse_span, parse_when
+from aiovbo.errors import ConfigError
+
 _GROUP = Group("Servers", sort_key=1)
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_DAY = timedelta(days=1)
+_OUTPUT = Group("Output", sort_key=3)
+_DAY, _NOW = When(ago=timedelta(days=1)), When(ago=timedelta())
+_TICK = timedelta(microseconds=1)
 
 
-def ago(_: type, tokens: Iterable[Any]) -> timedelta | datetime:
-    """A point in time as it is written on a command line: `24h`, `7d`, or a date.
+class Bounds(TypedDict):
+    """The bounds of a query, as `restore_sessions` takes them."""
 
-    Raises: ValueError where it is none.
+    started_after: datetime | timedelta
+    started_before: datetime | timedelta | None
+
+
+def when(_: type, tokens: Iterable[Any]) -> When:
+    """A point in time as it is written on a command line.
+
+    Raises: ValueError for an invalid one.
     """
     (token,) = tokens
-    text: str = token.value
-    try:
-        if (duration := _duration(text)) is not None:
-            return _within_the_calendar(duration)
-        moment = datetime.fromisoformat(text)
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except OverflowError:
-        message = f"{text!r} lies outside the years 1 to 9999"
-    except ValueError:
-        message = f"{text!r} is no time: give 30m, 24h, 7d, or a date such as 2026-11-23 or 2026-11-23T08:00"
-    raise ValueError(message)
+    return parse_when(token.value)
 
 
 def span(_: type, tokens: Iterable[Any]) -> timedelta:
-    """A duration as it is written on a command line, more than none: `30s`, `24h`.
+    """A duration above 0 as it is written on a command line: `30s`, `24h`.
 
-    Raises: ValueError where it is none.
+    Raises: ValueError for an invalid one.
     """
     (token,) = tokens
-    text: str = token.value
-    with suppress(OverflowError):
-        if found := _duration(text):
-            return _within_the_calendar(found)
-    message = f"{text!r} is no duration: give 30s, 5m or 24h"
-    raise ValueError(message)
-
-
-def _duration(text: str) -> timedelta | None:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
-    return timedelta(**{_UNITS[found[2]]: float(found[1])}) if found else None
-
-
-def _within_the_calendar(duration: timedelta) -> timedelta:
-    """The same; OverflowError where it began before all calendars do."""
-    _ = datetime.now(UTC) - duration
-    return duration
+    return parse_span(token.value)
 
 
 def _server(text: str) -> Parameter:
@@ -135,15 +118,28 @@ class Filter:
     """Which sessions are meant."""
 
     since: Annotated[
-        datetime | timedelta,
+        When,
         Parameter(
-            help="Created since: 30m, 24h (if not given), 7d, or a date.",
-            converter=ago,
+            help="Created at or after this time: 30m, 24h (if not given), 7d, today, yesterday, a date, or a "
+            "time such as 2026-11-23T08:00 or 2026-11-23T08:00+01:00. Local time, unless it has a time zone "
+            "or --utc is given. A date begins at 00:00.",
+            converter=when,
             metavar="WHEN",
             show_default=False,
         ),
     ] = _DAY
-    """A point in time, or how long ago."""
+    """The beginning."""
+    until: Annotated[
+        When | None,
+        Parameter(
+            help="Created before this time, in the same forms; now, if not given. For all of yesterday: "
+            "--since yesterday --until today.",
+            converter=when,
+            metavar="WHEN",
+            show_default=False,
+        ),
+    ] = None
+    """The end; None: now."""
     state: Annotated[list[str], _several("Starting, Working, Stopping or Stopped")] = field(factory=list[str])
     """States."""
     result: Annotated[list[str], _several("Success, Warning or Failed")] = field(factory=list[str])
@@ -154,6 +150,109 @@ class Filter:
     """Types."""
     organization: Annotated[str, Parameter(help="Part of the organization's name.", show_default=False)] = ""
     """A text."""
+
+    def window(self, times: Times) -> tuple[datetime, datetime]:
+        """The first and the last point in time that are meant.
+
+        Raises: ConfigError where the first is not before the last.
+        """
+        begin, end = (
+            times.now - bound if isinstance(bound, timedelta) else bound
+            for bound in (self.since.bound(times.zone), (self.until or _NOW).bound(times.zone))
+        )
+        if begin < end:
+            return begin, end
+        if self.until is None:
+            message = f"--since {times.full(begin)} lies in the future"
+        else:
+            message = (
+                f"--since {times.full(begin)} is not before --until {times.full(end)}: a date begins at 00:00"
+            )
+        raise ConfigError(message)
+
+    def bounds(self, times: Times) -> Bounds:
+        """The bounds of a query: "that long ago" stays so, because each server counts by its own clock.
+
+        Raises: ConfigError where the first is not before the last.
+        """
+        begin, _ = self.window(times)
+        since = self.since.bound(times.zone)
+        if isinstance(since, datetime) and begin.year > 1:
+            # A query's bounds are exclusive.
+            since -= _TICK
+        return {
+            "started_after": since,
+            "started_before": None if self.until is None else self.until.bound(times.zone),
+        }
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class TimeOptions:
+    """The time zone in which times are read and shown."""
+
+    utc: Annotated[
+        bool,
+        Parameter(
+            help="Read and show times in UTC; if not given, in local time (variable TZ).",
+            negative="",
+            show_default=False,
+            group=_OUTPUT,
+        ),
+    ] = False
+    """UTC instead of local time."""
+
+    def times(self) -> Times:
+        """How times are shown, from now on."""
+        return Times(UTC if self.utc else None)
+
+
+def _names(_: type, tokens: Iterable[Any]) -> list[str]:
+    return [name.strip() for token in tokens for name in token.value.split(",") if name.strip()]
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class TableOptions:
+    """Which columns and rows are printed, and in which order."""
+
+    columns: Annotated[
+        list[str],
+        Parameter(
+            help="Columns of the table or of CSV, separated by commas; an unknown name lists them.",
+            converter=_names,
+            metavar="NAMES",
+            negative="",
+            show_default=False,
+            group=_OUTPUT,
+        ),
+    ] = field(factory=list[str])
+    """Names; none: the default ones."""
+    sort: Annotated[
+        list[str],
+        Parameter(
+            help="Columns to sort by, separated by commas; -NAME sorts in reverse. If not given, the newest "
+            "rows are first.",
+            converter=_names,
+            metavar="NAMES",
+            negative="",
+            allow_leading_hyphen=True,
+            show_default=False,
+            group=_OUTPUT,
+        ),
+    ] = field(factory=list[str])
+    """Names; none: the default order."""
+    limit: Annotated[
+        int | None,
+        Parameter(
+            help="Print at most so many rows, after sorting.",
+            metavar="N",
+            validator=Number(gte=1),
+            show_default=False,
+            group=_OUTPUT,
+        ),
+    ] = None
+    """A number; None: all of them."""
 
 
 Kind = Literal["added", "changed", "finished", "removed", "rejected", "unreachable", "recovered"]

@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from aiovbo._cli._timeline import (
     NO_ANSWER,
     OUTCOMES,
+    UTC_TIMES,
     Bar,
     Placed,
     Plot,
@@ -25,6 +26,7 @@ from aiovbo._cli._timeline import (
     period_of,
     ticks_of,
 )
+from aiovbo._cli._times import Times
 from aiovbo.errors import printable
 from aiovbo.models import RestoreSession
 
@@ -74,6 +76,7 @@ def svg(
     ends: datetime,
     *,
     silent: Collection[str] = (),
+    times: Times = UTC_TIMES,
 ) -> str:
     """Who restored what when, as a picture that needs nothing else: for light and dark, with tooltips.
 
@@ -94,26 +97,26 @@ def svg(
         height = len(lanes) * _LANE + 2 * _PADDING
         if number % 2 == 0:
             stripes.append(f'<path class="stripe" d="M0 {top}h{_WIDTH}v{height}h-{_WIDTH}z"/>')
-        drawn += _svg_row(row, lanes, gutter, top + _PADDING)
+        drawn += _svg_row(row, lanes, gutter, top + _PADDING, times)
         top += height
-    ticks = ticks_of(begins, ends, int(plot.width / _TICK_ROOM))
+    ticks = ticks_of(begins, ends, int(plot.width / _TICK_ROOM), times)
     grid = [line for tick in ticks for line in _svg_tick(tick, gutter, plot.width, top)]
     size = f'viewBox="0 0 {_WIDTH} {top + _MARGIN}" width="{_WIDTH}" height="{top + _MARGIN}"'
     about = 'role="img" aria-labelledby="vbo-title vbo-about"'
     head = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} {about}>',
-        *_svg_head(counts_of(rows), begins, ends),
+        *_svg_head(counts_of(rows), period_of(begins, ends, times, year=True)),
     ]
     # The grid goes between the stripes and the bars.
     return "\n".join([*head, *stripes, *grid, *drawn, "</svg>", ""])
 
 
-def _svg_head(counts: dict[str, int], begins: datetime, ends: datetime) -> list[str]:
+def _svg_head(counts: dict[str, int], period: str) -> list[str]:
     total = sum(counts.values())
     said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or "none"
     parts = [
         '<title id="vbo-title">Restore sessions over time</title>',
-        f'<desc id="vbo-about">{period_of(begins, ends, year=True)}; {total} sessions: {said}.</desc>',
+        f'<desc id="vbo-about">{period}; {total} sessions: {said}.</desc>',
         f"<style>{_STYLE}</style>",
         "<defs>",
         *(
@@ -126,7 +129,7 @@ def _svg_head(counts: dict[str, int], begins: datetime, ends: datetime) -> list[
         "</defs>",
         '<path class="page" d="M0 0H10000V1000000H0z"/>',
         f'<text class="heading" x="{_MARGIN}" y="32">Restore sessions</text>',
-        f'<text class="quiet" x="{_MARGIN}" y="52">{period_of(begins, ends, year=True)}</text>',
+        f'<text class="quiet" x="{_MARGIN}" y="52">{period}</text>',
     ]
     at = float(_WIDTH - _MARGIN)
     for outcome, count in reversed(counts.items()):
@@ -146,19 +149,21 @@ def _svg_tick(tick: Tick, gutter: float, width: float, bottom: int) -> list[str]
     ]
 
 
-def _svg_row(row: ServerBars, lanes: Sequence[Sequence[Placed]], gutter: float, top: int) -> list[str]:
+def _svg_row(
+    row: ServerBars, lanes: Sequence[Sequence[Placed]], gutter: float, top: int, times: Times
+) -> list[str]:
     style = "server silent" if row.is_silent else "server" if row.bars else "server idle"
     name = escape(printable(row.server, _NAME_LIMIT))
     parts = [f'<text class="{style}" x="{_MARGIN}" y="{top + 13}">{name}</text>']
     if row.is_silent:
         parts.append(f'<text class="label silent" x="{gutter:.1f}" y="{top + 13}">{NO_ANSWER}</text>')
     for lane in lanes:
-        parts += [_svg_bar(one, gutter, top + (_LANE - _THICK) // 2) for one in lane]
+        parts += [_svg_bar(one, gutter, top + (_LANE - _THICK) // 2, times) for one in lane]
         top += _LANE
     return parts
 
 
-def _svg_bar(one: Placed, gutter: float, top: int) -> str:
+def _svg_bar(one: Placed, gutter: float, top: int, times: Times) -> str:
     outcome = one.bar.outcome
     label = ""
     if one.label:
@@ -174,7 +179,7 @@ def _svg_bar(one: Placed, gutter: float, top: int) -> str:
             style, at = "label before", at + cell_len(one.label) * _LETTER
         label += f'<text class="{style}" x="{at:.1f}" y="{top + 11}">{escape(one.label)}</text>'
     return (
-        f'<g class="bar {outcome}"><title>{escape(_tooltip(one.bar))}</title>'
+        f'<g class="bar {outcome}"><title>{escape(_tooltip(one.bar, times))}</title>'
         f'<rect class="session"{_fill(outcome)} x="{gutter + one.start:.1f}" y="{top}"'
         f' width="{one.end - one.start:.1f}" height="{_THICK}" rx="3"/>{label}</g>'
     )
@@ -184,12 +189,13 @@ def _fill(outcome: str) -> str:
     return f' style="fill:url(#vbo-{outcome})"' if outcome in _MARKS else ""
 
 
-def _tooltip(bar: Bar) -> str:
+def _tooltip(bar: Bar, times: Times) -> str:
     session = bar.session
-    until = "still running" if session.end_time is None else f"{session.end_time:%d %b %H:%M:%S}"
+    until = "still running" if session.end_time is None else f"{times.at(session.end_time):%d %b %H:%M:%S}"
+    zone = times.label([session.creation_time, session.end_time or session.creation_time])
     said = [
         f"{kind_of(session) or 'Restore'}, {bar.outcome}: {session.name or ''}",
-        f"{session.creation_time:%d %b %H:%M:%S} to {until} UTC",
+        f"{times.at(session.creation_time):%d %b %H:%M:%S} to {until} {zone}",
         session.initiated_by and f"by {session.initiated_by}",
         session.organization and f"of {session.organization}",
         session.reason,

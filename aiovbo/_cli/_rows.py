@@ -1,15 +1,14 @@
-"""Restore sessions as lines: asked for with their organizations' names, and shown as a table.
+"""Restore sessions as rows: requested with their organizations' names, and shown as a table.
 
-Knows columns and colours. Must not know which servers are asked, nor how a command ends.
+Must not know which servers are queried, nor how a command ends.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from attrs import frozen
-from rich.text import Text
+from attrs import field, frozen
 
 from aiovbo import (
     Client,
@@ -18,25 +17,29 @@ from aiovbo import (
     RestoreSessionResult,
     ServerError,
 )
-from aiovbo._cli._columns import RowTable, cell, name_cell
+from aiovbo._cli._columns import RowTable
+from aiovbo._cli._fields import Field, Fields
+from aiovbo._cli._times import Times
 
 _COLOURS = {
     RestoreSessionResult.SUCCESS: "green",
     RestoreSessionResult.WARNING: "yellow",
     RestoreSessionResult.FAILED: "red",
 }
-_TITLES = ("server", "organization", "type", "state", "result", "initiated by", "start", "took")
-_BESIDE_IDS = ("server", "type", "outcome", "start")
-"""What there is room for beside ids where a terminal is narrow."""
+_TITLES = ("server", "organization", "type", "state", "result", "initiatedBy", "creationTime", "duration")
+_BESIDE_IDS = ("server", "type", "outcome", "creationTime")
+"""What there is room for beside IDs in a narrow terminal."""
 
 
 @frozen
 class Row:
-    """One restore session, and whose backup it explores."""
+    """One restore session, and the organization whose backup it opens."""
 
     session: RestoreSession
     organization: str
-    """The organization's name; empty where it is unknown."""
+    """The organization's name; empty if it is unknown."""
+    now: datetime = field(factory=lambda: datetime.now(UTC))
+    """Up to when a session has lasted that has not ended."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types under the API's own names, with the server's name first."""
@@ -45,9 +48,12 @@ class Row:
 
 
 async def rows_of(client: Client, **bounds: Any) -> list[Row]:  # as restore_sessions takes them
-    """A server's sessions, with names: one request for each organization of which it gives only a link.
+    """A server's sessions with the names of their organizations.
 
-    Raises: ServerError where the sessions cannot be had; a name that cannot be had is empty.
+    Where a session has only a link to its organization, each organization costs one request. A name that
+    cannot be fetched is empty.
+
+    Raises: ServerError where the sessions cannot be fetched.
     """
     sessions = await client.restore_sessions(**bounds)
     nameless = {_organization_href(s): s for s in sessions if s.organization is None}
@@ -61,7 +67,7 @@ def _organization_href(session: RestoreSession) -> str:
 
 
 async def organization_name(session: RestoreSession) -> str:
-    """Whose backup it opens; empty where that cannot be had."""
+    """The name of the organization whose backup it opens; empty if it cannot be fetched."""
     if session.organization is not None:
         return session.organization
     try:
@@ -70,57 +76,67 @@ async def organization_name(session: RestoreSession) -> str:
         return ""
 
 
-def newest_first(rows: Iterable[Row]) -> list[Row]:
-    """The rows in the order in which they are read."""
-    return sorted(rows, key=lambda row: row.session.creation_time, reverse=True)
+def _state_style(row: Row) -> str:
+    return "" if row.session.has_ended else "cyan"
 
 
-def table_of(rows: Sequence[Row], now: datetime, *, ids: bool = False) -> RowTable:
+def _result_style(row: Row) -> str:
+    return _COLOURS.get(row.session.outcome, "") if row.session.outcome else ""
+
+
+SESSIONS: Fields[Row] = Fields(
+    fields=[
+        Field(name="server", value=lambda row: row.session.server, is_server=True),
+        Field(name="id", value=lambda row: row.session.id, is_id=True),
+        Field(name="organization", value=lambda row: row.organization, may_be_cut=True),
+        Field(name="type", value=lambda row: row.session.type),
+        Field(name="state", value=lambda row: row.session.state, style=_state_style),
+        Field(name="result", value=lambda row: row.session.outcome, style=_result_style),
+        Field(
+            name="outcome",
+            value=lambda row: row.session.outcome if row.session.has_ended else row.session.state,
+            style=lambda row: _result_style(row) if row.session.has_ended else "cyan",
+        ),
+        Field(name="creationTime", title="start", value=lambda row: row.session.creation_time, is_time=True),
+        Field(name="endTime", title="end", value=lambda row: row.session.end_time, is_time=True),
+        Field(
+            name="duration",
+            title="took",
+            value=lambda row: (row.session.end_time or row.now) - row.session.creation_time,
+        ),
+        Field(
+            name="initiatedBy",
+            title="initiated by",
+            value=lambda row: row.session.initiated_by,
+            may_be_cut=True,
+        ),
+        Field(
+            name="clientHost", title="client host", value=lambda row: row.session.client_host, may_be_cut=True
+        ),
+        Field(name="scopeName", title="scope", value=lambda row: row.session.scope_name, may_be_cut=True),
+        Field(name="name", value=lambda row: row.session.name, may_be_cut=True),
+        Field(name="reason", value=lambda row: row.session.reason, may_be_cut=True),
+        Field(name="details", value=lambda row: row.session.details, may_be_cut=True),
+    ],
+    csv=(
+        "server", "id", "organization", "type", "state", "result", "creationTime", "endTime", "initiatedBy",
+        "clientHost", "scopeName", "name", "reason", "details",
+    ),
+    sort=("-creationTime", "server"),
+)  # fmt: skip
+"""What restore sessions are shown by."""
+
+
+def table_of(
+    rows: Sequence[Row], times: Times, *, ids: bool = False, columns: Sequence[str] = ()
+) -> RowTable:
     """The rows, as wide as they need to be, or as the terminal is.
 
-    A server's name is never cut, nor is an id: rather who and for whom is left out of the table, and where
-    there is no room for that either, each row is a few lines.
+    The name of a server and an ID are never cut. In a narrow terminal, the organization and the user are left
+    out beside IDs, and where there is no room for a table each row is a few lines.
     """
-    layouts = [("id", *_TITLES), ("id", *_BESIDE_IDS)] if ids else [_TITLES]
-    return RowTable(
-        rows=[_cells(row, now) for row in rows],
-        layouts=layouts,
-        names={"id", "server"},
-        may_be_cut={"organization", "initiated by"},
-        right={"took"},
-    )
-
-
-def _cells(row: Row, now: datetime) -> dict[str, Text]:
-    session = row.session
-    ended, result = session.has_ended, session.outcome
-    colour = _COLOURS.get(result, "") if result else ""
-    return {
-        "id": cell(session.id),
-        "server": name_cell(session.server),
-        "organization": cell(row.organization),
-        "type": cell(session.type),
-        "state": cell(session.state, "" if ended else "cyan"),
-        "result": cell(result, colour),
-        "outcome": cell(result if ended else session.state, colour if ended else "cyan"),
-        "initiated by": cell(session.initiated_by),
-        "start": cell(when(session.creation_time, now)),
-        "took": cell(duration((session.end_time or now) - session.creation_time)),
-    }
-
-
-def when(moment: datetime, now: datetime) -> str:
-    """A point in time, in UTC, as short as it can be understood."""
-    moment = moment.astimezone(UTC)
-    if abs(now - moment) < timedelta(days=6):
-        return f"{moment:%a %H:%M}"
-    return f"{moment:%d %b %H:%M}" if moment.year == now.year else f"{moment:%d %b %Y}"
-
-
-def duration(took: timedelta) -> str:
-    """Hours and minutes; seconds where it is less than one."""
-    seconds = round(took.total_seconds())
-    if abs(seconds) < 60:  # noqa: PLR2004  # a minute's
-        return f"{seconds}s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m"
+    if columns:
+        layouts: Sequence[Sequence[str]] = [[*(("id",) if ids and "id" not in columns else ()), *columns]]
+    else:
+        layouts = [("id", *_TITLES), ("id", *_BESIDE_IDS)] if ids else [_TITLES]
+    return SESSIONS.table(rows, layouts, times)

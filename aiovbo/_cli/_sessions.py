@@ -4,11 +4,10 @@ Knows filters and forms of output; how a table looks is in `_rows`, how bars are
 `_picture`.
 """
 
-import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -25,21 +24,17 @@ from aiovbo import (
     RestoreSessionState,
     RestoreSessionType,
 )
-from aiovbo._cli._options import Filter, Selection
+from aiovbo._cli._options import Bounds, Filter, Selection, TableOptions
 from aiovbo._cli._picture import svg
-from aiovbo._cli._rows import Row, newest_first, rows_of, table_of
+from aiovbo._cli._rows import SESSIONS, Row, rows_of, table_of
 from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._statuses import INTERRUPTED, status_of
 from aiovbo._cli._terminal import collect, complain, console, counted, run, show_failures
 from aiovbo._cli._timeline import bars
-from aiovbo.errors import printable
+from aiovbo._cli._times import Times
 
 Form = Literal["table", "json", "jsonl", "csv"]
 
-_COLUMNS = (
-    "server", "id", "organization", "type", "state", "result", "creationTime", "endTime", "initiatedBy",
-    "clientHost", "scopeName", "name", "reason", "details",
-)  # fmt: skip
 _KNOWN: dict[str, Iterable[RestoreSessionState | RestoreSessionResult | RestoreSessionType]] = {
     "state": RestoreSessionState,
     "result": RestoreSessionResult,
@@ -48,34 +43,51 @@ _KNOWN: dict[str, Iterable[RestoreSessionState | RestoreSessionResult | RestoreS
 _PRODUCTS = {"exchange": "vex", "onedrive": "veod", "sharepoint": "vesp", "teams": "vet"}
 _NEAR = 0.7
 """How much of a known word is in one that was to be it, from 0 to 1."""
-# Full-width ones too, which spreadsheets in East Asia take for the others.
-_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 
-def sessions(which: Selection, filters: Filter, output: Form, *, ids: bool) -> int:
-    """The restore sessions of all servers.
-
-    What a server does not say is empty. Failed servers go to standard error.
-    """
-    _refuse_slips(filters)
+def sessions(
+    which: Selection, filters: Filter, options: TableOptions, times: Times, output: Form, *, ids: bool
+) -> int:
+    """The restore sessions of all servers. Failed servers are listed on standard error."""
+    reject_typos(filters)
+    SESSIONS.check(options)
+    if options.columns and output in ("json", "jsonl"):
+        raise ConfigError("--columns is for tables and CSV: JSON has the server's own fields")
+    if ids and output != "table":
+        raise ConfigError("--ids is for tables: CSV and JSON always contain the IDs")
+    bounds = filters.bounds(times)
     fleet = fleet_of(which)
-    return run(_sessions(fleet, filters, output, ids=ids))
+    return run(_sessions(fleet, filters, bounds, options, times, output, ids=ids))
 
 
-async def _sessions(fleet: Fleet, filters: Filter, output: Form, *, ids: bool) -> int:
-    answers, status = await _ask(fleet, filters, _print_lines if output == "jsonl" else None)
-    rows = newest_first(row for answer in answers for rows in answer.items for row in rows)
+async def _sessions(  # as the command takes them
+    fleet: Fleet,
+    filters: Filter,
+    bounds: Bounds,
+    options: TableOptions,
+    times: Times,
+    output: Form,
+    *,
+    ids: bool,
+) -> int:
+    # Without an order, a line is written as soon as its server answers.
+    at_once = output == "jsonl" and not options.sort and options.limit is None
+    answers, status = await _ask(fleet, filters, bounds, _print_lines if at_once else None)
+    found = [row for answer in answers for rows in answer.items for row in rows]
+    rows = SESSIONS.arranged(found, options)
     match output:
         case "table":
-            console().print(table_of(rows, datetime.now(UTC), ids=ids))
-            console(stderr=True).print(Text(f"\n{_figures(rows, answers)}", style="dim"))
+            console().print(table_of(rows, times, ids=ids, columns=options.columns))
+            console(stderr=True).print(Text(f"\n{_figures(rows, len(found), answers, times)}", style="dim"))
         case "json":
             sys.stdout.write(json.dumps([row.to_dict() for row in rows], indent=2) + "\n")
         case "csv":
-            _print_csv(rows)
+            SESSIONS.write_csv(rows, options.columns, times)
+        case "jsonl" if not at_once:
+            sys.stdout.writelines(json.dumps(row.to_dict()) + "\n" for row in rows)
         case "jsonl":
-            pass  # They were printed as they came.
-    if not rows:
+            pass  # They were printed as they arrived.
+    if not found:
         for doubt in _doubts(filters):
             complain(doubt)
     errors = [answer.error for answer in answers if answer.error is not None]
@@ -83,18 +95,23 @@ async def _sessions(fleet: Fleet, filters: Filter, output: Form, *, ids: bool) -
     return status
 
 
-def _figures(rows: Sequence[Row], answers: Sequence[Answer[list[Row]]]) -> str:
+def _figures(rows: Sequence[Row], found: int, answers: Sequence[Answer[list[Row]]], times: Times) -> str:
     good = sum(answer.error is None for answer in answers)
-    return f"{counted(len(rows), 'session')} of {counted(good, 'server')}, times in UTC"
+    shown = f"{len(rows)} of {counted(found, 'session')}" if len(rows) < found else counted(found, "session")
+    zone = times.description(row.session.creation_time for row in rows)
+    return f"{shown} of {counted(good, 'server')}, times in {zone}"
 
 
 async def _ask(
-    fleet: Fleet, filters: Filter, print_each: Callable[[Answer[list[Row]]], None] | None = None
+    fleet: Fleet,
+    filters: Filter,
+    bounds: Bounds,
+    print_each: Callable[[Answer[list[Row]]], None] | None = None,
 ) -> tuple[list[Answer[list[Row]]], int]:
     """The answers that arrived, all of them unless interrupted, and the exit status."""
 
     async def fitting(client: Client) -> list[Row]:
-        return [row for row in await rows_of(client, started_after=filters.since) if _fits(row, filters)]
+        return [row for row in await rows_of(client, **bounds) if _fits(row, filters)]
 
     async with fleet:
         answers, interrupted = await collect(fleet.map(fitting).answers(), list(fleet), print_each)
@@ -121,7 +138,7 @@ def _doubts(filters: Filter) -> list[str]:
     ]
 
 
-def _refuse_slips(filters: Filter) -> None:
+def reject_typos(filters: Filter) -> None:
     """Reject a filter value that is a likely typo, and not a value of a newer API.
 
     Raises: ConfigError with what was meant.
@@ -169,44 +186,35 @@ def _print_lines(answer: Answer[list[Row]]) -> None:
     sys.stdout.flush()
 
 
-def _print_csv(rows: Sequence[Row]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for row in rows:
-        found = row.to_dict()
-        writer.writerow([_harmless(found.get(column)) for column in _COLUMNS])
-
-
-def _harmless(value: object) -> str:
-    """A cell that no spreadsheet takes for a formula, and no terminal for a command."""
-    # The first character is checked at the end, after control characters have been removed.
-    text = printable("" if value is None else str(value), 10_000)
-    return f"'{text}" if text.startswith(_FORMULA) else text
-
-
 # ---------------------------------------------------------------------------------------- timeline
 
 
-def timeline(which: Selection, filters: Filter, file: Path | None) -> int:
-    """Who restored what when, as bars over time, server by server."""
-    _refuse_slips(filters)
+def timeline(which: Selection, filters: Filter, times: Times, file: Path | None) -> int:
+    """The restore sessions as bars over time, server by server."""
+    reject_typos(filters)
+    window, bounds = filters.window(times), filters.bounds(times)
     fleet = fleet_of(which)
-    return run(_timeline(fleet, filters, file))
+    return run(_timeline(fleet, filters, window, bounds, times, file))
 
 
-async def _timeline(fleet: Fleet, filters: Filter, file: Path | None) -> int:
+async def _timeline(  # as the command takes them
+    fleet: Fleet,
+    filters: Filter,
+    window: tuple[datetime, datetime],
+    bounds: Bounds,
+    times: Times,
+    file: Path | None,
+) -> int:
     names = list(fleet)
-    answers, status = await _ask(fleet, filters, None)
-    now = datetime.now(UTC)
-    begins = now - filters.since if isinstance(filters.since, timedelta) else filters.since
+    answers, status = await _ask(fleet, filters, bounds)
     found = [row.session for answer in answers for rows in answer.items for row in rows]
     answered = {answer.server for answer in answers if answer.error is None}
     silent = [name for name in names if name not in answered]
     if file is not None:
-        file.write_text(svg(found, names, begins, now, silent=silent), encoding="utf-8")  # noqa: ASYNC240  # nothing else runs
+        file.write_text(svg(found, names, *window, times=times, silent=silent), encoding="utf-8")  # noqa: ASYNC240  # nothing else runs
     else:
         out = console()
-        out.print(bars(found, names, begins, now, out.width, silent=silent))
+        out.print(bars(found, names, *window, out.width, times=times, silent=silent))
     errors = [answer.error for answer in answers if answer.error is not None]
     show_failures(errors, len(names), console(stderr=True))
     return status

@@ -5,7 +5,6 @@ Prints the members of a session. Stops a session only after the user has confirm
 
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
 
@@ -23,32 +22,37 @@ from aiovbo import (
     RestoreSessionEvent,
     ServerError,
 )
-from aiovbo._cli._columns import RowTable, cell, plain_table
-from aiovbo._cli._options import Selection
-from aiovbo._cli._rows import Row, duration, organization_name, table_of, when
+from aiovbo._cli._columns import RowTable, plain_table
+from aiovbo._cli._fields import Field, Fields
+from aiovbo._cli._options import Selection, TableOptions
+from aiovbo._cli._rows import Row, organization_name, table_of
 from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._statuses import INTERRUPTED, OK, USAGE, status_of
 from aiovbo._cli._terminal import ask, collect, complain, console, counted, run, show_failures
+from aiovbo._cli._times import Times
 from aiovbo.errors import printable
 
 _LONG = 2_000
-_UNKNOWN = datetime.max.replace(tzinfo=UTC)
 
 
-def show(session_id: UUID, which: Selection) -> int:
+def show(session_id: UUID, which: Selection, times: Times) -> int:
     """One restore session, with its events and, on v8, its statistics."""
+
+    async def shown(session: RestoreSession, out: Console) -> int:
+        return await _show(session, times, out)
+
     fleet = fleet_of(which)
-    return run(_with_session(fleet, session_id, _show))
+    return run(_with_session(fleet, session_id, shown))
 
 
-def stop(session_id: UUID, which: Selection, *, yes: bool) -> int:
+def stop(session_id: UUID, which: Selection, times: Times, *, yes: bool) -> int:
     """Stop a restore session; shows it and asks first."""
     if not yes and not sys.stdin.isatty():
         complain("standard input is not a terminal, so you cannot confirm: use --yes to stop it")
         return USAGE
 
     async def agreed(session: RestoreSession, out: Console) -> int:
-        out.print(table_of([Row(session, session.organization or "")], datetime.now(UTC)))
+        out.print(table_of([Row(session, session.organization or "")], times))
         if session.has_ended:
             complain("it has stopped already")
             return USAGE
@@ -101,16 +105,16 @@ def _has_it(answer: Answer[RestoreSession | None]) -> bool:
     return any(answer.items)
 
 
-async def _show(session: RestoreSession, out: Console) -> int:
+async def _show(session: RestoreSession, times: Times, out: Console) -> int:
     facts = {**session.to_dict(), "organization": await organization_name(session)}
     if session.outcome is None:
         facts.pop("result", None)
-    out.print(_facts(facts, session.server))
+    out.print(_facts({**facts, **_times_of(session, times)}, session.server))
     try:
         events = await session.events()
         if events:
             out.print(Text(f"\n{counted(len(events), 'event')}\n", style="bold"))
-            out.print(_event_table(events))
+            out.print(_event_table(events, times))
         statistics = await session.fetch_statistics()
     except ConfigError:
         # Older versions have no statistics.
@@ -118,6 +122,12 @@ async def _show(session: RestoreSession, out: Console) -> int:
     out.print(Text("\nstatistics\n", style="bold"))
     out.print(_facts(statistics.to_dict()))
     return OK
+
+
+def _times_of(session: RestoreSession, times: Times) -> dict[str, str]:
+    """The times of a session, under the API's names."""
+    found = {"creationTime": session.creation_time, "endTime": session.end_time}
+    return {name: times.full(moment) for name, moment in found.items() if moment is not None}
 
 
 def _facts(document: dict[str, Any], server: str = "") -> Table:
@@ -135,18 +145,21 @@ def _facts(document: dict[str, Any], server: str = "") -> Table:
     return table
 
 
-def _event_table(events: list[RestoreSessionEvent]) -> RowTable:
-    now = datetime.now(UTC)
-    rows = [
-        {
-            "start": cell(event.start_time and when(event.start_time, now)),
-            "took": cell(event.duration and duration(event.duration)),
-            "type": cell(event.type),
-            "status": cell(event.status),
-            "item": cell(event.item_name),
-            "what": cell(event.message or event.title),
-        }
-        for event in sorted(events, key=lambda event: event.start_time or _UNKNOWN)
-    ]
-    titles = ("start", "took", "type", "status", "item", "what")
-    return RowTable(rows=rows, layouts=[titles], names={"start"}, may_be_cut={"item", "what"})
+_EVENTS: Fields[RestoreSessionEvent] = Fields(
+    fields=[
+        Field(name="startTime", title="start", value=lambda event: event.start_time, is_time=True),
+        Field(name="duration", title="took", value=lambda event: event.duration),
+        Field(name="type", value=lambda event: event.type),
+        Field(name="status", value=lambda event: event.status),
+        Field(name="itemName", title="item", value=lambda event: event.item_name, may_be_cut=True),
+        Field(
+            name="message", title="what", value=lambda event: event.message or event.title, may_be_cut=True
+        ),
+    ],
+    csv=("startTime", "duration", "type", "status", "itemName", "message"),
+    sort=["startTime"],
+)
+
+
+def _event_table(events: list[RestoreSessionEvent], times: Times) -> RowTable:
+    return _EVENTS.table(_EVENTS.arranged(events, TableOptions()), [_EVENTS.csv], times)

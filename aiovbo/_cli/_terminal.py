@@ -6,6 +6,7 @@ Knows terminals and signals. Must not know what is asked of the servers.
 import asyncio
 import errno
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -20,7 +21,7 @@ from rich.table import Column
 from rich.text import Text
 
 from aiovbo import Answer, ClosedError, FleetError, LinkError, ServerError, VboError, __version__
-from aiovbo._cli._columns import CELL_LIMIT, name_cell
+from aiovbo._cli._columns import CELL_LIMIT, NAME_LIMIT, name_cell
 from aiovbo._cli._statuses import BROKEN_PIPE, BUG, INTERRUPTED, SOME_FAILED, TERMINATED, USAGE
 from aiovbo._cli._words import to_cli_terms
 from aiovbo.errors import printable
@@ -64,19 +65,34 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def show_failures(errors: Sequence[ServerError], asked: int, out: Console) -> None:
-    """Which servers gave no answer, why, and what to do."""
+    """Which servers gave no answer, why, and what to do; equal failures are one block."""
     if not errors:
         return
-    out.print(Text(f"\n{len(errors)} of {counted(asked, 'server')} gave no answer\n", style="bold"))
-    for error in sorted(errors, key=lambda one: one.server):
-        out.print(name_cell(error.server, "red"))
-        said = f"{error.operation}: {error.what}"
-        if error.attempts:
-            often = "once" if error.attempts == 1 else f"{error.attempts} times"
-            said += f" (tried {often}, {error.elapsed:.1f} s)"
-        for text in (said, error.hint):
-            for line in textwrap.wrap(printable(to_cli_terms(text), 1000), min(out.width, _LONGEST_LINE) - 2):
+    title = f"{len(errors)} of {asked} servers" if asked > 1 else "The server"
+    out.print(Text(f"\n{title} gave no answer\n", style="bold"))
+    alike: dict[tuple[str, ...], list[ServerError]] = {}
+    for error in errors:
+        # The API versions of the servers may differ.
+        path = re.sub("/v[0-9]+/", "/", error.operation)
+        alike.setdefault((path, error.what, error.hint, str(error.attempts)), []).append(error)
+    room = min(out.width, _LONGEST_LINE) - 2
+    for several in alike.values():
+        out.print(name_cell(", ".join(printable(one.server, NAME_LIMIT) for one in several), "red"))
+        for text in (_described(several), several[0].hint):
+            for line in textwrap.wrap(printable(to_cli_terms(text), 1000), room):
                 out.print(Text(f"  {line}"))
+
+
+def _described(alike: Sequence[ServerError]) -> str:
+    """What happened, how often it was tried, and how long it took."""
+    first = alike[0]
+    operations = ", ".join(dict.fromkeys(error.operation for error in alike))
+    if not first.attempts:
+        return f"{operations}: {first.what}"
+    often = "once" if first.attempts == 1 else f"{first.attempts} times"
+    took = sorted(f"{error.elapsed:.1f}" for error in alike)
+    spread = took[0] if took[0] == took[-1] else f"{took[0]} to {took[-1]}"
+    return f"{operations}: {first.what} (tried {often}, {spread} s)"
 
 
 def counted(count: int, thing: str) -> str:
@@ -90,10 +106,10 @@ async def collect(
     print_each: Callable[[Answer[T]], None] | None = None,
     enough: Callable[[Answer[T]], bool] = lambda _: False,
 ) -> tuple[list[Answer[T]], bool]:
-    """The answers as they arrive, up to one that is enough, and whether the user interrupted it.
+    """The answers up to one that is enough, in the order of `asked`, and whether the user interrupted it.
 
-    On a terminal with progress, and the names of the last few that are waited for; not where `print_each`
-    writes to a terminal too.
+    A terminal shows the progress, and the names of the last few servers that have not answered, unless
+    `print_each` writes to a terminal too.
     """
     arrived: list[Answer[T]] = []
     interrupted = False
@@ -125,7 +141,8 @@ async def collect(
             interrupted = True
     if interrupted:
         complain(f"interrupted; {counted(len(missing), 'server')} had given no answer yet")
-    return arrived, interrupted
+    order = {name: number for number, name in enumerate(asked)}
+    return sorted(arrived, key=lambda answer: order[answer.server]), interrupted
 
 
 def _waiting_for(servers: Collection[str]) -> str:

@@ -15,6 +15,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from aiovbo._cli._columns import NAME_LIMIT
+from aiovbo._cli._times import Times
 from aiovbo._resources.enums import RestoreSessionResult, RestoreSessionType
 from aiovbo.errors import ConfigError, printable
 from aiovbo.models import RestoreSession
@@ -65,7 +66,8 @@ _STEPS = (
     *(timedelta(hours=count) for count in (1, 2, 3, 4, 6, 12)),
     *(timedelta(days=count) for count in (1, 2, 7, 14, 28, 91, 182, 364)),
 )
-_MONDAY = datetime(1, 1, 1, tzinfo=UTC)
+_MONDAY = datetime(1, 1, 1)  # noqa: DTZ001  # what a clock shows
+UTC_TIMES = Times(UTC)
 _LONG_AGO = timedelta(days=200)
 """The length of a window from which on its days need a year."""
 
@@ -254,34 +256,39 @@ class Tick:
     label: str
 
 
-def ticks_of(begins: datetime, ends: datetime, most: int) -> list[Tick]:
-    """Round times within the window, at most so many."""
+def ticks_of(begins: datetime, ends: datetime, most: int, times: Times = UTC_TIMES) -> list[Tick]:
+    """Round times within the window, on the clock of `times`, at most `most` of them."""
     window = ends - begins
     step = next((step for step in _STEPS if window <= step * most), None)
     if step is None:
         step = _STEPS[-1] * math.ceil(window / (_STEPS[-1] * max(most, 1)))
     # In whole numbers, because the window may end where Python's calendar does.
-    first, last = ((at - _MONDAY) // _MICROSECOND for at in (begins, ends))
+    shown = (times.at(at).replace(tzinfo=None) for at in (begins, ends))
+    first, last = ((wall - _MONDAY) // _MICROSECOND for wall in shown)
     every = step // _MICROSECOND
     found: list[Tick] = []
     for at in range(-(-first // every) * every, last + 1, every):
-        moment = _MONDAY + timedelta(microseconds=at)
-        found.append(Tick((moment - begins) / window, _tick_label(moment, step, window)))
+        wall = _MONDAY + timedelta(microseconds=at)
+        moment = times.instant(wall)
+        # In spring, the clock skips an hour.
+        if begins <= moment <= ends and times.at(moment).replace(tzinfo=None) == wall:
+            found.append(Tick((moment - begins) / window, _tick_label(wall, step, window)))
     return found
 
 
-def _tick_label(moment: datetime, step: timedelta, window: timedelta) -> str:
-    if step < _DAY and (moment.hour, moment.minute, moment.second) != (0, 0, 0):
-        return f"{moment:%H:%M}" if step >= _MINUTE else f"{moment:%H:%M:%S}"
-    return f"{moment:%b %Y}" if window > _LONG_AGO else f"{moment:%d %b}"
+def _tick_label(wall: datetime, step: timedelta, window: timedelta) -> str:
+    if step < _DAY and (wall.hour, wall.minute, wall.second) != (0, 0, 0):
+        return f"{wall:%H:%M}" if step >= _MINUTE else f"{wall:%H:%M:%S}"
+    return f"{wall:%b %Y}" if window > _LONG_AGO else f"{wall:%d %b}"
 
 
-def period_of(begins: datetime, ends: datetime, *, year: bool = False) -> str:
-    """The window in words."""
-    begins, ends = begins.astimezone(UTC), ends.astimezone(UTC)
+def period_of(begins: datetime, ends: datetime, times: Times = UTC_TIMES, *, year: bool = False) -> str:
+    """The window in words, with its time zone."""
+    zone = times.label([begins, ends])
+    begins, ends = times.at(begins), times.at(ends)
     day = "%a %d %b" + (" %Y" if year or ends - begins > _LONG_AGO else "")
     until = "" if begins.date() == ends.date() else f"{ends:{day}} "
-    return f"{begins:{day} %H:%M} to {until}{ends:%H:%M} UTC"
+    return f"{begins:{day} %H:%M} to {until}{ends:%H:%M} {zone}"
 
 
 # ------------------------------------------------------------------------------------- in a terminal
@@ -299,17 +306,19 @@ def bars(  # what is drawn, and the frame
     width: int,
     *,
     silent: Collection[str] = (),
+    times: Times = UTC_TIMES,
 ) -> RenderableType:
     """Who restored what when, in lines of at most `width` columns.
 
-    Servers stand in the order given, then those that only sessions name; `silent` ones gave no answer.
+    Servers are in the order given, then those that only sessions name; `silent` ones gave no answer.
     A session without an end goes on to `ends`.
 
     Raises: ConfigError where the window is empty.
     """
     rows = bars_by_server(sessions, servers, begins, ends, silent)
     width = max(width, 1)
-    gutter = _gutter([printable(row.server, NAME_LIMIT) for row in rows], width)
+    zone = times.label([begins, ends])
+    gutter = _gutter([printable(row.server, NAME_LIMIT) for row in rows], zone, width)
     plot = Plot(
         width - gutter,
         1,
@@ -321,11 +330,11 @@ def bars(  # what is drawn, and the frame
         inside=3,
         inside_of=["running"],
     )
-    ticks = ticks_of(begins, ends, max(1, int(plot.width) // _TICK_COLUMNS))
-    lines = [Text(period_of(begins, ends), style="dim")]
+    ticks = ticks_of(begins, ends, max(1, int(plot.width) // _TICK_COLUMNS), times)
+    lines = [Text(period_of(begins, ends, times), style="dim")]
     for row in rows:
         lines += _row_lines(row, plot, ticks, gutter)
-    lines += _axis_lines(ticks, int(plot.width), gutter)
+    lines += _axis_lines(ticks, zone, int(plot.width), gutter)
     lines += _legend_lines(counts_of(rows), width)
     for line in lines:
         line.no_wrap, line.overflow = True, "crop"
@@ -333,10 +342,10 @@ def bars(  # what is drawn, and the frame
     return _Picture(lines, width)
 
 
-def _gutter(names: Collection[str], width: int) -> int:
+def _gutter(names: Collection[str], zone: str, width: int) -> int:
     """Columns for names beside their bars; none where the names stand above the bars."""
     longest = max(map(cell_len, names), default=0)
-    room = min(max(longest, len("UTC")), width // 4)
+    room = min(max(longest, len(zone)), width // 4)
     if width < _ROOMY:
         return 0
     shown = {name if cell_len(name) <= room else chop_cells(name, room - 1)[0] for name in names}
@@ -415,7 +424,7 @@ def _columns(ticks: Iterable[Tick], width: int) -> frozenset[int]:
     return frozenset(min(round(tick.at * width), width - 1) for tick in ticks)
 
 
-def _axis_lines(ticks: Sequence[Tick], width: int, gutter: int) -> list[Text]:
+def _axis_lines(ticks: Sequence[Tick], zone: str, width: int, gutter: int) -> list[Text]:
     columns = _columns(ticks, width)
     line = "".join(_TICK if column in columns else _AXIS for column in range(width))
     labels = ""
@@ -423,7 +432,7 @@ def _axis_lines(ticks: Sequence[Tick], width: int, gutter: int) -> list[Text]:
         at = min(max(round(tick.at * width) - len(tick.label) // 2, 0), width - len(tick.label))
         if at > len(labels) or at == len(labels) == 0:
             labels = labels.ljust(at) + tick.label
-    unit = "UTC".rjust(gutter - 1) + " " if gutter else ""
+    unit = zone[: gutter - 1].rjust(gutter - 1) + " " if gutter else ""
     return [Text(" " * gutter + line, style="dim"), Text(unit + labels, style="dim")]
 
 

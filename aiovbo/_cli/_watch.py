@@ -35,10 +35,10 @@ from aiovbo import (
 from aiovbo._cli._columns import NAME_LIMIT
 from aiovbo._cli._command_runner import CommandRunner
 from aiovbo._cli._options import ChangeFilter, CommandOptions, Kind, Selection
-from aiovbo._cli._rows import duration
 from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._statuses import INTERRUPTED, OK
 from aiovbo._cli._terminal import console, counted, run
+from aiovbo._cli._times import Times, When, duration
 from aiovbo._cli._words import to_cli_terms
 from aiovbo.errors import printable
 
@@ -63,8 +63,9 @@ def watch(  # each an option of its own
     which: Selection,
     filters: ChangeFilter,
     command: CommandOptions,
+    times: Times,
     every: timedelta,
-    since: datetime | timedelta | None,
+    since: When | None,
     checkpoint: Path | None,
     output: str,
     count: int | None,
@@ -81,9 +82,15 @@ def watch(  # each an option of its own
     wanted = _is_wanted(filters)
     fleet = fleet_of(which)
     store = None if checkpoint is None else Checkpoint(checkpoint)
-    changes = fleet.watch(every=every, since=since, checkpoint=store, ack="manual", only=wanted)
+    changes = fleet.watch(
+        every=every,
+        since=None if since is None else since.bound(times.zone),
+        checkpoint=store,
+        ack="manual",
+        only=wanted,
+    )
     # A service that is stopped has not failed; the checkpoint is saved.
-    return run(_watch(fleet, changes, command, output, count), when_terminated=OK)
+    return run(_watch(fleet, changes, command, times, output, count), when_terminated=OK)
 
 
 def _is_wanted(filters: ChangeFilter) -> Callable[[Change], bool]:
@@ -104,12 +111,15 @@ def _is_wanted(filters: ChangeFilter) -> Callable[[Change], bool]:
 
 
 async def _watch(
-    fleet: Fleet, watching: Watch, command: CommandOptions, output: str, count: int | None
+    fleet: Fleet, watching: Watch, command: CommandOptions, times: Times, output: str, count: int | None
 ) -> int:
     out = console()
     if out.is_terminal and output == "text":
         console(stderr=True).print(
-            Text(f"Watching {counted(len(fleet), 'server')}; times in UTC; Ctrl-C ends it.", style="dim")
+            Text(
+                f"Watching {counted(len(fleet), 'server')}; times in {times.description()}; Ctrl-C ends it.",
+                style="dim",
+            )
         )
     width = min(max(map(len, fleet), default=0), _NAME_WIDTH)
     taken = 0
@@ -123,7 +133,7 @@ async def _watch(
                         sys.stdout.write(document)
                         sys.stdout.flush()
                     else:
-                        out.print(_line(change, width, out), soft_wrap=not out.is_terminal)
+                        out.print(_line(change, width, times, out), soft_wrap=not out.is_terminal)
                     if runner is None:
                         changes.ack(change)
                     else:
@@ -152,14 +162,14 @@ def _subject(change: Change) -> str:
             return change.server
 
 
-def _line(change: Change, width: int, out: Console) -> RenderableType:
+def _line(change: Change, width: int, times: Times, out: Console) -> RenderableType:
     """When, where, what has become of what; in columns, with names of servers as wide as `width`.
 
     In a pipe it is one line, on a terminal as many as it takes; where that is narrow, the last column
     stands below the others.
     """
     verb, style, about = _told(change)
-    text = Text(f"{datetime.now(UTC):%H:%M:%S}  ", style="dim")
+    text = Text(f"{times.at(datetime.now(UTC)):%H:%M:%S}  ", style="dim")
     text.append(f"{printable(change.server, NAME_LIMIT):<{width}}  ", style="bold")
     text.append(f"{verb:<{_VERB_WIDTH}}  ", style=style)
     if not out.is_terminal:

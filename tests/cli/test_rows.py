@@ -17,12 +17,15 @@ from aiovbo import (
     RestoreSessionType,
     UnreachableError,
 )
-from aiovbo._cli._rows import Row, newest_first, table_of
+from aiovbo._cli._options import TableOptions
+from aiovbo._cli._rows import SESSIONS, Row, table_of
 from aiovbo._cli._statuses import status_of
 from aiovbo._cli._terminal import show_failures
+from aiovbo._cli._times import Times
 from aiovbo._cli._watch import _line
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+TIMES = Times(UTC, NOW)
 
 
 def session(server: str = "vbo-01", ago: float = 1.0, **changes: object) -> RestoreSession:
@@ -45,7 +48,7 @@ def console(width: int = 120) -> Console:
 
 def shown(*rows: Row, width: int = 120, ids: bool = False) -> list[str]:
     out = console(width)
-    out.print(table_of(rows, NOW, ids=ids))
+    out.print(table_of(rows, TIMES, ids=ids))
     assert isinstance(out.file, io.StringIO)
     return [line.rstrip() for line in out.file.getvalue().splitlines()]
 
@@ -53,7 +56,11 @@ def shown(*rows: Row, width: int = 120, ids: bool = False) -> list[str]:
 def test_rows_are_sorted_by_time_whatever_server_they_come_from() -> None:
     """Newest first."""
     rows = [Row(session(f"vbo-{ago}", ago), "contoso") for ago in (3, 1, 2)]
-    assert [line.split()[0] for line in shown(*newest_first(rows))[1:]] == ["vbo-1", "vbo-2", "vbo-3"]
+    assert [line.split()[0] for line in shown(*SESSIONS.arranged(rows, TableOptions()))[1:]] == [
+        "vbo-1",
+        "vbo-2",
+        "vbo-3",
+    ]
 
 
 def test_what_a_server_sent_never_reaches_the_terminal_raw() -> None:
@@ -63,7 +70,7 @@ def test_what_a_server_sent_never_reaches_the_terminal_raw() -> None:
     row = Row(session(server=evil, initiated_by=evil, type=RestoreSessionType(evil)), evil)
     for width in (80, 120, 160):
         out = console(width)
-        out.print(table_of([row], NOW))
+        out.print(table_of([row], TIMES))
         show_failures([error], 1, out)
         assert isinstance(out.file, io.StringIO)
         text = out.file.getvalue()
@@ -126,7 +133,7 @@ def servers_in(lines: list[str]) -> str:
 def test_a_running_session_has_no_result_yet() -> None:
     """The API already shows one; how long it has been running is counted up to now."""
     running = session(state=RestoreSessionState.WORKING, end_time=None, ago=1.5)
-    line = shown(Row(running, "contoso"))[1]
+    line = shown(Row(running, "contoso", NOW))[1]
     assert "Success" not in line
     assert line.endswith("1h 30m")
 
@@ -134,7 +141,7 @@ def test_a_running_session_has_no_result_yet() -> None:
 def test_what_is_not_known_is_a_dash() -> None:
     """A v4 server says neither who began a session nor for whom."""
     bare = RestoreSession(id=UUID(int=2), creation_time=NOW, server="vbo-01")
-    assert shown(Row(bare, ""))[1].split() == ["vbo-01", "-", "-", "-", "-", "-", "Mon", "12:00", "0s"]
+    assert shown(Row(bare, "", NOW))[1].split() == ["vbo-01", "-", "-", "-", "-", "-", "Mon", "12:00", "0s"]
 
 
 def test_a_name_stands_above_where_a_change_has_no_room_beside_it() -> None:
@@ -142,7 +149,7 @@ def test_a_name_stands_above_where_a_change_has_no_room_beside_it() -> None:
     change = Added(server=ALIKE[0], id="1", session=session(end_time=None, reason=20 * "because "))
     for width in (40, 60, 80):
         out = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
-        out.print(_line(change, len(ALIKE[0]), out))
+        out.print(_line(change, len(ALIKE[0]), TIMES, out))
         assert isinstance(out.file, io.StringIO)
         lines = out.file.getvalue().splitlines()
         assert max(map(cell_len, lines)) <= width
@@ -155,7 +162,7 @@ def test_changes_stand_in_columns_on_a_terminal_and_in_one_line_elsewhere() -> N
     """What is too long goes on below where it began, and not below the time."""
     change = Added(server="vbo-01", id="1", session=session(end_time=None, reason=20 * "because "))
     out = Console(file=io.StringIO(), width=60, force_terminal=True, color_system=None)
-    out.print(_line(change, 8, out))
+    out.print(_line(change, 8, TIMES, out))
     assert isinstance(out.file, io.StringIO)
     first, *others = out.file.getvalue().rstrip().splitlines()
     assert re.fullmatch(r"\d\d:\d\d:\d\d  vbo-01    started  Vex, .*", first)
@@ -163,7 +170,7 @@ def test_changes_stand_in_columns_on_a_terminal_and_in_one_line_elsewhere() -> N
     assert len(others) > 3
     assert all(len(line) <= 60 and len(line) - len(line.lstrip()) == indent for line in others)
     out = console(60)
-    out.print(_line(change, 8, out), soft_wrap=True)
+    out.print(_line(change, 8, TIMES, out), soft_wrap=True)
     assert isinstance(out.file, io.StringIO)
     assert out.file.getvalue().count("\n") == 1
 
