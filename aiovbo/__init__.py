@@ -56,8 +56,8 @@ _NAMES = {
     "_watch.watch": "Batch Watch",
     "errors": (
         "AuthenticationError CheckpointError ClosedError ConfigError ConflictError FleetError "
-        "ForbiddenError LinkError NotFoundError PayloadError Phase RateLimitedError ResponseError "
-        "ServerError ServerFaultError ServerTimeoutError SkippedError TlsError TlsReason "
+        "ForbiddenError LeaseLostError LinkError NotFoundError PayloadError Phase RateLimitedError "
+        "ResponseError ServerError ServerFaultError ServerTimeoutError SkippedError TlsError TlsReason "
         "UnreachableError VboError"
     ),
     "models": (

@@ -21,6 +21,7 @@
     ├── LinkError                      also LookupError; missing, unsafe or detached link
     ├── ClosedError                    used after or during closing, or from another event loop
     └── CheckpointError                a watch's saved place cannot be read or written
+        └── LeaseLostError             another process watches the server now (aiovbo.postgres)
 
 Knows nothing of HTTP libraries, and never holds a secret: every error can be logged, pickled and shown.
 """
@@ -252,3 +253,16 @@ class ClosedError(VboError):
 
 class CheckpointError(VboError):
     """A watch's saved place cannot be read or written; it never starts over by itself."""
+
+
+class LeaseLostError(CheckpointError):
+    """Another process watches a server now: what was found of it here cannot be saved any more.
+
+    Raised by `batch.ack(connection)`: leave the transaction, so that it is rolled back, and continue with the
+    next batch. The process that watches the server now delivers its changes.
+    """
+
+    def __init__(self, what: str, *, servers: Sequence[str] = ()) -> None:
+        super().__init__(what)
+        self.servers = tuple(servers)
+        """The names of the servers."""

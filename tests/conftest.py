@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from blockbuster import BlockBuster
 from harness import Canary, VirtualClock, assert_nothing_left, assert_nothing_open, snapshot
+from harness import postgres as postgresql
 from harness.watches import NOW, VERSIONS
 from hypothesis import HealthCheck, settings
 
@@ -90,3 +91,16 @@ async def backup(request: pytest.FixtureRequest) -> AsyncIterator[BackupServer]:
     world = World(now=NOW, speed=0, sessions=0)
     async with BackupServer(world, version=request.param, page_limit_max=10) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> str:
+    """How to connect to a PostgreSQL server, which all tests of the session share."""
+    return postgresql.server()
+
+
+@pytest.fixture
+def database(postgres: str) -> Iterator[str]:
+    """How to connect to a schema of the test's own."""
+    with postgresql.schema(postgres) as conninfo:
+        yield conninfo

@@ -5,8 +5,10 @@ Knows changes and their steps; does no I/O. What is saved where is in `_watch` a
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from attrs import define, field
 
@@ -23,6 +25,13 @@ class _Found:
     change: AnyChange
     step: CheckpointEntry
     is_acknowledged: bool = False
+    transaction: str | None = None
+    """The consumer's transaction that has written the step, until its outcome is known."""
+
+    @property
+    def is_processed(self) -> bool:
+        """Whether it is not delivered any more, unless a transaction is rolled back."""
+        return self.is_acknowledged or self.transaction is not None
 
 
 @define(eq=False)
@@ -54,6 +63,12 @@ class Delivery:
         self._turns: asyncio.Queue[str | None] = asyncio.Queue()
         self._delivered: dict[str, list[_Found]] = {}
         self._to_save: dict[str, None] = {}
+        self._discarded: WeakValueDictionary[int, Change] = WeakValueDictionary()
+        self._committed: WeakValueDictionary[int, Change] = WeakValueDictionary()
+        self._saved = asyncio.Event()
+        self._is_interrupted = False
+        self.ignored_acks = 0
+        """Acknowledgements that came after the server's changes were discarded."""
 
     # ------------------------------------------------------------------------------- the servers
 
@@ -75,6 +90,9 @@ class Delivery:
                 self._add(server, its, one)
 
     def _add(self, server: str, its: _ServerChanges, one: tuple[AnyChange, CheckpointEntry]) -> None:
+        if self._servers.get(server) is not its:
+            # Discarded while the poller waited for room.
+            return
         found = _Found(*one)
         if self._only is not None and not self._only(found.change):
             its.unsaved.setdefault(found.step.session_id, deque()).append(found)
@@ -104,25 +122,49 @@ class Delivery:
             del self._servers[server]
         return True
 
+    def discard(self, server: str) -> None:
+        """Discard all changes of a server, which another process delivers from now on."""
+        self._servers.pop(server, None)
+        self._to_save.pop(server, None)
+        self._saved.set()
+        for name, delivered in list(self._delivered.items()):
+            for found in [found for found in delivered if found.change.server == server]:
+                delivered.remove(found)
+                self._discarded[id(found.change)] = found.change
+            if not delivered:
+                del self._delivered[name]
+
+    def discarded(self, changes: Iterable[Change]) -> list[str]:
+        """The servers of changes that were discarded after they were delivered."""
+        return sorted({change.server for change in changes if self._is_discarded(change)})
+
+    def _is_discarded(self, change: Change) -> bool:
+        return self._discarded.get(id(change)) is change
+
     # ------------------------------------------------------------------------------ the consumer
 
     async def get(self) -> AnyChange | None:
         """The next change; None once there will be no more."""
-        server = await self._turns.get()
-        if server is None:
-            # For other tasks that wait.
-            self._turns.put_nowait(None)
-            return None
-        its = self._servers[server]
-        found = its.waiting.popleft()
-        its.has_room.set()
-        if its.waiting:
-            self._turns.put_nowait(server)
-        self._delivered.setdefault(found.change.id, []).append(found)
-        return found.change
+        while (server := await self._turns.get()) is not None:
+            its = self._servers.get(server)
+            if its is None or not its.waiting:
+                # Discarded meanwhile.
+                continue
+            found = its.waiting.popleft()
+            its.has_room.set()
+            if its.waiting:
+                self._turns.put_nowait(server)
+            if not found.is_processed:
+                self._delivered.setdefault(found.change.id, []).append(found)
+                return found.change
+        # For other tasks that wait.
+        self._turns.put_nowait(None)
+        return None
 
     def interrupt(self) -> None:
         """Let every task that waits for a change get None."""
+        self._is_interrupted = True
+        self._saved.set()
         self._turns.put_nowait(None)
 
     def close(self) -> None:
@@ -135,6 +177,10 @@ class Delivery:
 
     def acknowledge(self, change: Change) -> None:
         """Note that one delivered change is processed."""
+        if self._is_discarded(change):
+            self._discarded.pop(id(change), None)
+            self.ignored_acks += 1
+            return
         for found in self._delivered.pop(change.id, []):
             self._acknowledge(found)
 
@@ -146,12 +192,19 @@ class Delivery:
                 self._acknowledge(found)
 
     def _acknowledge(self, found: _Found) -> None:
+        if found.transaction is not None:
+            # Processed if, and only if, that is committed.
+            return
         found.is_acknowledged = True
-        its, key = self._servers[found.change.server], found.step.session_id
+        server = found.change.server
+        self._release(server, self._servers[server], found.step.session_id)
+
+    def _release(self, server: str, its: _ServerChanges, key: UUID) -> None:
+        """Let the steps of a session be saved, up to the first change that is not acknowledged."""
         of_session = its.unsaved[key]
         while of_session and of_session[0].is_acknowledged:
             its.steps.append(of_session.popleft().step)
-            self._to_save[found.change.server] = None
+            self._to_save[server] = None
         if not of_session:
             del its.unsaved[key]
 
@@ -177,8 +230,115 @@ class Delivery:
 
     def end_save(self, server: str, unsaved: Sequence[CheckpointEntry] = ()) -> None:
         """Note that a save has ended; steps that were not saved come before those that were added since."""
-        its = self._servers[server]
+        self._saved.set()
+        its = self._servers.get(server)
+        if its is None:
+            return
         its.is_saving = False
         if unsaved:
             its.steps[:0] = unsaved
             self._to_save[server] = None
+
+    # --------------------------------------------------- what is saved in the consumer's transactions
+
+    def _found(self, changes: Sequence[Change]) -> dict[str, dict[UUID, list[_Found]]]:
+        """What is known of changes that are not acknowledged yet: by server and session, in their order."""
+        wanted = {id(change) for change in changes}
+        keys: dict[str, dict[UUID, list[_Found]]] = {}
+        for change in changes:
+            its = self._servers.get(change.server)
+            if its is None or change.server in keys:
+                continue
+            chosen = keys[change.server] = dict[UUID, list[_Found]]()
+            for key, of_session in its.unsaved.items():
+                if found := [one for one in of_session if id(one.change) in wanted]:
+                    chosen[key] = found
+        return keys
+
+    def steps(self, changes: Sequence[Change]) -> dict[str, list[CheckpointEntry]]:
+        """What is to be saved of changes, by server."""
+        return {
+            server: [one.step for found in sessions.values() for one in found]
+            for server, sessions in self._found(changes).items()
+            if sessions
+        }
+
+    def is_blocked(self, changes: Sequence[Change], transaction: str | None = None) -> bool:
+        """Whether an earlier change of one of their sessions is not saved, nor written in `transaction`."""
+        for server, sessions in self._found(changes).items():
+            for key, found in sessions.items():
+                for one in self._servers[server].unsaved[key]:
+                    if one is found[-1]:
+                        break
+                    if one not in found and (transaction is None or one.transaction != transaction):
+                        return True
+        return False
+
+    def is_written(self, changes: Sequence[Change]) -> bool:
+        """Whether one of them was written in a transaction that is open, or not known to be rolled back."""
+        return any(
+            one.transaction is not None
+            for sessions in self._found(changes).values()
+            for one in chain.from_iterable(sessions.values())
+        )
+
+    def is_committed(self, changes: Iterable[Change]) -> bool:
+        """Whether one of them was saved in a transaction of the consumer."""
+        return any(self._committed.get(id(change)) is change for change in changes)
+
+    async def wait_for_saves(self, changes: Sequence[Change]) -> None:
+        """Wait until the earlier steps of their servers are saved, so that none replaces a later one."""
+        names = {change.server for change in changes}
+        while not self._is_interrupted and any(
+            its.is_saving or its.steps for server, its in self._servers.items() if server in names
+        ):
+            self._saved.clear()
+            await self._saved.wait()
+
+    def write(self, changes: Sequence[Change], transaction: str) -> None:
+        """Note that the steps of changes were written in a transaction."""
+        for sessions in self._found(changes).values():
+            for one in chain.from_iterable(sessions.values()):
+                one.transaction = transaction
+                self._undeliver(one)
+
+    def settle(self, transaction: str, *, is_committed: bool) -> None:
+        """Note what became of a transaction: its changes are saved, or are delivered again."""
+        for server, its in list(self._servers.items()):
+            written = {
+                key: [one for one in of_session if one.transaction == transaction]
+                for key, of_session in its.unsaved.items()
+            }
+            if not is_committed:
+                self._deliver_again(server, its, list(chain.from_iterable(written.values())))
+                continue
+            for key, found in written.items():
+                for one in found:
+                    its.unsaved[key].remove(one)
+                    self._committed[id(one.change)] = one.change
+                if found:
+                    self._release(server, its, key)
+
+    def redeliver(self, changes: Sequence[Change]) -> None:
+        """Deliver changes again, unless they were discarded, before everything else of their servers."""
+        for server, sessions in self._found(changes).items():
+            found = {id(one.change): one for one in chain.from_iterable(sessions.values())}
+            every = [found[id(change)] for change in changes if id(change) in found]
+            every = [one for one in every if one.transaction is None]
+            self._deliver_again(server, self._servers[server], every)
+
+    def _deliver_again(self, server: str, its: _ServerChanges, every: Sequence[_Found]) -> None:
+        for one in reversed(every):
+            one.transaction = None
+            self._undeliver(one)
+            if one not in its.waiting:
+                if not its.waiting:
+                    self._turns.put_nowait(server)
+                its.waiting.appendleft(one)
+
+    def _undeliver(self, one: _Found) -> None:
+        delivered = self._delivered.get(one.change.id, [])
+        if one in delivered:
+            delivered.remove(one)
+            if not delivered:
+                del self._delivered[one.change.id]

@@ -5,12 +5,21 @@ Knows when changes are delivered and saved; which are waiting is in `_delivery`,
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Self, overload
+from typing import Any, Self, overload
 from uuid import UUID
 
 from aiovbo._client.client import Client
@@ -18,8 +27,10 @@ from aiovbo._core.timers import limit
 from aiovbo._settings.numbers import check_interval
 from aiovbo._watch.changes import AnyChange, Change, CheckpointEntry, Heartbeat, ServerCheckpoint
 from aiovbo._watch.delivery import Delivery
+from aiovbo._watch.leases import LeaseKeeper, LeaseStore
 from aiovbo._watch.poller import ServerPoller, WatchOptions, WatchStatus
-from aiovbo.errors import CheckpointError, ClosedError, ConfigError
+from aiovbo._watch.transactions import Transactions
+from aiovbo.errors import CheckpointError, ClosedError, ConfigError, LeaseLostError
 
 log = logging.getLogger("aiovbo.watch")
 
@@ -29,9 +40,15 @@ _FEW = 3
 class Batch(Sequence[AnyChange]):
     """Changes that are processed together: a sequence, in the order in which they were found."""
 
-    def __init__(self, changes: Iterable[AnyChange], acknowledge: Callable[[Change], None]) -> None:
+    def __init__(
+        self,
+        changes: Iterable[AnyChange],
+        acknowledge: Callable[[Change], None],
+        write: Callable[[Sequence[Change], object], Coroutine[Any, Any, None]],
+    ) -> None:
         self._changes = tuple(changes)
         self._acknowledge = acknowledge
+        self._write = write
 
     @overload
     def __getitem__(self, index: int) -> AnyChange: ...
@@ -46,10 +63,28 @@ class Batch(Sequence[AnyChange]):
     def __iter__(self) -> Iterator[AnyChange]:
         return iter(self._changes)
 
-    def ack(self) -> None:
-        """Acknowledge all of its changes, as `changes.ack` does one; safe to repeat."""
+    @overload
+    def ack(self) -> None: ...
+    @overload
+    def ack(self, connection: object) -> Coroutine[Any, Any, None]: ...
+    def ack(self, connection: object = None) -> Coroutine[Any, Any, None] | None:
+        """Acknowledge all of its changes, as `changes.ack` does one; safe to repeat.
+
+        With a `PostgresCheckpoint`, `await batch.ack(connection)` writes it in your own transaction: the
+        changes are acknowledged if, and only if, that is committed. If it is rolled back, or if this raises,
+        they are delivered again. Process such batches one after another.
+
+        - `connection`: an open `psycopg.AsyncConnection` to the checkpoint's database, in a transaction.
+
+        Raises: with a connection, LeaseLostError where another process watches one of the servers by now;
+        CheckpointError where an earlier change of one of the sessions is not acknowledged; ConfigError where
+        the checkpoint or the connection cannot do this; what the connection raises.
+        """
+        if connection is not None:
+            return self._write(self._changes, connection)
         for change in self._changes:
             self._acknowledge(change)
+        return None
 
     def __repr__(self) -> str:
         return f"<Batch of {len(self)} changes>"
@@ -74,10 +109,30 @@ class Watch:
         self._news = asyncio.Event()
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._saver: asyncio.Task[None] | None = None
+        self._keeper: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: BaseException | None = None
         self._is_failure_told = False
+        self._revoked: set[str] = set()
+        self._leases: LeaseKeeper | None = None
+        self._transactions: Transactions | None = None
+        store: object = self._checkpoint
+        if isinstance(store, LeaseStore):
+            self._share(store)
+
+    def _share(self, store: LeaseStore) -> None:
+        transactions = Transactions(store, self._delivery, self._lose)
+        self._transactions = transactions
+        self._leases = LeaseKeeper(
+            store,
+            self._members,
+            start=self._start,
+            revoke=self._revoke,
+            drain=self._stop_polling,
+            is_drained=self._is_drained,
+            settle=transactions.settle,
+        )
 
     @property
     def _closed(self) -> bool:
@@ -99,8 +154,12 @@ class Watch:
             raise
         self._running.add(self)
         self._saver = asyncio.create_task(self._save_forever(), name="aiovbo watch saves")
-        for client in self._members.values():
-            self.add(client)
+        if self._leases is not None:
+            self._keeper = asyncio.create_task(self._leases.run(), name="aiovbo watch leases")
+            self._keeper.add_done_callback(self._hear_of_its_end)
+        else:
+            for name in self._members:
+                self._start(name)
         return self
 
     async def __aexit__(
@@ -131,11 +190,19 @@ class Watch:
             self._check()
             try:
                 async with limit(None if wait is None else wait.total_seconds(), self._options.clock):
-                    change = await self._delivery.get()
+                    change = await self._next()
             except TimeoutError:
                 return self._heartbeat()
             if change is not None:
                 return change
+
+    async def _next(self) -> AnyChange | None:
+        while (change := await self._delivery.get()) is not None:
+            if self._leases is None or self._leases.is_valid:
+                break
+            # Perhaps this process was stopped for a while, and another one watches its servers.
+            self._leases.expire()
+        return change
 
     def batches(self, size: int, *, within: timedelta) -> AsyncGenerator[Batch]:
         """Changes in batches: `async for batch in changes.batches(100, within=timedelta(seconds=1))`.
@@ -159,9 +226,19 @@ class Watch:
             changes = [await anext(self)]
             with suppress(TimeoutError):
                 async with limit(seconds, self._options.clock):
-                    while len(changes) < size and (change := await self._delivery.get()) is not None:
+                    while len(changes) < size and (change := await self._next()) is not None:
                         changes.append(change)
-            yield Batch(changes, self.ack)
+            yield Batch(changes, self.ack, self._write)
+            if self._transactions is not None:
+                await self._transactions.settle()
+
+    async def _write(self, changes: Sequence[Change], connection: object) -> None:
+        self.check_loop()
+        if self._transactions is None:
+            raise ConfigError("batch.ack(connection) needs checkpoint=PostgresCheckpoint(...)")
+        if self._closed:
+            raise ClosedError("the watch is closed: its changes are delivered again after the next start")
+        await self._transactions.acknowledge(changes, connection)
 
     def ack(self, change: Change) -> None:
         """Acknowledge one change, in any order; the others stay as they are.
@@ -173,8 +250,13 @@ class Watch:
         if self._delivery.has_steps:
             self._news.set()
 
+    @property
+    def ignored_acks(self) -> int:
+        """Acknowledgements that were ignored, because another process watches the server by now."""
+        return self._delivery.ignored_acks
+
     def status(self) -> dict[str, WatchStatus]:
-        """How the watch of each server goes, by name."""
+        """How the watch of each server goes, by name; with shared servers, of those that it watches now."""
         return {
             name: lookout.status(self._delivery.backlog(name))
             for name, (lookout, _) in self._lookouts.items()
@@ -198,8 +280,7 @@ class Watch:
 
     async def _end(self) -> None:
         tasks = [task for _, task in self._lookouts.values()] + list(self._leaving.values())
-        if self._saver is not None:
-            tasks.append(self._saver)
+        tasks += [task for task in (self._saver, self._keeper) if task is not None]
         if self._loop is not None and self._loop.is_closed():
             # They can be neither cancelled nor awaited; what was acknowledged can still be saved.
             tasks.clear()
@@ -270,6 +351,10 @@ class Watch:
             try:
                 lookout = self._lookouts[server][0] if server in self._lookouts else self._removed[server]
                 await lookout.save(steps)
+            except LeaseLostError as error:
+                self._delivery.end_save(server)
+                self._lose(error.servers)
+                continue
             except BaseException:
                 # Not saved is not lost: it goes before what came since.
                 self._delivery.end_save(server, steps)
@@ -285,9 +370,14 @@ class Watch:
 
     def add(self, client: Client) -> None:
         """Watch one more server, unless the watch closes or belongs to a part of the fleet without it."""
-        name = client.name
-        if self._closed or name not in self._members:
+        if self._closed or client.name not in self._members:
             return
+        if self._leases is not None:
+            self._leases.wake()
+        else:
+            self._start(client.name)
+
+    def _start(self, name: str) -> None:
         client = self._members[name]
         lookout = ServerPoller(client, self._options, self._put, self._settle, self._find_former)
         if former := self._removed.pop(name, None):
@@ -298,6 +388,13 @@ class Watch:
 
     def remove(self, name: str) -> None:
         """Watch a server no more; what waits of it is still delivered, its place stays saved."""
+        if self._leases is not None:
+            self._leases.hand_over(name)
+            self._leases.wake()
+        else:
+            self._stop_polling(name)
+
+    def _stop_polling(self, name: str) -> None:
         if name in self._lookouts:
             self._removed[name], task = self._lookouts.pop(name)
             task.remove_done_callback(self._hear_of_its_end)
@@ -309,7 +406,26 @@ class Watch:
         _retrieve(task)
         if self._leaving.get(name) is task:
             del self._leaving[name]
+            self._revoked.discard(name)
         self._forget_removed()
+
+    def _is_drained(self, name: str) -> bool:
+        self._forget_removed()
+        return name not in self._leaving and name not in self._removed
+
+    def _revoke(self, names: Collection[str]) -> list[asyncio.Task[None]]:
+        """Stop servers that another process may watch from now on, and discard what was found of them."""
+        for name in names:
+            self._stop_polling(name)
+            self._removed.pop(name, None)
+            if name in self._leaving:
+                self._revoked.add(name)
+            self._delivery.discard(name)
+        return [self._leaving[name] for name in names if name in self._leaving]
+
+    def _lose(self, servers: Collection[str]) -> None:
+        if self._leases is not None:
+            self._leases.lose(servers)
 
     def _forget_removed(self) -> None:
         """Discard removed servers of which nothing waits: should they come back, their place is saved."""
@@ -320,7 +436,8 @@ class Watch:
     async def _find_former(self, server: str, installation: UUID | None) -> ServerCheckpoint | None:
         """The checkpoint of a new server under its former name; None where none is known to be it."""
         kept = await self._checkpoint.servers()
-        left = {name: its for name, its in reversed(kept.items()) if name not in self._lookouts}
+        used = self._members if self._leases is not None else self._lookouts
+        left = {name: its for name, its in reversed(kept.items()) if name not in used}
         for name, its in left.items():
             if its is not None and its == installation:
                 log.warning("%s is the installation that was called %s, and goes on there", server, name)
@@ -334,6 +451,8 @@ class Watch:
         return None
 
     async def _put(self, server: str, changes: Sequence[tuple[AnyChange, CheckpointEntry]]) -> None:
+        if server in self._revoked:
+            return
         try:
             await self._delivery.put(server, changes)
         finally:
@@ -343,7 +462,7 @@ class Watch:
 
     def _settle(self, server: str, forget: Callable[[Collection[UUID]], list[CheckpointEntry]]) -> None:
         """Save what a server's lookout forgets; not of sessions whose changes are not saved yet."""
-        if steps := forget(self._delivery.unsaved(server)):
+        if server not in self._revoked and (steps := forget(self._delivery.unsaved(server))):
             self._delivery.save_also(server, steps)
             self._news.set()
 
@@ -352,9 +471,11 @@ class Watch:
             _retrieve(task)
         elif task.cancelled():
             self._fail(_given_up())
+        elif isinstance(error := task.exception(), LeaseLostError) and self._leases is not None:
+            self._leases.lose(error.servers)
         else:
             # It never ends by itself: a bug, or a checkpoint that fails, and the consumer's to hear.
-            self._fail(task.exception() or AssertionError(task.get_name()))
+            self._fail(error or AssertionError(task.get_name()))
 
 
 def _given_up() -> CheckpointError:

@@ -23,6 +23,7 @@ from aiovbo import (
     Fleet,
     FleetError,
     ForbiddenError,
+    LeaseLostError,
     LinkError,
     NotFoundError,
     Password,
@@ -36,6 +37,7 @@ from aiovbo import (
     TlsError,
     UnreachableError,
 )
+from aiovbo._watch.transactions import lease_lost
 from aiovbo.testing import BackupFleet, BackupServer, Fault
 
 _GONE = UUID("0800471b-d0e2-422b-9d7c-35d15661c3fb")
@@ -122,6 +124,10 @@ async def _checkpoint() -> None:
         await Checkpoint(path).open()
 
 
+async def _lease_lost() -> None:
+    raise lease_lost(["vbo1.tech.local"])
+
+
 PROVOKED: dict[type[Exception], Callable[[], Awaitable[object]]] = {
     ConfigError: _config,
     UnreachableError: _nobody_there,
@@ -139,6 +145,7 @@ PROVOKED: dict[type[Exception], Callable[[], Awaitable[object]]] = {
     LinkError: _no_link,
     ClosedError: _closed,
     CheckpointError: _checkpoint,
+    LeaseLostError: _lease_lost,
 }
 
 
