@@ -91,6 +91,7 @@ class SimClock:
         self._timers: list[tuple[float, int, SimTimer]] = []
         self._numbers = count()
         self._driven: asyncio.AbstractEventLoop | None = None
+        self._context = Context()
         self._settling: list[asyncio.Future[None]] = []
 
     def monotonic(self) -> float:
@@ -183,7 +184,7 @@ class SimClock:
         if self._driven is not loop:
             _ready_of(loop)
             self._driven = loop
-            loop.call_soon(self._turn, loop, 0, context=Context())
+            loop.call_soon(self._turn, loop, 0, context=self._context)
 
     def _turn(self, loop: asyncio.AbstractEventLoop, quiet: int) -> None:
         if self._driven is not loop:
@@ -193,14 +194,14 @@ class SimClock:
         if not is_due and not self._settling:
             self._driven = None
             return
-        if any(thread.name.startswith(_BLOCKING) for thread in threading.enumerate()):
-            loop.call_later(_LOOK_AT_THREADS, self._turn, loop, 0, context=Context())
-            return
         quiet = 0 if _ready_of(loop) else quiet + 1
         if quiet >= _QUIET_TURNS:
             quiet = 0
+            if any(thread.name.startswith(_BLOCKING) for thread in threading.enumerate()):
+                loop.call_later(_LOOK_AT_THREADS, self._turn, loop, 0, context=self._context)
+                return
             self._go_on()
-        loop.call_soon(self._turn, loop, quiet, context=Context())
+        loop.call_soon(self._turn, loop, quiet, context=self._context)
 
     def _go_on(self) -> None:
         """Nothing can run: end what is due now, else what waits for that, else let time pass."""

@@ -236,6 +236,11 @@ class FaultScript:
         """Put a fault in line behind the others."""
         self._planned.append(planned)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is to go wrong any more."""
+        return all(planned.times == 0 for planned in self._planned)
+
     def next_for(self, request: ReceivedRequest) -> Fault | None:
         """The fault for this request, which is thereby used up once."""
         for planned in list(self._planned):

@@ -7,10 +7,18 @@ resources, nor how the server is started.
 import asyncio
 import json
 import re
+from collections.abc import Mapping
 from functools import partial
-from typing import cast
+from http.cookies import SimpleCookie
+from typing import Protocol, cast
+from urllib.parse import parse_qsl
+from uuid import UUID
 
 from aiohttp import web
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http import SERVER_SOFTWARE
+from multidict import CIMultiDict
+from yarl import URL
 
 from aiovbo.testing._answers import error_body
 from aiovbo.testing._clock import AnyClock, RealClock
@@ -19,12 +27,33 @@ from aiovbo.testing._requests import ReceivedRequest, ReceivedRequests
 from aiovbo.testing._routes import COOKIE, Api, Call, Reply
 
 _LOOK_SECONDS = 0.05
-"""How often a kept-back reply is looked at; a world changes in any thread, and by mere time."""
-
-_VIRTUAL_LOOK_SECONDS = 0.5
-"""The same in virtual time, in which each look costs as much as a second of silence."""
+"""How often a kept-back reply is looked at; a world changes in any thread, and by time alone."""
 
 _PATH = re.compile(r"/v(?P<version>\d{1,3})(?:/(?P<resource>.*?))?/*", re.IGNORECASE | re.DOTALL)
+
+
+class PlainRequest(Protocol):
+    """A request that came by no connection."""
+
+    @property
+    def method(self) -> str:
+        """GET or POST."""
+        ...
+
+    @property
+    def url(self) -> URL:
+        """The complete URL."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers."""
+        ...
+
+    @property
+    def body(self) -> bytes | None:
+        """The body."""
+        ...
 
 
 class Front:
@@ -38,6 +67,53 @@ class Front:
         self.received = ReceivedRequests()
         self.closing = asyncio.Event()
         """Set when the server stops; a new one for each start, because it belongs to a loop."""
+        self._waiting: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+
+    def wake(self, _key: UUID | None = None, _session: object = None) -> None:
+        """Look at the replies that are kept back: something has happened."""
+        for news, loop in list(self._waiting.items()):
+            if asyncio._get_running_loop() is loop:  # noqa: SLF001  # documented; None in a thread without a loop
+                news.set()
+            else:
+                loop.call_soon_threadsafe(news.set)
+
+    @property
+    def is_faultless(self) -> bool:
+        """Whether no fault is planned: what comes can be answered without a connection."""
+        return self._faults.is_empty
+
+    async def respond(self, request: PlainRequest) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and body of the response to a request that came by no connection.
+
+        They are what `handle` sends; faults do not take effect.
+        """
+        headers = CIMultiDict(request.headers)
+        content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        body = request.body or b""
+        form: dict[str, str] = {}
+        if content_type == "application/x-www-form-urlencoded":
+            form = dict(parse_qsl(body.decode(), keep_blank_values=True))
+        received, call = self._parse(
+            request.method,
+            request.url,
+            headers.get("Authorization", ""),
+            form,
+            _json(body) if content_type == "application/json" else None,
+            {name: morsel.value for name, morsel in SimpleCookie(headers.get("Cookie", "")).items()},
+        )
+        self.received.add(received)
+        response = _answer(await self._best(self._reply(call)))
+        received.status = response.status
+        content = response.body if isinstance(response.body, bytes) else b""
+        sent = response.headers
+        for cookie in response.cookies.values():
+            sent.add("Set-Cookie", cookie.output(header="")[1:])
+        sent.setdefault("Content-Length", str(len(content)))
+        if not content:
+            sent.setdefault("Content-Type", "application/octet-stream")
+        sent.setdefault("Date", rfc822_formatted_time())
+        sent.setdefault("Server", SERVER_SOFTWARE)
+        return response.status, sent, content
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """The answer to a request, or what goes wrong instead."""
@@ -56,21 +132,33 @@ class Front:
         return response
 
     async def _read(self, request: web.BaseRequest) -> tuple[ReceivedRequest, Call | None]:
-        path = request.path
+        fields = await request.post()
+        form = {name: value for name, value in fields.items() if isinstance(value, str)}
+        document = _json(await request.read()) if request.content_type == "application/json" else None
+        authorization = request.headers.get("Authorization", "")
+        return self._parse(request.method, request.rel_url, authorization, form, document, request.cookies)
+
+    def _parse(
+        self,
+        method: str,
+        url: URL,
+        authorization: str,
+        form: dict[str, str],
+        document: object,
+        cookies: Mapping[str, str],
+    ) -> tuple[ReceivedRequest, Call | None]:
+        path = url.path
         below = path[len(self._prefix) :] if path.lower().startswith(self._prefix) else ""
         found = _PATH.fullmatch(below)
         resource = (found["resource"] or "") if found else path
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        fields = await request.post()
-        form = {name: value for name, value in fields.items() if isinstance(value, str)}
-        document = await _document(request)
+        scheme, _, token = authorization.partition(" ")
         if resource.lower() == "token" and isinstance(document, dict):
             # A login as JSON is a form too; no secret of it stays in the record.
             form, document = _form(cast("dict[str, object]", document)), None
         received = ReceivedRequest(
-            method=request.method,
-            path=request.rel_url.raw_path,
-            query=request.rel_url.raw_query_string,
+            method=method,
+            path=url.raw_path,
+            query=url.raw_query_string,
             version=f"v{found['version']}" if found else "",
             resource=resource,
             scheme=scheme,
@@ -83,13 +171,13 @@ class Front:
         if found is None:
             return received, None
         call = Call(
-            method=request.method,
+            method=method,
             version=int(found["version"]),
             path=resource.lower(),
-            query=tuple(request.query.items()),
+            query=tuple(url.query.items()),
             form=form,
             token=token if scheme.lower() == "bearer" else None,
-            cookies=request.cookies,
+            cookies=cookies,
             document=document,
         )
         return received, call
@@ -108,17 +196,26 @@ class Front:
             left = begun + reply.wait.seconds - clock.monotonic()
             if left <= 0:
                 break
-            look = _LOOK_SECONDS if isinstance(clock, RealClock) else _VIRTUAL_LOOK_SECONDS
-            await clock.wait(closing, min(left, look))
+            if isinstance(clock, RealClock):
+                await clock.wait(closing, min(left, _LOOK_SECONDS))
+            else:
+                await self._wait_for_news(min(left, self._api.world.seconds_to_next))
             reply = reply.wait.again()
         return reply
 
+    async def _wait_for_news(self, seconds: float) -> None:
+        """Wait until something happens: in virtual time, a look costs as much as hours without one."""
+        news = asyncio.Event()
+        self._waiting[news] = asyncio.get_running_loop()
+        try:
+            await self._clock.wait(news, seconds)
+        finally:
+            del self._waiting[news]
 
-async def _document(request: web.BaseRequest) -> object:
-    if request.content_type != "application/json":
-        return None
+
+def _json(body: bytes) -> object:
     try:
-        return json.loads(await request.read() or b"null")
+        return json.loads(body or b"null")
     except ValueError:
         return None
 

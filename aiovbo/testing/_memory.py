@@ -8,39 +8,15 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 import attrs
 from aiohttp import web
 from aiohttp.client_proto import ResponseHandler
-from yarl import URL
 
+from aiovbo.testing._http import PlainRequest
 from aiovbo.testing._server import BackupServer
-
-
-class MemoryRequest(Protocol):
-    """What `MemoryTransport.send` needs of a request."""
-
-    @property
-    def method(self) -> str:
-        """GET or POST."""
-        ...
-
-    @property
-    def url(self) -> URL:
-        """The complete URL."""
-        ...
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers."""
-        ...
-
-    @property
-    def body(self) -> bytes | None:
-        """The body."""
-        ...
 
 
 @attrs.frozen
@@ -59,7 +35,8 @@ class MemoryTransport:
     """Connects a fleet with backup servers in memory: `Fleet(..., transport=MemoryTransport({...}))`.
 
     No port is opened and no certificate is made. The servers need not be started. Requests and responses
-    are the same bytes as over sockets, so faults and quirks take effect too.
+    are the same as over sockets, and faults and quirks take effect. Only while a server has a fault planned
+    are they written as HTTP, so that the fault can break it: plan faults for the requests that need one.
 
     - `servers`: the servers by host name. Remove one to make its host unreachable.
     """
@@ -68,7 +45,7 @@ class MemoryTransport:
         self.servers = servers
         """The servers by host name."""
 
-    async def send(self, request: MemoryRequest, _deadline: object = None, /) -> MemoryReply:
+    async def send(self, request: PlainRequest, _deadline: object = None, /) -> MemoryReply:
         """The response of the server with the request's host name.
 
         Raises: ConnectionRefusedError where there is none, EOFError where it closes the connection,
@@ -78,6 +55,12 @@ class MemoryTransport:
         if backup is None:
             msg = f"connection refused: no server in memory is {request.url.host}"
             raise ConnectionRefusedError(msg)
+        # As over sockets, other tasks run before a request arrives, and before its response does.
+        await asyncio.sleep(0)
+        direct = await backup.respond(request)
+        if direct is not None:
+            await asyncio.sleep(0)
+            return MemoryReply(*direct)
         http = backup.make_http()
         problem: Exception
         try:

@@ -158,6 +158,8 @@ class Oddities:
 
     def session(self, session: WorldSession) -> WorldSession:
         """A session with the times that the server's clock showed."""
+        if not self.quirks.clock_skew and self._jumped_at is None:
+            return session
         end = session.end_ticks
         return attrs.evolve(
             session,

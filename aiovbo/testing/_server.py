@@ -19,7 +19,7 @@ from aiovbo.testing._authority import Authority
 from aiovbo.testing._change_feed import ChangeFeed
 from aiovbo.testing._clock import SimClock
 from aiovbo.testing._faults import Fault, FaultScript, PlannedFault
-from aiovbo.testing._http import Front
+from aiovbo.testing._http import Front, PlainRequest
 from aiovbo.testing._infrastructure import INFRASTRUCTURE_ROUTES
 from aiovbo.testing._listener import Listener
 from aiovbo.testing._login import LoginDesk
@@ -167,6 +167,7 @@ class BackupServer:
         routes = (*ROUTES, *NEIGHBOUR_ROUTES, *INFRASTRUCTURE_ROUTES, self._feed.route)
         self._api = Api(world, self._desk, habits, routes, time)
         self._front = Front(self._api, self._faults, self._prefix, time)
+        world.listen(self._front.wake)
         self._running: _Running | None = None
 
     @property
@@ -180,6 +181,8 @@ class BackupServer:
     @world.setter
     def world(self, world: World) -> None:
         self._api.world = world
+        world.listen(self._front.wake)
+        self._front.wake()
 
     @property
     def requests(self) -> list[ReceivedRequest]:
@@ -261,6 +264,7 @@ class BackupServer:
     def forget_events(self) -> None:
         """Let every change token that was given so far be outdated now."""
         self._feed.forget()
+        self._front.wake()
 
     @property
     def password(self) -> str:
@@ -329,6 +333,7 @@ class BackupServer:
             return
         await running.listener.refuse()
         self._front.closing.set()
+        self._front.wake()
         running.http.pre_shutdown()
         await running.http.shutdown(_SHUTDOWN_SECONDS)
         await running.listener.close()
@@ -337,6 +342,13 @@ class BackupServer:
         """Stop, and remove its own CA file; a later start writes the file again."""
         await self.stop()
         await asyncio.to_thread(self._close_authority)
+
+    async def respond(self, request: PlainRequest) -> tuple[int, Mapping[str, str], bytes] | None:
+        """Status, headers and body for a request that came by no connection; None where a fault is planned.
+
+        A fault needs a connection that it can break: make one with `make_http`.
+        """
+        return await self._front.respond(request) if self._front.is_faultless else None
 
     def make_http(self) -> web.Server:
         """What makes the protocol of one connection per call; for connections that are no sockets."""

@@ -7,7 +7,7 @@ versions, JSON or HTTP; safe to use from several threads.
 import math
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
 from itertools import islice
@@ -152,6 +152,10 @@ class WorldChanges:
     """Those that were asked for."""
 
 
+Listener = Callable[[UUID, WorldSession | None], object]
+"""Called with a session's ID, and with the session as it is now; None where it was removed."""
+
+
 @attrs.frozen(repr=False)
 class WorldSnapshot:
     """A world's sessions and clock at one instant, for `World.restore`."""
@@ -200,6 +204,7 @@ class World:
         self._era = uuid4()
         self._changes: deque[WorldChange] = deque(maxlen=CHANGES_KEPT)
         self._changed = 0
+        self._listeners: list[Listener] = []
         self._drawn = 0
         self._added = 0
         self.clock: AnyClock = clock or RealClock()
@@ -223,6 +228,25 @@ class World:
             raise ValueError("a world's clock never goes back")
         with self._lock:
             self._clock += span_ticks(by)
+            self._catch_up()
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` for each session that comes, changes, ends or goes from now on, in their order.
+
+        What happens by time alone is noticed when the world is looked at.
+        """
+        with self._lock:
+            self._catch_up()
+            self._listeners.append(listener)
+
+    @property
+    def seconds_to_next(self) -> float:
+        """Seconds of its clock until a session comes or ends by itself; infinite where none does."""
+        with self._lock:
+            now = self._catch_up()
+            end = self._ends[0][0] if self._ends else math.inf
+            ticks = min(end, self._next_arrival) - now + 1
+            return ticks / TICKS_PER_SECOND / self.speed if self.speed else math.inf
 
     @property
     def sessions(self) -> list[WorldSession]:
@@ -282,7 +306,7 @@ class World:
             changed = _with(attrs.evolve(record, etag=record.etag + 1), fields)
             del self._records[session_id]
             if changed.id != session_id:
-                self._note(WorldChange(session_id, None))
+                self._note(session_id, None)
             self._put(changed, now)
             return changed
 
@@ -294,7 +318,7 @@ class World:
         with self._lock:
             self._catch_up()
             del self._records[session_id]
-            self._note(WorldChange(session_id, None))
+            self._note(session_id, None)
 
     def changes(self, after: int = 0) -> WorldChanges:
         """What happened to sessions, by hand or because time passed, but for the first `after` changes.
@@ -319,7 +343,8 @@ class World:
         changed is forgotten and counted anew, so that the change feed's tokens are outdated.
         """
         with self._lock:
-            self._catch_up()
+            now = self._catch_up()
+            before = {key: _as_of(now, record) for key, record in self._records.items()}
             self._clock, self._real_start = snapshot.clock, self.clock.monotonic()
             self._next_arrival = self._after(self._clock)
             self._records.clear()
@@ -328,6 +353,10 @@ class World:
                 self._store(record, self._clock)
             self._era, self._changed = uuid4(), 0
             self._changes.clear()
+            after = {key: _as_of(self._clock, record) for key, record in self._records.items()}
+            for key in {**before, **after}:
+                if before.get(key) != after.get(key):
+                    self._report(key, after.get(key))
 
     def _now_ticks(self) -> int:
         real = self.clock.monotonic() - self._real_start
@@ -348,19 +377,24 @@ class World:
             if end <= self._next_arrival:
                 _, _, record = heappop(self._ends)
                 if self._records.get(record.id) is record:
-                    self._note(WorldChange(record.id, record.etag))
+                    self._note(record.id, record)
             else:
                 arrival = int(self._next_arrival)
                 self._put(self._next(arrival), arrival)
                 self._next_arrival = self._after(arrival)
 
-    def _note(self, change: WorldChange) -> None:
-        self._changes.append(change)
+    def _note(self, key: UUID, session: WorldSession | None) -> None:
+        self._changes.append(WorldChange(key, None if session is None else session.etag))
         self._changed += 1
+        self._report(key, session)
+
+    def _report(self, key: UUID, session: WorldSession | None) -> None:
+        for listener in self._listeners:
+            listener(key, session)
 
     def _put(self, record: WorldSession, now: int) -> None:
         self._store(record, now)
-        self._note(WorldChange(record.id, _as_of(now, record).etag))
+        self._note(record.id, _as_of(now, record))
 
     def _store(self, record: WorldSession, now: int) -> None:
         """Hold a session, and remember when it will end by itself."""
