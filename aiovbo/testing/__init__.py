@@ -36,6 +36,8 @@ _HOMES = {
     "SessionFields": "_world",
     "SimClock": "_clock",
     "Starter": "_thread",
+    "WatchOracle": "_oracle",
+    "WatchReport": "_oracle",
     "World": "_world",
     "WorldSession": "_world",
 }

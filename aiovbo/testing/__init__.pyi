@@ -6,6 +6,7 @@ from aiovbo.testing._clock import SimClock
 from aiovbo.testing._faults import Exchange, Fault
 from aiovbo.testing._fleet import BackupFleet
 from aiovbo.testing._memory import MemoryTransport
+from aiovbo.testing._oracle import WatchOracle, WatchReport
 from aiovbo.testing._quirks import QUIRK_NAMES, Quirks
 from aiovbo.testing._requests import ReceivedRequest
 from aiovbo.testing._server import BackupServer
@@ -26,6 +27,8 @@ __all__ = [
     "SessionFields",
     "SimClock",
     "Starter",
+    "WatchOracle",
+    "WatchReport",
     "World",
     "WorldSession",
 ]

@@ -33,6 +33,7 @@ _SINCE = {
     "eTag": 8,
 }
 """Which version added a property of a session; the others were always there."""
+_FIRST = 4
 _EVENTS_SINCE = 5
 _TEAMS_SINCE = 5
 
@@ -69,6 +70,11 @@ class Links:
         if self.version < _RELATIVE_LINKS_SINCE:
             text = f"https://{self.host_name}:4443{text.lower()}"
         return {"href": f"{text}?{urlencode(query)}" if query else text}
+
+
+def added_in(name: str) -> int:
+    """The API version that added a property of sessions."""
+    return _SINCE.get(name, _FIRST)
 
 
 def session_body(session: WorldSession, links: Links) -> Json:

@@ -109,8 +109,6 @@ class Front:
         for cookie in response.cookies.values():
             sent.add("Set-Cookie", cookie.output(header="")[1:])
         sent.setdefault("Content-Length", str(len(content)))
-        if not content:
-            sent.setdefault("Content-Type", "application/octet-stream")
         sent.setdefault("Date", rfc822_formatted_time())
         sent.setdefault("Server", SERVER_SOFTWARE)
         return response.status, sent, content

@@ -28,7 +28,7 @@ from aiovbo.testing._quirks import Quirks
 from aiovbo.testing._requests import ReceivedRequest
 from aiovbo.testing._routes import ROUTES, Api, Habits
 from aiovbo.testing._thread import in_thread
-from aiovbo.testing._world import CHANGES_KEPT, World
+from aiovbo.testing._world import CHANGES_KEPT, World, WorldSession
 
 USERNAME = "TECH\\monitor"
 PASSWORD = "correct-horse-battery-staple"  # a loopback server's, meant to be known
@@ -183,6 +183,24 @@ class BackupServer:
         self._api.world = world
         world.listen(self._front.wake)
         self._front.wake()
+
+    @property
+    def listed(self) -> list[WorldSession]:
+        """Every restore session that its lists have now, with the times that its clock showed.
+
+        They are those of `world`, but for its quirks: late rows, caps, orders, wrong clocks.
+        """
+        odd = self._api.oddities
+        return odd.arranged(odd.listed(self.world.sessions, self._api.now_ticks))
+
+    def show(self, session: WorldSession) -> WorldSession:
+        """A session of its world with the times that its clock showed."""
+        return self._api.oddities.session(session)
+
+    @property
+    def quirks(self) -> Quirks:
+        """What it does unlike others."""
+        return self._api.oddities.quirks
 
     @property
     def requests(self) -> list[ReceivedRequest]:

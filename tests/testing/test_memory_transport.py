@@ -1,11 +1,17 @@
 """Fleets and backup servers without sockets, and transports of one's own."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from http.cookies import SimpleCookie
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
+import attrs
 import pytest
+from yarl import URL
 
 from aiovbo import (
     Client,
@@ -66,6 +72,56 @@ async def test_faults_take_effect_in_memory_and_spare_the_other_server(fault: An
         answers = (await fleet.restore_sessions()).answers
     assert isinstance(answers[HOSTS[0]].error, error)
     assert len(answers[HOSTS[1]].items) == 5
+
+
+@pytest.mark.parametrize("version", ["v4", "v7", "v8"])
+async def test_a_response_without_a_connection_is_what_a_connection_would_carry(version: Any) -> None:
+    """Status, headers and body of good responses, refusals, logins and cookies."""
+    backup = BackupServer(World(sessions=5, speed=0), version=version, path_prefix="vbo")
+    transport = MemoryTransport({"vbo": backup})
+    key = backup.world.sessions[0].id
+    form = f"grant_type=password&username={quote(backup.username)}&password={quote(backup.password)}"
+    as_form = {"Content-Type": "application/x-www-form-urlencoded"}
+    as_json = {"Content-Type": "application/json; charset=utf-8"}
+
+    async def both(method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> Any:
+        request = SimpleNamespace(
+            method=method, url=URL(f"https://vbo:4443/vbo/{version}/{path}"), headers=headers, body=body
+        )
+        direct = await transport.send(request)
+        backup.fail(Fault.edit(lambda it: it), on="nothing of this name")
+        carried = await transport.send(request)
+        backup.heal()
+        one, other = backup.requests[-2:]
+        assert attrs.evolve(one, at=0.0) == attrs.evolve(other, at=0.0)
+        changing = {"Connection", "Date", "Set-Cookie"}
+        assert {*direct.headers} == {*carried.headers} - {"Connection"}
+        assert {k: v for k, v in direct.headers.items() if k not in changing} == {
+            k: v for k, v in carried.headers.items() if k not in changing
+        }
+        cookies = [SimpleCookie(reply.headers.get("Set-Cookie", "")) for reply in (direct, carried)]
+        assert [str(one).partition("=")[0] for one in cookies[:1]] == [
+            str(one).partition("=")[0] for one in cookies[1:]
+        ]
+        assert direct.status == carried.status
+        return direct, carried
+
+    for body, kind in ((form, as_form), (f"{form}&disable_antiforgery_token=true", as_form), ("{}", as_json)):
+        await both("POST", "token", kind, body.encode())
+    login, _ = await both("POST", "token", as_form, f"{form}&disable_antiforgery_token=true".encode())
+    token = {"Authorization": f"Bearer {json.loads(login.body)['access_token']}"}
+    for path in (
+        f"RestoreSessions/{key}",
+        f"RestoreSessions/{key}/organization",
+        "Nothing",
+        "RestoreSessions/x",
+    ):
+        direct, carried = await both("GET", path, token)
+        assert direct.body == carried.body
+    await both("GET", "RestoreSessions?limit=3&startTimeFrom=2020-01-01T00%3A00%3A00Z", token)
+    await both("GET", "RestoreSessions", {})
+    await both("DELETE", "RestoreSessions", token)
+    await both("POST", f"RestoreSessions/{key}/action", {**token, **as_json}, b"{no json")
 
 
 async def test_a_host_without_a_server_is_unreachable() -> None:
