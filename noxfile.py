@@ -108,6 +108,14 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def properties(session: nox.Session) -> None:
+    """The tests that make examples, with 1,000 examples each in place of 20."""
+    session.install("-e", ".[dev]")
+    chosen = ("-m", "hypothesis", "--hypothesis-profile=thorough", "--timeout=900")
+    session.run("python", "-m", "pytest", "-n", "auto", *chosen, *session.posargs)
+
+
+@nox.session(default=False)
 def soak(session: nox.Session) -> None:
     """A watching process that is killed 50 times at random moments: no change lost."""
     session.install("-e", ".[dev]")

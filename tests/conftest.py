@@ -1,6 +1,7 @@
 """What holds around every test: nothing is left behind, and the SDK never blocks the event loop."""
 
 import gc
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -12,9 +13,15 @@ from hypothesis import HealthCheck, settings
 
 from aiovbo.testing import BackupServer, World
 
-# A machine that is busy makes examples slowly; that says nothing of the code under test.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
+# Many tests start Python: with compiled modules each start takes half the time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# No deadline: how long an example takes depends on what else the machine does.
+settings.register_profile(
+    "quick", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=20
+)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=1000)
+settings.load_profile("quick")
 
 
 @pytest.fixture(scope="session", autouse=True)

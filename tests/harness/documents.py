@@ -1,5 +1,6 @@
 """Documents of the API for tests: the documented v4 example, and random ones of every version."""
 
+import functools
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -100,6 +101,7 @@ MEMBERS: dict[str, st.SearchStrategy[Any]] = {
 _MEMBERS_UP_TO = {"v4": 5, "v5": 8, "v6": 12, "v7": 12, "v8": 13}
 
 
+@functools.cache
 def sessions(version: str = "v8") -> st.SearchStrategy[dict[str, Any]]:
     """Sessions of a version, with every oddity that a session survives, and some that it does not."""
     known = dict(list(MEMBERS.items())[: _MEMBERS_UP_TO[version]])
@@ -187,11 +189,13 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     bool: st.sampled_from([True, False, "true", "False"]),
     datetime: MOMENTS,
     timedelta: st.integers(-(10**15), 10**15).map(timespan),
+    JsonObject: MORE,
     tuple[str, ...]: st.lists(st.text(max_size=5), max_size=3),
     tuple[JsonObject, ...]: st.lists(MORE, max_size=3),
 }
 
 
+@functools.cache
 def documents_of(model: type[Model]) -> st.SearchStrategy[dict[str, Any]]:
     """Documents of a model, by the types of its fields: all values, nulls, an odd case, unknown members."""
     always: dict[str, st.SearchStrategy[Any]] = {}
