@@ -158,7 +158,7 @@ def as_it_is_kept(kind: str, value: Any) -> object:
         return value.lower() == "true"
     if "int" in kind:
         return int(value)
-    return value.casefold() if "RestoreSession" in kind else value
+    return value.casefold() if "enums." in kind else value
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
