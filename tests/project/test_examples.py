@@ -15,7 +15,7 @@ from harness.readme import ROOT
 from aiovbo.testing import BackupFleet, Fault
 
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if not path.stem.startswith("_"))
-NEED_MORE = ["exporter", "in_fastapi", "to_redis", "with_dask"]
+NEED_MORE = ["exporter", "in_fastapi", "to_postgres", "to_redis", "with_dask"]
 """Those need more than the package, and are run by tests of their own."""
 ONE_LINERS = [name for name in EXAMPLES if name not in {"fleet_page", "in_an_app", *NEED_MORE}]
 
