@@ -80,17 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # As in a pipe on Windows: a name that its encoding does not have is no reason to show none.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    complaints = Console(stderr=True, highlight=False)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        status: object = app(
-            None if arguments is None else list(arguments),
-            exit_on_error=False,
-            error_console=complaints,
-        )
+        status: object = app(given, exit_on_error=False, error_console=Console(stderr=True, highlight=False))
         # Here, where it is noticed that it cannot be written, and not when the interpreter ends.
         sys.stdout.flush()
-    except CycloptsError:
-        return USAGE
+    except CycloptsError as error:
+        return _unknown(error) if "nagios" in given or "--format=nagios" in given else USAGE
     except SystemExit as end:
         # The same status as rich uses when the reader closes the pipe.
         if not isinstance(end.__context__, BrokenPipeError):
@@ -102,6 +98,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _ended_by(error)
     return status if isinstance(status, int) else OK
+
+
+def _unknown(error: CycloptsError) -> int:
+    """An invalid command line, reported as a monitoring plugin does: its status is not CRITICAL."""
+    from aiovbo._cli._plugin import UNKNOWN, unknown  # only for such a plugin
+
+    sys.stdout.write(unknown(str(error)))
+    return UNKNOWN
 
 
 def _ended_by(error: Exception) -> int:

@@ -22,18 +22,38 @@ from aiovbo._cli._options import (
     span,
     when,
 )
+from aiovbo._cli._plugin_options import PluginLimits
 from aiovbo._cli._times import When
+from aiovbo.errors import ConfigError
 
 _ALL_SERVERS, _EVERYTHING = Selection(), Filter()
-_ALL_CHANGES, _NO_COMMAND = ChangeFilter(), CommandOptions()
+_ALL_CHANGES, _NO_COMMAND, _USUAL_LIMITS = ChangeFilter(), CommandOptions(), PluginLimits()
 _LOCAL_TIME, _WHOLE_TABLE = TimeOptions(), TableOptions()
 _HALF_A_MINUTE = timedelta(seconds=30)
 
 _Id = Annotated[UUID, Parameter(help="The session's id; `aiovbo sessions --ids` shows it.")]
 
 
-def check(which: Selection = _ALL_SERVERS) -> int:
+def check(
+    which: Selection = _ALL_SERVERS,
+    limits: PluginLimits = _USUAL_LIMITS,
+    *,
+    output: Annotated[
+        Literal["table", "nagios"],
+        Parameter(
+            name="--format",
+            help="A table; or for monitoring systems one line and an exit status: 0 OK, 1 WARNING, "
+            "2 CRITICAL, 3 UNKNOWN.",
+        ),
+    ] = "table",
+) -> int:
     """How each server does: name, TCP, TLS, version, login, clock, sessions of the last day."""
+    if output == "nagios":
+        from aiovbo._cli._plugin import check as plugin
+
+        return plugin(which, limits)
+    if limits != _USUAL_LIMITS:
+        raise ConfigError("--window and the limits need --format nagios")
     from aiovbo._cli._check import check
 
     return check(which)
