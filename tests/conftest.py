@@ -46,6 +46,14 @@ def nothing_open() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of the user who runs the tests names no servers; a test that needs that sets it."""
+    for name in [name for name in os.environ if name.startswith("AIOVBO_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/dev/null/config")
+
+
+@pytest.fixture(autouse=True)
 def no_stored_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands store tokens in no folder of the user who runs the tests; a test that needs one sets it."""
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)

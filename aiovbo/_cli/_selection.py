@@ -1,19 +1,18 @@
 """Which servers a command asks, and by which limits: an inventory, or addresses on the command line.
 
-Knows where an inventory is found, and where a password comes from. Asks nothing.
+Knows the options that select servers; what variables and files add is in `_inventory`. Sends nothing.
 """
 
 import logging
 import os
 import sys
 from getpass import getpass
-from pathlib import Path
 from typing import Any
 
-from aiovbo import TLS, ConfigError, Fleet, Password, Server
+from aiovbo import ConfigError, Fleet
 from aiovbo._cli._options import Selection
 from aiovbo._cli._token_folder import shared_store
-from aiovbo._settings.limits import FleetOptions
+from aiovbo._inventory.environment import USER, Arguments, inventory_from, uses_addresses
 from aiovbo._settings.log_output import show_log
 
 
@@ -24,14 +23,26 @@ def fleet_of(which: Selection, **more: Any) -> Fleet:  # as Fleet takes them
     """
     if which.verbose:
         show_log(logging.INFO if which.verbose == 1 else logging.DEBUG)
-    limits: FleetOptions = {}
+    given = Arguments(
+        fleet=which.fleet,
+        url=tuple(which.url),
+        user=which.user,
+        pin=tuple(which.pin),
+        ca_file=which.ca_file,
+        insecure=which.insecure,
+        allow_http=which.allow_http,
+        proxy=which.proxy,
+        ask_password=_ask_password,
+    )
+    _check_options(which, given)
+    found = inventory_from(given)
+    options = found.options
     if which.deadline is not None:
-        limits["deadline"] = which.deadline
+        options["deadline"] = which.deadline
     if which.retries is not None:
-        limits["retries"] = which.retries
-    more = {"proxy": which.proxy, **more}
-    more["token_store"] = None if which.no_token_store else shared_store()
-    fleet = _from_urls(which, limits, more) if which.url else _from_inventory(which, limits, more)
+        options["retries"] = which.retries
+    store = None if which.no_token_store else shared_store()
+    fleet = Fleet(found.servers, **options, token_store=store, **more)
     labels = [_label(text) for text in which.label]
     unknown = sorted(set(which.server) - set(fleet))
     if unknown:
@@ -47,45 +58,29 @@ def fleet_of(which: Selection, **more: Any) -> Fleet:  # as Fleet takes them
     return fleet
 
 
-def _from_urls(which: Selection, limits: FleetOptions, more: dict[str, Any]) -> Fleet:
-    if which.fleet is not None:
+def _check_options(which: Selection, given: Arguments) -> None:
+    """Reject options that exclude each other.
+
+    Raises: ConfigError for them.
+    """
+    if which.url and which.fleet is not None:
         raise ConfigError("servers come from --fleet or from --url: give one of them")
-    if which.user is None:
+    if which.url and which.user is None and USER not in os.environ:
         raise ConfigError("--url needs --user, and the password in the variable VBO_PASSWORD")
-    if sum((which.ca_file is not None, bool(which.pin), which.insecure)) > 1:
+    trust = which.ca_file is not None, bool(which.pin), which.insecure
+    if sum(trust) > 1:
         raise ConfigError("--ca-file, --pin and --insecure: give one of them, each replaces the others")
-    tls = TLS(ca_file=which.ca_file, pin=which.pin, insecure=which.insecure)
-    login = Password(which.user, _password_of(which.user))
-    servers = [Server(url, login, tls=tls, allow_http=which.allow_http) for url in which.url]
-    return Fleet(servers, **limits, **more)
-
-
-def _password_of(user: str) -> str:
-    # A line break at its end was not meant: `echo` and secret stores add it.
-    password = os.environ.get("VBO_PASSWORD", "").removesuffix("\n").removesuffix("\r")
-    if not password and sys.stdin.isatty():
-        try:
-            password = getpass(f"Password of {user}: ")
-        except EOFError:
-            password = ""
-    if not password:
-        # An empty one would be sent, and count as a wrong one.
-        raise ConfigError("no password: set the variable VBO_PASSWORD")
-    return password
-
-
-def _from_inventory(which: Selection, limits: FleetOptions, more: dict[str, Any]) -> Fleet:
-    if which.user is not None or which.pin or which.ca_file or which.insecure or which.allow_http:
+    if not uses_addresses(given) and (which.user is not None or any(trust) or which.allow_http):
         raise ConfigError("--user, --pin, --ca-file, --insecure and --allow-http go with --url")
-    named = os.environ.get("AIOVBO_FLEET")
-    path = which.fleet or Path(named or "fleet.toml")
-    if which.fleet is None and not named and not path.exists():
-        raise ConfigError(
-            "which servers? Give an inventory (--fleet FILE, the variable AIOVBO_FLEET, or a file "
-            "./fleet.toml), or addresses: --url vbo1.tech.local --user 'TECH\\monitor'. "
-            "`aiovbo demo` needs neither."
-        )
-    return Fleet.from_toml(path, **limits, **more)
+
+
+def _ask_password(user: str) -> str:
+    if not sys.stdin.isatty():
+        return ""
+    try:
+        return getpass(f"Password of {user}: ")
+    except EOFError:
+        return ""
 
 
 def _label(text: str) -> tuple[str, str]:

@@ -32,6 +32,10 @@ _OUR_WORDS = {
     r"give them as Password\(\.\.\.\)": (
         "give --user, and the variable VBO_PASSWORD (in an inventory, credentials)"
     ),
+    r"no servers are configured: write an inventory (.+?), or set \S+ to the path .*": (
+        r"which servers? Give an inventory (--fleet FILE, the variable AIOVBO_FLEET, or a file \1), or "
+        "addresses: --url vbo1.tech.local --user 'TECH\\\\monitor'. `aiovbo demo` needs neither."
+    ),
     r"expected proxy=(\"http://host:port\") or proxy=(\"environment\")": r"expected \1 or \2",
     r"Password needs a user name such": "the user name is missing, such",
 }

@@ -195,6 +195,24 @@ class Fleet:
         return cls(found.servers, **_merged(found.options, options))
 
     @classmethod
+    def from_env(cls, **options: Unpack[_Overrides]) -> Self:
+        """The fleet that the environment names, as on the command line; `options` are as for `Fleet`.
+
+        What comes first applies: `options`, variables, the file's `[fleet]`, the defaults. The servers come
+        from `AIOVBO_URL` (addresses, with `AIOVBO_USER`, `VBO_PASSWORD`, and `AIOVBO_PIN` or
+        `AIOVBO_CA_FILE`), or from an inventory: `AIOVBO_FLEET`, else `./fleet.toml`, else `fleet.toml` in the
+        user's configuration folder, which needs platformdirs (extra `cli`). `AIOVBO_DEADLINE`,
+        `AIOVBO_RETRIES` and `AIOVBO_PROXY` set these three.
+
+        Reads the file at once, as `from_toml` does.
+        Raises: ConfigError where no servers are configured, and with everything that is wrong.
+        """
+        from aiovbo._inventory.environment import Arguments, inventory_from  # as above
+
+        found = inventory_from(Arguments(proxy=options.get("proxy")))
+        return cls(found.servers, **_merged(found.options, options))
+
+    @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], **options: Unpack[_Overrides]) -> Self:
         """The fleet that a mapping of the same form describes; `options` override what it says.
 
