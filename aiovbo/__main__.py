@@ -13,9 +13,9 @@ def main() -> int:
     try:
         from aiovbo._cli._app import main  # it needs what may not be installed
     except ImportError as error:
-        print(
-            f'aiovbo: {error}; the command line needs: pip install "aiovbo[cli]"', file=sys.stderr
-        )  # what else is there to print with
+        from aiovbo._extras import install_command
+
+        sys.stderr.write(f"aiovbo: {error}; install what the command line needs: {install_command('cli')}\n")
         return 2
     return main()
 

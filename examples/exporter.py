@@ -1,6 +1,6 @@
 r"""A Prometheus exporter: how a fleet does, and what it restores, under /metrics.
 
-    pip install 'aiovbo[prometheus,testing]'
+    pip install '.[prometheus,testing]'
     VBO_PASSWORD=... python examples/exporter.py --port 9877 vbo1.tech.local vbo2.tech.local
 
 The fleet is polled on an interval of its own, however often Prometheus asks: a scrape costs the backup

@@ -1,6 +1,6 @@
 """A web page that shows a fleet live: one watch for all browsers, who hear of it by server-sent events.
 
-    pip install 'aiovbo[testing]'
+    pip install '.[testing]'
     python examples/fleet_page.py --port 8080
 
 Nobody waits for a browser, and none has a queue: the last few hundred news are kept once for all, and each

@@ -1,6 +1,6 @@
 r"""In FastAPI: one fleet for the application's life, and a route that says what was restored in the last day.
 
-    pip install 'aiovbo[testing]' fastapi uvicorn
+    pip install '.[testing]' fastapi uvicorn
     VBO_PASSWORD=... python examples/in_fastapi.py --port 8000 vbo1.tech.local vbo2.tech.local
 
 Nothing is polled: the servers are asked when somebody wants to know. Those who want to know at the same time,

@@ -1,6 +1,6 @@
 r"""Every change of a fleet into a Redis stream, at least once, and exactly once for whoever reads it by id.
 
-    pip install 'aiovbo[testing]' redis
+    pip install '.[testing]' redis
     python examples/to_redis.py --redis redis://127.0.0.1:6379 --place restores.db
 
 Redis, because a stream, its consumer groups and a set of ids already seen are all that is needed, and it is

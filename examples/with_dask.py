@@ -1,6 +1,6 @@
 r"""A fleet shared out over the workers of a dask cluster; one of them dies on the way, and nothing is lost.
 
-    pip install 'aiovbo[testing]' distributed
+    pip install '.[testing]' distributed
     python examples/with_dask.py --servers 200
 
 Each worker has a fleet of its own, which lives as long as the worker: connections and tokens are kept from

@@ -17,6 +17,7 @@ from aiovbo._cli._rows import SESSIONS, Row, rows_of, table_of
 from aiovbo._cli._statuses import INTERRUPTED, OK
 from aiovbo._cli._terminal import collect, console, run, show_failures
 from aiovbo._cli._times import Times
+from aiovbo._extras import install_command
 from aiovbo.testing import ApiVersion, BackupFleet, BackupServer, Fault, World
 
 HEALTHY = 12
@@ -30,7 +31,12 @@ def demo(seed: int) -> int:
 
     One refuses connections, one never answers, one refuses the password; the others do not notice.
     """
-    return run(_demonstrate(seed))
+    try:
+        return run(_demonstrate(seed))
+    except ImportError as error:
+        # aiovbo.testing does not know where aiovbo came from.
+        message = f"{error}: {install_command('testing')}"
+        raise ImportError(message, name=error.name) from error
 
 
 async def _demonstrate(seed: int) -> int:

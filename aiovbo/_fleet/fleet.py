@@ -239,7 +239,7 @@ class Fleet:
     def _raise_if_repeated(self, server: Server, *, replaces: str | None = None) -> None:
         for name in self._names_by_url.get(server.url, ()):
             if name != replaces and self._clients[name].server.credentials == server.credentials:
-                raise ConfigError(same_server(server, name))
+                raise ConfigError(same_server(server.name, server.url, name))
 
     def add(self, server: Server | str | URL) -> Client:
         """One more server; queries that are made from now on ask it too, and watches begin to watch it.

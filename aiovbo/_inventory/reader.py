@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from os import PathLike, fspath
 from pathlib import Path
@@ -17,11 +17,11 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import attrs
 from attrs import field, frozen
+from yarl import URL
 
+from aiovbo._inventory.secrets import InventoryFile, LookUp
 from aiovbo._inventory.tables import (
     SECRETS,
-    InventoryFile,
-    LookUp,
     Member,
     Settings,
     dotted,
@@ -32,7 +32,7 @@ from aiovbo._inventory.tables import (
 )
 from aiovbo._settings.limits import FleetOptions, Limits
 from aiovbo._settings.proxies import Proxy, parse_proxy
-from aiovbo._settings.servers import Server, same_server
+from aiovbo._settings.servers import Server, check_name, same_server, server_url
 from aiovbo.errors import ConfigError, printable
 
 log = logging.getLogger("aiovbo.inventory")
@@ -149,10 +149,9 @@ class _Reading:
         limits = self._table("fleet", self._document.get("fleet", {}), Limits)
         defaults = self._table("defaults", self._document.get("defaults", {}), Settings)
         groups = {name: self._table(path, one, Settings) for name, path, one in self._named("groups")}
-        servers = [
-            self._server(name, path, one, defaults, groups) for name, path, one in self._named("servers")
-        ]
-        self._note_repeated([server for server in servers if server])
+        written = self._named("servers")
+        servers = [self._server(name, path, one, defaults, groups) for name, path, one in written]
+        self._note_repeated(written, {server.name: server for server in servers if server})
         if not servers and not self._problems:
             self._note("no server; expected at least one table [servers.NAME]")
         if self._problems:
@@ -160,15 +159,36 @@ class _Reading:
         options = {name: getattr(limits, name) for name in self._document.get("fleet", {})}
         return Inventory(tuple(server for server in servers if server), cast("FleetOptions", options))
 
-    def _note_repeated(self, servers: list[Server]) -> None:
+    def _note_repeated(self, tables: list[tuple[str, str, Any]], servers: Mapping[str, Server]) -> None:
         """Note each server that has the URL and the credentials of one before it."""
-        by_url: dict[object, list[Server]] = {}
-        for server in servers:
-            here = by_url.setdefault(server.url, [])
-            first = next((one for one in here if one.credentials == server.credentials), None)
-            if first is not None:
-                self._note(f"{dotted('servers', server.name)}: {same_server(server, first.name)}")
-            here.append(server)
+        by_url: dict[URL, list[tuple[str, object]]] = {}
+        for name, path, written in tables:
+            url = _url_of(written)
+            if url is None:
+                continue
+            # As they are written, where something else keeps them from being read.
+            credentials = servers[name].credentials if name in servers else self._last(written, "credentials")
+            here = by_url.setdefault(url, [])
+            first = next((other for other, same in here if same == credentials), None)
+            if first is not None and credentials is not None:
+                self._note(f"{path}: {same_server(name, url, first)}")
+            here.append((name, credentials))
+
+    def _layers(self, written: object) -> list[Mapping[Any, Any]] | None:
+        """The tables that a server is made of, the most general one first; None if its group is unknown."""
+        group: object = written.get("group") if is_table(written) else None
+        groups: object = self._document.get("groups")
+        layers: list[object] = [self._document.get("defaults"), written]
+        if group is not None:
+            if not (is_table(groups) and isinstance(group, str) and group in groups):
+                return None
+            layers.insert(1, groups[group])
+        return [layer for layer in layers if is_table(layer)]
+
+    def _last(self, written: object, key: str) -> object:
+        """What a server's most specific table that has the key says."""
+        layers = self._layers(written) or []
+        return next((layer[key] for layer in reversed(layers) if key in layer), None)
 
     def has_literal_secrets(self) -> bool:
         """Whether a secret stands in it, once it is known to make sense."""
@@ -204,41 +224,61 @@ class _Reading:
         full = _name_with_dots(name, written)
         if full:
             self._note(f'{path}: a name with dots is quoted: [servers."{full}"]')
-        member = None if full else self._table(path, written, Member)
-        if member is None:
             return None
-        group: Settings | None = Settings()
-        if member.group is not None:
-            if member.group not in groups:
-                near = get_close_matches(member.group, groups, 1)
-                meant = f"; did you mean {near[0]!r}?" if near else ""
-                self._note(f"{path}.group: no group is called {printable(repr(member.group))}{meant}")
-            group = groups.get(member.group)
-        if defaults is None or group is None:
+        member = self._table(path, written, Member)
+        conflicts = list(self._conflicts(name, written, groups)) if is_table(written) else []
+        self._note(*(f"{path}{conflict}" for conflict in conflicts))
+        group = Settings() if member is None or member.group is None else groups.get(member.group)
+        if conflicts or defaults is None or member is None or group is None:
             return None  # the error is already reported
-        return self._merged(name, path, member, (defaults, group, member))
-
-    def _merged(
-        self, name: str, path: str, member: Member, layers: tuple[Settings, Settings, Settings]
-    ) -> Server | None:
-        written = [(key, getattr(layer, key)) for layer in layers for key in _REPLACED]
-        given: dict[str, Any] = {key: value for key, value in written if value is not None}
+        layers = (defaults, group, member)
+        given: dict[str, Any] = {
+            key: value for layer in layers for key in _REPLACED if (value := getattr(layer, key)) is not None
+        }
         labels = {label: text for layer in layers for label, text in layer.labels.items()}
-        problem = ""
-        if "credentials" not in given:
-            problem = ".credentials: missing; expected here, in its group or in [defaults]"
-        elif member.url.scheme == "http" and not given.get("allow_http"):
-            problem = ".url: http:// sends the password unencrypted; expected https://, or allow_http = true"
-        else:
-            try:
-                return Server(member.url, **given, name=name, labels=labels)
-            except ConfigError as error:
-                problem = f": {error}"
-        self._note(f"{path}{problem}")
-        return None
+        try:
+            return Server(member.url, **given, name=name, labels=labels)
+        except ConfigError as error:
+            self._note(f"{path}: {error}")
+            return None
+
+    def _conflicts(
+        self, name: str, written: Mapping[Any, Any], groups: Mapping[str, Settings | None]
+    ) -> Iterator[str]:
+        """What is wrong between the tables of a server, although its own keys may be valid."""
+        try:
+            check_name(name)
+        except ConfigError as error:
+            yield f": {error}"
+        layers = self._layers(written)
+        if layers is None:
+            group = written["group"]
+            if isinstance(group, str):
+                near = get_close_matches(group, groups, 1)
+                meant = f"; did you mean {near[0]!r}?" if near else ""
+                yield f".group: no group is called {printable(repr(group))}{meant}"
+            # What the group would have said is not known.
+            return
+        keys: set[object] = {key for layer in layers for key in layer}
+        # A key that was meant to be this one is already reported.
+        keys |= {unknown(key, Member)[1].partition(".")[0] for key in keys - fields_of(Member).keys()}
+        if "credentials" not in keys:
+            yield ".credentials: missing; expected here, in its group or in [defaults]"
+        url = _url_of(written)
+        if url is not None and url.scheme == "http" and not self._last(written, "allow_http"):
+            yield ".url: http:// sends the password unencrypted; expected https://, or allow_http = true"
 
     def _note(self, *problems: str) -> None:
         self._problems += [f"{self._origin.name}: {problem}" for problem in problems]
+
+
+def _url_of(written: object) -> URL | None:
+    """The URL of a server's table; None where there is none that is valid."""
+    text: object = written.get("url") if is_table(written) else None
+    try:
+        return server_url(text) if isinstance(text, str) else None
+    except ConfigError:
+        return None
 
 
 def _name_with_dots(name: str, written: object) -> str:

@@ -11,7 +11,8 @@ import attrs
 from yarl import URL
 
 from aiovbo._inventory.reader import Document
-from aiovbo._inventory.tables import SecretReference, bare, fields_of
+from aiovbo._inventory.secrets import SecretReference
+from aiovbo._inventory.tables import bare, fields_of
 from aiovbo._settings.credentials import Secret
 from aiovbo._settings.proxies import Proxy
 from aiovbo._settings.retry import Retry

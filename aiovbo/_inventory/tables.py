@@ -4,16 +4,12 @@ Knows one table at a time, as cattrs makes it a value or reports by key what is 
 document comes from, nor show a secret, nor anything that might be one by mistake.
 """
 
-import importlib
-import importlib.util
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import partial, reduce
-from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, NoReturn, TypeGuard, TypeVar, cast, get_args
+from typing import Any, Literal, TypeGuard, TypeVar, cast, get_args
 
 import attrs
 import cattrs
@@ -22,7 +18,14 @@ from cattrs.errors import IterableValidationNote
 from cattrs.gen import make_dict_structure_fn, override
 from yarl import URL
 
-from aiovbo._core.threads import NoThreadError, in_thread
+from aiovbo._inventory.secrets import (
+    InventoryFile,
+    SecretProvider,
+    SecretReference,
+    Written,
+    foreseen,
+    refuse,
+)
 from aiovbo._settings.api_versions import API_VERSIONS, ApiVersion
 from aiovbo._settings.credentials import (
     Assertion,
@@ -38,9 +41,6 @@ from aiovbo._settings.proxies import Proxy, parse_proxy
 from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import TLS, server_url
 from aiovbo.errors import ConfigError, printable
-
-LookUp = Callable[[str, str], str | None]
-"""The password of a service's user, as `keyring.get_password` gives it."""
 
 T = TypeVar("T")
 
@@ -67,15 +67,6 @@ class Member(Settings):
     group: str | None = None
 
 
-@frozen(kw_only=True)
-class SecretReference:
-    """A secret, where it is not written out: one of these."""
-
-    env: str | None = None
-    file: str | None = None
-    keyring: str | None = None
-
-
 LOGINS: tuple[type[Credentials], ...] = (Password, Bearer, Assertion, Integration)
 """The ways to log in, distinguished by their keys."""
 
@@ -98,118 +89,7 @@ def bare(kind: Any) -> Any:  # an annotation
     return reduce(lambda one, other: one | other, kinds) if NoneType in get_args(kind) else kind
 
 
-# --------------------------------------------------------------------------------------- secrets
-
-
-@frozen
-class InventoryFile:
-    """What an inventory's file makes of what is written in it."""
-
-    name: str
-    folder: Path = Path()
-    literals: bool = False
-    look_up: LookUp | None = None
-
-
-@frozen
-class _Written:
-    """A value that means something else in another file or folder."""
-
-    value: object = field(repr=False)  # perhaps a secret
-    where: str
-    origin: InventoryFile
-
-
-@frozen
-class _Provider:
-    """A secret from where it is kept, read anew whenever it is needed."""
-
-    kind: str
-    place: str
-    # Not compared: wherever credentials are written, refusals of the same ones are counted together.
-    where: str = field(eq=False)
-    look_up: LookUp | None
-
-    def read(self) -> tuple[str, str]:
-        """The secret, and what is wrong where there is none."""
-        secret = ""
-        try:
-            secret = self._secret()
-            problem = "" if secret else "is missing or empty"
-        except UnicodeDecodeError:
-            problem = "is not UTF-8"
-        except Exception as error:  # every keyring has its own, which may say too much
-            problem = f"cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}"
-        return secret, f"{_PLACES[self.kind]} {printable(self.place)} {problem}" if problem else ""
-
-    def _secret(self) -> str:
-        if self.kind == "env":
-            return _without_line_break(os.environ.get(self.place, ""))
-        if self.kind == "file":
-            return _without_line_break(Path(self.place).read_bytes().decode("utf-8-sig"))
-        look_up: LookUp = self.look_up or importlib.import_module("keyring").get_password
-        service, _, username = self.place.rpartition("/")
-        return look_up(service, username) or ""
-
-    async def __call__(self) -> str:
-        # A disk or a keyring may take its time, which is not the event loop's.
-        try:
-            secret, problem = await in_thread(self.read)
-        except NoThreadError as error:
-            secret, problem = (
-                "",
-                f"{_PLACES[self.kind]} {printable(self.place)} cannot be read: {error.strerror}",
-            )
-        return _refuse(f"{self.where}: {problem}") if problem else secret
-
-
-def _without_line_break(text: str) -> str:
-    """The text without one line break at its end: editors, `echo` and secret stores add it."""
-    return text.removesuffix("\n").removesuffix("\r")
-
-
-_PLACES = {"env": "the environment variable", "file": "the file", "keyring": "the keyring's entry"}
-
-
-def _secret(written: _Written, _: object) -> SecretSource:
-    origin = written.origin
-    if isinstance(written.value, str):
-        if not origin.literals:
-            _refuse(
-                "a secret in plain text; expected { env = ... }, { file = ... } or { keyring = ... }, "
-                "or allow_literal_secrets = true at the top"
-            )
-        return written.value or _refuse("is empty")
-    kept = converter.structure(written.value, SecretReference)
-    places = attrs.asdict(kept, filter=lambda _, place: place is not None)
-    if len(places) != 1:
-        _refuse("expected one of env, file and keyring")
-    ((kind, place),) = places.items()
-    if kind == "file":
-        place = _path(attrs.evolve(written, value=place))
-    provider = _Provider(kind, place, written.where, origin.look_up)
-    problem = _foreseen(provider)
-    return _refuse(problem) if problem else provider
-
-
-def _foreseen(provider: _Provider) -> str:
-    """What will not be better when the secret is needed; empty where nothing is known."""
-    if provider.kind == "env":
-        # A name that is none is not shown: perhaps it is the secret itself.
-        is_name = re.fullmatch(r"[^\W\d]\w*", provider.place, re.ASCII)
-        return provider.read()[1] if is_name else "expected the name of an environment variable in env"
-    if provider.kind == "keyring" and not re.fullmatch(r"(?s).+/[^/]+", provider.place):
-        return "expected keyring = 'service/username'"
-    if provider.kind == "keyring" and provider.look_up is None and not importlib.util.find_spec("keyring"):
-        return "the package keyring is missing: pip install 'aiovbo[keyring]'"
-    return ""
-
-
 # ---------------------------------------------------------------------------------------- values
-
-
-def _refuse(problem: str) -> NoReturn:
-    raise ConfigError(problem)
 
 
 def _kind(value: object) -> str:
@@ -224,15 +104,15 @@ def is_table(value: object) -> TypeGuard[Mapping[Any, Any]]:
 
 
 def _table(value: object) -> Mapping[Any, Any]:
-    return value if is_table(value) else _refuse(f"expected a table, not {_kind(value)}")
+    return value if is_table(value) else refuse(f"expected a table, not {_kind(value)}")
 
 
 def _truth(value: object, _: object) -> bool:
-    return value if isinstance(value, bool) else _refuse(f"expected true or false, not {_kind(value)}")
+    return value if isinstance(value, bool) else refuse(f"expected true or false, not {_kind(value)}")
 
 
 def _text(value: object, _: object = None) -> str:
-    return value if isinstance(value, str) else _refuse(f"expected a text, not {_kind(value)}")
+    return value if isinstance(value, str) else refuse(f"expected a text, not {_kind(value)}")
 
 
 def _number(value: object, kind: type[int | float]) -> int | float:
@@ -241,7 +121,7 @@ def _number(value: object, kind: type[int | float]) -> int | float:
     if isinstance(value, allowed) and not isinstance(value, bool) and abs(value) < 2**63:
         return kind(value)
     shown = printable(repr(value), 40) if isinstance(value, str | float) else _kind(value)
-    return _refuse(f"expected {'a whole number' if kind is int else 'a number of seconds'}, not {shown}")
+    return refuse(f"expected {'a whole number' if kind is int else 'a number of seconds'}, not {shown}")
 
 
 def _count(value: object, _: object) -> int:
@@ -254,29 +134,60 @@ def _url(value: object, _: object) -> URL:
 
 def _version(value: object, _: object) -> str:
     versions = ("auto", *API_VERSIONS)
-    return _text(value) if value in versions else _refuse(f"expected one of {', '.join(versions)}")
+    return _text(value) if value in versions else refuse(f"expected one of {', '.join(versions)}")
 
 
 def _username(value: object, _: object) -> str:
     if not _text(value).isprintable():
-        _refuse(r"has a control character; between double quotes a backslash is written twice: DOMAIN\\user")
-    return _text(value)
+        refuse(r"has a control character; between double quotes a backslash is written twice: DOMAIN\\user")
+    return _text(value) or refuse("is empty; expected a user name such as 'DOMAIN\\user'")
 
 
-def _path(written: _Written, _: object = None) -> str:
+def _path(written: Written, _: object = None) -> str:
     text = _text(written.value)
     if not text or "\0" in text:
-        _refuse("expected the path of a file")
+        refuse("expected the path of a file")
     return str(written.origin.folder / text)
 
 
 def _pins(value: object, _: object) -> list[str]:
-    several = isinstance(value, list | tuple)
-    return [_pin(_text(text)) for text in (cast("list[object]", value) if several else [value])]
+    if not isinstance(value, list | tuple):
+        return [_pin(_text(value))]
+    found: list[str] = []
+    problems: list[tuple[object, Exception]] = []
+    for number, text in enumerate(cast("list[object]", value)):
+        try:
+            found.append(_pin(_text(text)))
+        except ConfigError as error:
+            problems.append((number, error))
+    if problems:
+        raise _SeveralError(problems)
+    return found
 
 
 def _pin(text: str) -> str:
     return _made(lambda: TLS(pin=text).pin[0], f"the pin {text!r} ")
+
+
+def _secret(written: Written, _: object) -> SecretSource:
+    origin = written.origin
+    if isinstance(written.value, str):
+        if not origin.literals:
+            refuse(
+                "a secret in plain text; expected { env = ... }, { file = ... } or { keyring = ... }, "
+                "or allow_literal_secrets = true at the top"
+            )
+        return written.value or refuse("is empty")
+    kept = converter.structure(written.value, SecretReference)
+    places = attrs.asdict(kept, filter=lambda _, place: place is not None)
+    if len(places) != 1:
+        refuse("expected one of env, file and keyring")
+    ((kind, place),) = places.items()
+    if kind == "file":
+        place = _path(attrs.evolve(written, value=place))
+    provider = SecretProvider(kind, place, written.where, origin.look_up)
+    problem = foreseen(provider)
+    return refuse(problem) if problem else provider
 
 
 def _limit(name: str, value: object, kind: Any) -> object:  # an annotation
@@ -290,13 +201,13 @@ def _made(make: Callable[[], T], subject: str) -> T:
         return make()
     except ConfigError as error:
         problem = str(error).removeprefix(subject)
-    return _refuse(problem)
+    return refuse(problem)
 
 
-def _proxy(written: _Written, _: object) -> Proxy | Literal["environment"] | None:
+def _proxy(written: Written, _: object) -> Proxy | Literal["environment"] | None:
     found: Proxy | Literal["environment"] | None = _made(lambda: parse_proxy(_text(written.value)), "")
     if isinstance(found, Proxy) and found.password and not written.origin.literals:
-        _refuse(
+        refuse(
             'a password in plain text; expected "environment", with the proxy in the variable HTTPS_PROXY, '
             "or allow_literal_secrets = true at the top"
         )
@@ -304,13 +215,59 @@ def _proxy(written: _Written, _: object) -> Proxy | Literal["environment"] | Non
 
 
 def _credentials(value: object, _: object) -> Credentials:
-    keys = set(_table(value))
-    if others := keys - fields_of(*LOGINS).keys():
-        raise cattrs.ForbiddenExtraKeysError(None, Password, others)
-    fitting = [login for login in LOGINS if keys <= fields_of(login).keys()]
-    if len(fitting) != 1:
-        _refuse("expected username and password, or token, or client_id and assertion, or integration_token")
-    return converter.structure(value, fitting[0])
+    table, known = _table(value), fields_of(*LOGINS)
+    fitting = [login for login in LOGINS if table.keys() <= fields_of(login).keys()]
+    if len(fitting) == 1:
+        return converter.structure(value, fitting[0])
+    message = "expected username and password, or token, or client_id and assertion, or integration_token"
+    others = table.keys() - known.keys()
+    problem = cattrs.ForbiddenExtraKeysError(None, Password, others) if others else ConfigError(message)
+    problems: list[tuple[object, Exception]] = [("", problem)]
+    # The values may be invalid as well.
+    for name in (key for key in table if key in known):
+        try:
+            _hook_of(name, known[name])(table[name], known[name].type)
+        except (cattrs.BaseValidationError, ConfigError) as error:
+            problems.append((name, error))
+    raise _SeveralError(problems)
+
+
+_TLS_EXAMPLE: dict[str, Any] = {
+    "ca_file": "ca.pem",
+    "pin": f"sha256:{64 * '0'}",
+    "insecure": True,
+    "client_cert": "client.pem",
+    "client_key": "client.key",
+}
+
+
+def _tls(value: object, _: object) -> TLS:
+    try:
+        return _structure_tls(value, TLS)
+    except cattrs.ClassValidationError as error:
+        if any(isinstance(one, ConfigError) for one in error.group_exceptions()[1]):
+            raise  # the keys are valid, and do not go together
+        problems: list[tuple[object, Exception]] = [("", error)]
+    # Where keys are invalid, it is not known yet whether they go together.
+    valid = {key: _TLS_EXAMPLE[key] for key, one in _table(value).items() if one and key in _TLS_EXAMPLE}
+    try:
+        TLS(**valid)
+    except ConfigError as conflict:
+        problems.append(("", conflict))
+    raise _SeveralError(problems)
+
+
+class _SeveralError(ConfigError):
+    """Several problems of one value, each with its key; the key of the value as a whole is empty."""
+
+    def __init__(self, problems: list[tuple[object, Exception]]) -> None:
+        super().__init__("; ".join(str(problem) for _, problem in problems))
+        self.problems = problems
+
+
+def _hook_of(name: str, found: "attrs.Attribute[Any]") -> Callable[[Any, Any], object]:
+    """What structures the value of a field."""
+    return _BY_NAME.get(name) or converter.get_structure_hook(bare(found.type))
 
 
 _BY_NAME: dict[str, Callable[[Any, Any], object]] = {
@@ -331,8 +288,8 @@ _BY_NAME: dict[str, Callable[[Any, Any], object]] = {
 def _register(cls: type[Any]) -> None:
     overrides: dict[str, Any] = dict.fromkeys(_NOT_WRITTEN, override(omit=True))
     for name, found in fields_of(cls).items():
-        hook = _BY_NAME.get(name) or converter.get_structure_hook(bare(found.type))
-        overrides[name] = override(struct_hook=partial(_limit, name) if cls is Limits else hook)
+        hook = partial(_limit, name) if cls is Limits else _hook_of(name, found)
+        overrides[name] = override(struct_hook=hook)
     structure = make_dict_structure_fn(cls, converter, **overrides)
     converter.register_structure_hook(cls, lambda value, _: structure(_table(value), cls))
 
@@ -349,8 +306,12 @@ _LEAVES: dict[Any, Any] = {
 }
 for _leaf, _hook in _LEAVES.items():
     converter.register_structure_hook(_leaf, _hook)
-for _cls in (SecretReference, *LOGINS, TLS, Settings, Member, Limits):
+for _cls in (SecretReference, *LOGINS, TLS):
     _register(_cls)
+_structure_tls: Callable[[object, type[TLS]], TLS] = converter.get_structure_hook(TLS)
+converter.register_structure_hook(TLS, _tls)
+for _table_cls in (Settings, Member, Limits):
+    _register(_table_cls)
 
 # --------------------------------------------------------------------------------------- reading
 
@@ -371,15 +332,18 @@ def _marked(value: object, path: str, origin: InventoryFile) -> object:
         inner = marked.get(part)
         if is_table(inner):
             places = {name: f"{origin.name}: {dotted(path, part, name)}" for name in names & inner.keys()}
-            written = {name: _Written(inner[name], where, origin) for name, where in places.items()}
+            written = {name: Written(inner[name], where, origin) for name, where in places.items()}
             marked[part] = {**inner, **written}
     if "proxy" in marked:
-        marked["proxy"] = _Written(marked["proxy"], f"{origin.name}: {dotted(path, 'proxy')}", origin)
+        marked["proxy"] = Written(marked["proxy"], f"{origin.name}: {dotted(path, 'proxy')}", origin)
     return marked
 
 
 def _problems(error: BaseException, place: str) -> Iterator[tuple[str, str]]:
-    if isinstance(error, cattrs.ClassValidationError | cattrs.IterableValidationError):
+    if isinstance(error, _SeveralError):
+        for key, one in error.problems:
+            yield from _problems(one, place if key == "" else dotted(place, key))
+    elif isinstance(error, cattrs.ClassValidationError | cattrs.IterableValidationError):
         inner, own = error.group_exceptions()
         meant = {better for one in own for _, better in _unknown_keys(one)}
         for one in own:

@@ -235,6 +235,14 @@ class _Labels(Mapping[str, str]):
         return repr(dict(self._pairs))
 
 
+def check_name(name: str | None) -> None:
+    """Nothing where it can be the name of a server.
+
+    Raises: ConfigError where it cannot.
+    """
+    _name(name)
+
+
 def check_credentials(given: object, *, of: str = "") -> None:
     """Nothing where they are.
 
@@ -313,9 +321,9 @@ class Server:
         return environment_proxy(self.url) if self.proxy == "environment" else self.proxy
 
 
-def same_server(server: Server, name: str) -> str:
-    """The message for a server that has the URL and the credentials of the server called `name`."""
+def same_server(name: str, url: URL, other: str) -> str:
+    """The message for a server that has the URL and the credentials of the server called `other`."""
     return (
-        f"{server.name!r} is the same server as {name!r}: {server.url} with equal credentials. "
+        f"{name!r} is the same server as {other!r}: {url} with equal credentials. "
         "Remove one of them, or give it other credentials"
     )

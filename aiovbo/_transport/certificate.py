@@ -15,6 +15,7 @@ from attrs import frozen
 from yarl import URL
 
 from aiovbo._core.threads import NoThreadError, look_up
+from aiovbo._extras import install_command
 from aiovbo._settings.numbers import check_seconds
 from aiovbo._settings.proxies import Proxy
 from aiovbo._settings.servers import Server, server_url
@@ -155,7 +156,7 @@ def _read(der: bytes) -> Certificate:
     try:
         from cryptography import x509  # an extra, imported only when used
     except ImportError:
-        message = "to read certificates, install aiovbo[certificate]"
+        message = f"reading certificates needs cryptography: {install_command('certificate')}"
         raise ConfigError(message) from None
     try:
         found = x509.load_der_x509_certificate(der)

@@ -13,8 +13,7 @@
 `run_in_thread()`, for code that is not async. Under pytest the fixtures `vbo_server`, `vbo_fleet` and
 `vbo_start` are there by themselves; on the command line it is `python -m aiovbo.testing`.
 
-It knows nothing of the SDK: any client can be tested with it. TLS needs the extra:
-`pip install "aiovbo[testing]"`.
+It knows nothing of the SDK: any client can be tested with it. TLS needs the extra `testing`.
 
 Names are imported when they are first asked for: pytest loads the plugin in here in every run of
 every project that has us installed. Type checkers and editors read `__init__.pyi`.

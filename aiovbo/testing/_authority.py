@@ -34,7 +34,8 @@ class Authority:
         try:
             import trustme  # the optional extra, needed only here
         except ImportError as error:
-            raise ImportError('the TLS backup server needs trustme: pip install "aiovbo[testing]"') from error
+            message = "a backup server with TLS needs trustme, which the extra 'testing' of aiovbo installs"
+            raise ImportError(message, name="trustme") from error
         ca = trustme.CA()
         if ca_file is not None:
             new = ca

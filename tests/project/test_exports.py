@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -142,8 +143,14 @@ def test_importing_the_sdk_imports_nothing_that_only_tests_need() -> None:
     assert loaded("import aiovbo; aiovbo.Fleet", *unwanted) <= {"aiohttp.web"}
 
 
-def test_the_changelog_tells_of_this_version() -> None:
-    """Its newest release is the one that is installed."""
+def test_the_version_and_the_changelog_agree() -> None:
+    """A version under development follows the newest release; a released version has its own section."""
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    released = [line for line in changelog.splitlines() if line.startswith("## [")][1]
-    assert released.startswith(f"## [{aiovbo.__version__}] - 20")
+    unreleased, *released = re.split(r"^## \[", changelog, flags=re.MULTILINE)[1:]
+    newest = tuple(map(int, released[0].partition("]")[0].split(".")))
+    version, development = re.fullmatch(r"([0-9.]+)(\.dev[0-9]+)?", aiovbo.__version__).groups()  # type: ignore[union-attr]  # else the test fails
+    assert tuple(map(int, version.split("."))) >= newest
+    assert unreleased.startswith("Unreleased]")
+    has_news = "\n- " in unreleased
+    assert bool(development) is has_news
+    assert (tuple(map(int, version.split("."))) > newest) is has_news
