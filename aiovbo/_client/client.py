@@ -21,7 +21,7 @@ from yarl import URL
 from aiovbo._auth.lockout_guard import LockoutGuard
 from aiovbo._auth.token_store import TokenStore
 from aiovbo._client.exploration import Exploration
-from aiovbo._client.pagination import ListingStart, PageIterator
+from aiovbo._client.pagination import CollectionReader, ListingStart, PageIterator
 from aiovbo._client.requester import Requester
 from aiovbo._client.restore_events import EventPages
 from aiovbo._core.deadline import Deadline, Operation
@@ -368,7 +368,7 @@ class Client:
         find = partial(self._start_within, bounds, fixed, now)
 
         def open_pages(operation: Operation) -> EventPages:
-            listing = self._pages(RestoreSession, find)(operation)
+            listing = self._collection_of(RestoreSession, find).pages(operation)
             return EventPages(operation, self._events, self._check_session, listing=listing, only=only)
 
         return Query(self.name, self._options, open_pages)
@@ -391,7 +391,7 @@ class Client:
 
     def _events(self, session: RestoreSession, operation: Operation) -> PageIterator[RestoreSessionEvent]:
         find = partial(self._start_of, session.link_to("Events").href)
-        return self._pages(RestoreSessionEvent, find)(operation)
+        return self._collection_of(RestoreSessionEvent, find).pages(operation)
 
     async def _check_session(self, session: RestoreSession) -> object:
         return await self.fetch_restore_session(session.id)
@@ -421,26 +421,17 @@ class Client:
         *,
         reports_rejected: bool = False,
     ) -> Query[M]:
-        pages = self._pages(cls, find, reports_rejected=reports_rejected)
-        return Query(self.name, self._options, pages)
+        collection = self._collection_of(cls, find, reports_rejected=reports_rejected)
+        return Query(self.server.name, self._options, collection.pages, collection.first_page)
 
-    def _pages(
+    def _collection_of(
         self,
         cls: type[M],
         find: Callable[[Operation], Awaitable[ListingStart[M]]],
         *,
         reports_rejected: bool = False,
-    ) -> Callable[[Operation], PageIterator[M]]:
-        """What begins to read a collection's pages."""
-        return partial(
-            PageIterator,
-            self._requester,
-            self,
-            self._recognition,
-            cls,
-            find,
-            reports_rejected=reports_rejected,
-        )
+    ) -> CollectionReader[M]:
+        return CollectionReader(self._requester, self, self._recognition, cls, find, reports_rejected)
 
     async def fetch_restore_session(self, session_id: UUID | str) -> RestoreSession:
         """The restore session with this id, as it is now; one request."""

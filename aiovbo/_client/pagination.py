@@ -10,10 +10,10 @@ from copy import copy
 from datetime import datetime
 from functools import partial
 from operator import attrgetter
-from typing import Generic, Self, cast
+from typing import Any, Generic, Self, cast
 from uuid import UUID
 
-from attrs import evolve
+from attrs import evolve, frozen
 from yarl import URL
 
 from aiovbo._client.requester import Requester
@@ -50,33 +50,105 @@ ListingStart = tuple[URL, Check[M] | None]
 """Where a listing begins, and the check of its items; None keeps them all."""
 
 
+@frozen(eq=False)
+class CollectionReader(Generic[M]):
+    """What to read: a collection of one server, and where its pages begin."""
+
+    requester: Requester
+    fetcher: Fetcher
+    recognition: ServerRecognition
+    cls: type[M]
+    find: Callable[[Operation], Awaitable[ListingStart[M]]]
+    reports_rejected: bool = False
+    """Whether the caller reports rejected rows: they are not logged, nor an error."""
+
+    def pages(self, operation: Operation) -> "PageIterator[M]":
+        """The pages; nothing is sent before the first one is requested."""
+        return PageIterator(self, operation)
+
+    async def first_page(self, operation: Operation) -> "Page[M] | PageIterator[M]":
+        """The page, where it is the only one and all of its items are valid; else an iterator of all pages.
+
+        Nearly every poll is one page: without an iterator and what that keeps, a round of polls takes a tenth
+        less. The iterator goes on with the response that has arrived, and must be closed.
+        """
+        requester = self.requester
+        requester.check_not_removed(operation)
+        requester.begin_use()
+        pages: PageIterator[M] | None = None
+        try:
+            with operation.deadline:
+                time_was_known = requester.time_is_known
+                url, check = await self.find(operation)
+                asked = _RequestedPage(url)
+                request = Request(url, smaller=asked.halve, may_be_large=True)
+                listing = await requester.send(request, operation, self.read)
+            if asked.url is url and (time_was_known or not requester.time_is_known):
+                page = _only_page(listing, url, check)
+                if page is not None:
+                    return page
+            pages = PageIterator(
+                self, operation, _FirstResponse(time_was_known, url, check, asked.url, listing)
+            )
+            return pages
+        finally:
+            if pages is None:
+                requester.end_use()
+
+    def read(self, reply: Reply) -> DecodedPage[M]:
+        """The page in a response."""
+        requester, cls = self.requester, self.cls
+        if cls is RestoreSession:
+            page = self.recognition.decode(reply.body, requester.server.name, self.fetcher, requester.version)
+            return cast("DecodedPage[M]", page)
+        return decode_listing(reply.body, cls, requester.server.name, self.fetcher)
+
+
+@frozen(eq=False)
+class _FirstResponse(Generic[M]):
+    """The response to the first request of a listing that has more pages, or invalid items."""
+
+    time_was_known: bool
+    """Whether the server had sent its time before."""
+    start: URL
+    check: Check[M] | None
+    url: URL
+    """What was requested; less than at the start where that was too large."""
+    listing: DecodedPage[M]
+
+
+def _only_page(listing: DecodedPage[M], url: URL, check: Check[M] | None) -> Page[M] | None:
+    """The page where nothing follows it, and nothing in it needs a closer look; None elsewhere."""
+    items = listing.sessions
+    if items is None or listing.rejected or listing.is_doubtful or listing.next_href is not None:
+        return None
+    if _has_more(listing, url, len(items)) or len(set(map(_number_of, items))) < len(items):
+        return None
+    if check is None:
+        return Page(items)
+    kept, is_trusted = check(items, url, listing.just_after)
+    return Page(kept, (), is_trusted)
+
+
 class PageIterator(Generic[M]):
     """The pages of one collection, as an async iterator; `aclose` ends what is read ahead."""
 
-    def __init__(  # what a query hands on
-        self,
-        requester: Requester,
-        fetcher: Fetcher,
-        recognition: ServerRecognition,
-        cls: type[M],
-        find: Callable[[Operation], Awaitable[ListingStart[M]]],
-        operation: Operation,
-        *,
-        reports_rejected: bool = False,
+    def __init__(
+        self, collection: CollectionReader[M], operation: Operation, first: _FirstResponse[M] | None = None
     ) -> None:
-        self._requester = requester
-        self._reports_rejected = reports_rejected
-        self._fetcher = fetcher
-        self._recognition = recognition
-        self._cls = cls
-        self._find: Callable[[Operation], Awaitable[ListingStart[M]]] | None = find
+        """The pages from the first on, which has arrived already where it is given."""
+        self._requester = collection.requester
+        self._reports_rejected = collection.reports_rejected
+        self._read = collection.read
+        self._find: Callable[[Operation], Awaitable[ListingStart[M]]] | None = collection.find
         self._operation = operation
         self._check: Check[M] | None = None
         # Not a method of ours: nothing that a query made may wait for the garbage collector.
-        self._walk: PageTracker[M] = PageTracker(partial(_follow, requester))
+        self._walk: PageTracker[M] = PageTracker(partial(_follow, collection.requester))
         self._ahead: asyncio.Task[tuple[Page[M], URL | PayloadError | None]] | None = None
         self._failure: PayloadError | None = None
-        self._is_in_use = False
+        self._first = first
+        self._is_in_use = first is not None
         self._structured = 0
         self._rejected = 0
         self._problems: list[str] = []
@@ -97,9 +169,10 @@ class PageIterator(Generic[M]):
         while True:
             if self._find is not None:
                 find, self._find = self._find, None
-                self._requester.check_not_removed(self._operation)
-                self._requester.begin_use()
-                self._is_in_use = True
+                if not self._is_in_use:
+                    self._requester.check_not_removed(self._operation)
+                    self._requester.begin_use()
+                    self._is_in_use = True
                 page, following = await self._first_page(find)
             elif self._ahead is not None:
                 page, following = await self._ahead
@@ -121,9 +194,14 @@ class PageIterator(Generic[M]):
     async def _first_page(
         self, find: Callable[[Operation], Awaitable[ListingStart[M]]]
     ) -> tuple[Page[M], URL | PayloadError | None]:
-        time_was_known = self._requester.time_is_known
-        url, self._check = await find(self._operation)
-        first = await self._page(url)
+        arrived, self._first = self._first, None
+        if arrived is None:
+            time_was_known = self._requester.time_is_known
+            url, self._check = await find(self._operation)
+            first = await self._page(url)
+        else:
+            time_was_known, url, self._check = arrived.time_was_known, arrived.start, arrived.check
+            first = await self._take(arrived.url, arrived.listing)
         if time_was_known or not self._requester.time_is_known:
             return first
         # Bounds that were counted back from our time may be others by the server's, which is known only now.
@@ -153,14 +231,18 @@ class PageIterator(Generic[M]):
             _ = ahead.cancelled() or ahead.exception()
 
     async def _page(self, url: URL) -> tuple[Page[M], URL | PayloadError | None]:
-        walk, check, operation = self._walk, self._check, self._operation
-        if walk.received and operation.deadline.has_passed():
+        operation = self._operation
+        if self._walk.received and operation.deadline.has_passed():
             raise self._requester.overdue(url, operation, "paging")
         asked = _RequestedPage(url)
         listing = await self._requester.send(
             Request(url, smaller=asked.halve, may_be_large=True), operation, self._read
         )
-        url = asked.url
+        return await self._take(asked.url, listing)
+
+    async def _take(self, url: URL, listing: DecodedPage[M]) -> tuple[Page[M], URL | PayloadError | None]:
+        """The page in a response, and what to request after it."""
+        walk, check, operation = self._walk, self._check, self._operation
         items: list[M] = []
         rejected: list[Rejected] = []
         news = False
@@ -194,15 +276,6 @@ class PageIterator(Generic[M]):
             what = f"all {self._rejected} items were rejected"
             following = self._requester.annotate(url, self._error_of_rejected(what))
         return Page(items, tuple(rejected), walk.complete), following
-
-    def _read(self, reply: Reply) -> DecodedPage[M]:
-        requester, cls = self._requester, self._cls
-        if cls is RestoreSession:
-            page = self._recognition.decode(
-                reply.body, requester.server.name, self._fetcher, requester.version
-            )
-            return cast("DecodedPage[M]", page)
-        return decode_listing(reply.body, cls, requester.server.name, self._fetcher)
 
     def _note(self, url: URL, rejected: list[Rejected]) -> None:
         self._path = url.raw_path
@@ -317,19 +390,25 @@ class PageTracker(Generic[M]):
         self._guessed = False
         if listing.next_href is not None:
             return self._follow(listing.next_href, url)
-        limit = listing.limit or asked_limit(url)
+        more = _has_more(listing, url, self.received)
         if listing.total is not None:
-            more = self.received < listing.total and len(listing) > 0
             self.complete &= more or self.received >= listing.total
-        elif listing.is_array:
-            more = len(listing) == limit
-        else:
-            more = limit is not None and len(listing) >= limit > 0
         if not more:
             return None
         self._guessed = True
         target = with_offset(url.raw_path_qs, self.received)
         return url.join(URL(target, encoded=True))
+
+
+def _has_more(listing: DecodedPage[Any], url: URL, received: int) -> bool:
+    """Whether more rows must exist than were received so far, although no link leads to them."""
+    count = len(listing)
+    if listing.total is not None:
+        return received < listing.total and count > 0
+    limit = listing.limit or asked_limit(url)
+    if listing.is_array:
+        return count == limit
+    return limit is not None and count >= limit > 0
 
 
 def _follow(requester: Requester, href: str, asked: URL) -> URL:

@@ -116,10 +116,16 @@ class Query(Generic[T]):
         server: str,
         options: Options,
         open_pages: Callable[[Operation], PageSource[T]],
+        first_page: "Callable[[Operation], Awaitable[Page[T] | PageSource[T]]] | None" = None,
     ) -> None:
+        """A question whose pages `open_pages` gives.
+
+        - `first_page`: gives the page where it is the only one, else all pages.
+        """
         self._server = server
         self._options = options
         self._open_pages = open_pages
+        self._first_page = first_page
         self._blocks = Blocks()
 
     def pages(self) -> AsyncGenerator[Page[T]]:
@@ -146,11 +152,21 @@ class Query(Generic[T]):
         return self._collect().__await__()
 
     async def _collect(self) -> list[T]:
+        operation = Operation.current(self._options)
+        first = await self._begin(operation)
+        if isinstance(first, Page):
+            return [*first.items]
         items: list[T] = []
-        async with aclosing(self._use()) as pages:
+        async with aclosing(Use(first, self._blocks.current())) as pages:
             async for page in pages:
                 items.extend(page.items)
         return items
+
+    async def _begin(self, operation: Operation) -> Page[T] | PageSource[T]:
+        """The only page, or what gives all pages, as while an `async with` block is open."""
+        if self._first_page is None or self._blocks.is_open:
+            return self._open_pages(operation)
+        return await self._first_page(operation)
 
     async def answer(self) -> Answer[T]:
         """Everything at once: items, error, what was rejected; never raises for the server."""
@@ -161,18 +177,27 @@ class Query(Generic[T]):
         clock = self._options.clock
         operation = Operation.current(self._options)
         before, started = operation.attempts, clock.monotonic()
-        items: list[T] = []
-        rejected: list[Rejected] = []
+        items: Sequence[T] = ()
+        rejected: Sequence[Rejected] = ()
         complete, error = True, None
         try:
-            async with aclosing(Use(self._open_pages(operation), self._blocks.current())) as pages:
-                async for page in pages:
-                    rejected.extend(page.rejected)
-                    complete = page.complete
-                    if deliver is None:
-                        items.extend(page.items)
-                    else:
-                        await deliver(page)
+            first = await self._begin(operation)
+            if isinstance(first, Page):
+                complete = first.complete
+                if deliver is None:
+                    items = first.items
+                else:
+                    await deliver(first)
+            else:
+                items, rejected = [], []
+                async with aclosing(Use(first, self._blocks.current())) as pages:
+                    async for page in pages:
+                        rejected.extend(page.rejected)
+                        complete = page.complete
+                        if deliver is None:
+                            items.extend(page.items)
+                        else:
+                            await deliver(page)
         except ServerError as failure:
             error = copy(failure)
             error.server = error.server or self._server

@@ -94,6 +94,11 @@ class Blocks:
     def __init__(self) -> None:
         self._open: list[Uses] = []
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a block has begun and not ended."""
+        return bool(self._open)
+
     def enter(self) -> None:
         """Begin a block."""
         block = Uses()

@@ -15,7 +15,7 @@ import msgspec
 from aiovbo._core.query import Rejected
 from aiovbo._decoding.fast_sessions import NULL, SessionReader, WireSession, as_text
 from aiovbo._protocol.documents import without_byte_order_mark
-from aiovbo._resources.links import Fetcher, Link, Links, M
+from aiovbo._resources.links import Fetcher, M, href_in
 from aiovbo._resources.structuring import (
     BROKEN,
     DOCUMENT,
@@ -110,7 +110,8 @@ class DecodedPage(Generic[M]):
         self._raws = raws
         self.sessions = sessions
         """All of its items but the rejected ones, where they were decoded with the page."""
-        self._rejected = rejected
+        self.rejected = rejected
+        """Those of its items that were rejected when they were decoded with the page."""
         self._origin = origin
         cls, server, fetcher = origin
         is_raw = cls is RestoreSession and sessions is None
@@ -126,8 +127,10 @@ class DecodedPage(Generic[M]):
         self.is_doubtful = False
         """Whether what it says of further pages is invalid."""
         if page is not None:
-            self.limit = self._number(page.limit)
-            self.total = self._number(page.total)
+            limit = page.limit
+            self.limit = limit if type(limit) is int else self._number(limit)
+            if page.total is not None:
+                self.total = self._number(page.total)
             self.next_href = self._next_href(bytes(page.links))
 
     def _number(self, value: object) -> int | None:
@@ -139,14 +142,13 @@ class DecodedPage(Generic[M]):
 
     def _next_href(self, raw: bytes) -> str | None:
         try:
-            DOCUMENT.decode(raw)
+            return href_in(DOCUMENT.decode(raw), "next")
         except BROKEN:
             self.is_doubtful = True
-        further: Link | None = Links(raw).get("next")
-        return None if further is None else further.href
+            return None
 
     def __len__(self) -> int:
-        return len(self._raws) if self.sessions is None else len(self.sessions) + len(self._rejected)
+        return len(self._raws) if self.sessions is None else len(self.sessions) + len(self.rejected)
 
     def just_after(self, member: str, moment: datetime) -> set[UUID]:
         """The ids of sessions whose time, as it came, is later than `moment` by less than a microsecond."""
@@ -166,7 +168,7 @@ class DecodedPage(Generic[M]):
     def slices(self) -> Iterator[tuple[Sequence[M], Sequence[Rejected]]]:
         """The items, a millisecond's worth at a stretch, and those that were rejected."""
         if self.sessions is not None:
-            yield self.sessions, self._rejected
+            yield self.sessions, self.rejected
             return
         items: list[M] = []
         rejected: list[Rejected] = []

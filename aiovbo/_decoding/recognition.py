@@ -44,28 +44,18 @@ _STARTS = (b'"results":[{', b'"results": [{')
 Item = RestoreSession | Rejected
 
 
-@frozen
-class _Parts:
-    """A response, cut where its items begin and end."""
-
-    envelope: bytes
-    """The page with a placeholder in place of its items; empty for a bare array."""
-    text: bytes
-    """The items, without the first and the last brace."""
-    border: bytes
-    """What is between two items."""
-
-
-def _cut(body: bytes) -> _Parts | None:
+def _cut(body: bytes) -> tuple[bytes, bytes] | None:
     """The parts of a response; None where it is written in another way.
+
+    - The page with a placeholder in place of its items; empty for a bare array.
+    - The items, without the first and the last brace.
 
     Whether the text between the two places is that of the items is not known before the envelope is decoded.
     """
     if body[:2] == b"[{":
         if body[-2:] != b"}]":
             return None
-        text = body[2:-2]
-        return _Parts(b"", text, _border_of(text))
+        return b"", body[2:-2]
     for start in _STARTS:
         begin = body.find(start)
         if begin >= 0:
@@ -74,8 +64,7 @@ def _cut(body: bytes) -> _Parts | None:
             if end < begin:
                 return None
             envelope = b"%b%b%b" % (body[: begin - 1], _PLACEHOLDER, body[end + 1 :])
-            text = body[begin:end]
-            return _Parts(envelope, text, _border_of(text))
+            return envelope, body[begin:end]
     return None
 
 
@@ -93,14 +82,12 @@ class _Response:
     """Bytes of the text; -1 where some of its items are not kept, or come twice."""
     text: bytes
     """The text, as long as it was not cut into pieces."""
+    border: bytes
+    """What is between two items, where it was cut into pieces."""
     known: Mapping[bytes, Item]
     """The items by their own texts, each of which was decoded by itself; in the response's order."""
     sessions: tuple[RestoreSession, ...]
     rejected: tuple[Rejected, ...]
-
-    def has_text(self, text: bytes) -> bool:
-        """Whether this is the text of all items."""
-        return len(text) == self.size and (self.text or self.key[3].join(self.known)) == text
 
     @property
     def cost(self) -> int:
@@ -110,8 +97,8 @@ class _Response:
         )
 
 
-_Key = tuple[Fetcher | None, object, str, bytes]
-"""Client, API version, name of the server, and what is between two items."""
+_Key = tuple[Fetcher | None, object, str]
+"""Client, API version and name of the server."""
 
 
 class Recognition:
@@ -178,55 +165,58 @@ class ServerRecognition:
         parts = _cut(body) if len(body) <= LARGEST else None
         if parts is None:
             return decode_listing(body, RestoreSession, server, fetcher)
-        key = (fetcher, version, server, parts.border)
+        envelope, text = parts
+        key = (fetcher, version, server)
         was_paused = self._pause > 0
         self._pause -= was_paused
-        same = [response for response in self._responses if response.key == key]
+        page = None
         try:
-            page = self._recognized(body, parts, key, same) if same else None
+            for response in self._responses:
+                if (
+                    response.size == len(text)
+                    and response.key == key
+                    and (response.text or response.border.join(response.known)) == text
+                ):
+                    self._used(response)
+                    page = _page(body, envelope, key, response.sessions, response.rejected)
+                    break
+            else:
+                page = None if self._pause else self._in_part(body, envelope, text, key)
         except BROKEN:
-            page = None
+            # The response is not as it seemed.
+            pass
         if page is None:
             page = decode_listing(body, RestoreSession, server, fetcher)
-            sessions = page.sessions
-            if not was_paused and (sessions is not None or not same):
-                # Neither cut nor compared: a first response costs nothing.
-                size, text = (-1, b"") if sessions is None else (len(parts.text), parts.text)
-                self._keep(_Response(key, size, text, {}, tuple(sessions or ()), ()))
+            if not was_paused:
+                self._keep_whole(text, key, page.sessions)
         return page
 
-    def _recognized(
-        self, body: bytes, parts: _Parts, key: _Key, same: list[_Response]
-    ) -> DecodedPage[RestoreSession] | None:
-        """The page, where its items are known or can be decoded one by one; None elsewhere.
+    def _used(self, response: _Response) -> None:
+        self._misses = 0
+        if response is not self._responses[0]:
+            self._responses.remove(response)
+            self._responses.insert(0, response)
+        self._fleet.touch(self)
 
-        Raises: one of `BROKEN` where the response is not as it seems.
+    def _in_part(
+        self, body: bytes, envelope: bytes, text: bytes, key: _Key
+    ) -> DecodedPage[RestoreSession] | None:
+        """The page, each of whose unknown items is decoded by itself; None where the client is new.
+
+        Raises: one of `BROKEN` where the text is not that of whole items.
         """
-        origin = (RestoreSession, key[2], key[0])
-        page = None
-        if parts.envelope:
-            page = read_page(as_text(parts.envelope))
-            if len(page.results) != 1 or bytes(page.results[0]) != _PLACEHOLDER:
-                return None
-        found = next((one for one in same if one.has_text(parts.text)), None)
-        if found is not None:
-            self._misses = 0
-            if found is not self._responses[0]:
-                self._responses.remove(found)
-                self._responses.insert(0, found)
-            self._fleet.touch(self)
-            return DecodedPage(page, origin, sessions=found.sessions, rejected=found.rejected, body=body)
-        if self._pause:
+        same = [response for response in self._responses if response.key == key]
+        if not same:
             return None
+        border = b"}, {" if b"}, {" in text and b"},{" not in text else b"},{"
         try:
-            items = self._by_pieces(as_text(parts.text).split(parts.border), key, same)
+            items = self._by_pieces(as_text(text).split(border), border, key, same)
         except BROKEN:
             self._pause = _PAUSE
             raise
-        sessions, rejected = _sorted(items)
-        return DecodedPage(page, origin, sessions=sessions, rejected=rejected, body=body)
+        return _page(body, envelope, key, *_sorted(items))
 
-    def _by_pieces(self, pieces: list[bytes], key: _Key, same: list[_Response]) -> list[Item]:
+    def _by_pieces(self, pieces: list[bytes], border: bytes, key: _Key, same: list[_Response]) -> list[Item]:
         """The items whose texts are given, without braces; those that are not known are decoded now.
 
         Raises: one of `BROKEN` where one of them is not a whole object.
@@ -254,7 +244,7 @@ class ServerRecognition:
         ]
         if former is not None:
             self._responses.remove(former)
-        self._keep_pieces(pieces, items, key)
+        self._keep_pieces(pieces, border, items, key)
         return items
 
     def _count_miss(self, *, is_miss: bool) -> None:
@@ -262,18 +252,46 @@ class ServerRecognition:
         if self._misses > _RESPONSES:
             self._misses, self._pause = 0, _PAUSE
 
-    def _keep_pieces(self, pieces: list[bytes], items: list[Item], key: _Key) -> None:
+    def _keep_pieces(self, pieces: list[bytes], border: bytes, items: list[Item], key: _Key) -> None:
         known = {text: item for text, item in zip(pieces, items, strict=True) if _may_be_shared(item)}
         if len(known) == len(pieces):
-            size = sum(map(len, pieces)) + len(key[3]) * (len(pieces) - 1)
-            self._keep(_Response(key, size, b"", known, *_sorted(items)))
+            size = sum(map(len, pieces)) + len(border) * (len(pieces) - 1)
+            self._keep(_Response(key, size, b"", border, known, *_sorted(items)))
         elif known:
-            self._keep(_Response(key, -1, b"", known, (), ()))
+            self._keep(_Response(key, -1, b"", border, known, (), ()))
+
+    def _keep_whole(self, text: bytes, key: _Key, sessions: Sequence[RestoreSession] | None) -> None:
+        """Keep a response that was neither cut nor compared: a first one costs nothing."""
+        if sessions is not None:
+            self._keep(_Response(key, len(text), text, b"", {}, tuple(sessions), ()))
+        elif all(response.key != key for response in self._responses):
+            self._keep(_Response(key, -1, b"", b"", {}, (), ()))
 
     def _keep(self, response: _Response) -> None:
         self._responses.insert(0, response)
         del self._responses[_RESPONSES:]
         self._fleet.note(self, sum(one.cost for one in self._responses))
+
+
+def _page(
+    body: bytes,
+    envelope: bytes,
+    key: _Key,
+    sessions: Sequence[RestoreSession],
+    rejected: Sequence[Rejected],
+) -> DecodedPage[RestoreSession] | None:
+    """A page of these items; None where they are not its items, but those of something else in it.
+
+    Raises: one of `BROKEN` where the rest of it is not a page.
+    """
+    page = None
+    if envelope:
+        page = read_page(envelope if envelope.isascii() else as_text(envelope))
+        if len(page.results) != 1 or bytes(page.results[0]) != _PLACEHOLDER:
+            return None
+    return DecodedPage(
+        page, (RestoreSession, key[2], key[0]), sessions=sessions, rejected=rejected, body=body
+    )
 
 
 def _read_each(pieces: list[bytes], server: str, fetcher: Fetcher | None) -> Sequence[Item]:

@@ -10,7 +10,6 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing
 from types import TracebackType
 from typing import Generic, Self
 
@@ -102,8 +101,11 @@ class FleetQuery(Generic[T]):
         return self._result().__await__()
 
     async def _result(self) -> FleetResult[T]:
-        async with aclosing(self.answers()) as answers:
-            found = {answer.server: answer async for answer in answers}
+        found: dict[str, Answer[T]] = {}
+        async with self._use(stream=False) as run:
+            while (event := await run.next_event()) is not None:
+                if isinstance(event, Answer):
+                    found[event.server] = event
         # In the fleet's order, regardless of which came first.
         return FleetResult({c.name: found[c.name] for c in self._clients if c.name in found})
 

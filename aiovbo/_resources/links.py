@@ -257,6 +257,17 @@ class Links(_Attached, Mapping[str, Link]):
         return Links, (self._raw, None, self._model)
 
 
+def href_in(document: object, rel: str) -> str | None:
+    """The text of the link `rel`, in any case, in an object of links; None where there is none."""
+    if isinstance(document, dict):
+        for name, link in cast("dict[str, Any]", document).items():
+            if name.casefold() == rel and isinstance(link, dict):
+                href = cast("dict[str, Any]", link).get("href")
+                if isinstance(href, str) and href:
+                    return href
+    return None
+
+
 class LinkTemplate:
     """What the links of one answer's resources have in common: who fetched them, and a pattern."""
 
