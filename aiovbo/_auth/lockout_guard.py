@@ -8,7 +8,8 @@ import asyncio
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import AsyncGenerator, Callable, Hashable
+from contextlib import asynccontextmanager
 from copy import copy
 from hashlib import blake2b
 from secrets import token_bytes
@@ -21,7 +22,7 @@ from aiovbo._auth.shared_logins import SharedLogins, dump_error, restore_error
 from aiovbo._auth.token_store import TokenStore, check_token_store
 from aiovbo._auth.token_throttle import TokenThrottle
 from aiovbo._protocol.messages import Redacted
-from aiovbo._settings.clock import TimeSource
+from aiovbo._settings.clock import Timer, TimeSource, timers_of
 from aiovbo._settings.credentials import Assertion, Bearer, Credentials, Integration, Password
 from aiovbo._settings.servers import Server
 from aiovbo.errors import (
@@ -288,6 +289,7 @@ class CredentialVerdicts:
         self._rounds_alone = _Rounds(limits)
         """Those of servers that fail while others accept."""
         self._news = asyncio.Event()
+        self._probes = ProbeLimiter(limits.limit(0), clock)
         self.turns: int = 0
         """Turns that were given and are not saved yet."""
 
@@ -415,6 +417,27 @@ class CredentialVerdicts:
                 return self._begin(server, rounds)
             await self._news.wait()
 
+    @asynccontextmanager
+    async def probed(self, server: Server, doubtful_since: float) -> AsyncGenerator[bool]:
+        """A block for the login of a server that has not answered yet; whether to probe it first.
+
+        Only as many servers are probed as may try a secret that no server has accepted: the others wait for
+        the verdict, after which they need no probe. A server that does not answer keeps nobody waiting for
+        longer than `ProbeLimiter` says.
+        """
+
+        def rejections() -> int | None:
+            rounds = self._rounds_of(_key(server))
+            rounds.advance(self._clock.monotonic())
+            return None if self.is_trusted(doubtful_since) or rounds.is_full else rounds.rejections
+
+        is_probed = await self._probes.begin(rejections)
+        try:
+            yield is_probed
+        finally:
+            if is_probed:
+                self._probes.end()
+
     def _begin(self, server: Server, rounds: _Rounds | None) -> "LoginTurn":
         key = _key(server)
         self._waiting.discard(key)
@@ -474,6 +497,7 @@ class CredentialVerdicts:
         """Let the servers that wait check again whether it is their turn."""
         self._news.set()
         self._news = asyncio.Event()
+        self._probes.check_again()
 
     def accept(self, server: Server) -> None:
         """Note that the server gave a token."""
@@ -531,6 +555,64 @@ class CredentialVerdicts:
         if not failure.may_resend:
             error.retryable = False
             error.hint += self._until(failure.ends)
+
+
+PROBE_PATIENCE = 0.05
+"""Seconds without a verdict after which twice as many servers are probed."""
+
+
+class ProbeLimiter:
+    """Which servers are probed before they are sent a secret: a few, and more while no verdict comes.
+
+    A cold start sends one request less to nearly every server.
+    """
+
+    def __init__(self, most: int, clock: TimeSource) -> None:
+        self._first = self._most = max(1, most)
+        self._clock = clock
+        self._begun = 0
+        self._waiting = 0
+        self._news = asyncio.Event()
+        self._timer: Timer | None = None
+
+    async def begin(self, rejections: Callable[[], int | None]) -> bool:
+        """Wait for a turn; True where the server must be probed, and `end` follows.
+
+        - `rejections`: how many servers have rejected the secret; None after a verdict, which needs no probe.
+        """
+        self._waiting += 1
+        try:
+            while (rejected := rejections()) is not None:
+                if self._begun + rejected < self._most:
+                    self._begun += 1
+                    return True
+                if self._timer is None:
+                    timers = timers_of(self._clock)
+                    self._timer = timers.call_at(timers.time() + PROBE_PATIENCE, self._allow_more)
+                await self._news.wait()
+            return False
+        finally:
+            self._waiting -= 1
+            if not self._waiting and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def end(self) -> None:
+        """Note that a server that was probed has its verdict, or failed."""
+        self._begun -= 1
+        if not self._begun:
+            self._most = self._first
+        self.check_again()
+
+    def check_again(self) -> None:
+        """Let the servers that wait look for a verdict."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def _allow_more(self) -> None:
+        self._timer = None
+        self._most *= 2
+        self.check_again()
 
 
 class LoginTurn:

@@ -68,6 +68,7 @@ class TokenManager:
         guard: LockoutGuard,
         post: Callable[[Redacted[dict[str, str]], LoginTurn | None], Awaitable[Grant]],
         sign_of_life: Callable[[], Awaitable[None]],
+        has_answered: Callable[[], bool],
     ) -> None:
         self._credentials = server.credentials
         self._server = server
@@ -76,6 +77,7 @@ class TokenManager:
         self._clock = options.clock
         self._post = post
         self._sign_of_life = sign_of_life
+        self._has_answered = has_answered
         self._calls: SingleFlight[Token] = SingleFlight()
         self.deadline = Deadline(options.deadline, options.clock)
         """The deadline of the login in progress: the latest one of the callers that wait for it."""
@@ -212,10 +214,16 @@ class TokenManager:
     async def _send(self, verdicts: CredentialVerdicts, form: Redacted[dict[str, str]]) -> Grant:
         """What the server grants, once it may be sent the secret."""
         await self._throttle.wait(self.deadline)
-        shared = self._guard.is_widely_shared(self._server.credentials)
-        if shared and not verdicts.is_trusted(self._doubtful_since):
-            # A server that does not answer at all would keep the others waiting for its verdict.
-            await self._sign_of_life()
+        # A server that does not answer at all would keep the others waiting for its verdict.
+        is_shared = self._guard.is_widely_shared(self._server.credentials)
+        if self._has_answered() or not is_shared or verdicts.is_trusted(self._doubtful_since):
+            return await self._send_in_turn(verdicts, form)
+        async with verdicts.probed(self._server, self._doubtful_since) as must_probe:
+            if must_probe:
+                await self._sign_of_life()
+            return await self._send_in_turn(verdicts, form)
+
+    async def _send_in_turn(self, verdicts: CredentialVerdicts, form: Redacted[dict[str, str]]) -> Grant:
         turn = await verdicts.turn(self._server, self._doubtful_since)
         self.last_sent = form
         try:

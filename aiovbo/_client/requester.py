@@ -94,7 +94,8 @@ class Requester:
         self.version: ApiVersion | None = self._given_version
         """The API version spoken; None while it has not been found out."""
         self._versions: SingleFlight[ApiVersion] = SingleFlight()
-        self._token_manager = TokenManager(server, options, guard, self._post_login, self._sign_of_life)
+        self._guard = guard
+        self._token_manager = self._make_token_manager(server)
         self._throttle = guard.throttle(server)
         self._tally = StatusRecorder(server.name, options.clock.now, options.observer)
         self._has_answered = False
@@ -107,7 +108,6 @@ class Requester:
         self._logging_on: RequestTimeout | None = None
         self._turns: asyncio.Semaphore | None = None
         self._credit = _CREDIT
-        self._guard = guard
         self._connections = ServerConnections(server.name)
         self._uses = 0
         self._when_idle: Callable[[], None] | None = None
@@ -132,7 +132,7 @@ class Requester:
             self.version = self._given_version
         self._versions = SingleFlight()
         self._has_answered = self.is_out_of_reach = self._was_unreachable = False
-        manager = TokenManager(server, self.options, self._guard, self._post_login, self._sign_of_life)
+        manager = self._make_token_manager(server)
         if server.credentials == former.credentials:
             manager.take_over(self._token_manager)
         self._token_manager = manager
@@ -140,6 +140,16 @@ class Requester:
         self._connections.close_idle()
         self._connections = ServerConnections(server.name, reads_files_again=True)
         self._exchange = self._exchange_with(server.tls, proxy)
+
+    def _make_token_manager(self, server: Server) -> TokenManager:
+        return TokenManager(
+            server,
+            self.options,
+            self._guard,
+            self._post_login,
+            self._sign_of_life,
+            lambda: self._has_answered,
+        )
 
     def _exchange_with(self, tls: TLS, proxy: Proxy | None) -> Callable[..., Coroutine[Any, Any, Reply]]:
         return partial(self._pool.exchange, tls=tls, proxy=proxy, connections=self._connections)

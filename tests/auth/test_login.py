@@ -470,8 +470,8 @@ async def test_another_password_is_not_on_trial_for_the_one_before() -> None:
             assert "other credentials, from a provider, at once" in skipped
             given = backups[0].password
             assert not (await fleet.restore_sessions()).failed
-        # Each gave one sign of life, which is good for the second login too, and one listing.
-        assert [asked(backup) for backup in backups] == [2] * 10
+        # Each sent a listing, and a probe at most, which is good for the second login too.
+        assert all(asked(backup) in (1, 2) for backup in backups)
 
 
 async def test_servers_that_come_and_go_are_not_counted_twice() -> None:
