@@ -285,6 +285,6 @@ def _status(its: _PolledServer[Any], now: float) -> PollStatus:
         age=None if latest is None else timedelta(seconds=now - its.answered_at),
         error=its.error,
         errors=its.errors,
-        next_poll=its.schedule.next_look,
+        next_poll=its.schedule.next_poll,
         overruns=its.schedule.overruns,
     )

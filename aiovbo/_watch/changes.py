@@ -1,8 +1,4 @@
-"""What changes on a server, as values; and how two looks at its restore sessions become changes.
-
-Knows what was seen of each session and what that means. Does no I/O, and has no clock: all times are the
-server's own.
-"""
+"""What changes on a server, and what a checkpoint holds, as values."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -18,38 +14,41 @@ from aiovbo.models import RestoreSession
 SERVER_KEY = UUID(int=0)
 """The key of the record that says whether the server is unreachable."""
 POLLED_KEY = UUID(int=1)
-"""The key of a record that says that a server was polled that was unreachable at first."""
+"""The key of the record that says that the server's sessions were listed once."""
 
 
 @frozen
 class SessionRecord:
-    """What was reported of one session, of one rejected row, or of the server's failure."""
+    """What was found of one session, one rejected row or the server; or a change to be acknowledged."""
 
     created: datetime
     """When the session was created, by the server's clock; of others, when it was noticed."""
     is_open: bool
-    """Whether its end is still to be reported; of the server, whether it is unreachable."""
+    """Whether its end is still to be found; of the server, whether it is unreachable."""
     marks: bytes = b""
-    """Of each documented member four bytes that depend on its value; zeros where it was always absent."""
+    """Of each documented member four bytes that depend on its value; zeros where it was always absent. Of a
+    change that is not acknowledged, all of the change."""
     revision: int = 1
-    """How often it has changed, so that a session that is as it was before is a new change."""
-    kind: Literal["session", "removed", "rejected", "server"] = "session"
-    """What it is a record of: a session, one that the server has removed, a rejected row, the server."""
+    """How often it has changed, so that a session that is as it was before is a new change. Of a change
+    that is not acknowledged, its number in the order in which they were found."""
+    kind: Literal["session", "removed", "rejected", "server", "pending"] = "session"
+    """What it is a record of: a session, one that the server has removed, a rejected row, the server, or a
+    change that is not acknowledged."""
 
 
 @frozen
 class CheckpointEntry:
-    """What a change means for what is known: a new record, or none where it is forgotten."""
+    """One record to save, or to delete."""
 
     session_id: UUID
-    """The session's ID; of a rejected row a hash of its content, of the server zeros."""
+    """The session's ID; of a rejected row or a change a hash of its content, of the server zeros."""
     known: SessionRecord | None
-    """What was reported of it; None: it was long ago, and is forgotten."""
+    """The record; None deletes it: it was long ago, or the change was acknowledged."""
 
 
 @frozen
 class ServerCheckpoint:
-    """How far a server's changes are delivered: everything that a watch needs to go on after a restart."""
+    """What was found on a server and what is to be acknowledged: all that a watch needs after a restart."""
 
     known: Mapping[UUID, SessionRecord] = field(factory=dict[UUID, SessionRecord])
     """The records, by `CheckpointEntry.session_id`."""

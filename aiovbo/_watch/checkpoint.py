@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 _OURS = 0x56424F57
 """What marks a SQLite file as ours."""
-_FORMAT = 2
+_FORMAT = 3
 """The version of the stored format. A file of an older one is upgraded when it is opened."""
 _RECORDS = """
 CREATE TABLE records (
@@ -43,6 +43,15 @@ _UPGRADES = {
         CASE mark WHEN -1 THEN 'removed' ELSE 'session' END FROM sessions
         """,
         "DROP TABLE sessions",
+    ),
+    # Format 2 noted that a server was polled only where it had been unreachable first.
+    2: (
+        """
+        INSERT OR IGNORE INTO records
+        SELECT name, x'00000000000000000000000000000001', '1970-01-01T00:00:00+00:00', 0, x'', 1, 'server'
+        FROM servers WHERE name NOT IN (SELECT server FROM records WHERE marks = CAST('never polled' AS BLOB))
+        """,
+        "UPDATE records SET marks = x'' WHERE kind = 'server'",
     ),
 }
 """By the format that a file has: the statements that make the next one of it."""

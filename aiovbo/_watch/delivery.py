@@ -1,11 +1,12 @@
-"""Changes on their way: found, delivered, acknowledged, ready to save; the servers take turns.
+"""Changes on their way: saved, delivered, acknowledged; the servers take turns.
 
-Knows changes and their steps; does no I/O. What is saved where is in `_watch` and `_checkpoint`.
+Knows changes and the keys of their records; does no I/O. They are saved before they come here.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from itertools import chain
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -13,6 +14,7 @@ from weakref import WeakValueDictionary
 from attrs import define, field
 
 from aiovbo._watch.changes import AnyChange, Change, CheckpointEntry
+from aiovbo._watch.pending import PendingChange
 
 MOST_WAITING = 100
 """Changes of one server that wait for the consumer; its next poll waits until there are fewer."""
@@ -20,13 +22,22 @@ MOST_WAITING = 100
 
 @define(eq=False)
 class _Found:
-    """One change, until its step is saved."""
+    """One change, until its acknowledgement is saved."""
 
-    change: AnyChange
-    step: CheckpointEntry
+    pending: PendingChange
     is_acknowledged: bool = False
     transaction: str | None = None
-    """The consumer's transaction that has written the step, until its outcome is known."""
+    """The consumer's transaction that has acknowledged it, until its outcome is known."""
+
+    @property
+    def change(self) -> AnyChange:
+        """What is delivered."""
+        return self.pending.change
+
+    @property
+    def step(self) -> CheckpointEntry:
+        """What is saved once it is acknowledged: its record is deleted."""
+        return CheckpointEntry(self.pending.key, None)
 
     @property
     def is_processed(self) -> bool:
@@ -36,97 +47,86 @@ class _Found:
 
 @define(eq=False)
 class _ServerChanges:
-    """The changes of one server that are not saved yet."""
+    """The changes of one server whose acknowledgement is not saved yet."""
 
     waiting: deque[_Found] = field(factory=deque[_Found])
     """Not delivered yet, in the order in which they were found."""
+    held: dict[UUID, _Found] = field(factory=dict[UUID, _Found])
+    """All of them, by the keys of their records, in the order in which they were found."""
     unsaved: dict[UUID, deque[_Found]] = field(factory=dict[UUID, deque[_Found]])
     """By session: not acknowledged, or behind one that is not."""
     steps: list[CheckpointEntry] = field(factory=list[CheckpointEntry])
-    """Acknowledged, to be saved."""
-    is_saving: bool = False
+    """What is to be saved of those that are acknowledged."""
     has_room: asyncio.Event = field(factory=asyncio.Event)
 
 
 class Delivery:
-    """The changes of all servers, from when they are found until they are saved.
+    """The changes of all servers, from when they are saved until their acknowledgement is.
 
     The consumer gets a change of each server in turn, the changes of one server in their order. They are
-    acknowledged in any order. The steps of one session are saved in the order of its changes: a step replaces
-    what was saved of the session, and would hide an earlier change that has to be delivered again.
+    acknowledged in any order. The records of one session's changes are deleted in their order: after a
+    crash, an earlier change that is delivered again is followed by the later ones.
     """
 
-    def __init__(self, only: Callable[[Change], object] | None = None) -> None:
-        """Changes for which `only` is true; the others are acknowledged as they are found."""
-        self._only = only
+    def __init__(self) -> None:
         self._servers: dict[str, _ServerChanges] = {}
         self._turns: asyncio.Queue[str | None] = asyncio.Queue()
         self._delivered: dict[str, list[_Found]] = {}
         self._to_save: dict[str, None] = {}
         self._discarded: WeakValueDictionary[int, Change] = WeakValueDictionary()
         self._committed: WeakValueDictionary[int, Change] = WeakValueDictionary()
-        self._saved = asyncio.Event()
-        self._is_interrupted = False
         self.ignored_acks = 0
         """Acknowledgements that came after the server's changes were discarded."""
 
     # ------------------------------------------------------------------------------- the servers
 
-    async def put(self, server: str, changes: Sequence[tuple[AnyChange, CheckpointEntry]]) -> None:
+    async def put(self, server: str, changes: Sequence[PendingChange]) -> None:
         """Add changes of one server, and wait until few enough of them wait for the consumer.
 
-        All of them are added, also where this is cancelled: they are known already, and never found again.
+        All of them are added, also where this is cancelled. What is held already is left out.
         """
         its = self._servers.setdefault(server, _ServerChanges())
-        left = deque(changes)
-        try:
-            while left:
-                self._add(server, its, left.popleft())
-                while len(its.waiting) > MOST_WAITING:
-                    its.has_room.clear()
-                    await its.has_room.wait()
-        finally:
-            for one in left:
-                self._add(server, its, one)
-
-    def _add(self, server: str, its: _ServerChanges, one: tuple[AnyChange, CheckpointEntry]) -> None:
-        if self._servers.get(server) is not its:
-            # Discarded while the poller waited for room.
-            return
-        found = _Found(*one)
-        if self._only is not None and not self._only(found.change):
-            its.unsaved.setdefault(found.step.session_id, deque()).append(found)
-            self._acknowledge(found)
-            return
-        if not its.waiting:
-            self._turns.put_nowait(server)
-        its.waiting.append(found)
-        its.unsaved.setdefault(found.step.session_id, deque()).append(found)
+        for pending in changes:
+            key = pending.key
+            if key in its.held:
+                continue
+            if not its.waiting:
+                self._turns.put_nowait(server)
+            found = its.held[key] = _Found(pending)
+            its.waiting.append(found)
+            its.unsaved.setdefault(pending.subject, deque()).append(found)
+        while len(its.waiting) > MOST_WAITING:
+            its.has_room.clear()
+            await its.has_room.wait()
 
     def backlog(self, server: str) -> int:
         """How many changes of a server wait for the consumer."""
         its = self._servers.get(server)
         return 0 if its is None else len(its.waiting)
 
-    def unsaved(self, server: str) -> set[UUID]:
-        """The sessions of which changes are still to be delivered or acknowledged."""
+    def held(self, server: str) -> set[UUID]:
+        """The keys of a server's changes whose acknowledgement is not saved yet."""
         its = self._servers.get(server)
-        return set() if its is None else set(its.unsaved)
+        return set() if its is None else set(its.held)
+
+    def oldest(self, server: str) -> datetime | None:
+        """When the oldest change of a server was found that is not acknowledged; None where all are."""
+        its = self._servers.get(server)
+        left = [] if its is None else its.held.values()
+        return next((one.pending.found_at for one in left if not one.is_processed), None)
 
     def forget(self, server: str) -> bool:
-        """Discard the record of a server of which nothing is left to deliver or save; whether it was."""
+        """Discard what is known of a server of which nothing is left to deliver or save; whether it was."""
         its = self._servers.get(server)
-        if its is not None:
-            if its.waiting or its.unsaved or its.steps or its.is_saving:
-                return False
-            del self._servers[server]
+        if its is not None and its.held:
+            return False
+        self._servers.pop(server, None)
         return True
 
     def discard(self, server: str) -> None:
         """Discard all changes of a server, which another process delivers from now on."""
         self._servers.pop(server, None)
         self._to_save.pop(server, None)
-        self._saved.set()
         for name, delivered in list(self._delivered.items()):
             for found in [found for found in delivered if found.change.server == server]:
                 delivered.remove(found)
@@ -163,8 +163,6 @@ class Delivery:
 
     def interrupt(self) -> None:
         """Let every task that waits for a change get None."""
-        self._is_interrupted = True
-        self._saved.set()
         self._turns.put_nowait(None)
 
     def close(self) -> None:
@@ -197,7 +195,7 @@ class Delivery:
             return
         found.is_acknowledged = True
         server = found.change.server
-        self._release(server, self._servers[server], found.step.session_id)
+        self._release(server, self._servers[server], found.pending.subject)
 
     def _release(self, server: str, its: _ServerChanges, key: UUID) -> None:
         """Let the steps of a session be saved, up to the first change that is not acknowledged."""
@@ -208,33 +206,30 @@ class Delivery:
         if not of_session:
             del its.unsaved[key]
 
-    def save_also(self, server: str, steps: Sequence[CheckpointEntry]) -> None:
-        """Add steps that belong to no change."""
-        self._servers.setdefault(server, _ServerChanges()).steps.extend(steps)
-        self._to_save[server] = None
-
     @property
     def has_steps(self) -> bool:
         """Whether there is something to save."""
         return bool(self._to_save)
 
     def begin_save(self) -> tuple[str, list[CheckpointEntry]] | None:
-        """The steps of one server that are to be saved; None where there are none. Followed by `end_save`."""
+        """What is to be saved of one server; None where there is nothing. Followed by `end_save`."""
         if not self._to_save:
             return None
         server = next(iter(self._to_save))
         del self._to_save[server]
         its = self._servers[server]
-        steps, its.steps, its.is_saving = its.steps, [], True
+        steps, its.steps = its.steps, []
         return server, steps
 
-    def end_save(self, server: str, unsaved: Sequence[CheckpointEntry] = ()) -> None:
+    def end_save(
+        self, server: str, saved: Sequence[CheckpointEntry] = (), unsaved: Sequence[CheckpointEntry] = ()
+    ) -> None:
         """Note that a save has ended; steps that were not saved come before those that were added since."""
-        self._saved.set()
         its = self._servers.get(server)
         if its is None:
             return
-        its.is_saving = False
+        for step in saved:
+            its.held.pop(step.session_id, None)
         if unsaved:
             its.steps[:0] = unsaved
             self._to_save[server] = None
@@ -286,15 +281,6 @@ class Delivery:
         """Whether one of them was saved in a transaction of the consumer."""
         return any(self._committed.get(id(change)) is change for change in changes)
 
-    async def wait_for_saves(self, changes: Sequence[Change]) -> None:
-        """Wait until the earlier steps of their servers are saved, so that none replaces a later one."""
-        names = {change.server for change in changes}
-        while not self._is_interrupted and any(
-            its.is_saving or its.steps for server, its in self._servers.items() if server in names
-        ):
-            self._saved.clear()
-            await self._saved.wait()
-
     def write(self, changes: Sequence[Change], transaction: str) -> None:
         """Note that the steps of changes were written in a transaction."""
         for sessions in self._found(changes).values():
@@ -315,6 +301,7 @@ class Delivery:
             for key, found in written.items():
                 for one in found:
                     its.unsaved[key].remove(one)
+                    its.held.pop(one.pending.key, None)
                     self._committed[id(one.change)] = one.change
                 if found:
                     self._release(server, its, key)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from inspect import iscoroutinefunction
+from itertools import chain, count, islice
 from typing import Any
 from uuid import UUID
 
@@ -25,7 +26,9 @@ from aiovbo._settings.clock import TimeSource
 from aiovbo._settings.numbers import check_interval
 from aiovbo._watch.changes import SERVER_KEY, AnyChange, Change, CheckpointEntry, ServerCheckpoint
 from aiovbo._watch.checkpoint import CheckpointStore
+from aiovbo._watch.delivery import Delivery
 from aiovbo._watch.feed import ChangeFeed
+from aiovbo._watch.pending import PendingChange
 from aiovbo._watch.schedule import PollSchedule
 from aiovbo._watch.tracker import Tracker
 from aiovbo.errors import ConfigError, NotFoundError, PayloadError, ResponseError, ServerError
@@ -39,6 +42,8 @@ _MOST_CONFIRMED = 100
 """Sessions missing from a list that are requested by their IDs in one poll; the others in the next ones."""
 _REQUESTED_AGAIN = 10
 """Polls in which a session is requested again that was not found although the feed says it was updated."""
+_SAVED_AT_ONCE = 100
+"""Sessions whose changes are saved in one transaction, at most."""
 _STEP = 500
 """Rows of the history that are read at once, at most, however long it is."""
 _FEED_PAUSE = 1.0
@@ -144,21 +149,20 @@ class ServerPoller:
         self,
         client: Client,
         options: WatchOptions,
-        deliver: Callable[[str, Sequence[tuple[AnyChange, CheckpointEntry]]], Coroutine[Any, Any, None]],
-        settle: Callable[[str, Callable[[Collection[UUID]], list[CheckpointEntry]]], None],
+        delivery: Delivery,
         find_former: Callable[[str, UUID | None], Coroutine[Any, Any, ServerCheckpoint | None]],
     ) -> None:
         self._client = client
         self._options = options
-        self._deliver = deliver
-        self._settle = settle
+        self._delivery = delivery
+        self._numbers = count(1)
         self._find_former = find_former
         self.tracker = self._track(None)
         """What is known of the server."""
-        self._is_loaded = False
         self._beat = PollSchedule(client.name, options.every, options.clock)
         self._feed = ChangeFeed(client, options.every, options.full_look_every, options.clock)
         self._last_success: datetime | None = None
+        self._answered_at: float | None = None
         self._errors = 0
         self._failing_since = 0.0
         self._full_look_at = float("-inf")
@@ -173,27 +177,27 @@ class ServerPoller:
         return Tracker(self._client.name, place, options.since, options.memory)
 
     def succeed(self, former: "ServerPoller") -> None:
-        """Continue for one of the same name, of which changes still wait: all that it found is known."""
-        self.tracker, self._is_loaded = former.tracker, former._is_loaded  # noqa: SLF001  # its own
-        self._last_success = former._last_success  # noqa: SLF001  # its own
+        """Save in place of one of the same name until the checkpoint is loaded: changes of it still wait."""
+        self.tracker = former.tracker
+        self._last_success, self._answered_at = former._last_success, former._answered_at  # noqa: SLF001  # its own
 
-    def status(self, backlog: int) -> WatchStatus:
-        """How it goes, with so many changes that were found and not yet delivered."""
+    def status(self) -> WatchStatus:
+        """How it goes."""
         last = self._last_success
         return WatchStatus(
             server=self._client.name,
             up=not self._errors and last is not None,
             last_success=last,
-            lag=None if last is None else self._options.clock.now() - last,
-            next_look=self._beat.next_look,
-            backlog=backlog,
+            lag=None if last is None else self._silence(),
+            next_look=self._beat.next_poll,
+            backlog=self._delivery.backlog(self._client.name),
             errors=self._errors,
             overruns=self._beat.overruns,
             rejected=self.tracker.rejected,
         )
 
     async def save(self, steps: Sequence[CheckpointEntry]) -> None:
-        """Save what was delivered for the server."""
+        """Save records of the server, together with how far they reach."""
         tracker = self.tracker
         await self._options.checkpoint.save(self._client.name, steps, tracker.horizon, tracker.installation)
 
@@ -207,9 +211,11 @@ class ServerPoller:
         clock, beat = self._options.clock, self._beat
         if after is not None:
             await asyncio.wait([after])
-        if not self._is_loaded:
-            self.tracker = self._track(await self._options.checkpoint.load(self._client.name))
-            self._is_loaded = True
+        # Also those that are deleted while it is loaded.
+        held = self._delivery.held(self._client.name)
+        place = await self._options.checkpoint.load(self._client.name)
+        self.tracker = self._track(place)
+        await self._deliver_again(place, held)
         await beat.wait(beat.until_first())
         while True:
             began = clock.monotonic()
@@ -220,7 +226,7 @@ class ServerPoller:
 
     async def _try_to_look(self) -> float | None:
         """Poll, and report how it went; seconds until the next look where that is not the next beat."""
-        clock, name = self._options.clock, self._client.name
+        clock = self._options.clock
         try:
             pause = await self._look()
         except ServerError as error:
@@ -239,13 +245,20 @@ class ServerPoller:
             await self._report(self.tracker.fail(error, self._last_success or clock.now()))
             return pause
         self._errors = 0
-        self._last_success = clock.now()
-        self._settle(name, self.tracker.settle)
+        self._last_success, self._answered_at = clock.now(), clock.monotonic()
+        if entries := self.tracker.settle():
+            await self.save(entries)
         return pause
 
     async def _tell_recovery(self) -> None:
         """The server has answered: if it had been out of reach, that is over."""
-        await self._report(self.tracker.succeed(self._options.clock.now()))
+        await self._report(self.tracker.succeed(self._options.clock.now(), self._silence()))
+
+    def _silence(self) -> timedelta | None:
+        """For how long it has not answered, by the monotonic clock; None where it never did here."""
+        if self._answered_at is None:
+            return None
+        return timedelta(seconds=self._options.clock.monotonic() - self._answered_at)
 
     # ---------------------------------------------------------------------------------- one look
 
@@ -302,12 +315,12 @@ class ServerPoller:
             await self._identify()
             self._is_identified = True
         tracker = self.tracker
-        # As far as the last such look saw: what this one finds is still to be delivered.
-        self._settle(self._client.name, tracker.forget)
+        # As far as the last such poll saw.
+        if entries := tracker.forget():
+            await self.save(entries)
         sessions, rejected = await self._list(tracker.horizon)
         if tracker.is_first:
-            await self.save(tracker.begin(sessions))
-            tracker.is_first = False
+            await self.save(tracker.begin(sessions, self._options.clock.now()))
         await self._observe(sessions)
         there = [one.id for one in sessions]
         await self._confirm_removed(tracker.missing(there + rejected, tracker.horizon))
@@ -382,13 +395,7 @@ class ServerPoller:
         if tracker.is_first:
             place = await self._find_former(name, installation)
             if place is not None:
-                # Its failure was reported under the new name, and so is its recovery.
-                place = evolve(place, known={**place.known, **tracker.outage})
-                self.tracker = self._track(place)
-                adopted = [
-                    item for item in place.known.items() if item[0] != SERVER_KEY or not tracker.outage
-                ]
-                await self.save([CheckpointEntry(key, entry) for key, entry in adopted])
+                await self._adopt(place)
                 return
         if installation is None or installation == known:
             return
@@ -397,6 +404,16 @@ class ServerPoller:
         tracker.installation = installation
         if not tracker.is_first:
             await self.save([])
+
+    async def _adopt(self, place: ServerCheckpoint) -> None:
+        """Continue from another checkpoint; whether the server is unreachable is known under this name."""
+        adopted = {key: one for key, one in place.known.items() if key != SERVER_KEY}
+        entries = [CheckpointEntry(key, one) for key, one in adopted.items()]
+        await self._options.checkpoint.save(self._client.name, entries, place.horizon, place.installation)
+        if self.tracker.outage is not None:
+            adopted[SERVER_KEY] = self.tracker.outage
+        self.tracker = self._track(evolve(place, known=adopted))
+        await self._deliver_again(place)
 
     async def _ask_for_installation(self) -> UUID | None:
         if not supports(await self._client.fetch_api_version(), "service instance"):
@@ -444,19 +461,44 @@ class ServerPoller:
             first = next(row for row in rows if row.raw in new)
             said = "%s: %d rows were rejected that were not before, such as: %s @ %s"
             log.warning(said, self._client.name, len(new), first.reason, first.path)
-        for found in new.values():
-            await self._report(found)
+        await self._report(chain.from_iterable(new.values()))
 
     async def _observe(self, sessions: Iterable[RestoreSession]) -> None:
-        for session in sessions:
-            await self._report(self.tracker.observe(session))
+        left = iter(sessions)
+        while some := list(islice(left, _SAVED_AT_ONCE)):
+            await self._report(chain.from_iterable(map(self.tracker.observe, some)))
 
     async def _report(self, found: Iterable[tuple[AnyChange, CheckpointEntry]]) -> None:
-        changes = list(found)
-        if changes:
-            if labels := dict(self._client.server.labels):
-                changes = [(evolve(change, labels=labels), entry) for change, entry in changes]
-            await self._deliver(self._client.name, changes)
+        """Save changes together with what they mean, then deliver them."""
+        labels, now, only = dict(self._client.server.labels), self._options.clock.now(), self._options.only
+        entries: list[CheckpointEntry] = []
+        pending: list[PendingChange] = []
+        for change, entry in found:
+            entries.append(entry)
+            labelled = evolve(change, labels=labels) if labels else change
+            if only is None or only(labelled):
+                pending.append(PendingChange(labelled, entry.session_id, next(self._numbers), now))
+                entries.append(pending[-1].entry())
+        if entries:
+            await self.save(entries)
+        if pending:
+            await self._delivery.put(self._client.name, pending)
+
+    async def _deliver_again(self, place: ServerCheckpoint | None, held: Collection[UUID] = ()) -> None:
+        """Deliver what was saved and not acknowledged, but for what is `held` as it was delivered here."""
+        records = () if place is None else place.known.items()
+        pending = [(key, one) for key, one in records if one.kind == "pending"]
+        if not pending:
+            return
+        pending.sort(key=lambda item: item[1].revision)
+        self._numbers = count(pending[-1][1].revision + 1)
+        name, client, only = self._client.name, self._client, self._options.only
+        labels = dict(client.server.labels)
+        found = [PendingChange.from_record(one, name, client) for key, one in pending if key not in held]
+        found = [evolve(one, change=evolve(one.change, labels=labels)) for one in found]
+        if unwanted := [one for one in found if only is not None and not only(one.change)]:
+            await self.save([CheckpointEntry(one.key, None) for one in unwanted])
+        await self._delivery.put(name, [one for one in found if one not in unwanted])
 
     async def _fetch_each(self, ids: Iterable[UUID]) -> None:
         """Request sessions by their IDs: those that are not found are removed."""

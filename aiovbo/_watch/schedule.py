@@ -30,16 +30,22 @@ class PollSchedule:
         self._clock = clock
         # The same in every process and after every restart, so that a fleet's looks stay spread.
         self._offset = int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "big") / 2**32
-        self.next_look: datetime | None = None
-        """When; None while one is under way."""
+        self._due: float | None = None
         self.overruns = 0
         """Looks that were left out because the one before took too long."""
 
     async def wait(self, seconds: float) -> None:
         """Wait until the next look."""
-        self.next_look = self._clock.now() + timedelta(seconds=seconds)
+        self._due = self._clock.monotonic() + seconds
         await self._clock.sleep(seconds)
-        self.next_look = None
+        self._due = None
+
+    @property
+    def next_poll(self) -> datetime | None:
+        """When the next poll is due, also after the wall clock was set; None while one is in progress."""
+        if self._due is None:
+            return None
+        return self._clock.now() + timedelta(seconds=self._due - self._clock.monotonic())
 
     def until_first(self, servers: int = 1) -> float:
         """Seconds until the first poll, where it is one of so many servers that start together."""

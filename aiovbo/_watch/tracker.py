@@ -1,15 +1,14 @@
-"""What changes on a server, as values; and how two looks at its restore sessions become changes.
+"""How what is found on a server becomes changes, and the records that are saved with them.
 
-Knows what was seen of each session and what that means. Does no I/O, and has no clock: all times are the
-server's own.
+Knows what was found of each session and what that means. Does no I/O, and has no clock.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from operator import attrgetter
 from typing import ClassVar
-from uuid import UUID
+from uuid import UUID, uuid4
 from zlib import crc32
 
 from attrs import evolve
@@ -41,17 +40,14 @@ _MEMBERS = (
 _values_of = attrgetter(*_MEMBERS)
 _MARK_BYTES = 4
 _ABSENT = bytes(_MARK_BYTES)
-_NEVER_POLLED = b"never polled"
-"""The marks of the server's record where it was unreachable from the start."""
 _MOST_REJECTED = 10_000
 """Rejected rows of one server that are remembered, at most."""
 
 
 class Tracker:
-    """What one server has reported, and what that changes: a look in, changes and their steps out.
+    """What one server has reported, and what that changes: responses in, changes and their records out.
 
-    The present is taken over at once; the delivering caller keeps the steps, and saves each after its
-    change was delivered.
+    The caller saves the records with the changes, before it delivers them.
     """
 
     MANY: ClassVar[int] = 3
@@ -69,32 +65,23 @@ class Tracker:
         self._remember = remember
         records: Mapping[UUID, SessionRecord] = place.known if place else {}
         self.known = {key: one for key, one in records.items() if one.kind in ("session", "removed")}
-        """What was found of each session, reported or about to be."""
+        """What was found of each session."""
         self._rejected = {key: one for key, one in records.items() if one.kind == "rejected"}
-        self._outage = records.get(SERVER_KEY)
+        self.outage = records.get(SERVER_KEY)
+        """The record of the server's last failure; None where it never failed."""
         self.horizon = place.horizon if place else None
         """All sessions that were forgotten were created before; it moves only over what is forgotten."""
         self.installation = place.installation if place else None
         """Which installation the server is, as far as it has reported it."""
-        was_unreachable_at_first = self._outage is not None and self._outage.marks == _NEVER_POLLED
-        self.is_first = place is None or (was_unreachable_at_first and POLLED_KEY not in records)
+        self.is_first = POLLED_KEY not in records
         """Whether the server's sessions have never been listed."""
         self._next_horizon: datetime | None = None
         self._unsaved: dict[UUID, None] = {}
 
     @property
-    def outage(self) -> dict[UUID, SessionRecord]:
-        """The server's own records, by their keys, once it was polled; empty where it never failed."""
-        if self._outage is None:
-            return {}
-        # The step of its failure may be saved later: it must not make the server new again.
-        polled = SessionRecord(self._outage.created, is_open=False, kind="server")
-        return {SERVER_KEY: self._outage, POLLED_KEY: polled}
-
-    @property
     def is_unreachable(self) -> bool:
         """Whether the server's failure was reported, and not yet that it has recovered."""
-        return self._outage is not None and self._outage.is_open
+        return self.outage is not None and self.outage.is_open
 
     @property
     def rejected(self) -> int:
@@ -133,20 +120,22 @@ class Tracker:
             if key not in there and entry.kind == "session" and (since is None or entry.created >= since)
         ]
 
-    def begin(self, sessions: Iterable[RestoreSession]) -> list[CheckpointEntry]:
-        """On the very first look: take as delivered what had ended before the watch began.
+    def begin(self, sessions: Iterable[RestoreSession], now: datetime) -> list[CheckpointEntry]:
+        """On the very first poll: what had ended before the watch began is known, and not reported.
 
-        Shape: the steps to save at once, before any change is delivered; then `observe` the same sessions.
+        Shape: the records to save at once, together with the note that the server was polled; then `observe`
+        the same sessions.
         """
-        polled = [item for item in self.outage.items() if item[0] == POLLED_KEY]
-        steps = [CheckpointEntry(key, entry) for key, entry in polled]
+        self.is_first = False
+        polled = SessionRecord(now, is_open=False, kind="server")
+        entries = [CheckpointEntry(POLLED_KEY, polled)]
         for session in sessions:
             is_news = self._since is not None and session.creation_time > self._since
             if session.has_ended and not is_news:
                 entry = SessionRecord(session.creation_time, is_open=False, marks=_marks_of(session))
                 self.known[session.id] = entry
-                steps.append(CheckpointEntry(session.id, entry))
-        return steps
+                entries.append(CheckpointEntry(session.id, entry))
+        return entries
 
     def observe(self, session: RestoreSession) -> list[tuple[AnyChange, CheckpointEntry]]:
         """What a poll of one session changes."""
@@ -188,29 +177,30 @@ class Tracker:
         change = RowRejected(server=self._server, id=f"{self._server}/rejected/{key.hex}", row=row)
         return [(change, CheckpointEntry(key, record))]
 
-    def fail(self, error: ServerError, now: datetime) -> list[tuple[AnyChange, CheckpointEntry]]:
-        """What it reports that a poll failed: `Unreachable`, once until the server has recovered."""
+    def fail(self, error: ServerError, since: datetime) -> list[tuple[AnyChange, CheckpointEntry]]:
+        """What it reports that a poll failed: `Unreachable`, once until the server has recovered.
+
+        - `since`: when it answered last, or else when it failed, by the wall clock.
+        """
         if self.is_unreachable:
             return []
-        record = self._outage = SessionRecord(
-            now,
-            is_open=True,
-            marks=_NEVER_POLLED if self.is_first else b"",
-            revision=1 if self._outage is None else self._outage.revision + 1,
-            kind="server",
-        )
-        name = f"{self._server}/unreachable/{record.revision}"
+        record = self.outage = SessionRecord(since, is_open=True, kind="server")
+        name = f"{self._server}/unreachable/{uuid4().hex}"
         return [(Unreachable(server=self._server, id=name, error=error), CheckpointEntry(SERVER_KEY, record))]
 
-    def succeed(self, now: datetime) -> list[tuple[AnyChange, CheckpointEntry]]:
-        """What it reports that the server answered: `Recovered` where it had been unreachable."""
-        before = self._outage
+    def succeed(self, now: datetime, silence: timedelta | None) -> list[tuple[AnyChange, CheckpointEntry]]:
+        """What it reports that the server answered: `Recovered` where it had been unreachable.
+
+        - `silence`: for how long it did not answer, by the monotonic clock; None where that began before
+          this process did.
+        """
+        before = self.outage
         if before is None or not before.is_open:
             return []
-        record = self._outage = evolve(before, is_open=False, revision=before.revision + 1)
-        gap = max(timedelta(), now - before.created)
-        change = Recovered(server=self._server, id=f"{self._server}/recovered/{record.revision}", gap=gap)
-        return [(change, CheckpointEntry(SERVER_KEY, record))]
+        record = self.outage = evolve(before, is_open=False)
+        gap = max(timedelta(), now - before.created) if silence is None else silence
+        name = f"{self._server}/recovered/{uuid4().hex}"
+        return [(Recovered(server=self._server, id=name, gap=gap), CheckpointEntry(SERVER_KEY, record))]
 
     def is_reset(self, missing: int) -> bool:
         """Whether the server was reset, as by a restore of itself, where so many sessions are missing."""
@@ -243,24 +233,20 @@ class Tracker:
         newest = self.newest(now)
         self._next_horizon = None if newest is None else newest - self._remember
 
-    def forget(self, pending: Collection[UUID] = ()) -> list[CheckpointEntry]:
-        """Discard what ended long ago, so that memory is bounded; the steps to save.
+    def forget(self) -> list[CheckpointEntry]:
+        """Discard what ended long ago, so that memory is bounded; the records to save.
 
         The horizon moves only as far as what is discarded, and not with the newest session: a clock that is
         ahead for a while makes sessions old too early, but hides none that comes later.
-
-        - `pending`: sessions of which changes are not saved yet; after a crash they must be found again.
         """
-        saved = self.settle(pending)
-        limit = self._next_horizon
+        saved, limit = self.settle(), self._next_horizon
         if limit is None:
             return saved
-        for key in pending:
-            created = self.known[key].created if key in self.known else None
-            if created is not None and (self.horizon is None or created >= self.horizon):
-                limit = min(limit, created)
-        ended = {key: entry.created for key, entry in self.known.items() if not entry.is_open}
-        old = {key: created for key, created in ended.items() if created < limit and key not in pending}
+        old = {
+            key: entry.created
+            for key, entry in self.known.items()
+            if not entry.is_open and entry.created < limit
+        }
         if not old:
             return saved
         reached = max(old.values()) + timedelta.resolution
@@ -269,12 +255,11 @@ class Tracker:
             del self.known[key]
         return saved + [CheckpointEntry(key, None) for key in old]
 
-    def settle(self, pending: Collection[UUID]) -> list[CheckpointEntry]:
-        """What changed without a change to report, except of sessions whose changes are not saved yet."""
-        keys = [key for key in self._unsaved if key not in pending]
-        for key in keys:
-            del self._unsaved[key]
-        return [CheckpointEntry(key, self.known.get(key)) for key in keys]
+    def settle(self) -> list[CheckpointEntry]:
+        """The records that changed without a change to report."""
+        entries = [CheckpointEntry(key, self.known.get(key)) for key in self._unsaved]
+        self._unsaved.clear()
+        return entries
 
     def recover(self, now: datetime) -> bool:
         """Move a horizon back that lies in the future, as after a clock was ahead for long; whether it did.

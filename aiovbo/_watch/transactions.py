@@ -57,7 +57,6 @@ class Transactions:
                 "open: roll back, and continue with the next batch"
             )
             raise CheckpointError(message)
-        await delivery.wait_for_saves(changes)
         transaction = await self._store.save_within(connection, delivery.steps(changes))
         self._open.add(transaction)
         if delivery.is_blocked(changes, transaction):

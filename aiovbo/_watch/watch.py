@@ -20,12 +20,12 @@ from datetime import timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, overload
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from aiovbo._client.client import Client
 from aiovbo._core.timers import limit
 from aiovbo._settings.numbers import check_interval
-from aiovbo._watch.changes import AnyChange, Change, CheckpointEntry, Heartbeat, ServerCheckpoint
+from aiovbo._watch.changes import AnyChange, Change, Heartbeat, ServerCheckpoint
 from aiovbo._watch.delivery import Delivery
 from aiovbo._watch.leases import LeaseKeeper, LeaseStore
 from aiovbo._watch.poller import ServerPoller, WatchOptions, WatchStatus
@@ -93,9 +93,10 @@ class Batch(Sequence[AnyChange]):
 class Watch:
     """Changes of all servers of a fleet: `async with fleet.watch(...) as changes`, then iterate.
 
-    A change is acknowledged when the next one is requested, or by `ack` where that was chosen. The checkpoint
-    is saved after that: a crash repeats changes, with the same `id`, and loses none. Several tasks may share
-    a watch only where they `ack`: otherwise each acknowledges what the others have not processed yet.
+    Each change is saved in the checkpoint before it is delivered, until it is acknowledged: when the next one
+    is requested, or by `ack` where that was chosen. After a crash, all that was not acknowledged is delivered
+    again, with the same `id`, and nothing is lost. Several tasks may share a watch only where they `ack`:
+    otherwise each acknowledges what the others have not processed yet.
     """
 
     def __init__(self, members: Mapping[str, Client], options: WatchOptions, running: "set[Watch]") -> None:
@@ -105,7 +106,7 @@ class Watch:
         self._running = running
         self._lookouts: dict[str, tuple[ServerPoller, asyncio.Task[None]]] = {}
         self._removed: dict[str, ServerPoller] = {}
-        self._delivery = Delivery(options.only)
+        self._delivery = Delivery()
         self._news = asyncio.Event()
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._saver: asyncio.Task[None] | None = None
@@ -114,7 +115,6 @@ class Watch:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: BaseException | None = None
         self._is_failure_told = False
-        self._revoked: set[str] = set()
         self._leases: LeaseKeeper | None = None
         self._transactions: Transactions | None = None
         store: object = self._checkpoint
@@ -243,8 +243,8 @@ class Watch:
     def ack(self, change: Change) -> None:
         """Acknowledge one change, in any order; the others stay as they are.
 
-        It is saved a moment later. A crash before repeats the change, and so does one while an earlier change
-        of the same session is not acknowledged: a session's changes are saved in their order.
+        It is saved a moment later. A crash before delivers the change again. So does one while an earlier
+        change of the same session is not acknowledged: its changes are delivered again in their order.
         """
         self._delivery.acknowledge(change)
         if self._delivery.has_steps:
@@ -257,10 +257,7 @@ class Watch:
 
     def status(self) -> dict[str, WatchStatus]:
         """How the watch of each server goes, by name; with shared servers, of those that it watches now."""
-        return {
-            name: lookout.status(self._delivery.backlog(name))
-            for name, (lookout, _) in self._lookouts.items()
-        }
+        return {name: lookout.status() for name, (lookout, _) in self._lookouts.items()}
 
     async def aclose(self) -> None:
         """Stop looking, save what was acknowledged, release the checkpoint; safe to repeat.
@@ -326,9 +323,8 @@ class Watch:
             raise ClosedError(message)
 
     def _heartbeat(self) -> Heartbeat:
-        now = self._options.clock.now()
         up = sum(status.up for status in self.status().values())
-        return Heartbeat(server="", id=f"heartbeat/{now.isoformat()}", up=up)
+        return Heartbeat(server="", id=f"heartbeat/{uuid4().hex}", up=up)
 
     # --------------------------------------------------------------------------------- the place
 
@@ -357,9 +353,9 @@ class Watch:
                 continue
             except BaseException:
                 # Not saved is not lost: it goes before what came since.
-                self._delivery.end_save(server, steps)
+                self._delivery.end_save(server, unsaved=steps)
                 raise
-            self._delivery.end_save(server)
+            self._delivery.end_save(server, steps)
         self._forget_removed()
 
     def _fail(self, error: BaseException) -> None:
@@ -379,7 +375,7 @@ class Watch:
 
     def _start(self, name: str) -> None:
         client = self._members[name]
-        lookout = ServerPoller(client, self._options, self._put, self._settle, self._find_former)
+        lookout = ServerPoller(client, self._options, self._delivery, self._find_former)
         if former := self._removed.pop(name, None):
             lookout.succeed(former)
         task = asyncio.create_task(lookout.follow(self._leaving.get(name)), name=f"aiovbo watch {name}")
@@ -406,7 +402,6 @@ class Watch:
         _retrieve(task)
         if self._leaving.get(name) is task:
             del self._leaving[name]
-            self._revoked.discard(name)
         self._forget_removed()
 
     def _is_drained(self, name: str) -> bool:
@@ -418,8 +413,6 @@ class Watch:
         for name in names:
             self._stop_polling(name)
             self._removed.pop(name, None)
-            if name in self._leaving:
-                self._revoked.add(name)
             self._delivery.discard(name)
         return [self._leaving[name] for name in names if name in self._leaving]
 
@@ -449,22 +442,6 @@ class Watch:
                 " or ".join(unknown[:_FEW]),
             )
         return None
-
-    async def _put(self, server: str, changes: Sequence[tuple[AnyChange, CheckpointEntry]]) -> None:
-        if server in self._revoked:
-            return
-        try:
-            await self._delivery.put(server, changes)
-        finally:
-            # Those that are not delivered are saved at once.
-            if self._delivery.has_steps:
-                self._news.set()
-
-    def _settle(self, server: str, forget: Callable[[Collection[UUID]], list[CheckpointEntry]]) -> None:
-        """Save what a server's lookout forgets; not of sessions whose changes are not saved yet."""
-        if server not in self._revoked and (steps := forget(self._delivery.unsaved(server))):
-            self._delivery.save_also(server, steps)
-            self._news.set()
 
     def _hear_of_its_end(self, task: asyncio.Task[None]) -> None:
         if self._closed:

@@ -18,6 +18,7 @@ from aiovbo import (
     Finished,
     Fleet,
     MemoryCheckpoint,
+    Recovered,
     Rejected,
     Removed,
     RestoreSession,
@@ -111,19 +112,18 @@ def test_an_upgrade_reports_nothing_and_what_it_added_is_compared_from_then_on()
     for after in (session(eTag=None), session()):
         one = tracker(ServerCheckpoint(dict(saved)))
         assert one.observe(after) == []
-        saved |= {entry.session_id: entry.known for entry in one.settle(()) if entry.known}
+        saved |= {entry.session_id: entry.known for entry in one.settle() if entry.known}
     one = tracker(ServerCheckpoint(dict(saved)))
     assert kinds(one.observe(session(reason="another"))) == ["Changed"]
 
 
-def test_a_member_that_appeared_is_not_saved_before_the_sessions_pending_changes() -> None:
-    """It would hide them after a crash."""
+def test_a_member_that_appeared_is_saved_once_although_it_is_no_change() -> None:
+    """It is compared from then on, also after a restart."""
     one = tracker()
     one.observe(session(reason=None))
     one.observe(session())
-    assert one.settle({KEY}) == []
-    assert [entry.session_id for entry in one.settle(())] == [KEY]
-    assert one.settle(()) == []
+    assert [entry.session_id for entry in one.settle()] == [KEY]
+    assert one.settle() == []
 
 
 def test_a_rejected_row_is_reported_once_per_content_also_after_a_restart() -> None:
@@ -142,14 +142,29 @@ def test_a_rejected_row_is_reported_once_per_content_also_after_a_restart() -> N
     assert again.rejected == 2
 
 
-def test_ids_of_failures_are_unique_on_a_frozen_clock_and_the_same_after_a_crash() -> None:
-    """A server that fails three times within one tick of the clock."""
+def test_ids_of_failures_are_unique_on_a_frozen_clock() -> None:
+    """A server that fails three times within one tick of the clock, for two watches without a file."""
     error = UnreachableError("refused", server="vbo")
+    found = [
+        change.id
+        for one in (tracker(), tracker())
+        for _ in range(3)
+        for change, _ in [*one.fail(error, NOW), *one.succeed(NOW, None)]
+    ]
+    assert len(set(found)) == 12
+
+
+def test_the_gap_is_by_the_monotonic_clock_and_after_a_restart_by_the_wall_clock() -> None:
+    """The wall clock is set back by an hour while the server is unreachable."""
     one = tracker()
-    found = [change.id for _ in range(3) for change, _ in [*one.fail(error, NOW), *one.succeed(NOW)]]
-    assert len(set(found)) == 6
-    crashed = tracker()
-    assert [change.id for change, _ in crashed.fail(error, NOW)] == found[:1]
+    one.fail(UnreachableError("refused", server="vbo"), NOW)
+    ((up, _),) = one.succeed(NOW - timedelta(hours=1), timedelta(minutes=5))
+    assert isinstance(up, Recovered)
+    assert up.gap == timedelta(minutes=5)
+    one.fail(UnreachableError("refused", server="vbo"), NOW)
+    ((up, _),) = one.succeed(NOW + timedelta(hours=1), None)
+    assert isinstance(up, Recovered)
+    assert up.gap == timedelta(hours=1)
 
 
 def test_a_server_that_was_never_polled_is_new_although_its_failure_is_saved() -> None:
@@ -160,8 +175,11 @@ def test_a_server_that_was_never_polled_is_new_although_its_failure_is_saved() -
     again = tracker(ServerCheckpoint({entry.session_id: entry.known}))
     assert again.is_first
     assert again.is_unreachable
-    # Polled once, it is not new any more, although the failure is acknowledged and saved after that.
-    saved = {step.session_id: step.known for step in one.begin([]) if step.known}
+    ((_, rejected),) = one.reject(Rejected(0, "$.id", "invalid", "{}"), NOW)
+    assert rejected.known is not None
+    assert tracker(ServerCheckpoint({rejected.session_id: rejected.known})).is_first
+    # Polled once, it is not new any more.
+    saved = {step.session_id: step.known for step in one.begin([], NOW) if step.known}
     assert not tracker(ServerCheckpoint({**saved, entry.session_id: entry.known})).is_first
 
 
@@ -207,6 +225,7 @@ async def test_a_file_of_the_first_format_is_upgraded_when_it_is_opened(tmp_path
         assert place.known == {
             KEY: SessionRecord(NOW, is_open=False, revision=3),
             gone: SessionRecord(NOW, is_open=True, revision=2, kind="removed"),
+            UUID(int=1): SessionRecord(datetime(1970, 1, 1, tzinfo=UTC), is_open=False, kind="server"),
         }
     assert tracker(place).observe(session()) == []
 

@@ -114,28 +114,6 @@ def test_the_horizon_moves_no_further_than_what_is_forgotten() -> None:
     assert tracker.horizon == NOW - 2 * DAY + timedelta(microseconds=1)
 
 
-def test_what_is_not_saved_yet_is_not_forgotten_and_holds_the_horizon() -> None:
-    """After a crash it must be found again, by a look that reaches back to the horizon."""
-    known = dict(ended(days) for days in (90, 80, 70, 60, 1))
-    tracker = Tracker("vbo", ServerCheckpoint(known), None, MONTH)
-    tracker.has_seen_all(NOW)
-    forgotten = {step.session_id for step in tracker.forget({ended(70)[0]})}
-    assert forgotten == {ended(90)[0], ended(80)[0]}
-    assert tracker.horizon is not None
-    assert tracker.horizon < NOW - 70 * DAY
-    assert {step.session_id for step in tracker.forget()} == {ended(70)[0], ended(60)[0]}
-
-
-def test_an_old_session_that_is_not_saved_yet_does_not_hold_the_horizon() -> None:
-    """It was there before as open, so that it is followed after a crash too."""
-    key, entry = ended(200)
-    known = dict(ended(days) for days in (90, 60, 1))
-    tracker = Tracker("vbo", ServerCheckpoint({**known, key: entry}, NOW - 100 * DAY), None, MONTH)
-    tracker.has_seen_all(NOW)
-    assert {step.session_id for step in tracker.forget({key})} == {ended(90)[0], ended(60)[0]}
-    assert key in tracker.known
-
-
 @pytest.mark.parametrize("restarts", [False, True])
 async def test_an_open_session_older_than_all_that_is_remembered_is_reported(
     backup: BackupServer, *, restarts: bool

@@ -5,11 +5,11 @@ appear late or are dated wrongly; clocks that jump; faults, restarts of the serv
 of the watch, before and after an ack, in the midst of a look; acks in any order. Time passes only when a
 rule says so, and nothing is awaited for luck.
 
-A consumer is assumed that keeps what it knows together with its place: after a crash it knows the changes
-that were saved, and all others are told again.
+After a crash, all that was not acknowledged is told again, in the same order and with the same IDs.
 """
 
 import asyncio
+import json
 import os
 import shutil
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -22,7 +22,6 @@ from uuid import UUID
 
 import pytest
 from aiohttp import web
-from attrs import evolve
 from harness.backups import server_of
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -49,6 +48,7 @@ from aiovbo import (
     Recovered,
     Removed,
     ServerCheckpoint,
+    SessionRecord,
     Unreachable,
     Watch,
 )
@@ -68,8 +68,8 @@ PATIENCE = 60
 EXAMPLES = int(os.environ.get("AIOVBO_TEST_EXAMPLES", "0"))
 """More histories than the few of every day, and other ones each time."""
 
-OF_SERVER, POLLED = UUID(int=0), UUID(int=1)
-"""Stand for a session in what is saved of the server itself."""
+OF_SERVER = UUID(int=0)
+"""Stands for a session in what is saved of the server itself."""
 
 Looks = tuple[str, str | None, datetime | None]
 
@@ -125,14 +125,15 @@ class StepClock:
 
 
 class Ledger:
-    """A store that notes what is saved in it: which of the changes that were told."""
+    """A store that notes which of the changes that were told are saved as acknowledged."""
 
     def __init__(self, store: CheckpointStore, told: list[Change]) -> None:
         self._store = store
         self._told = told
-        self._is_new = True
+        self.pending: dict[UUID, str] = {}
+        """The IDs of the changes that are saved and not acknowledged, by the keys of their records."""
         self.saved = set(range(len(told)))
-        """Which of `told` are saved."""
+        """Which of `told` are saved as acknowledged."""
         self.busy = False
 
     async def open(self) -> None:
@@ -140,7 +141,7 @@ class Ledger:
 
     async def load(self, server: str) -> ServerCheckpoint | None:
         place = await self._store.load(server)
-        self._is_new = place is None or not _was_polled(place)
+        self._note([] if place is None else place.known.items())
         return place
 
     async def servers(self) -> dict[str, UUID | None]:
@@ -153,51 +154,27 @@ class Ledger:
         horizon: datetime | None,
         installation: UUID | None,
     ) -> None:
-        stored = await self._store.load(server)
-        before = {} if stored is None else dict(stored.known)
         self.busy = True
         try:
             await self._store.save(server, steps, horizon, installation)
         finally:
             self.busy = False
-        is_of_server = bool(steps) and all(step.session_id == OF_SERVER for step in steps)
-        for step in steps if is_of_server or not self._is_new else []:
-            known = before.get(step.session_id)
-            # As the step before left it: one save may hold several steps of a session.
-            if step.known is None:
-                before.pop(step.session_id, None)
-            else:
-                before[step.session_id] = step.known
-            # A save that was cancelled may have been completed, and is repeated.
-            is_repeated = known == step.known
-            # Without a change: a member that was absent until then.
-            is_learned = (
-                known is not None
-                and not is_repeated
-                and known == (step.known and evolve(step.known, marks=known.marks))
-            )
-            if step.known is not None and not is_learned:
-                # Each is saved for one change, in the order of the session's changes; the rest is forgotten.
-                left = (
+        for step in steps:
+            if step.known is None and step.session_id in self.pending:
+                name = self.pending.pop(step.session_id)
+                self.saved |= {
                     number
                     for number, change in enumerate(self._told)
-                    if number not in self.saved and session_of(change) == step.session_id
-                )
-                number = next(left, None)
-                if number is not None:
-                    self.saved.add(number)
-                else:
-                    assert is_repeated, f"{step} is saved without a change"
-        self._is_new &= is_of_server
+                    if change.id == name and number not in self.saved
+                }
+        self._note([(step.session_id, step.known) for step in steps if step.known is not None])
+
+    def _note(self, records: Iterable[tuple[UUID, SessionRecord]]) -> None:
+        pending = {key: one for key, one in records if one.kind == "pending"}
+        self.pending |= {key: json.loads(one.marks)["id"] for key, one in pending.items()}
 
     async def close(self) -> None:
         await self._store.close()
-
-
-def _was_polled(place: ServerCheckpoint) -> bool:
-    """Whether a list of the server was read before it was saved."""
-    of_server = place.known.get(OF_SERVER)
-    return of_server is None or not of_server.marks or POLLED in place.known
 
 
 def session_of(change: Change) -> UUID:
@@ -343,7 +320,7 @@ class WatchMachine(RuleBasedStateMachine):
             self.ledger = Ledger(store, self.told)
             self.changes: Watch = self.fleet.watch(checkpoint=self.ledger, **self.options)
             await self.changes.__aenter__()
-            await self.clock.idle.wait()
+            await self.until_it_waits()
 
         self.is_away = False
         self.run(asyncio.wait_for(start(), PATIENCE))
@@ -550,12 +527,16 @@ class WatchMachine(RuleBasedStateMachine):
                 self.clock.wake()
                 while self.clock.due is not None:
                     await asyncio.sleep(0)
-            while not self.clock.idle.is_set() and self.changes.status()["vbo"].backlog < 98:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(0.02):
-                        await self.clock.idle.wait()
+            await self.until_it_waits()
 
         self.run(asyncio.wait_for(until_it_sleeps(), PATIENCE))
+
+    async def until_it_waits(self) -> None:
+        """Until the lookout sleeps, or waits for the consumer."""
+        while not self.clock.idle.is_set() and self.changes.status()["vbo"].backlog < 98:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await self.clock.idle.wait()
 
     @rule()
     def look_at_everything(self) -> None:
@@ -659,6 +640,7 @@ class WatchMachine(RuleBasedStateMachine):
             if isinstance(change, Unreachable | Recovered):
                 assert self.is_up is isinstance(change, Unreachable), f"told before: {change}"
                 self.is_up = isinstance(change, Recovered)
+            assert change.id in self.ledger.pending.values(), f"not saved before it was told: {change}"
             self.told.append(change)
             self.hear(change)
 
