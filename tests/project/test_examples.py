@@ -1,13 +1,17 @@
 """The programs in `examples/` run as they are, against servers of their own and against others."""
 
+import contextlib
+import io
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from unittest.mock import patch
 
 import pytest
 from harness.readme import ROOT
@@ -41,8 +45,28 @@ def run(
     return done
 
 
+def run_here(name: str, *arguments: str, password: str = "") -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has imported already what an example needs."""
+    out, errors, status = io.StringIO(), io.StringIO(), 0
+    with (
+        patch.object(sys, "argv", [f"examples/{name}.py", *arguments]),
+        patch.object(sys, "path", [str(ROOT / "examples"), *sys.path]),
+        patch.dict(os.environ, {"VBO_PASSWORD": password, "PYTHONASYNCIODEBUG": "1"}),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(errors),
+    ):
+        try:
+            runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+        except SystemExit as ended:
+            # As the interpreter does: a text is printed, and the status is 1.
+            status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+            if isinstance(ended.code, str):
+                errors.write(f"{ended.code}\n")
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), complaints(errors.getvalue()))
+
+
 def complaints(errors: str) -> str:
-    """What was said of trouble; not that a step took long, as asyncio's debug mode says on a busy machine."""
+    """Standard error without asyncio's lines on slow steps, which debug mode writes on a busy machine."""
     return "".join(line for line in errors.splitlines(keepends=True) if not line.startswith("Executing <"))
 
 
@@ -65,7 +89,7 @@ def test_an_example_asks_the_servers_that_are_named(
     name: str, named: list[str], vbo_fleet: BackupFleet
 ) -> None:
     """With a user, a CA file, and the password from the environment."""
-    done = run(name, *named, password=vbo_fleet.password)
+    done = run_here(name, *named, password=vbo_fleet.password)
     assert (done.returncode, done.stderr) == (0, "")
     assert vbo_fleet[0].logins == 1
 
@@ -76,7 +100,7 @@ def test_an_example_says_in_a_line_which_server_failed(
 ) -> None:
     """No traceback, and an exit status that scripts can test."""
     vbo_fleet[0].fail(Fault.status(403), on="RestoreSessions", times=None)
-    done = run(name, *named, password=vbo_fleet.password)
+    done = run_here(name, *named, password=vbo_fleet.password)
     assert done.returncode == 1
     assert re.fullmatch(rf"127.0.0.1:{vbo_fleet[0].port}: GET .*403.*\n", done.stderr)
 
@@ -123,7 +147,7 @@ def look(url: str) -> dict[str, dict[str, object]] | None:
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in NEED_MORE])
 def test_an_example_explains_its_arguments(name: str) -> None:
     """`--help` says what it does, and how to name servers."""
-    done = run(name, "--help")
+    done = run_here(name, "--help")
     assert done.returncode == 0
     assert "--ca-file" in done.stdout
     assert "VBO_PASSWORD" in done.stdout
@@ -131,7 +155,7 @@ def test_an_example_explains_its_arguments(name: str) -> None:
 
 def test_certificates_of_named_servers_are_checked(vbo_fleet: BackupFleet) -> None:
     """Without the CA file a server on loopback is not trusted, and the hint says what to do."""
-    done = run("one_server", vbo_fleet[0].url, password=vbo_fleet.password)
+    done = run_here("one_server", vbo_fleet[0].url, password=vbo_fleet.password)
     assert done.returncode == 1
     assert "certificate is rejected" in done.stderr
     assert "TLS(ca_file=...)" in done.stderr
