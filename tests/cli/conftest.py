@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -35,6 +37,20 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     time.tzset()
+
+
+@pytest.fixture
+def output_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | Path], AbstractContextManager[None]]:
+    """Makes a descriptor or a file the standard output of a block."""
+
+    @contextmanager
+    def redirected(target: int | Path) -> Iterator[None]:
+        # What is still to be written is written at the end, as the interpreter does; failures are raised.
+        with open(target, "w", encoding="utf-8") as stream, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", stream)
+            yield
+
+    return redirected
 
 
 @pytest.fixture

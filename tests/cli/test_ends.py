@@ -1,9 +1,12 @@
 """How a command ends: where nobody reads it, where nothing can be written; and what its help says."""
 
 import inspect
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -16,22 +19,38 @@ from aiovbo.testing import BackupServer, Fault
 
 COMMAND = [sys.executable, "-W", "error", "-m", "aiovbo"]
 FULL = Path("/dev/full")
+NOT_WRITTEN = "aiovbo: the output cannot be written: No space left on device\n"
+
+OutputTo = Callable[[int | Path], AbstractContextManager[None]]
 
 
 @pytest.mark.usefixtures("inventory")
 @pytest.mark.parametrize(
     "command",
     [
-        "--help", "sessions --help", "completion bash", "schema", "check", "pin URL", "show ID", "timeline",
+        "completion bash", "schema", "check", "pin URL", "show ID", "timeline",
         "sessions", "sessions --output json", "sessions --output jsonl", "sessions --output csv",
         "watch --since 24h --every 1s", "watch --since 24h --every 1s --output jsonl",
     ],
 )  # fmt: skip
-def test_a_reader_that_has_read_enough_is_no_error(command: str, servers: list[BackupServer]) -> None:
-    """As with `head`: the same status for all commands, and not a word."""
+def test_a_reader_that_closes_the_pipe_is_no_error(
+    command: str, servers: list[BackupServer], output_to: OutputTo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with `head`: every command ends with the same status, and reports nothing."""
     words = {"URL": servers[0].url, "ID": str(servers[2].world.sessions[0].id)}
+    reader, writer = os.pipe()
+    os.close(reader)
+    with output_to(writer):
+        assert main([words.get(word, word) for word in command.split()]) == 141
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("inventory")
+@pytest.mark.parametrize("command", ["--help", "sessions --help", "sessions"])
+def test_a_process_whose_reader_closes_the_pipe_reports_nothing(command: str) -> None:
+    """Neither the command nor the interpreter at its own end."""
     with subprocess.Popen(
-        [*COMMAND, *(words.get(word, word) for word in command.split())],
+        [*COMMAND, *command.split()],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -69,8 +88,19 @@ def test_a_reader_may_go_while_servers_are_still_asked(servers: list[BackupServe
 @pytest.mark.parametrize(
     "command", ["--help", "schema", "check", "sessions", "sessions --output jsonl", "sessions --output csv"]
 )
-def test_what_cannot_be_written_is_a_sentence(command: str) -> None:
+def test_output_that_cannot_be_written_is_one_sentence(
+    command: str, output_to: OutputTo, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As on a disk that is full."""
+    with output_to(FULL):
+        assert main(command.split()) == 2
+    assert capsys.readouterr().err == NOT_WRITTEN
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("command", ["--help", "schema"])
+def test_a_process_that_cannot_write_its_output_reports_it_once(command: str) -> None:
+    """The interpreter adds nothing at its own end."""
     with FULL.open("wb") as full:
         done = subprocess.run(
             [*COMMAND, *command.split()],
@@ -80,8 +110,7 @@ def test_what_cannot_be_written_is_a_sentence(command: str) -> None:
             check=False,
             timeout=40,
         )
-    said = "aiovbo: the output cannot be written: No space left on device\n"
-    assert (done.returncode, done.stderr) == (2, said)
+    assert (done.returncode, done.stderr) == (2, NOT_WRITTEN)
 
 
 def test_every_exit_status_is_documented() -> None:
