@@ -30,8 +30,8 @@ class FleetMetrics:
     """What a fleet does, as Prometheus metrics; an observer.
 
     `aiovbo_server_up`, `aiovbo_last_success_timestamp_seconds`, `aiovbo_requests_total`,
-    `aiovbo_request_seconds`, `aiovbo_retries_total`, `aiovbo_logins_total`, and `aiovbo_restore_sessions`,
-    which is set by `sessions`.
+    `aiovbo_request_seconds`, `aiovbo_retries_total`, `aiovbo_logins_total`, and `aiovbo_restore_sessions`
+    and `aiovbo_oldest_open_restore_timestamp_seconds`, which `sessions` sets.
     """
 
     def __init__(
@@ -85,6 +85,13 @@ class FleetMetrics:
             registry=registry,
         )
 
+        self._oldest_open = Gauge(
+            "aiovbo_oldest_open_restore_timestamp_seconds",
+            "When the oldest open restore session was created, in seconds since 1970; absent if none is.",
+            ["server"],
+            registry=registry,
+        )
+
     def __call__(self, signal: ClientEvent) -> None:
         """Count what has happened."""
         match signal:
@@ -101,13 +108,20 @@ class FleetMetrics:
                 self._up.labels(server).set(up)
 
     def sessions(self, result: FleetResult[RestoreSession]) -> None:
-        """Set how many sessions each server has, by state and result; none where it gave no answer."""
+        """Set how many sessions each server has, by state and result, and since when one is open.
+
+        Neither where a server gave no answer.
+        """
         for name, answer in result.answers.items():
             self._sessions.remove_by_labels({"server": name})
+            self._oldest_open.remove_by_labels({"server": name})
             if answer.error is None:
                 counts = Count((_label(s.state), _label(s.result)) for s in answer.items)
                 for (state, outcome), count in counts.items():
                     self._sessions.labels(name, state, outcome).set(count)
+                opened = [session.creation_time for session in answer.items if not session.has_ended]
+                if opened:
+                    self._oldest_open.labels(name).set(min(opened).timestamp())
 
     def forget(self, server: str) -> None:
         """Discard what is known of a server that has left the fleet."""
@@ -119,6 +133,7 @@ class FleetMetrics:
             self._retries,
             self._logins,
             self._sessions,
+            self._oldest_open,
         ):
             metric.remove_by_labels({"server": server})
 

@@ -222,6 +222,9 @@ async def test_prometheus_has_what_happened_and_passes_its_own_linter() -> None:
     counted = Counter((session.state, session.result) for session in result.items)
     for (state, outcome), count in counted.items():
         assert value("restore_sessions", server="good", state=str(state), result=str(outcome)) == count
+    opened = [session.creation_time for session in result.items if not session.has_ended]
+    oldest = min(opened).timestamp() if opened else None
+    assert value("oldest_open_restore_timestamp_seconds", server="good") == oldest
     text = client.generate_latest(registry).decode()
     if promtool := shutil.which("promtool"):
         command = [promtool, "check", "metrics"]

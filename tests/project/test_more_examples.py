@@ -43,7 +43,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Load:
 def options(monkeypatch: pytest.MonkeyPatch, vbo_fleet: BackupFleet) -> Namespace:
     """What an example is told on the command line, for the fleet of the test."""
     monkeypatch.setenv("VBO_PASSWORD", vbo_fleet.password)
-    return Namespace(urls=vbo_fleet.urls, user=vbo_fleet.username, ca_file=vbo_fleet.ca_file)
+    return Namespace(urls=vbo_fleet.urls, user=vbo_fleet.username, ca_file=vbo_fleet.ca_file, fleet=None)
 
 
 def arguments_of(fleet: BackupFleet) -> list[str]:
@@ -118,6 +118,7 @@ def test_the_exporter_serves_metrics_that_prometheus_has_nothing_against() -> No
         "aiovbo_retries_total",
         "aiovbo_logins_total",
         "aiovbo_restore_sessions",
+        "aiovbo_oldest_open_restore_timestamp_seconds",
     }
     for server in ("vbo1", "vbo2", "vbo3"):
         assert f'aiovbo_server_up{{server="{server}"}} 1.0' in text
