@@ -115,10 +115,12 @@ def test_the_test_of_an_application_passes_as_printed(tmp_path: Path) -> None:
     assert len(TESTS) == 1
     (tmp_path / "test_restores.py").write_text(TESTS[0], encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
-    # Its plugin warns where it is not configured; the test does without.
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", "-p", "no:cacheprovider"]
+    # Without plugins that warn where they are not configured, or take long to import.
+    without = [
+        part for name in ("asyncio", "cacheprovider", "hypothesispytest") for part in ("-p", f"no:{name}")
+    ]
     run = subprocess.run(
-        [*command, tmp_path],
+        [sys.executable, "-m", "pytest", "-q", *without, tmp_path],
         cwd=tmp_path,
         capture_output=True,
         text=True,

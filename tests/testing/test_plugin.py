@@ -9,6 +9,9 @@ import pytest
 
 from aiovbo import testing
 
+NOT_NEEDED = ("-p", "no:hypothesispytest")
+"""Hypothesis takes longer to import than such a project takes to run."""
+
 PROJECT = """
 import asyncio, ssl, urllib.error, urllib.request
 import pytest
@@ -57,7 +60,7 @@ def project(tmp_path):
         (tmp_path / "pyproject.toml").write_text(settings)
         (tmp_path / "t").mkdir(exist_ok=True)
         (tmp_path / "t" / "test_project.py").write_text(tests)
-        strict = ["-q", "-W", "error", "-p", "no:asyncio", "-p", "no:cacheprovider"]
+        strict = ["-q", "-W", "error", "-p", "no:asyncio", "-p", "no:cacheprovider", *NOT_NEEDED]
         return subprocess.run(
             [sys.executable, "-m", "pytest", *strict, *arguments],
             cwd=tmp_path,
