@@ -24,6 +24,12 @@ settings.register_profile("thorough", settings.get_profile("quick"), max_example
 settings.load_profile("quick")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Number of workers of `-n auto`: more than cores, because many tests mostly wait."""
+    return (os.cpu_count() or 1) * 3 // 2 or 1
+
+
 @pytest.fixture(scope="session", autouse=True)
 def unfrozen_at_the_end() -> Iterator[None]:
     """What lives as long as the session is let go of with it."""
