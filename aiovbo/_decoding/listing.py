@@ -30,16 +30,16 @@ from aiovbo.errors import PayloadError, printable
 from aiovbo.models import RestoreSession
 
 SLICE = 500
-"""Sessions structured at a stretch: about a millisecond, so that an event loop stays responsive."""
+"""Most items that are structured in one step, about a millisecond: an event loop stays responsive."""
+
+STEP = 64 * 1024
+"""Most bytes that are structured in one step; a larger item is a step by itself."""
 
 _AT_ONCE = 50
 """Items decoded together, which costs half; where one of them is odd, each of them for itself."""
 
 _PRICE_OF_MORE, _PRICE_OF_TOLERANCE = 3, 20
 """How much longer an item takes that is not exactly as documented."""
-
-_WHOLE = 500_000
-"""Bytes up to which an answer is decoded in one go: a thousand sessions of v4."""
 
 ItemOrigin = tuple[type[M], str, Fetcher | None]
 """Class, name of the server, and client of the items."""
@@ -63,6 +63,13 @@ class RawPage(msgspec.Struct, gc=False):
     links: msgspec.Raw = msgspec.field(name="_links", default=NULL)
 
 
+class _Next(msgspec.Struct, gc=False):
+    """The link to the next page; others are skipped."""
+
+    next: msgspec.Raw = NULL
+
+
+_NEXT = msgspec.json.Decoder(_Next)
 _SESSION_PAGE = msgspec.json.Decoder(_TypedPage)
 _PAGE = msgspec.json.Decoder(RawPage)
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
@@ -142,6 +149,10 @@ class DecodedPage(Generic[M]):
 
     def _next_href(self, raw: bytes) -> str | None:
         try:
+            if len(raw) > STEP:
+                # To parse all of it would block the event loop; in another case it is not recognized.
+                self.is_doubtful = True
+                raw = b'{"next":%b}' % bytes(_NEXT.decode(raw).next)[:STEP]
             return href_in(DOCUMENT.decode(raw), "next")
         except BROKEN:
             self.is_doubtful = True
@@ -166,30 +177,34 @@ class DecodedPage(Generic[M]):
         return found
 
     def slices(self) -> Iterator[tuple[Sequence[M], Sequence[Rejected]]]:
-        """The items, a millisecond's worth at a stretch, and those that were rejected."""
+        """The items, at most `SLICE` of them or `STEP` bytes in a step, and those that were rejected."""
         if self.sessions is not None:
             yield self.sessions, self.rejected
             return
         items: list[M] = []
         rejected: list[Rejected] = []
-        spent = 0
-        for first in range(0, len(self._raws), _AT_ONCE):
-            some = self._raws[first : first + _AT_ONCE]
+        spent = size = 0
+        for first, some in _groups(self._raws):
+            length = sum(map(len, some))
+            if (items or rejected) and (size + length > STEP or spent + len(some) > SLICE):
+                yield items, rejected
+                items, rejected, spent, size = [], [], 0, 0
+            size += length
             sessions = self._read_at_once(some)
             if sessions is not None:
                 items += sessions
                 spent += len(sessions)
-            else:
-                for index, raw in enumerate(some, first):
-                    read, price = read_item(self._reader, raw, self._origin, index)
-                    spent += price
-                    if isinstance(read, Rejected):
-                        rejected.append(read)
-                    else:
-                        items.append(read)
-            if spent >= SLICE:
-                yield items, rejected
-                items, rejected, spent = [], [], 0
+                continue
+            for index, raw in enumerate(some, first):
+                if spent >= SLICE:
+                    yield items, rejected
+                    items, rejected, spent, size = [], [], 0, 0
+                read, price = read_item(self._reader, raw, self._origin, index)
+                spent += price
+                if isinstance(read, Rejected):
+                    rejected.append(read)
+                else:
+                    items.append(read)
         if items or rejected:
             yield items, rejected
 
@@ -201,6 +216,18 @@ class DecodedPage(Generic[M]):
             return cast("list[M]", self._reader.read_many(b"[%b]" % b",".join(raws), pack=True))
         except BROKEN:
             return None
+
+
+def _groups(raws: Sequence[msgspec.Raw]) -> Iterator[tuple[int, Sequence[msgspec.Raw]]]:
+    """Items to decode together, at most `_AT_ONCE` and half a step, and the index of the first of them."""
+    first = size = 0
+    for index, raw in enumerate(raws):
+        size += len(raw)
+        if index > first and (size > STEP // 2 or index - first == _AT_ONCE):
+            yield first, raws[first:index]
+            first, size = index, len(raw)
+    if raws:
+        yield first, raws[first:]
 
 
 def read_item(
@@ -229,20 +256,22 @@ def decode_listing(body: bytes, cls: type[M], server: str, fetcher: Fetcher | No
     origin = (cls, server, fetcher)
     try:
         return _listing(body, origin)
-    except BROKEN:
-        pass
-    try:
-        return _listing(repaired(body), origin)
     except BROKEN as error:
         # A body that ends too early is JSON cut short: the next attempt may bring all of it.
         said, cut_short = str(error), type(error) is msgspec.DecodeError
+    fixed = repaired(body)
+    if fixed is not body:
+        try:
+            return _listing(fixed, origin)
+        except BROKEN as error:
+            said, cut_short = str(error), type(error) is msgspec.DecodeError
     raise _not_the_promised(body, "a list of items", said, retryable=cut_short)
 
 
 def _listing(body: bytes, origin: ItemOrigin[M]) -> DecodedPage[M]:
     cls, server, fetcher = origin
     is_array = body[:1] == b"["
-    if cls is RestoreSession and len(body) <= _WHOLE:
+    if cls is RestoreSession and len(body) <= STEP:
         try:
             reader = SessionReader(server, fetcher)
             typed = None if is_array else _SESSION_PAGE.decode(as_text(body))

@@ -367,12 +367,20 @@ def structure(document: Mapping[str, Any], cls: type[M], server: str, fetcher: F
 
 
 def repaired(text: bytes) -> bytes:
-    """`text` with U+FFFD for what is not UTF-8, and for halves of surrogate pairs, which no text can hold."""
-    if not text.isascii():
+    """`text` with U+FFFD for what is not UTF-8, and for halves of surrogate pairs, which no text can hold.
+
+    The same object where there is nothing to replace.
+    """
+    try:
+        text.decode()
+    except ValueError:
         text = text.decode("utf-8", "replace").encode()
+    if _SURROGATE.search(text) is None:
+        return text
     return _SURROGATES.sub(lambda m: rb"\ufffd" if m["lone"] else m[0], text)
 
 
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SURROGATES = re.compile(
     rb"\\(?:(?P<pair>u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
     rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",

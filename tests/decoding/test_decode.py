@@ -1,6 +1,5 @@
 """Bytes to models: what is delivered, what is rejected, and that both paths agree."""
 
-import asyncio
 import json
 import pickle
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from aiovbo import (
     RestoreSessionType,
     VboError,
 )
-from aiovbo._decoding.listing import SLICE, decode_listing, decode_one
+from aiovbo._decoding.listing import SLICE, STEP, decode_listing, decode_one
 from aiovbo._resources.structuring import read_tolerant
 
 SUITE = Path(__file__).with_name("json-test-suite.zip")
@@ -402,15 +401,46 @@ def test_json_cut_short_is_a_payload_error_that_may_pass(length: int) -> None:
         assert caught.value.retryable or not length
 
 
-async def test_ten_thousand_items_leave_the_event_loop_responsive() -> None:
-    """They are structured in slices, so a ticker beside them keeps ticking."""
-    body = array(*(session(n) for n in range(10_000)))
-    slices = 0
-    for items, _ in decode_listing(body, RestoreSession, "vbo1", None).slices():
-        slices += 1
-        assert len(items) <= SLICE
-        await asyncio.sleep(0)
-    assert slices == 10_000 / SLICE
+def steps_of(body: bytes, sizes: dict[UUID, int]) -> list[tuple[int, int]]:
+    """How many items, and how many bytes of items, each step of decoding a body takes."""
+    return [
+        (len(items) + len(rejected), sum(sizes.get(item.id, 0) for item in items))
+        for items, rejected in decode_listing(body, RestoreSession, "vbo1", None).slices()
+    ]
+
+
+@pytest.mark.parametrize("make", [array, page])
+@pytest.mark.parametrize(
+    "details",
+    ["", "x" * 1_000, "x" * 40_000, "x" * 3_000_000, "\ufffd" * 300],
+    ids=lambda text: str(len(text)),
+)
+def test_a_step_takes_five_hundred_items_or_64_kib(make: Callable[..., bytes], details: str) -> None:
+    """Whatever the size of the items is; one that is larger is delivered in a step by itself."""
+    count = min(1_200, 4_000_000 // (300 + len(details)))
+    documents = [session(n, _links=..., details=details) for n in range(count)]
+    sizes = {UUID(one["id"]): len(json.dumps(one)) for one in documents}
+    steps = steps_of(make(*documents), sizes)
+    assert sum(items for items, _ in steps) == count
+    assert all(items <= SLICE for items, _ in steps)
+    assert all(size <= STEP or items == 1 for items, size in steps)
+    assert len(steps) <= 3 * (sum(sizes.values()) / STEP + count / SLICE) + 1
+
+
+def test_rejected_and_unusual_items_take_shorter_steps() -> None:
+    """They cost up to twenty times as much as others."""
+    documents = [session(n, id=..., state="x" * 10) if n % 2 else session(n, shade=[n]) for n in range(800)]
+    steps = steps_of(array(*documents), {})
+    assert sum(items for items, _ in steps) == 800
+    assert max(items for items, _ in steps) <= SLICE // 5
+
+
+def test_links_of_a_page_that_are_too_long_are_not_read() -> None:
+    """But for the next page, and what says that something may be missing."""
+    links = {"next": {"href": "/v8/RestoreSessions?offset=1"}, "other": {"href": "x" * STEP}}
+    listing = decode_listing(page(session(), _links=links), RestoreSession, "vbo1", None)
+    assert listing.next_href == "/v8/RestoreSessions?offset=1"
+    assert listing.is_doubtful
 
 
 CASINGS = [str.upper, str.title, lambda name: name[:1].upper() + name[1:]]
