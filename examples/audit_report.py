@@ -3,7 +3,7 @@ r"""An audit: who restored what, from which host, and why; as HTML to read and p
     python examples/audit_report.py --days 30 --html audit.html --csv audit.csv vbo1.tech.local
 
 What an audit does not know it must say: both files name the servers that could not be asked, the answers
-that are not whole, and what a server of an old version does not tell.
+that are incomplete, and what a server of an old version does not report.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ CELLS = (
 """The page's columns, each with what it has in small print."""
 TITLES = [*(title for cell in CELLS for title in cell if title), "Gap"]
 KINDS = {"Vex": "Exchange", "Veod": "OneDrive", "Vesp": "SharePoint", "Vet": "Teams"}
-TOLD = {
+REPORTED = {
     "initiated_by": "who",
     "organization": "of whom",
     "client_host": "from which host",
     "reason": "why",
 }
-NOT_TOLD = "What servers of old versions do not tell"
+NOT_REPORTED = "What servers of old versions do not report"
 FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 """What a spreadsheet computes begins with one of these, full-width ones included."""
 Gaps = Mapping[str, Sequence[str]]
@@ -52,22 +52,22 @@ def gaps_in(result: FleetResult[RestoreSession]) -> Gaps:
         for answer in result.failed
     ]
     not_whole: list[str] = []
-    not_told: list[str] = []
+    not_reported: list[str] = []
     for name, answer in result.answers.items():
         if answer.error is None and not answer.complete and not answer.rejected:
             not_whole.append(f"{name}: sessions may be missing.")
         for bad in answer.rejected:
             raw = shorten(bad.raw, 300, placeholder=" ...")
             not_whole += [f"{name}: not listed, as {bad.path} is invalid ({bad.reason}): {raw}"]
-        untold = [
-            said for field, said in TOLD.items() if all(getattr(s, field) is None for s in answer.items)
+        missing = [
+            said for field, said in REPORTED.items() if all(getattr(s, field) is None for s in answer.items)
         ]
-        if answer.items and untold:
-            not_told.append(f"{name}: {', '.join(untold)}, in {len(answer.items)} sessions.")
+        if answer.items and missing:
+            not_reported.append(f"{name}: {', '.join(missing)}, in {len(answer.items)} sessions.")
     sections = {
         "Servers that could not be asked": not_asked,
         "Answers that are not whole": not_whole,
-        NOT_TOLD: not_told,
+        NOT_REPORTED: not_reported,
     }
     return {title: sentences for title, sentences in sections.items() if sentences}
 
@@ -103,7 +103,7 @@ def write_csv(path: Path, sessions: Sequence[RestoreSession], gaps: Gaps) -> Non
 
 
 def harmless(text: str) -> str:
-    """Text for a cell: whoever restores chooses the reason, and may try to have something computed."""
+    """Text for a cell. The user who restores writes the reason, which may look like a formula."""
     text = printable(text, 10_000)
     return f"'{text}" if text.startswith(FORMULA) else text
 
@@ -118,7 +118,7 @@ def write_html(path: Path, sessions: Sequence[RestoreSession], gaps: Gaps, **tex
     sections: list[str] = []
     for title, sentences in gaps.items():
         listed = "".join(f"<li>{html(text)}</li>" for text in sentences)
-        kind = "gap known" if title == NOT_TOLD else "gap"
+        kind = "gap known" if title == NOT_REPORTED else "gap"
         sections.append(f'<section class="{kind}"><h2>{title}</h2><ul>{listed}</ul></section>')
     rows: list[str] = []
     for session in sessions:

@@ -1,11 +1,11 @@
-"""A web page that shows a fleet live: one watch for all browsers, who hear of it by server-sent events.
+"""A web page that shows a fleet live: one watch for all browsers, which receive it as server-sent events.
 
     pip install '.[testing]'
     python examples/fleet_page.py --port 8080
 
-Nobody waits for a browser, and none has a queue: the last few hundred news are kept once for all, and each
-browser has a place among them. Whose place is gone, because it is new, slow or was asleep, or because this
-program was started anew, begins again with a snapshot of everything.
+No browser has a queue, and a slow one delays no other: the last few hundred events are kept once for all
+browsers, and each has a position among them. A browser whose position no longer exists, because it is new or
+slow, was asleep, or because this program was restarted, starts over with a snapshot of everything.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ WORDS = {
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Row = dict[str, Any]
-"""What the page is told of a session, a server or a change: plain JSON."""
+"""What the page receives of a session, a server or a change: plain JSON."""
 
 
 def milliseconds(moment: datetime) -> int:
@@ -131,10 +131,10 @@ class Board:
         self.is_closed = False
         """Whether there will be no news any more."""
 
-    # ------------------------------------------------------------------------- what the watch tells
+    # ------------------------------------------------------------------------- what the watch reports
 
     def hear(self, change: Change, statuses: Mapping[str, WatchStatus]) -> None:
-        """Take over a change, and tell it on."""
+        """Store a change, and send it to the browsers."""
         match change:
             case Added(session=session) | Changed(session=session) | Finished(session=session):
                 self._hear_of_session(change, row_of(session))
@@ -187,7 +187,7 @@ class Board:
         at = milliseconds(datetime.now(UTC)) if at is None else at
         entry: Row = {"server": server, "outcome": outcome, "text": text, "at": at}
         self._latest.append(entry)
-        # By when it happened: at the start, servers tell of a whole day at once.
+        # By when it happened: at the start, servers report a whole day at once.
         self._latest.sort(key=lambda one: one["at"], reverse=True)
         del self._latest[LATEST:]
         return entry
@@ -205,7 +205,7 @@ class Board:
         self.is_closed = True
         self.bell.set()
 
-    # ---------------------------------------------------------------------- what browsers are told
+    # ---------------------------------------------------------------------- what browsers receive
 
     def place(self, event_id: str) -> int | None:
         """Where a browser is that has last heard of this event; None: at no place of ours."""
@@ -245,7 +245,7 @@ class Board:
 
 
 def now_event() -> bytes:
-    """Tells a browser that we are here, and what time it is here."""
+    """The event that shows a browser that the connection works, with the server's time."""
     return f"event: now\ndata: {milliseconds(datetime.now(UTC))}\n\n".encode()
 
 
@@ -314,7 +314,7 @@ def application(board: Board, names: Collection[str]) -> web.Application:
         response = web.StreamResponse(headers={**headers, **plain})
         await response.prepare(request)
         try:
-            await tell(board, response, board.place(request.headers.get("Last-Event-ID", "")))
+            await send(board, response, board.place(request.headers.get("Last-Event-ID", "")))
         except TimeoutError:
             # It does not read: not even a polite end would reach it.
             if request.transport is not None:
@@ -329,22 +329,22 @@ def application(board: Board, names: Collection[str]) -> web.Application:
     return app
 
 
-async def tell(board: Board, response: web.StreamResponse, place: int | None) -> None:
+async def send(board: Board, response: web.StreamResponse, place: int | None) -> None:
     """Send one browser what it does not know, until there is nothing more to come."""
-    told = b"retry: 2000\n\n" + now_event()
+    events = b"retry: 2000\n\n" + now_event()
     while True:
         async with asyncio.timeout(PATIENCE):
-            await response.write(told)
+            await response.write(events)
         while True:
             bell = board.bell
-            told, place = board.after(place)
-            if told or board.is_closed:
+            events, place = board.after(place)
+            if events or board.is_closed:
                 break
             try:
                 async with asyncio.timeout(SILENCE):
                     await bell.wait()
             except TimeoutError:
-                told = now_event()
+                events = now_event()
                 break
         if board.is_closed:
             return
@@ -369,12 +369,12 @@ async def serving(board: Board, host: str, port: int, names: Collection[str] = (
 
 
 async def main(options: Namespace) -> None:
-    """Watch, and serve what is known, until somebody ends it."""
+    """Watch, and serve what is known, until the program is ended."""
     every = timedelta(seconds=options.every)
     async with (
         servers_of(options) as servers,
         Fleet(servers, deadline=20) as fleet,
-        # A heartbeat each second, to notice who has answered without anything to tell.
+        # A heartbeat each second, to notice servers that have answered without a change.
         fleet.watch(every=every, since=SPAN, remember=SPAN, heartbeat=timedelta(seconds=1)) as changes,
     ):
         board = Board(changes.status())

@@ -3,7 +3,7 @@ r"""In FastAPI: one fleet for the application's life, and a route that says what
     pip install '.[testing]' fastapi uvicorn
     VBO_PASSWORD=... python examples/in_fastapi.py --port 8000 vbo1.tech.local vbo2.tech.local
 
-Nothing is polled: the servers are asked when somebody wants to know. Those who want to know at the same time,
+Nothing is polled: the servers are queried when a request arrives. Requests that arrive at the same time,
 or within a few seconds, share one question.
 """
 
@@ -53,7 +53,7 @@ class Restored:
     async def latest(self) -> tuple[datetime, FleetResult[RestoreSession]]:
         """When the servers were asked, and what they answered."""
         async with self._asking:
-            # Whoever waited for the lock finds the answer that the one before has fetched.
+            # A request that waited for the lock finds the answer that the previous request has fetched.
             now = datetime.now(UTC)
             if self._latest is None or now - self._latest[0] >= self._fresh:
                 self._latest = now, await self._fleet.restore_sessions(started_after=DAY)

@@ -1,4 +1,4 @@
-r"""Every change of a fleet into a Redis stream, at least once, and exactly once for whoever reads it by id.
+r"""Every change of a fleet into a Redis stream, at least once; exactly once for consumers that use its id.
 
     pip install '.[testing]' redis
     python examples/to_redis.py --redis redis://127.0.0.1:6379 --place restores.db

@@ -226,9 +226,9 @@ async def run(seconds: float, seed: int) -> Findings:
             members.append(Member(backup, proxy, server, frozenset(one.id for one in world.sessions)))
         tasks_before, files_before = len(asyncio.all_tasks()), open_files()
         began, ends = time.monotonic(), time.monotonic() + seconds
-        troubles = [asyncio.create_task(harm(members, chance(seed, 1), ends))]
+        harms = [asyncio.create_task(harm(members, chance(seed, 1), ends))]
         groups = [members[:30], members[20:], members[::2]]
-        troubles += [
+        harms += [
             asyncio.create_task(client(group, chance(seed, 2 + n), ends, findings))
             for n, group in enumerate(groups)
         ]
@@ -241,7 +241,7 @@ async def run(seconds: float, seed: int) -> Findings:
             print(f"{passed:5.0f} s  {memory} MB  {open_files()} files  {dict(findings.asked)}", flush=True)
             if warm is None and passed > seconds * WARM_UP:
                 warm = memory
-        await asyncio.gather(*troubles)
+        await asyncio.gather(*harms)
         await asyncio.sleep(1.2)
         seen_by_others(members, findings, owners)
         for member in members:

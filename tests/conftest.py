@@ -32,7 +32,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.fixture(scope="session", autouse=True)
 def unfrozen_at_the_end() -> Iterator[None]:
-    """What lives as long as the session is let go of with it."""
+    """Objects that live as long as the session are released with it."""
     gc.collect()
     gc.freeze()
     yield
@@ -94,7 +94,7 @@ def sound(request: pytest.FixtureRequest, nothing_open: None) -> None:
 
 @pytest.fixture
 def clock() -> VirtualClock:
-    """Time that passes only when somebody sleeps."""
+    """Time that passes only in `sleep`."""
     return VirtualClock()
 
 

@@ -422,8 +422,8 @@ class CredentialVerdicts:
         """A block for the login of a server that has not answered yet; whether to probe it first.
 
         Only as many servers are probed as may try a secret that no server has accepted: the others wait for
-        the verdict, after which they need no probe. A server that does not answer keeps nobody waiting for
-        longer than `ProbeLimiter` says.
+        the verdict, after which they need no probe. A server that does not answer delays the others for
+        no longer than `ProbeLimiter` says.
         """
 
         def rejections() -> int | None:

@@ -1,6 +1,6 @@
 """The command `watch`: every change of every server, a line each, as it is noticed.
 
-Knows how a change is told in a line. Which changes there are is the watch's to know.
+Knows how a change is printed in a line. The watch decides which changes there are.
 """
 
 import asyncio

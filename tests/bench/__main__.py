@@ -1,7 +1,8 @@
 """The benchmark: `python tests/bench` measures aiovbo beside everybody else, and prints tables.
 
 Nothing here fails because something is slow: the figures are for people, and only ratios within one run mean
-anything. Whoever is not installed is left out. Knows which sections there are; how they measure is theirs.
+anything. Contestants that are not installed are left out. Knows which sections there are, not how they
+measure.
 """
 
 import argparse

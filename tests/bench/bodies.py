@@ -95,7 +95,7 @@ def body(version: str, count: int) -> bytes:
 
 
 def odd_body(version: str, count: int) -> bytes:
-    """The same with one item that is not as documented: a field nobody knows."""
+    """The same with one item that is not as documented: it has an unknown field."""
     sessions = v4_sessions(count) if version == "v4" else v8_sessions(count)
     sessions[count // 2]["pointInTime"] = "2017-06-26T22:07:39-07:00"
     return array(sessions) if version == "v4" else page(sessions)

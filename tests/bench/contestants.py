@@ -78,7 +78,7 @@ class Contestant(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of every connection."""
+        """Close every connection."""
 
 
 class Aiovbo(Contestant):
@@ -449,7 +449,7 @@ ENTRIES = {
 
 
 def present(servers: int) -> list[str]:
-    """Who takes part: whoever is installed and can do it in decent time."""
+    """The contestants that are installed and fast enough for this measurement."""
     found: list[str] = []
     for name, entry in ENTRIES.items():
         if importlib.util.find_spec(entry.needs) is None:

@@ -1,4 +1,4 @@
-"""What the operating system allows and tells a process. Knows nothing of what is measured."""
+"""Limits and counters that the operating system has for a process. Knows nothing of what is measured."""
 
 import os
 import platform

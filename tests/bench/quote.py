@@ -28,14 +28,14 @@ def quote(result: str) -> str:
     assert date is not None
     assert machine is not None
     lines = [_TITLE.format(machine=machine[1], date=date[1]), "|---|---:|---:|---:|---:|"]
-    for told, section, column, names in _QUOTED:
+    for label, section, column, names in _QUOTED:
         _, _, rest = result.partition(f"## {section}")
         rows = {
             cells[0]: cells[column].partition(" / ")[0]
             for line in rest.partition("\n## ")[0].splitlines()
             if len(cells := [cell.strip() for cell in line.strip("| ").split("|")]) > column
         }
-        lines.append(f"| {told} | {' | '.join(rows[name] for name in names)} |")
+        lines.append(f"| {label} | {' | '.join(rows[name] for name in names)} |")
     return "\n".join(lines) + "\n"
 
 

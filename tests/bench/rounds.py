@@ -15,7 +15,7 @@ from attrs import field, frozen
 T = TypeVar("T")
 
 Turn = Callable[[], T]
-"""What somebody does once a round."""
+"""What a contestant does once in a round."""
 
 
 def interleaved(
@@ -23,7 +23,7 @@ def interleaved(
 ) -> dict[str, list[T]]:
     """What each turn gave, round by round: `most` rounds, or fewer as soon as `budget` seconds are over.
 
-    Whoever fails is out, and says so; on a noisy machine all suffer alike.
+    A contestant that fails is left out with its error; noise affects all of them alike.
     """
     found: dict[str, list[T]] = {name: [] for name in turns}
     names = list(turns)

@@ -1,6 +1,6 @@
 """Section: a million sessions of many servers, read by a consumer that is slower than they are.
 
-Knows the stub and this process's memory; runs itself as a program, so that nobody else's memory counts.
+Knows the stub and this process's memory; runs itself as a program, so that only its own memory counts.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Many backup servers in one process, each a port of its own, answering prepared bytes as fast as Python can.
 
-Run as a program, it says where it listens, serves until its standard input ends, and tells on a line of it
-how many connections it has accepted. Knows three routes and no state: what it costs is nobody's measure.
+Run as a program, it prints where it listens, serves until its standard input ends, and answers a line with
+the number of connections that it has accepted. Knows three routes and no state; its own cost is not measured.
 """
 
 import argparse
@@ -180,14 +180,14 @@ async def _serve(options: argparse.Namespace, folder: Path) -> None:
     context.set_alpn_protocols(["http/1.1"])
     answers = Answers(options.items, options.pages, options.changing)
     with ExitStack() as stack:
-        told = {
+        facts = {
             "ca": str(ca_file),
             "plain": await _listen(answers, options.plain, options.delay, None, stack),
             "tls": await _listen(answers, options.tls, options.delay, context, stack),
             # They accept, and that is all: not even a handshake.
             "silent": await _listen(answers, options.silent, None, None, stack),
         }
-        print(json.dumps(told), flush=True)
+        print(json.dumps(facts), flush=True)
         loop = asyncio.get_running_loop()
         while await loop.run_in_executor(None, sys.stdin.readline):
             print(answers.accepted, flush=True)
@@ -228,12 +228,12 @@ class Stub:
             stdout=subprocess.PIPE,
             text=True,
         )
-        told = json.loads(self._line())
-        self.ca: str = told["ca"]
+        facts = json.loads(self._line())
+        self.ca: str = facts["ca"]
         """The file of the authority to trust."""
-        self.plain = [f"http://127.0.0.1:{port}" for port in told["plain"]]
-        self.tls = [f"https://127.0.0.1:{port}" for port in told["tls"]]
-        self.silent = [f"https://127.0.0.1:{port}" for port in told["silent"]]
+        self.plain = [f"http://127.0.0.1:{port}" for port in facts["plain"]]
+        self.tls = [f"https://127.0.0.1:{port}" for port in facts["tls"]]
+        self.silent = [f"https://127.0.0.1:{port}" for port in facts["silent"]]
         return self
 
     def __exit__(

@@ -28,7 +28,7 @@ class Collector:
         self._began = 0.0
 
     def __call__(self, phase: str, info: dict[str, int]) -> None:
-        """What the collector tells."""
+        """What the collector reports."""
         if phase == "start":
             self._began = perf_counter()
         else:

@@ -1,6 +1,6 @@
-"""One contestant in a process of its own: does what it is told on a line, and answers with what it cost.
+"""One contestant in a process of its own: runs the command of each line, and answers with its cost.
 
-A process for each, so that nobody's heap is searched by another's garbage collector, and CPU and memory are
+A process for each, so that no garbage collector searches another contestant's heap, and CPU and memory are
 one contestant's alone. Between two commands it waits, and costs nothing. Knows no tables.
 """
 
@@ -44,7 +44,7 @@ class Worker:
         assert self._process.stdout is not None
         self._process.stdin.close()
         try:
-            # Asked kindly it closes its connections; it need not, since nobody waits for them.
+            # It closes its connections by itself; it need not, since no task waits for them.
             self._process.wait(20)
         except subprocess.TimeoutExpired:
             self._process.kill()
@@ -182,7 +182,7 @@ def main() -> None:
         command = json.loads(line)
         try:
             answer = getattr(bench, command.pop("do"))(**command)
-        except Exception as error:  # whoever asked is told
+        except Exception as error:  # the parent process reports it
             answer = {"error": f"{type(error).__name__}: {error}"[:200]}
         print(json.dumps(answer), flush=True)
     bench.close()

@@ -227,7 +227,7 @@ async def test_pages_are_read_one_ahead_and_no_further() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_links_lead_to_the_configured_address(version: str) -> None:
-    """Absolute ones with a name that nobody can resolve, and relative ones, both work."""
+    """Absolute links with a name that cannot be resolved, and relative links, both work."""
     async with (
         BackupServer(version=version) as backup,  # type: ignore[arg-type]  # parametrised
         Client(server_of(backup)) as client,
@@ -529,7 +529,7 @@ async def test_an_answer_that_is_too_large_is_not_read() -> None:
 
 
 async def test_strict_makes_a_senseless_item_an_error() -> None:
-    """By default it is set aside and the answer is not complete."""
+    """By default it is rejected and the answer is not complete."""
 
     def edit(answer: dict[str, list[dict[str, object]]]) -> dict[str, list[dict[str, object]]]:
         del answer["results"][3]["id"]
@@ -619,7 +619,7 @@ async def test_a_borrowed_session_is_used_and_not_closed() -> None:
 
 
 async def test_on_a_borrowed_session_nothing_that_may_have_arrived_is_sent_again() -> None:
-    """Its connector does not tell when a connection is there: the handshake does."""
+    """Its connector does not report when a connection is established: the handshake does."""
 
     async def do_it_and_hang_up(exchange: Exchange) -> web.StreamResponse:
         exchange.answer()
@@ -690,7 +690,7 @@ async def test_a_session_that_adds_something_of_its_own_is_not_borrowed(
 
 
 async def test_a_dead_address_is_unreachable_and_says_what_to_check() -> None:
-    """Connection refused, by a port that nobody listens on."""
+    """Connection refused, by a port without a server."""
     async with BackupServer() as backup:
         server = server_of(backup, tls=TLS(insecure=True))
     async with Client(server, retries=0) as client:
@@ -699,7 +699,7 @@ async def test_a_dead_address_is_unreachable_and_says_what_to_check() -> None:
 
 
 async def test_a_refusal_of_fresh_tokens_is_an_authentication_error() -> None:
-    """One new login and one resend, then it is said; 401 for ever is no loop."""
+    """One new login and one resend, then an error; 401 to every request causes no loop."""
     async with BackupServer() as backup, Client(server_of(backup)) as client:
         backup.fail(Fault.status(401), on="RestoreSessions", times=None)
         with pytest.raises(AuthenticationError, match="just granted"):

@@ -1,4 +1,4 @@
-"""Explorations: whatever happens, no session stays open, or whoever is concerned learns which one may be."""
+"""Explorations: no session stays open, or the caller learns which one may still be open."""
 
 import asyncio
 import logging
@@ -88,7 +88,7 @@ async def test_cancelled_at_any_turn_of_the_loop_it_leaves_no_session_open(versi
 async def test_cancelled_twice_at_any_turn_it_names_what_may_be_open_and_stops_it_behind_the_scenes(
     later: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever insists does not wait: the session's id is in a note and in the log, or it is not known yet."""
+    """A second cancellation ends the wait: the session's id is in a note and in the log, or not known yet."""
     caplog.set_level(logging.WARNING, logger="aiovbo.explore")
     async with exploring() as (backup, client):
         notes: list[str] = []
@@ -101,7 +101,7 @@ async def test_cancelled_twice_at_any_turn_it_names_what_may_be_open_and_stops_i
                 notes.extend(getattr(cancelled, "__notes__", []))
                 raise
 
-        async def told() -> None:
+        async def reported() -> None:
             left = open_sessions(backup)
             for key in left:
                 assert [n for n in notes if str(key) in n or "may have been started" in n]
@@ -112,7 +112,7 @@ async def test_cancelled_twice_at_any_turn_it_names_what_may_be_open_and_stops_i
             notes.clear()
             caplog.clear()
 
-        assert await cancel_after_every_turn(noting, told, again_after=later) >= 10
+        assert await cancel_after_every_turn(noting, reported, again_after=later) >= 10
         assert named
 
 
@@ -158,7 +158,7 @@ async def test_a_timeout_around_it_still_names_the_session(monkeypatch: pytest.M
 async def test_a_start_whose_answer_does_not_come_is_said_to_be_perhaps_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nobody knows the id; when the answer comes after all, the session is stopped."""
+    """The id is not known; when the response arrives after all, the session is stopped."""
     monkeypatch.setattr(exploration, "GRACE", 0.01)
     async with exploring() as (backup, client):
         backup.fail(Fault.delay(0.2), on="Organization/Explore")
@@ -197,7 +197,7 @@ async def test_a_start_that_is_cut_off_by_the_closing_is_said_to_be_perhaps_open
 def test_a_program_that_ends_while_a_session_starts_is_told_that_it_may_be_open(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """All its tasks are cancelled at once, the start among them: nobody will hear the answer."""
+    """All its tasks are cancelled at once, the start among them: no task receives the response."""
     notes: list[str] = []
 
     async def explore(backup: BackupServer) -> None:
@@ -278,7 +278,7 @@ async def test_neither_start_nor_stop_is_sent_twice_once_it_may_have_arrived(ver
 async def test_a_start_with_a_token_that_is_rejected_is_sent_again_with_another(
     version: str, answer: Literal["401", "empty"]
 ) -> None:
-    """A session that was started is always told of, so that an empty answer means that there is none."""
+    """A session that was started is always listed, so an empty response means that there is none."""
     world = World(sessions=0)
     async with (
         BackupServer(world, version=version, rejected_token_answer=answer) as backup,  # type: ignore[arg-type]  # parametrised

@@ -187,7 +187,7 @@ async def queried(client: Client, backup: BackupServer) -> bool:
 
 
 async def logged_out(client: Client, backup: BackupServer) -> bool:
-    """The server was told."""
+    """The server received it."""
     await client.restore_sessions()
     await client.aclose()
     return asked(backup, "token/logout") == 1

@@ -199,7 +199,7 @@ async def test_a_row_that_comes_twice_on_a_page_is_one_item() -> None:
         (lambda offset, _: {"results": rows(0, 30), **following(offset + 30)}, 2, 30),
         (lambda offset, _: {"results": [], **following(offset + 30)}, 4, 0),
     ],
-    ids=["to itself", "in a circle", "the same page for ever", "empty pages for ever"],
+    ids=["to itself", "a loop of links", "always the same page", "always empty pages"],
 )
 async def test_pages_that_lead_in_circles_are_an_error_and_what_came_is_kept(
     pager: Pager, asked: int, kept: int
@@ -220,8 +220,8 @@ async def test_a_page_read_ahead_that_failed_is_nobodys_trouble_once_the_listing
     retries: int,
 ) -> None:
     """Neither we nor asyncio complain, also where an application's own clock fails as it is cancelled."""
-    told: list[str] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["message"]))
 
     async def sleep(_: float) -> None:
         try:
@@ -238,7 +238,7 @@ async def test_a_page_read_ahead_that_failed_is_nobodys_trouble_once_the_listing
                 while client.status().last_error is None and not client.status().retries:
                     await asyncio.sleep(0)
             gc.collect()
-            assert told == []
+            assert reported == []
             assert len(raw.asked("GET", "*")) == 2
 
 
@@ -383,7 +383,7 @@ async def test_rows_that_move_while_one_pages_come_once(ids: list[Any], name: st
 
 
 async def test_further_pages_are_asked_for_byte_for_byte_as_the_first_was() -> None:
-    """The caller's own escapes are nobody's to undo, nor to write in another way."""
+    """Percent-escapes of the caller are sent as they are."""
     table = [{"id": n} for n in range(5)]
     asked = "name=a%7Eb%2fc+d%20e&x=%3A:&limit=2"
     answer, queries = await things(f"Things?{asked}", lambda offset: {"results": table[offset : offset + 2]})

@@ -87,7 +87,7 @@ async def test_the_backoff_grows_and_is_jittered() -> None:
 
 
 async def test_the_backoff_doubles_up_to_eight_seconds() -> None:
-    """Where chance is as unkind as it can be; and the error tells what all of it took."""
+    """With the longest possible pauses; the error states the time of all attempts."""
     virtual = VirtualClock()
     answer, asked = await ask(virtual, *[http(503)] * 8, retries=7, chance=lambda: 1.0)
     assert virtual.slept == [0.25, 0.5, 1, 2, 4, 8, 8]
@@ -98,7 +98,7 @@ async def test_the_backoff_doubles_up_to_eight_seconds() -> None:
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
 async def test_no_more_is_tried_than_was_allowed(retries: int) -> None:
-    """And the error tells how often it was."""
+    """The error states the number of attempts."""
     answer, asked = await ask(VirtualClock(), *[http(502), http(504)] * 4, retries=retries)
     assert isinstance(answer.error, ServerFaultError)
     assert answer.error.attempts == asked == retries + 1
@@ -171,7 +171,7 @@ async def test_retries_end_with_the_deadline() -> None:
 
 
 async def test_a_pause_that_takes_longer_than_it_should_ends_with_the_deadline() -> None:
-    """As where somebody holds the loop: what had failed is told, with its server, and nothing else."""
+    """As where the event loop is blocked: the failure is reported with its server, and nothing else."""
 
     async def sleep_too_long(_: float) -> None:
         await asyncio.sleep(60)

@@ -1,4 +1,4 @@
-"""What an observer is told, what a status says, and what Prometheus and OpenTelemetry make of it."""
+"""Events of observers, the status, and what Prometheus and OpenTelemetry export."""
 
 import asyncio
 import logging
@@ -96,9 +96,9 @@ async def test_every_request_is_told_exactly_once() -> None:
             await fleet.map(lambda client: client.organizations())
             status = fleet.status()["one"]
         received = Counter(f"{request.method}" for request in backup.requests)
-    told = [signal for signal in signals if isinstance(signal, RequestFinished)]
-    assert Counter(signal.operation.split()[0] for signal in told) == received
-    assert status.requests == len(told) == len(backup.requests)
+    finished = [signal for signal in signals if isinstance(signal, RequestFinished)]
+    assert Counter(signal.operation.split()[0] for signal in finished) == received
+    assert status.requests == len(finished) == len(backup.requests)
     assert status.retries == sum(isinstance(signal, RetryScheduled) for signal in signals) == 2
     assert status.logins == sum(isinstance(signal, LoginFinished) for signal in signals) == 1
 
@@ -238,7 +238,7 @@ async def test_prometheus_has_what_happened_and_passes_its_own_linter() -> None:
 
 
 async def test_what_servers_make_up_makes_no_series_of_its_own() -> None:
-    """States and results that nobody knows are counted together: there are always few."""
+    """Unknown states and results are counted together, so that there are always few."""
     client = pytest.importorskip("prometheus_client")
     from aiovbo.prometheus import FleetMetrics  # as above
 

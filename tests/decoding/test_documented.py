@@ -22,7 +22,7 @@ FIRST, SECOND = "0800471b-d0e2-422b-9d7c-35d15661c3fb", "9f786f0f-de9a-4a90-8118
 
 
 async def test_the_documented_v4_answer_comes_out_right_in_every_field() -> None:
-    """Two sessions; their links name a host that nobody can resolve, and lead to the one that sent them."""
+    """Two sessions; their links name an unknown host, and lead to the server that sent them."""
     organization = {"id": str(UUID(int=7)), "name": "abc.onmicrosoft.com", "_links": {}}
     with Authority() as authority:
         async with RawServer({}, ssl=authority.server_context) as raw:

@@ -100,7 +100,7 @@ def test_every_enum_value_is_known(schema: str, name: str) -> None:
 
 @pytest.mark.parametrize("schema", PROPERTIES)
 def test_the_table_is_the_vendors(schema: str) -> None:
-    """Where the vendor's document for v8 is at hand."""
+    """Where the vendor's document for v8 is available."""
     _, names = PROPERTIES[schema]
     assert set(names.split()) == set(vendor("v8")[schema]["properties"])
 
@@ -139,7 +139,7 @@ EXAMPLES: dict[str, type[Model]] = {
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_vendors_own_examples_are_read(name: str) -> None:
-    """Their numbers and truths are texts; nothing is set aside, and every member is within reach."""
+    """Numbers and booleans are texts; nothing is rejected, and every member can be read."""
     sent = vendor("v8", "examples")[name]["value"]
     model = EXAMPLES[name]
     if "results" in sent:

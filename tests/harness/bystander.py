@@ -1,6 +1,6 @@
 """A healthy server that is asked all the while something else fails.
 
-Knows nothing but what it is told to ask. It proves "the others never noticed".
+It only sends the queries that it is given. It shows that a fault does not affect other servers.
 
 How long an answer took is counted in the event loop's own time, not by the clock on the wall: each beat of a
 timer in the same loop counts as its interval, and so does CPU time that this thread burns. A machine whose
@@ -73,7 +73,7 @@ class Bystander(Generic[T]):
         self._beating.cancel()
         results = await asyncio.gather(self._polling, self._beating, return_exceptions=True)
         try:
-            self._judge(finished=finished, trouble=results[0])
+            self._judge(finished=finished, failure=results[0])
         except AssertionError as noticed:
             if error is None:
                 raise
@@ -97,11 +97,11 @@ class Bystander(Generic[T]):
             except TimeoutError:
                 continue
 
-    def _judge(self, *, finished: bool, trouble: BaseException | None) -> None:
+    def _judge(self, *, finished: bool, failure: BaseException | None) -> None:
         assert finished, f"the bystander had to wait longer than {self._p99} s for its last answer"
-        if trouble is not None:
-            message = f"the bystander was hurt: {trouble!r}"
-            raise AssertionError(message) from trouble
+        if failure is not None:
+            message = f"the bystander failed: {failure!r}"
+            raise AssertionError(message) from failure
         count = len(self.latencies)
         assert count >= self._at_least, f"the bystander got {count} answers, not {self._at_least}"
         if self.latencies:

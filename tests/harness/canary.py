@@ -54,7 +54,7 @@ class Canary(logging.Handler):
         return secret
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep it, whoever logged it."""
+        """Keep the record, from every logger."""
         self.records.append(record)
 
     @contextmanager

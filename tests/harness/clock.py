@@ -1,4 +1,4 @@
-"""Time that passes only when somebody sleeps, and chance that repeats itself.
+"""Time that passes only in `sleep`, and random numbers that repeat.
 
 Knows nothing of the SDK; it has the four functions that the SDK takes time and chance from.
 """
@@ -50,7 +50,7 @@ class VirtualClock:
         self._elapsed += seconds
 
     def set_wall(self, by: timedelta) -> None:
-        """Somebody sets the wall clock; the monotonic time does not move."""
+        """Set the wall clock; the monotonic time does not change."""
         self._start += by
 
 

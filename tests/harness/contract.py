@@ -1,7 +1,7 @@
 """The API's contract around restore sessions, and checks of requests and answers against it.
 
 Knows a hand-written, smaller contract for v4 to v8, and how to read the vendor's documents for v6 to v8
-where those are at hand. Must not know the SDK or the embedded server.
+where those are available. Must not know the SDK or the embedded server.
 """
 
 import json
@@ -188,7 +188,7 @@ def our_document(version: str) -> Json:
 
 
 def vendors_document(version: str) -> Json | None:
-    """The vendor's OpenAPI document of one version; None where it is not at hand, or there is none."""
+    """The vendor's OpenAPI document of one version; None where it is not available, or does not exist."""
     file = DOCUMENTS / f"vb365-{version}.json"
     return json.loads(file.read_text()) if file.is_file() else None
 

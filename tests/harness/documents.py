@@ -123,7 +123,7 @@ JSON = st.recursive(
     max_leaves=5,
 )
 MORE = st.dictionaries(st.text(max_size=8), JSON, max_size=3)
-"""Members that nobody has heard of yet."""
+"""Members that are not documented."""
 
 
 CASES: list[Callable[[str], str]] = [

@@ -1,6 +1,6 @@
 """What a test has left behind: tasks, threads, open files and sockets.
 
-Knows asyncio and /proc. Must not know the SDK, and blames nobody: it names what is left.
+Knows asyncio and /proc. Must not know the SDK: it names what is left, and does not say why.
 """
 
 import asyncio

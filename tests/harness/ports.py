@@ -1,4 +1,4 @@
-"""Addresses at which nobody answers.
+"""Addresses at which no server answers.
 
 Knows the kernel's side of TCP; there is no server here to know.
 """
@@ -13,7 +13,7 @@ _MORE_THAN_FIT = 4
 
 @contextmanager
 def closed_port() -> Generator[int, None, None]:
-    """A port that refuses connections, and that nobody else gets meanwhile."""
+    """A port that refuses connections, and that the system gives to no other process meanwhile."""
     with closing(socket.socket()) as taken:
         taken.bind((_HOST, 0))
         yield taken.getsockname()[1]
@@ -21,7 +21,7 @@ def closed_port() -> Generator[int, None, None]:
 
 @contextmanager
 def black_hole() -> Generator[int, None, None]:
-    """A port to which connecting takes for ever, as behind a firewall that drops packets.
+    """A port to which a connection attempt never ends, as behind a firewall that drops packets.
 
     Its queue of connections that wait to be accepted is full, and Linux drops what does not fit.
     """

@@ -259,12 +259,12 @@ class _Link:
             stream.clear()
         for writer in self._writers:
             writer.close()
-            # A task of its own: cancelling whoever waits would cancel it for all others who wait.
+            # A task of its own: if one waiting task is cancelled, the others go on waiting for it.
             closing = asyncio.ensure_future(writer.wait_closed())
-            # A reset has been an error already; said also where whoever waits is cancelled.
+            # A reset has been an error already; it is retrieved also where the waiting task is cancelled.
             closing.add_done_callback(_overlook)
             try:
-                # Whoever takes in no more shall not hold this up.
+                # A peer that reads no more must not delay this.
                 await asyncio.wait([closing], timeout=_CLOSING)
             finally:
                 writer.transport.abort()
@@ -352,7 +352,7 @@ class FaultProxy:
     ) -> None:
         await self.down()
 
-    # Not a coroutine function: asyncio would make a task of it that nobody could end.
+    # Not a coroutine function: asyncio would make a task of it that no code could cancel.
     def _accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         self.accepted += 1
         link = _Link(self, reader, client)

@@ -1,4 +1,4 @@
-"""A server that sends exactly the bytes it is told to, and remembers every byte it was sent.
+"""A server that sends exactly the given bytes, and records every byte that it receives.
 
 Knows sockets, TLS and as much of HTTP as it takes to read requests. Must not know the SDK: it is there to
 show what really goes over the wire. A script is bytes, a step, or a sequence of scripts; a step is any
@@ -106,7 +106,7 @@ def send(data: bytes) -> Step:
 
 
 def repeat(data: bytes, times: int | None = None, *, every: float = 0.0) -> Step:
-    """Send these bytes again and again, for ever without `times`, with a pause in between."""
+    """Send these bytes again and again, indefinitely without `times`, with a pause in between."""
 
     async def step(connection: "Connection") -> None:
         left = times
@@ -436,7 +436,7 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     def eof_received(self) -> bool:
-        """Asyncio says: nothing more will come; and is told to keep our half open."""
+        """The peer has sent everything; our half of the connection stays open."""
         self._end()
         return True
 
@@ -577,7 +577,7 @@ class RawServer:
         for connection in self.connections:
             connection.abort()
         async with asyncio.timeout(_CLOSING):
-            # A transport closes its socket some loop iterations later and tells nobody.
+            # A transport closes its socket some loop iterations later, without a callback.
             while not all(connection.closed for connection in self.connections):
                 await asyncio.sleep(0)
 

@@ -148,7 +148,7 @@ async def test_vbo_routes_can_answer_anything_else(client):
 
 
 async def test_scripts_take_turns_and_the_last_one_stays(client):
-    """First an error, then good answers for ever."""
+    """First an error, then good responses only."""
     async with RawServer({("GET", ANY): in_turn(http(503), http(200))}) as raw:
         statuses = []
         for _ in range(3):
@@ -236,7 +236,7 @@ async def test_close_is_said_and_done(client, secure):
 
 
 async def test_an_endless_answer_ends_with_the_client(client):
-    """Chunks for ever: sent only as fast as they are taken, until the client goes."""
+    """Endless chunks: sent only as fast as they are read, until the client closes."""
     endless = [http(headers=[("Transfer-Encoding", "chunked")]), repeat(b"5\r\nhello\r\n")]
     async with RawServer({("GET", ANY): endless}) as raw:
         async with client.get(raw.url) as answer:
@@ -512,7 +512,7 @@ async def test_down_refuses_and_cuts_until_up():
 
 
 async def test_a_dead_server_ends_the_clients_connection():
-    """Where nobody listens behind the proxy, the client is closed."""
+    """Where no server listens behind the proxy, the client's connection is closed."""
     async with RawServer({}) as raw:
         port = raw.port
     async with FaultProxy(port) as proxy, talking(proxy) as (reader, _):
@@ -785,9 +785,9 @@ def test_what_holds_no_canary_is_clean(canary):
 
 
 def test_logs_are_heard_from_debug_on_with_what_they_hold(canary):
-    """Arguments and exceptions of log records are searched, whoever logs."""
+    """Arguments and exceptions of log records are searched, of every logger."""
     secret = canary.secret()
-    log = logging.getLogger("somebody.else")
+    log = logging.getLogger("another.package")
     for said in (
         lambda: log.debug("password %s", secret),
         lambda: log.debug("object %s", Hidden(secret)),
@@ -955,7 +955,7 @@ def burn(seconds):
 
 
 @pytest.mark.parametrize(
-    ("trouble", "noticed"),
+    ("failure", "noticed"),
     [
         (lambda: 2, "the answer changed from 1 to 2"),
         (lambda: {}["gone"], "KeyError"),
@@ -963,14 +963,14 @@ def burn(seconds):
         (lambda: asyncio.sleep(60), "longer than 0.2 s"),
     ],
 )
-async def test_a_bystander_notices(trouble, noticed):
+async def test_a_bystander_notices(failure, noticed):
     """A changed answer, an error, a slow answer and one that never comes are noticed."""
     happening = []
 
     async def ask():
         if not happening:
             return 1
-        result = trouble()
+        result = failure()
         return await result if asyncio.iscoroutine(result) else result or 1
 
     with pytest.raises(AssertionError, match=noticed):
@@ -992,7 +992,7 @@ async def test_too_few_answers_prove_nothing():
 
 
 async def test_a_bystander_does_not_hide_the_tests_own_error():
-    """What went wrong in the block comes out, with the bystander's trouble as a note."""
+    """The error of the block is raised, with the bystander's failure as a note."""
 
     async def ask():
         return object()
@@ -1077,7 +1077,7 @@ async def test_no_ip_san_is_good_for_the_name():
 
 
 async def test_a_huge_certificate_is_too_much_for_openssl():
-    """Ten thousand names make a message that a client does not take, unless told to."""
+    """Ten thousand names make a message that a client rejects, unless it is configured to accept it."""
     assert len(Path(identities.many_sans().cert_file).read_bytes()) > 100_000
     with pytest.raises(ssl.SSLError, match="EXCESSIVE_MESSAGE_SIZE"):
         await greeted(identities.many_sans())

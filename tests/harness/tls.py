@@ -60,7 +60,7 @@ def authority() -> trustme.CA:
 
 @cache
 def other_authority() -> trustme.CA:
-    """The authority that nobody has heard of."""
+    """An authority that no client trusts by default."""
     return trustme.CA()
 
 
@@ -128,7 +128,7 @@ def no_ip_san() -> Identity:
 
 @cache
 def cn_only() -> Identity:
-    """The address stands in the subject alone, where nobody looks any more."""
+    """The address is in the subject only, which clients no longer read."""
     return _made_by_hand("cn-only", "127.0.0.1", alternative_names=False)
 
 
@@ -163,7 +163,7 @@ def many_sans() -> Identity:
 
 @cache
 def client_cert_required() -> Identity:
-    """Wants a certificate of `authority()` from clients too; TLS 1.3 tells them late."""
+    """Requires a certificate of `authority()` from clients too; with TLS 1.3 they notice it late."""
     identity = _issued("client-cert-required")
     identity.context.verify_mode = ssl.CERT_REQUIRED
     identity.context.load_verify_locations(ca_file())

@@ -166,7 +166,7 @@ async def test_wait_looks_once_more_at_the_end_however_long_its_pauses_are() -> 
 
 
 async def test_wait_ends_where_its_client_closes() -> None:
-    """Nobody can look any more."""
+    """It can no longer be queried."""
     async with BackupServer(World(sessions=0)) as backup, Client(server_of(backup)) as client:
         session = await client.explore("Vex")
         waiting = asyncio.create_task(session.wait(every=60))

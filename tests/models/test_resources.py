@@ -1,4 +1,4 @@
-"""Files, memory, threads, processes, a loop that somebody holds: what the machine runs short of."""
+"""Files, memory, threads, processes, a blocked event loop: resources that run short."""
 
 import asyncio
 import gc

@@ -41,7 +41,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Load:
 
 @pytest.fixture
 def options(monkeypatch: pytest.MonkeyPatch, vbo_fleet: BackupFleet) -> Namespace:
-    """What an example is told on the command line, for the fleet of the test."""
+    """An example's options of the command line, for the fleet of the test."""
     monkeypatch.setenv("VBO_PASSWORD", vbo_fleet.password)
     return Namespace(urls=vbo_fleet.urls, user=vbo_fleet.username, ca_file=vbo_fleet.ca_file, fleet=None)
 
@@ -289,7 +289,7 @@ def test_the_audit_has_every_session_in_both_files(vbo_fleet: BackupFleet, tmp_p
 
 
 def test_the_audit_names_the_servers_that_are_not_in_it(vbo_fleet: BackupFleet, tmp_path: Path) -> None:
-    """In the page and in the table: one that failed, and items that were set aside."""
+    """In the page and in the table: a server that failed, and items that were rejected."""
 
     def spoil(listing: dict[str, Any]) -> dict[str, Any]:
         listing["results"][0]["creationTime"] = "soon"
@@ -319,9 +319,9 @@ async def test_the_audit_says_what_servers_of_old_versions_do_not_tell(tmp_path:
     async with BackupFleet(1, versions=["v4"], sessions=7) as fleet:
         rows, page, _ = await asyncio.to_thread(audited, fleet, tmp_path)
     assert len(rows) == 8
-    untold = f"127.0.0.1:{fleet[0].port}: from which host, why, in 7 sessions."
-    assert rows[-1]["Gap"] == f"What servers of old versions do not tell: {untold}"
-    assert untold in page.text
+    unreported = f"127.0.0.1:{fleet[0].port}: from which host, why, in 7 sessions."
+    assert rows[-1]["Gap"] == f"What servers of old versions do not report: {unreported}"
+    assert unreported in page.text
 
 
 def test_the_audit_believes_no_text_of_a_session(vbo_fleet: BackupFleet, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """All that the SDK asks and the embedded server answers, against the API's contract.
 
-The contract is hand-written and small; where the vendor's documents are at hand, against those too.
+The contract is hand-written and small; where the vendor's documents are available, against those too.
 """
 
 import asyncio
@@ -84,7 +84,7 @@ async def asked(version: str) -> AsyncIterator[tuple[BackupServer, list[Received
 
 
 def contracts(version: str) -> list[Contract]:
-    """Ours, and the vendor's where it is at hand."""
+    """Ours, and the vendor's where it is available."""
     documents = [our_document(version), vendors_document(version)]
     return [Contract(document) for document in documents if document is not None]
 

@@ -89,7 +89,7 @@ def test_only_v8_is_asked_to_filter_by_the_end() -> None:
 
 @pytest.mark.parametrize("name", BOUNDS)
 def test_a_naive_time_is_refused_at_the_call(name: str) -> None:
-    """Nobody knows which zone it means."""
+    """It does not say which time zone it means."""
     with pytest.raises(ConfigError, match="time zone"):
         SessionFilter(**{name: datetime(2026, 1, 1)})  # type: ignore[arg-type]  # noqa: DTZ001  # the point
 
@@ -119,7 +119,7 @@ def test_a_page_size_that_the_api_refuses_is_refused_here(size: object) -> None:
     ],
 )
 def test_a_link_is_asked_at_the_configured_address(href: str, target: str) -> None:
-    """Its path and query are kept byte for byte; its host is nobody's business."""
+    """Its path and query are kept byte for byte; its host is ignored."""
     assert str(resolve_link(BASE, "v8", href, ASKED)) == f"https://10.0.0.7:4443{target}"
 
 

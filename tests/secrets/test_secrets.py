@@ -365,7 +365,7 @@ async def test_a_provider_that_fails_is_its_servers_trouble_and_keeps_its_secret
 async def test_a_provider_that_hangs_is_named_when_the_deadline_has_passed(
     kind: Callable[[Callable[[], Awaitable[str]]], Bearer | Password],
 ) -> None:
-    """Whoever waits for it is told, the server is not blamed, and the next question asks it again."""
+    """The caller gets its error, the server does not count as failed, and the next query calls it again."""
     answering = asyncio.Event()
 
     async def provide() -> str:

@@ -28,7 +28,7 @@ LOGIN = Password("u", "p")
 
 
 async def async_observer(_: object) -> None:
-    """What nobody would await."""
+    """A function that no caller would await."""
 
 
 @pytest.mark.parametrize(

@@ -105,8 +105,8 @@ async def connect(stack, client_of):
 
 @pytest.fixture(autouse=True)
 def quiet(caplog):
-    """Nothing that a server does on purpose is logged as trouble."""
+    """Nothing that a server does on purpose is logged as a warning or an error."""
     yield
-    troubles = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    warnings = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
     # In asyncio's debug mode, slow machines report every step that took long.
-    assert not [text for text in troubles if not text.startswith("Executing ")]
+    assert not [text for text in warnings if not text.startswith("Executing ")]

@@ -1,4 +1,4 @@
-"""The change feed of v8: what it tells, how it waits, and what it forgets."""
+"""The change feed of v8: what it reports, how it waits, and what it forgets."""
 
 import asyncio
 import threading
@@ -23,7 +23,7 @@ def frozen(**options):
     return World(now=START, speed=0, **({"sessions": 0} | options))
 
 
-def told(body):
+def changes_in(body):
     """What a body says of restore sessions: ID and eTag, None for one that went."""
     sessions = [one for one in body["results"] if one["eventType"].startswith("RestoreSession")]
     assert all((one["eventType"] == "RestoreSessionDelete") == ("eTag" not in one) for one in sessions)
@@ -80,7 +80,7 @@ async def test_coming_changing_ending_and_going_are_told_in_order(connect):
     world.advance(3 * HOUR)
     world.remove(first.id)
     body = (await since(client, token)).body
-    assert told(body) == [
+    assert changes_in(body) == [
         (first.id, first.etag),
         (second.id, second.etag),
         (third.id, third.etag - 1),
@@ -106,7 +106,7 @@ async def test_sessions_that_begin_by_themselves_are_told(connect):
         moved = world.change(world.sessions[0].id, id=uuid4())
         body = (await since(client, token, limit=10_000)).body
         token = body["nextChangeToken"]
-        for key, etag in told(body):
+        for key, etag in changes_in(body):
             if etag is None:
                 del known[key]
             else:
@@ -123,7 +123,7 @@ async def test_what_a_client_does_to_a_session_is_told_too(connect):
     begun = (await client.ask("POST", "/v8/Organization/Explore", json={"type": "Vex"})).body
     await client.ask("POST", f"/v8/RestoreSessions/{begun['id']}/Stop")
     key = UUID(begun["id"])
-    assert told((await since(client, token)).body) == [(key, begun["eTag"]), (key, begun["eTag"] + 1)]
+    assert changes_in((await since(client, token)).body) == [(key, begun["eTag"]), (key, begun["eTag"] + 1)]
 
 
 async def test_events_of_other_kinds_lie_between(connect):
@@ -160,7 +160,7 @@ async def test_limit_pages_through_without_loss(connect, limit):
     assert seen == whole["results"]
     assert token == whole["nextChangeToken"]
     added = client.server.world.add()
-    assert told((await since(client, token)).body) == [(added.id, added.etag)]
+    assert changes_in((await since(client, token)).body) == [(added.id, added.etag)]
 
 
 async def test_limit_has_the_documented_default_and_maximum(connect):
@@ -189,7 +189,7 @@ async def test_a_waiting_waitinghears_of_a_change_at_once(connect, thread):
     body = (await waiting).body
     assert time.monotonic() - begun < SOON
     (added,) = client.server.world.sessions
-    assert told(body) == [(added.id, added.etag)]
+    assert changes_in(body) == [(added.id, added.etag)]
 
 
 async def test_a_waiting_waitinghears_of_what_time_does(connect):
@@ -201,7 +201,7 @@ async def test_a_waiting_waitinghears_of_what_time_does(connect):
     begun = time.monotonic()
     body = (await poll(client, after=token)).body
     assert time.monotonic() - begun < 0.5 + SOON
-    assert told(body) == [(session.id, session.etag + 1)]
+    assert changes_in(body) == [(session.id, session.etag + 1)]
 
 
 async def test_a_waitingin_vain_ends_in_its_time(connect):
@@ -230,7 +230,7 @@ async def test_stop_of_the_server_ends_a_waiting_poll(connect):
     assert isinstance(ended, aiohttp.ClientError) or ended.body["results"] == []
     added = client.server.world.add()
     await client.server.start()
-    assert told((await since(client, token)).body) == [(added.id, added.etag)]
+    assert changes_in((await since(client, token)).body) == [(added.id, added.etag)]
 
 
 async def test_a_client_that_goes_leaves_nothing_waiting(connect):
@@ -311,7 +311,7 @@ async def test_another_world_is_told_at_once_and_outdates_every_token(connect):
     token = await latest(client)
     old.add()
     added = new.add()
-    assert told((await since(client, token)).body) == [(added.id, added.etag)]
+    assert changes_in((await since(client, token)).body) == [(added.id, added.etag)]
     (listed,) = (await client.get("/v8/RestoreSessions")).body["results"]
     assert listed["id"] == str(added.id)
 
@@ -334,7 +334,7 @@ async def test_a_world_restored_from_backup_has_lost_what_came_since(connect):
     assert await refusal(client, token) == OUTDATED
     token = await latest(client)
     world.advance(HOUR)
-    assert (working.id, working.etag + 1) in told((await since(client, token)).body)
+    assert (working.id, working.etag + 1) in changes_in((await since(client, token)).body)
     world.advance(timedelta(days=30))
     assert not gone & {one.id for one in world.sessions}
 

@@ -158,7 +158,7 @@ async def test_stopping_cuts_delays_short(connect):
 
 
 async def test_trickle_sends_the_whole_body_in_pieces(connect):
-    """Nothing is lost, and it takes its time; a client that goes away is no trouble."""
+    """Nothing is lost, and it takes its time; a client that closes its connection causes no error."""
     client = await connect(World(sessions=1))
     whole = (await client.get(f"{PATH}/{client.server.world.sessions[0].id}")).body
     client.server.fail(Fault.trickle(0.01, 100), times=2)
@@ -223,7 +223,7 @@ async def test_faults_can_wait_for_a_certain_request(connect):
 
 
 async def test_faults_are_planned_from_any_thread():
-    """A server in a thread of its own can be told what to do from outside."""
+    """A server in a thread of its own can be controlled from outside."""
     server = BackupServer(tls=False)
     with server.run_in_thread():
         server.fail(Fault.status(418))
