@@ -9,9 +9,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 PATHS = (
-    *(f"aiovbo/_{name}" for name in ("auth", "client", "core", "decoding", "fleet", "protocol", "resources")),
-    *(f"aiovbo/_{name}" for name in ("settings", "transport", "watch")),
-    "aiovbo/testing",
+    "aiovbo",
+    "examples",
+    *(
+        f"tests/{name}"
+        for name in ("client", "core", "decoding", "models", "protocol", "secrets", "settings")
+    ),
+    "tests/testing",
     "noxfile.py",
     "pyproject.toml",
 )
