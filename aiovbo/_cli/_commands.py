@@ -127,6 +127,14 @@ def watch(  # each an option of its own
         ),
     ] = None,
     checkpoint: Annotated[Path | None, Parameter(help="File that keeps the place over restarts.")] = None,
+    rewind: Annotated[
+        When | None,
+        Parameter(
+            help="Report what --checkpoint already has of the sessions since then once more: 24h or a date.",
+            converter=when,
+            metavar="WHEN",
+        ),
+    ] = None,
     output: Annotated[Literal["text", "jsonl"], Parameter(help="How to print changes.")] = "text",
     count: Annotated[
         int | None, Parameter(help="End after so many changes, at least 1.", validator=Number(gte=1))
@@ -138,7 +146,7 @@ def watch(  # each an option of its own
     """
     from aiovbo._cli._watch import watch
 
-    return watch(which, filters, command, time_zone.times(), every, since, checkpoint, output, count)
+    return watch(which, filters, command, time_zone.times(), every, since, checkpoint, rewind, output, count)
 
 
 def timeline(

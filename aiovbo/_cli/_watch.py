@@ -6,8 +6,9 @@ Knows how a change is printed in a line. The watch decides which changes there a
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from aiovbo import (
     RestoreSession,
     RestoreSessionResult,
     RowRejected,
+    TimeBound,
     Unreachable,
     Watch,
 )
@@ -67,6 +69,7 @@ def watch(  # each an option of its own
     every: timedelta,
     since: When | None,
     checkpoint: Path | None,
+    rewind: When | None,
     output: str,
     count: int | None,
 ) -> int:
@@ -79,6 +82,8 @@ def watch(  # each an option of its own
     if command.exec is not None and not command.exec.strip():
         # As from an unset variable: the shell would succeed, and no alert would be sent.
         raise ConfigError("the command of --exec is empty")
+    if rewind is not None and checkpoint is None:
+        raise ConfigError("--rewind needs --checkpoint")
     wanted = _is_wanted(filters)
     fleet = fleet_of(which)
     store = None if checkpoint is None else Checkpoint(checkpoint)
@@ -89,8 +94,23 @@ def watch(  # each an option of its own
         ack="manual",
         only=wanted,
     )
+    prepare = None
+    if store is not None and rewind is not None:
+        prepare = partial(_rewind, store, rewind.bound(times.zone), fleet)
     # A service that is stopped has not failed; the checkpoint is saved.
-    return run(_watch(fleet, changes, command, times, output, count), when_terminated=OK)
+    return run(_watch(fleet, changes, command, times, output, count, prepare), when_terminated=OK)
+
+
+async def _rewind(store: Checkpoint, since: TimeBound, fleet: Fleet) -> None:
+    """Rewind the servers of the fleet that the checkpoint has; the others begin at --since."""
+    await store.open()
+    try:
+        known = await store.servers()
+    finally:
+        await store.close()
+    for name in fleet:
+        if name in known:
+            await store.rewind(name, since)
 
 
 def _is_wanted(filters: ChangeFilter) -> Callable[[Change], bool]:
@@ -111,9 +131,17 @@ def _is_wanted(filters: ChangeFilter) -> Callable[[Change], bool]:
 
 
 async def _watch(
-    fleet: Fleet, watching: Watch, command: CommandOptions, times: Times, output: str, count: int | None
+    fleet: Fleet,
+    watching: Watch,
+    command: CommandOptions,
+    times: Times,
+    output: str,
+    count: int | None,
+    prepare: Callable[[], Awaitable[None]] | None,
 ) -> int:
     out = console()
+    if prepare is not None:
+        await prepare()
     if out.is_terminal and output == "text":
         console(stderr=True).print(
             Text(

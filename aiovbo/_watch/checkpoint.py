@@ -15,7 +15,9 @@ from uuid import UUID, uuid4
 from weakref import WeakSet
 
 from aiovbo._core.threads import NoThreadError, in_thread
+from aiovbo._protocol.session_filter import TimeBound, resolve
 from aiovbo._watch.changes import CheckpointEntry, ServerCheckpoint, SessionRecord
+from aiovbo._watch.file_lock import FileLock
 from aiovbo.errors import CheckpointError, ConfigError
 
 T = TypeVar("T")
@@ -127,7 +129,9 @@ class MemoryCheckpoint:
 
 
 class Checkpoint:
-    """A place in a file, kept over crashes; one watch at a time, others are refused.
+    """A checkpoint in a file, kept over crashes; one watch at a time, others are refused.
+
+    Other programs can read the file while the watch runs: it is a SQLite database.
 
     Raises: CheckpointError from `open`, `load` and `save` where the file is damaged, foreign, newer, in use,
     gone, or cannot be written. It never starts over by itself: to do so, delete the file, and the one with
@@ -139,6 +143,7 @@ class Checkpoint:
             raise ConfigError("a checkpoint needs the path of a file, not an empty text")
         self._path = fspath(path)
         self._file: sqlite3.Connection | None = None
+        self._lock = FileLock("")
         self._inode = 0
         self._turn = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -181,7 +186,7 @@ class Checkpoint:
             try:
                 return work()
             except (sqlite3.Error, OSError, ValueError, TypeError) as error:
-                problem = _in_words(error)
+                problem = _in_words(error, self._path)
             message = f"the checkpoint {self._path}: {problem}"
             raise CheckpointError(message)
 
@@ -201,29 +206,52 @@ class Checkpoint:
                 _ = working.cancelled() or working.exception()
                 raise
 
+    async def rewind(self, server: str, since: TimeBound) -> None:
+        """Let the next watch report a server's sessions once more that were created after `since`.
+
+        They come as `Added`, and as `Finished` where they have ended, with the IDs that these changes had.
+        While a watch uses the file, it cannot be rewound.
+
+        - `since`: an aware `datetime`, or a `timedelta` for "that long ago".
+
+        Raises: CheckpointError where the file has no such server, or is in use; ConfigError for a naive time.
+        """
+        moment = resolve(since, datetime.now(UTC))
+        assert moment is not None  # as a time was given
+
+        def work() -> None:
+            if not os.path.exists(os.path.realpath(self._path)):  # in a thread of its own
+                message = f"it does not exist, so it has no server {server!r}"
+                raise ValueError(message)
+            if self._file is not None:
+                raise ValueError(_IN_USE)
+            self._open()
+            try:
+                self._rewind(server, moment)
+            finally:
+                self._close()
+
+        await self._away(work)
+
     def _open(self) -> None:
-        if not os.path.exists(self._path):  # in a thread of its own, as all that follows
-            _create(self._path)
-        if os.path.getsize(self._path) < _SMALLEST:  # as above
-            raise ValueError(_DAMAGED)
-        if not os.access(self._path, os.W_OK):
-            # SQLite would speak of an I/O error.
-            raise ValueError(_NOT_WRITABLE)
-        file = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+        if self._file is not None:
+            raise ValueError(_IN_USE)
+        path = os.path.realpath(self._path)  # in a thread of its own, as all that follows
+        lock = FileLock(path)
         try:
-            file.execute("PRAGMA locking_mode=EXCLUSIVE")
-            file.execute("PRAGMA journal_mode=WAL")
-            # What a save has returned from is kept, also over a power cut.
-            file.execute("PRAGMA synchronous=FULL")
-            file.execute("BEGIN EXCLUSIVE")
-            _check(file)
-            file.execute("COMMIT")
+            is_free = lock.acquire()
+        except OSError:
+            raise ValueError(_not_writable(path)) from None
+        if not is_free:
+            raise ValueError(_IN_USE)
+        try:
+            self._file = _connect(path)
         except BaseException:
-            file.close()
+            lock.release()
             raise
-        self._file = file
+        self._lock = lock
         _open_files.add(self)
-        self._inode = os.stat(self._path).st_ino  # as above
+        self._inode = os.stat(path).st_ino  # as above
 
     def _load(self, server: str) -> ServerCheckpoint | None:
         file = self._ready()
@@ -267,7 +295,7 @@ class Checkpoint:
             (
                 server,
                 step.session_id.bytes,
-                step.known.created.astimezone(UTC).isoformat(),
+                _text_of(step.known.created),
                 step.known.is_open,
                 step.known.marks,
                 step.known.revision,
@@ -281,7 +309,7 @@ class Checkpoint:
         try:
             place = (
                 server,
-                None if horizon is None else horizon.astimezone(UTC).isoformat(),
+                None if horizon is None else _text_of(horizon),
                 None if installation is None else installation.bytes,
             )
             file.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?)", place)
@@ -297,6 +325,27 @@ class Checkpoint:
             # Into the file itself: without its -wal it is an old place then, and never none.
             file.execute("PRAGMA wal_checkpoint")
 
+    def _rewind(self, server: str, since: datetime) -> None:
+        file = self._ready()
+        found = file.execute("SELECT horizon FROM servers WHERE name = ?", (server,)).fetchone()
+        if found is None:
+            names = ", ".join(map(repr, self._servers())) or "none"
+            message = f"it has no server {server!r}; it has: {names}"
+            raise ValueError(message)
+        # As they are stored: times in UTC, in one form, have the order of their texts.
+        text = _text_of(since)
+        file.execute("BEGIN IMMEDIATE")
+        file.execute(
+            """
+            DELETE FROM records
+            WHERE server = ? AND created > ? AND kind IN ('session', 'removed', 'rejected')
+            """,
+            (server, text),
+        )
+        if found[0] is not None and found[0] > text:
+            file.execute("UPDATE servers SET horizon = ? WHERE name = ?", (text, server))
+        file.execute("COMMIT")
+
     def _ready(self) -> sqlite3.Connection:
         if self._file is None:
             raise ValueError("it is not open")
@@ -308,12 +357,14 @@ class Checkpoint:
         file, self._file = self._file, None
         if file is not None:
             file.close()
+            self._lock.release()
 
     def leave_to_parent(self) -> None:
         """In a forked process: the file stays open in the parent, and is never closed here."""
         if self._file is not None:
             _of_parent.append(self._file)
             self._file = None
+            self._lock.leave_to_parent()
 
 
 _open_files: "WeakSet[Checkpoint]" = WeakSet()
@@ -336,19 +387,46 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_leave_to_parent)
 
 
-_NOT_WRITABLE = "it cannot be opened; the directory must exist, and this user must be able to write both"
+_IN_USE = "another process, or another watch, is using it"
 _DAMAGED = "it is damaged, or was never a checkpoint; restore it, or start over with another file"
+_PATIENCE = 10.0
+"""Seconds that a write waits for another program that has locked the file for a moment."""
 _SMALLEST = 512
 """Bytes of the smallest SQLite file; ours are there whole or not at all, so an empty one is damaged."""
 
 
+def _connect(path: str) -> sqlite3.Connection:
+    if not os.path.exists(path):  # in a thread of its own, as all that follows
+        _create(path)
+    if os.path.getsize(path) < _SMALLEST:  # as above
+        raise ValueError(_DAMAGED)
+    if not os.access(path, os.W_OK):
+        # SQLite would speak of an I/O error.
+        raise ValueError(_not_writable(path))
+    file = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+    try:
+        # Others may read while this process writes.
+        file.execute("PRAGMA journal_mode=WAL")
+        # What a save has returned from is kept, also over a power cut.
+        file.execute("PRAGMA synchronous=FULL")
+        file.execute("BEGIN IMMEDIATE")
+        _check(file)
+        file.execute("COMMIT")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
 def _create(path: str) -> None:
-    """An empty place, there at once and whole: a crash in between leaves no half of one."""
+    """An empty checkpoint, there at once and whole: a crash in between leaves no half of one."""
     if os.path.exists(f"{path}-wal"):  # as above
         raise FileNotFoundError
     part = f"{path}.{uuid4().hex}"
     try:
         with closing(sqlite3.connect(part, isolation_level=None)) as file:
+            # Not with the first start: a program that reads the file could prevent it then.
+            file.execute("PRAGMA journal_mode=WAL")
             file.executescript(f"BEGIN; {_SCHEMA} {_MARKS} COMMIT;")
         try:
             # Unlike a renamed file, it replaces no other file.
@@ -359,8 +437,9 @@ def _create(path: str) -> None:
             # Some file systems know no links.
             os.replace(part, path)  # as above
     finally:
-        with suppress(FileNotFoundError):
-            os.unlink(part)  # as above
+        for end in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.unlink(part + end)  # as above
 
 
 def _check(file: sqlite3.Connection) -> None:
@@ -380,14 +459,29 @@ def _check(file: sqlite3.Connection) -> None:
         file.execute(f"PRAGMA user_version={older + 1}")
 
 
-def _in_words(error: Exception) -> str:
+def _text_of(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _not_writable(path: str) -> str:
+    directory = os.path.dirname(os.path.realpath(path))
+    return (
+        "it cannot be opened; the directory must exist, and this user must be able to write both "
+        f"(directory: {directory})"
+    )
+
+
+def _in_words(error: Exception, path: str) -> str:
     text = str(error)
     if isinstance(error, FileNotFoundError):
         return "it was removed while it was in use; put it back, or delete what is left of it to start over"
     if "locked" in text:
-        return "another process, or another watch, is using it"
-    if "unable to open" in text or "readonly" in text:
-        return _NOT_WRITABLE
+        return "another program writes to it, or keeps it locked"
+    if "unable to open" in text or "readonly" in text or isinstance(error, PermissionError):
+        return _not_writable(path)
+    if isinstance(error, OSError):
+        # Its text may name a temporary file.
+        return f"{error.strerror} (directory: {os.path.dirname(os.path.realpath(path))})"
     if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
         return f"{_DAMAGED} ({text})"
     return text

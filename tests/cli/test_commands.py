@@ -513,6 +513,11 @@ def test_watch_tells_changes_and_goes_on_where_it_ended(
     (line,) = capsys.readouterr().out.splitlines()
     assert "vbo2  started  " in line
     assert "\x1b" not in line
+    assert main(["watch", *place, "--rewind", "24h", "--count", "10", "--output", "jsonl"]) == 0
+    again = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len({one["id"] for one in first} & {one["id"] for one in again}) >= 9
+    assert main(["watch", "--rewind", "24h"]) == 2
+    assert "--rewind needs --checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("inventory")

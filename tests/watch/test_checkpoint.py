@@ -6,9 +6,11 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -21,6 +23,7 @@ from aiovbo import (
     CheckpointEntry,
     CheckpointError,
     CheckpointStore,
+    ConfigError,
     Fleet,
     MemoryCheckpoint,
     ServerCheckpoint,
@@ -304,6 +307,99 @@ async def test_a_file_of_which_only_the_log_is_left_is_an_error(tmp_path: Path) 
     Path(f"{path}-wal").write_bytes(log)
     with pytest.raises(CheckpointError, match=r"removed .*; put it back, or delete what is left"):
         await Checkpoint(path).open()
+
+
+async def test_the_file_can_be_read_while_it_is_in_use_and_a_reader_does_not_prevent_a_start(
+    tmp_path: Path,
+) -> None:
+    """As a backup tool reads it: in a transaction that goes on while a watch starts, saves and ends."""
+    path = tmp_path / "place.db"
+    await filled(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        count = "SELECT count(*) FROM records"
+        assert reader.execute(count).fetchone() == (1,)
+        store = Checkpoint(path)
+        await store.open()
+        await store.save("vbo", [CheckpointEntry(KEYS[1], SOME)], NOW, None)
+        assert reader.execute(count).fetchone() == (1,)
+        reader.execute("COMMIT")
+        assert reader.execute(count).fetchone() == (2,)
+        await store.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+async def test_a_link_to_a_file_that_does_not_exist_yet_is_followed(tmp_path: Path) -> None:
+    """And two names of one file are one checkpoint."""
+    (tmp_path / "data").mkdir()
+    link, real = tmp_path / "place.db", tmp_path / "data" / "real.db"
+    link.symlink_to(real)
+    store, other = Checkpoint(link), Checkpoint(real)
+    await store.open()
+    with pytest.raises(CheckpointError, match="using it"):
+        await other.open()
+    await store.close()
+    assert link.is_symlink()
+    assert real.is_file()
+
+
+async def test_a_message_names_the_directory_and_no_temporary_file(tmp_path: Path) -> None:
+    """Where it does not exist."""
+    with pytest.raises(CheckpointError) as caught:
+        await Checkpoint(tmp_path / "nowhere" / "place.db").open()
+    assert f"(directory: {tmp_path / 'nowhere'})" in str(caught.value)
+    assert str(caught.value).count("place.db") == 1
+
+
+async def test_a_lock_that_a_crash_left_is_free(tmp_path: Path) -> None:
+    """Its file is there; nothing holds it."""
+    path = tmp_path / "place.db"
+    Path(f"{path}-lock").touch()
+    await filled(path)
+    assert [one.name for one in tmp_path.iterdir()] == ["place.db"]
+
+
+def dated(days: int, **options: Any) -> tuple[UUID, SessionRecord]:
+    return UUID(int=1000 + days), SessionRecord(NOW - timedelta(days=days), is_open=False, **options)
+
+
+async def test_rewinding_a_server_forgets_what_was_created_since(tmp_path: Path) -> None:
+    """Its horizon moves back to that moment at most; other servers and pending changes stay."""
+    path = tmp_path / "place.db"
+    store = Checkpoint(path)
+    await store.open()
+    found = dict([dated(0), dated(2, kind="removed"), dated(3), dated(5), dated(1, kind="pending")])
+    entries = [CheckpointEntry(key, one) for key, one in found.items()]
+    for name in ("vbo", "other"):
+        await store.save(name, entries, NOW - timedelta(days=6), KEYS[1])
+    since = NOW - timedelta(days=3)
+    with pytest.raises(CheckpointError, match="using it"):
+        await store.rewind("vbo", since)
+    await store.close()
+    await store.rewind("vbo", since)
+    await store.rewind("other", NOW - timedelta(days=9))
+    await store.open()
+    place, other = await store.load("vbo"), await store.load("other")
+    await store.close()
+    assert place is not None
+    assert other is not None
+    assert place == ServerCheckpoint(
+        dict([dated(3), dated(5), dated(1, kind="pending")]), NOW - timedelta(days=6), KEYS[1]
+    )
+    assert other == ServerCheckpoint(dict([dated(1, kind="pending")]), NOW - timedelta(days=9), KEYS[1])
+
+
+async def test_rewinding_what_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    """A server that the file does not have, a file that does not exist, a naive time."""
+    path = tmp_path / "place.db"
+    with pytest.raises(CheckpointError, match="does not exist"):
+        await Checkpoint(path).rewind("vbo", NOW)
+    assert not path.exists()
+    await filled(path)
+    with pytest.raises(CheckpointError, match="no server 'vbo9'; it has: 'vbo'"):
+        await Checkpoint(path).rewind("vbo9", timedelta(days=1))
+    with pytest.raises(ConfigError, match="time zone"):
+        await Checkpoint(path).rewind("vbo", datetime(2026, 1, 1))  # noqa: DTZ001  # refused
 
 
 ENTRIES = st.one_of(
