@@ -6,9 +6,11 @@ Runs the command, retries it, and kills it at the end. What a change looks like 
 import asyncio
 import os
 import signal
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from typing import IO
 
 from aiovbo import Change
 from aiovbo._cli._options import CommandOptions
@@ -45,6 +47,8 @@ class CommandRunner:
         self._room = asyncio.Semaphore(_MOST_PENDING)
         self._tasks: set[asyncio.Task[None]] = set()
         self._last: dict[str, asyncio.Task[None]] = {}
+        self._consumer = asyncio.current_task()
+        self._bug: BaseException | None = None
         self.given_up = 0
         """Changes whose command failed as often as `--give-up` allows."""
 
@@ -52,8 +56,6 @@ class CommandRunner:
         """Run the command with a document for a change; waits while too many changes are pending.
 
         - `session`: what the change is of; changes of one session are processed in order.
-
-        Raises: what a bug in processing an earlier change raised.
         """
         await self._room.acquire()
         task = asyncio.create_task(self._process(change, document, self._last.get(session)))
@@ -62,30 +64,35 @@ class CommandRunner:
 
         def ended(task: asyncio.Task[None]) -> None:
             self._room.release()
+            self._tasks.discard(task)
             if self._last.get(session) is task:
                 del self._last[session]
-            if task.cancelled() or task.exception() is None:
-                self._tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                # A bug. The change would never be acknowledged: the consumer ends, and `aclose` raises it.
+                self._bug = error
+                if self._consumer is not None:
+                    self._consumer.cancel()
 
         task.add_done_callback(ended)
-        for done in [task for task in self._tasks if task.done()]:
-            done.result()
 
     async def finish(self) -> None:
         """Wait until the commands of all changes have succeeded, or were given up."""
         while self._tasks:
-            done, _ = await asyncio.wait(self._tasks)
-            for task in done:
-                task.result()
+            await asyncio.wait(self._tasks)
 
     async def aclose(self) -> None:
-        """Kill the command that runs, and wait until it has ended; nothing more is run."""
+        """Kill the command that runs, and wait until it has ended; nothing more is run.
+
+        Raises: what a bug in processing a change raised.
+        """
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         if self.given_up:
             complain(f"{counted(self.given_up, 'change')} given up in all")
+        if self._bug is not None:
+            raise self._bug
 
     async def _process(self, change: Change, document: str, before: asyncio.Task[None] | None) -> None:
         if before is not None:
@@ -109,17 +116,20 @@ class CommandRunner:
 
     async def _run(self, document: str) -> str | None:
         """Run the command once: None where it ended with 0, or else how it failed."""
+        # A file and no pipe, which would be an error where a command ends without reading its input.
+        with await asyncio.to_thread(_file_with, document) as file:
+            return await self._run_with(file)
+
+    async def _run_with(self, file: IO[bytes]) -> str | None:
         # In a session of its own, so that what it starts is killed with it, and Ctrl-C does not reach it.
         # Its output goes to standard error: standard output holds the changes.
         starting = asyncio.create_task(
-            asyncio.create_subprocess_shell(
-                self._command, stdin=asyncio.subprocess.PIPE, stdout=2, start_new_session=True
-            )
+            asyncio.create_subprocess_shell(self._command, stdin=file, stdout=2, start_new_session=True)
         )
         try:
             async with asyncio.timeout(self._timeout):
                 process = await asyncio.shield(starting)
-                await process.communicate(document.encode())
+                await process.wait()
         except TimeoutError:
             return f"took longer than {self._timeout:g} s"
         except OSError as error:
@@ -130,6 +140,14 @@ class CommandRunner:
         if process.returncode == 0:
             return None
         return f"ended with {process.returncode}"
+
+
+def _file_with(text: str) -> IO[bytes]:
+    """A temporary file that can be read from its beginning."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
+    file.write(text.encode())
+    file.seek(0)
+    return file
 
 
 async def _end(starting: asyncio.Task[asyncio.subprocess.Process]) -> None:

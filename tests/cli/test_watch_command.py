@@ -4,18 +4,22 @@ import asyncio
 import json
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from aiovbo import Recovered
+from aiovbo._cli import _command_runner
 from aiovbo._cli._app import main
 from aiovbo._cli._command_runner import CommandRunner
 from aiovbo._cli._options import CommandOptions
+from aiovbo._cli._terminal import run
 from aiovbo.testing import BackupServer
 
 WATCH = ["watch", "--every", "0.1s", "--since", "24h"]
@@ -113,6 +117,36 @@ async def test_give_up_ends_the_retries_and_is_counted(capsys: pytest.CaptureFix
     assert said.endswith("aiovbo: 2 changes given up in all\n")
 
 
+def test_a_command_that_does_not_read_its_input_is_retried_like_any_other() -> None:
+    """Also on the event loop of the command line, on which a closed pipe is an error of its own kind."""
+    names = [f"vbo{number}" for number in range(10)]
+    given_up: list[int] = []
+
+    async def work() -> int:
+        given_up.append((await processed("exit 1", CommandOptions(give_up=2), *names))[1])
+        return 0
+
+    assert run(work()) == 0
+    assert given_up == [10]
+
+
+async def test_a_bug_while_a_change_is_processed_ends_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The change is not acknowledged, and nothing waits for it."""
+
+    def fail(_: str) -> None:
+        raise LookupError("a bug")
+
+    monkeypatch.setattr(_command_runner, "complain", fail)
+    acknowledged: list[str] = []
+    runner = CommandRunner("exit 1", CommandOptions(), lambda change: acknowledged.append(change.id))
+    with pytest.raises(asyncio.CancelledError):
+        await runner.add(change_of("vbo1"), "vbo1", "{}")
+        await asyncio.sleep(60)
+    with pytest.raises(LookupError, match="a bug"):
+        await runner.aclose()
+    assert acknowledged == []
+
+
 async def test_a_command_that_takes_too_long_is_killed_with_its_children(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,30 +173,55 @@ async def test_closing_kills_the_running_command_and_acknowledges_nothing(tmp_pa
 def test_each_failed_restore_is_reported_once_over_kills_and_restarts(
     servers: list[BackupServer], inventory: Path, tmp_path: Path
 ) -> None:
-    """Two `kill -9` and a clean end: every failed restore has alerts, all with one ID.
+    """`kill -9` while the command still fails, `kill -9` after it succeeded, and a clean end.
 
-    A kill between the command's success and the save repeats an alert, with the ID that it had.
+    Only a kill between the command's success and the save a moment later repeats an alert, with the same ID.
     """
-    world, sink = servers[2].world, tmp_path / "alerts"
-    command = f"cat >> {shlex.quote(str(sink))}"
-    place = ["--fleet", str(inventory), "--checkpoint", str(tmp_path / "place.db"), "--server", "vbo2"]
+    world, sink, down, checkpoint = servers[2].world, tmp_path / "alerts", tmp_path / "down", tmp_path / "db"
+    command = f"test ! -e {down} || {{ echo >> {down}; exit 1; }}; cat >> {shlex.quote(str(sink))}"
+    place = ["--fleet", str(inventory), "--checkpoint", str(checkpoint), "--server", "vbo2"]
     arguments = [*WATCH, *place, "--only", "finished", "--result", "failed", "--exec", command]
-    expected = {str(one.id) for one in world.sessions if one.result == "Failed"}
 
-    def alerts() -> dict[str, set[str]]:
-        found: dict[str, set[str]] = {}
-        for line in sink.read_text(encoding="utf-8").splitlines() if sink.exists() else ():
-            alert = json.loads(line)
-            found.setdefault(alert["session"]["id"], set()).add(alert["id"])
-        return found
+    def alerts() -> list[tuple[str, str]]:
+        found = map(json.loads, sink.read_text(encoding="utf-8").splitlines() if sink.exists() else [])
+        return sorted((one["session"]["id"], one["id"]) for one in found)
 
-    for how in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
-        one = world.add(end_time=world.now, result="Failed")
-        expected.add(str(one.id))
+    def are_saved() -> bool:
+        failed = {str(one.id) for one in world.sessions if one.result == "Failed"}
+        if {session for session, _ in alerts()} != failed:
+            return False
+        return Path(f"{checkpoint}-wal").stat().st_mtime_ns > sink.stat().st_mtime_ns
+
+    down.touch()
+    repeated = 0
+    for how, holds in (
+        (signal.SIGKILL, lambda: down.stat().st_size > 0),
+        (signal.SIGKILL, are_saved),
+        (signal.SIGTERM, are_saved),
+    ):
+        world.add(end_time=world.now, result="Failed")
         with subprocess.Popen([sys.executable, "-m", "aiovbo", *arguments]) as process:
-            wait_for(lambda: alerts().keys() == expected)
-            process.send_signal(how)
-    assert [len(ids) for ids in alerts().values()] == [1] * len(expected)
+            try:
+                wait_for(holds)
+                process.send_signal(how)
+            except BaseException:
+                process.kill()
+                raise
+        if down.exists():
+            assert alerts() == []
+            down.unlink()
+        else:
+            repeated += pending_in(checkpoint)
+    assert process.returncode == 0
+    assert len(set(alerts())) == len({session for session, _ in alerts()}) >= 3
+    assert len(alerts()) == len(set(alerts())) + repeated
+
+
+def pending_in(checkpoint: Path) -> int:
+    """The number of changes that are saved as not acknowledged; nothing else has the file open."""
+    with closing(sqlite3.connect(checkpoint)) as file:
+        (count,) = file.execute("SELECT count(*) FROM records WHERE kind = 'pending'").fetchone()
+    return int(count)
 
 
 def pid_written(folder: Path) -> str:
