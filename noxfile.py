@@ -62,8 +62,8 @@ def lint(session: nox.Session) -> None:
 def examples(session: nox.Session) -> None:
     """Every example, every code block of the README, every example in a docstring."""
     session.install("-e", ".[dev]")
-    names = ("test_examples", "test_more_examples", "test_fleet_page", "test_readme", "test_docstrings")
-    session.run("python", "-m", "pytest", *(f"tests/project/{name}.py" for name in names))
+    names = ("examples", "more_examples", "fleet_page", "page_access", "monitoring", "readme", "docstrings")
+    session.run("python", "-m", "pytest", *(f"tests/project/test_{name}.py" for name in names))
 
 
 @nox.session

@@ -123,6 +123,8 @@ def watch(  # each an option of its own
         Parameter(
             help="At the very first start, also report the sessions since then: 24h, yesterday or a date.",
             converter=when,
+            accepts_keys=False,
+            n_tokens=1,
             metavar="WHEN",
         ),
     ] = None,
@@ -132,6 +134,8 @@ def watch(  # each an option of its own
         Parameter(
             help="Report what --checkpoint already has of the sessions since then once more: 24h or a date.",
             converter=when,
+            accepts_keys=False,
+            n_tokens=1,
             metavar="WHEN",
         ),
     ] = None,

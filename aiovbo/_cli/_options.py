@@ -124,6 +124,8 @@ class Filter:
             "time such as 2026-11-23T08:00 or 2026-11-23T08:00+01:00. Local time, unless it has a time zone "
             "or --utc is given. A date begins at 00:00.",
             converter=when,
+            accepts_keys=False,
+            n_tokens=1,
             metavar="WHEN",
             show_default=False,
         ),
@@ -135,6 +137,8 @@ class Filter:
             help="Created before this time, in the same forms; now, if not given. For all of yesterday: "
             "--since yesterday --until today.",
             converter=when,
+            accepts_keys=False,
+            n_tokens=1,
             metavar="WHEN",
             show_default=False,
         ),

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from harness.readme import ROOT, blocks
 
+from aiovbo._cli._app import main
+
 PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 PROMPT = "ready> "
 
@@ -102,3 +104,11 @@ def test_a_file_in_the_shells_folder_completes_too(shell: str, home: Path) -> No
     file, prompt = START_UP[shell]
     write(home / file, f"{prompt}\n{found}\n")
     assert ran(shell, home, TYPED[:1]) == RUN[:1]
+
+
+def test_every_option_is_named_by_words(capsys: pytest.CaptureFixture[str]) -> None:
+    """And by no part of the value that it is read into, such as `--since.day`."""
+    assert main(["completion", "bash"]) == 0
+    options = re.findall(r"--[\w.-]+", capsys.readouterr().out)
+    assert "--since" in options
+    assert [option for option in options if not re.fullmatch(r"--[a-z]+(-[a-z]+)*", option)] == []
