@@ -307,7 +307,7 @@ async def test_a_login_that_was_given_up_counts_as_sent() -> None:
 
 @pytest.mark.parametrize("borrowed", [False, True])
 async def test_a_login_that_was_not_sent_begins_no_cooldown(borrowed: bool) -> None:  # noqa: FBT001  # parametrised
-    """Nothing was sent to a port that nobody listens on, however often."""
+    """Nothing was sent to a port without a server, however often it was tried."""
     server = Server("127.0.0.1:9", LOGIN, api_version="v8")
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession()) if borrowed else None

@@ -1,4 +1,4 @@
-"""The life of a token: how often a server is really logged in to, and what it is told."""
+"""The life of a token: how often the SDK logs in, and what it sends."""
 
 import asyncio
 from collections import Counter
@@ -226,7 +226,7 @@ async def test_a_waiter_that_is_cancelled_takes_nobody_with_it() -> None:
 
 
 async def test_when_the_last_waiter_is_cancelled_the_login_ends_too() -> None:
-    """Nothing goes on for nobody."""
+    """Nothing goes on without a caller."""
     async with BackupServer() as backup, Client(server_of(backup)) as client:
         backup.fail(Fault.stall(), on="token", times=None)
         waiting = asyncio.ensure_future(client.restore_sessions().answer())
@@ -346,7 +346,7 @@ async def test_one_wrong_password_is_refused_three_times_by_a_fleet_and_not_two_
 async def test_however_long_the_refusals_take_no_more_servers_are_asked(
     slowness: Callable[[int], float],
 ) -> None:
-    """Whoever still owes its verdict counts like one that has refused: a domain controller may be slow."""
+    """A server that has not answered yet counts like one that rejected: a domain controller may be slow."""
     async with BackupFleet(20, sessions=1) as backups:
         for number, backup in enumerate(backups):
             backup.fail(Fault.delay(slowness(number)), on="token", times=None)
@@ -412,7 +412,7 @@ async def test_servers_that_do_not_answer_keep_no_other_from_being_logged_on_to(
 
 
 async def test_a_password_that_changed_meanwhile_counts_as_accepted() -> None:
-    """Some were given the old one, were given the new one at once, and nobody is left out."""
+    """Calls that were given the old one get the new one at once, and every call gets a token."""
     given = 0
 
     async def provide() -> str:
@@ -475,7 +475,7 @@ async def test_another_password_is_not_on_trial_for_the_one_before() -> None:
 
 
 async def test_servers_that_come_and_go_are_not_counted_twice() -> None:
-    """Three that share a password are as many as the guard lets try it: nobody need show a sign of life."""
+    """Three that share a password are as many as may try it at once: no server needs to be probed."""
     async with BackupFleet(3, sessions=1, versions=("v8",)) as backups:
         servers = [server_of(backup, api_version="v8") for backup in backups]
         async with Fleet(servers) as fleet:
@@ -497,8 +497,8 @@ async def test_a_sign_of_life_that_does_not_come_is_told_as_what_it_is() -> None
             assert failed.error is not None
             assert failed.error.operation == "GET /v8/ServiceInstance"
             assert fleet[failed.server].status().requests == 1
-        told = [one for one in signals if isinstance(one, RequestFinished) and one.server == failed.server]
-        assert [one.operation for one in told] == ["GET ServiceInstance"]
+        sent = [one for one in signals if isinstance(one, RequestFinished) and one.server == failed.server]
+        assert [one.operation for one in sent] == ["GET ServiceInstance"]
 
 
 @pytest.mark.parametrize("secret", ["& + % \\ ü \U0001f511 =;", "plain"])
@@ -570,13 +570,13 @@ async def test_a_servers_new_password_counts_from_the_next_login() -> None:
 async def test_an_empty_secret_is_never_sent(made: type[Password] | type[Assertion]) -> None:
     """It would only be refused: mostly, a variable is not set. A provider that gives one has failed."""
     with pytest.raises(ConfigError, match="is the variable set"):
-        made("somebody", "")
+        made("a-user", "")
 
     async def provide() -> str:
         return ""
 
     async with BackupServer() as backup:
-        async with Client(server_of(backup, credentials=made("somebody", provide))) as client:
+        async with Client(server_of(backup, credentials=made("a-user", provide))) as client:
             with pytest.raises(AuthenticationError, match="it gave an empty text") as failed:
                 await client.restore_sessions()
         assert (failed.value.attempts, failed.value.phase) == (0, "queue")
@@ -628,7 +628,7 @@ async def test_a_provider_is_asked_once_more_after_a_refusal(version: str) -> No
                 assert len(await client.restore_sessions()) == 40
             assert asked_for == ["stale", good]
             assert backup.logins == logins
-            # The token is somebody else's: closing did not end it.
+            # The token belongs to the caller: closing did not end it.
             assert asked(backup, "token/logout") == (1 if version == "v8" else 0)
             assert len(await other.restore_sessions()) == 40
             assert backup.logins == logins

@@ -23,7 +23,7 @@ def signals_ready() -> None:
 
 @pytest.fixture(autouse=True)
 def no_width_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may have said how wide his terminal is."""
+    """The environment of the test run may have the width of a terminal."""
     monkeypatch.delenv("COLUMNS", raising=False)
     # readline, which pytest imports, sets it for processes of ours, where os.environ does not see it.
     os.unsetenv("COLUMNS")

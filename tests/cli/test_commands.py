@@ -51,7 +51,7 @@ def test_sessions_are_a_table_and_the_count_goes_elsewhere(capsys: pytest.Captur
     ("options", "count"),
     [
         (["--since", "150m"], 6), (["--server", "vbo1"], 5), (["--label", "site=a"], 10),
-        (["--state", "stopped"], 15), (["--state", "working"], 0), (["--organization", "nobody"], 0),
+        (["--state", "stopped"], 15), (["--state", "working"], 0), (["--organization", "none.such"], 0),
         (["--organization", "ONMICROSOFT"], 15), (["--since", "2000-01-01"], 15),
     ],
 )  # fmt: skip
@@ -443,7 +443,7 @@ def test_check_blames_the_step_that_failed(
             file.write(
                 f"\nclosed = {{ url = '127.0.0.1:{closed.getsockname()[1]}' }}"
                 f"\nsilent = {{ url = '127.0.0.1:{silent.getsockname()[1]}' }}"
-                "\nnowhere = { url = 'nobody.invalid' }"
+                "\nnowhere = { url = 'name.invalid' }"
                 f"\nuntrusted = {{ url = '{servers[0].url}', tls = {{}}, credentials.token.env = 'WRONG' }}"
                 f"\nrefused = {{ url = '{servers[0].url}', credentials = {wrong} }}\n"
             )
@@ -451,14 +451,14 @@ def test_check_blames_the_step_that_failed(
     out, err = capsys.readouterr()
     heads = re.split(r"  +", out.splitlines()[0].strip())
     rows = [re.split(r"  +", line.strip()) for line in out.splitlines()[1:]]
-    told = {row[0]: dict(zip(heads, row, strict=True)) for row in rows}
-    failed = {name: [head for head, text in row.items() if text == "failed"] for name, row in told.items()}
+    cells = {row[0]: dict(zip(heads, row, strict=True)) for row in rows}
+    failed = {name: [head for head, text in row.items() if text == "failed"] for name, row in cells.items()}
     assert failed == {
         "vbo0": [], "vbo1": [], "vbo2": ["sessions"], "closed": ["TCP"], "silent": ["TLS"],
         "nowhere": ["name"], "untrusted": ["TLS"], "refused": ["login"],
     }  # fmt: skip
-    assert told["untrusted"]["pin"] == told["vbo0"]["pin"]
-    assert told["refused"]["sessions"] == told["untrusted"]["version"] == told["closed"]["TLS"] == "-"
+    assert cells["untrusted"]["pin"] == cells["vbo0"]["pin"]
+    assert cells["refused"]["sessions"] == cells["untrusted"]["version"] == cells["closed"]["TLS"] == "-"
     assert "`aiovbo pin` shows" in " ".join(err.split())
     assert "6 of 8 servers gave no answer" in err
 
@@ -485,7 +485,7 @@ def test_show_finds_a_session_on_whichever_server(
 
 @pytest.mark.usefixtures("inventory")
 def test_stop_asks_first(servers: list[BackupServer], capsys: pytest.CaptureFixture[str]) -> None:
-    """Where nobody can be asked, it does nothing; `--yes` is an answer."""
+    """Without a terminal it does nothing; `--yes` replaces the question."""
     running = servers[1].world.add(end_time=None)
     assert main(["stop", str(running.id)]) == 2
     assert "standard input is not a terminal" in capsys.readouterr().err
@@ -502,7 +502,7 @@ def test_stop_asks_first(servers: list[BackupServer], capsys: pytest.CaptureFixt
 def test_watch_tells_changes_and_goes_on_where_it_ended(
     servers: list[BackupServer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A line each; with a checkpoint, nothing is told twice."""
+    """A line each; with a checkpoint, nothing is printed twice."""
     place = ["--checkpoint", str(tmp_path / "place.db"), "--every", "0.1s"]
     assert main(["watch", *place, "--since", "24h", "--count", "30", "--output", "jsonl"]) == 0
     first = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -524,7 +524,7 @@ def test_watch_tells_changes_and_goes_on_where_it_ended(
 def test_watch_says_of_a_server_that_refuses_the_password_what_is_true(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It did answer, so nobody says that it does not."""
+    """It did answer, so the line does not say that it is down."""
     monkeypatch.setenv("VBO_TEST_PASSWORD", "last year's")
     assert main(["watch", "--every", "0.1s", "--count", "1", "--server", "vbo1"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
@@ -611,7 +611,7 @@ def test_an_interruption_prints_what_had_arrived(
         while not all(any("estoreSessions" in r.path for r in one.requests) for one in servers[1:]):
             assert process.poll() is None
             time.sleep(0.01)
-        # Its answers are on their way by then; nothing tells from outside when they are in.
+        # Its responses are on their way by then; from outside it cannot be seen when they have arrived.
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.5)
         process.send_signal(number)

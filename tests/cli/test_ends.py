@@ -1,4 +1,4 @@
-"""How a command ends: where nobody reads it, where nothing can be written; and what its help says."""
+"""How a command ends: when its output is closed or cannot be written; and what its help says."""
 
 import inspect
 import os

@@ -179,7 +179,7 @@ def test_a_clock_that_is_off_is_reported(
         ["--certificate", "7,30"],
         ["--window", "soon"],
         ["--unknown"],
-        ["--server", "nobody"],
+        ["--server", "none.such"],
         ["--fleet", "no such\nfile | x"],
     ],
 )

@@ -283,7 +283,7 @@ def test_a_label_says_who_and_what(account: str | None, label: str) -> None:
 
 
 def test_where_it_is_crowded_what_failed_is_labelled_first() -> None:
-    """Rather than what nobody has to do anything about."""
+    """Rather than successes, which need no action."""
     crowd = [
         session(BEGINS + n * HOUR, BEGINS + (n + 1) * HOUR, initiated_by=f"fine{n:02}") for n in range(23)
     ]

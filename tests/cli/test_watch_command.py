@@ -230,7 +230,7 @@ def pid_written(folder: Path) -> str:
 
 
 def has_ended(folder: Path) -> bool:
-    """Whether that child no longer runs; one that nobody has reaped yet does not."""
+    """Whether that child no longer runs; a zombie process does not."""
     pid = int((folder / "pid").read_text(encoding="utf-8"))
     stat = Path(f"/proc/{pid}/stat")
     wait_for(

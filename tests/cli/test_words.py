@@ -1,4 +1,4 @@
-"""What the SDK says to programmers is said in options and keys to whoever types commands."""
+"""Messages of the SDK name options and keys in the command line, in place of Python."""
 
 import ast
 import asyncio
@@ -50,7 +50,7 @@ def test_a_server_that_is_given_by_its_address(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """What is wrong is mended by an option."""
+    """The message names the option that fixes it."""
     status, said = BY_URL[options]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VBO_PASSWORD", servers[0].password)
@@ -64,7 +64,7 @@ def test_a_server_that_is_given_by_its_address(
 def test_a_server_of_an_inventory(
     table: str, servers: list[BackupServer], inventory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is wrong is mended by a key."""
+    """The message names the key that fixes it."""
     status, said = BY_INVENTORY[table]
     lines = inventory.read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if not line.startswith("vbo")]
@@ -79,7 +79,7 @@ def test_a_server_of_an_inventory(
 
 @pytest.mark.parametrize("name", BY_CERTIFICATE)
 async def test_a_server_whose_certificate_is_the_trouble(name: str) -> None:
-    """It is somebody else's, or one of ours is asked for."""
+    """It belongs to another server, or the server requires one of ours."""
     identity: tls.Identity = getattr(tls, name)()
     async with RawServer(vbo_routes(), ssl=identity.context) as raw:
         process = await asyncio.create_subprocess_exec(
@@ -130,7 +130,7 @@ NEVER_SAID_HERE = {
     "has auto_decompress=False": "the same",
     "tls is a TLS, such as TLS(ca_file=...)": "they know what a TLS is",
     "(insecure=True)": "a line of the log, and no error",
-    "openssl s_client": "a part of the message on pins, which is told in other words as a whole",
+    "openssl s_client": "a part of the message on pins, which is replaced as a whole",
 }
 
 

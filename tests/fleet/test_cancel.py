@@ -137,7 +137,7 @@ async def test_opening_and_closing_are_cancelled_at_every_await() -> None:
 
 
 async def test_a_shared_call_that_fails_while_its_last_waiter_is_cancelled_is_no_complaint() -> None:
-    """Nobody is left to hear of the error, and asyncio has nothing to report."""
+    """No caller is left to receive the error, and asyncio has nothing to report."""
     complaints: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     calls: SingleFlight[None] = SingleFlight()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read where Linux tells it")
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from Linux's /proc")
 def test_a_few_seconds_of_chaos_break_nothing() -> None:
     """Whatever fails, every server is whole in the result or named in an error, and no secret goes astray."""
     program = Path(__file__).parents[1] / "chaos.py"

@@ -54,7 +54,7 @@ def servers_of(backups: BackupFleet) -> list[Server]:
 
 
 def refusing_port() -> int:
-    """A port that nobody listens on."""
+    """A port without a server."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -62,7 +62,7 @@ def refusing_port() -> int:
 
 
 async def test_all_servers_are_asked_for_the_same_span_of_time_at_each_use_another() -> None:
-    """An "ago" counts back from when the query is used, also for whoever has to wait for a turn."""
+    """An "ago" counts back from when the query is used, also for a server that has to wait for its turn."""
     async with BackupFleet(3, sessions=1) as backups, Fleet(servers_of(backups), concurrency=1) as fleet:
         query = fleet.restore_sessions(started_after=timedelta(days=400))
         for _ in range(2):
@@ -119,7 +119,7 @@ async def test_servers_are_asked_in_the_context_of_whoever_asks() -> None:
 
 @pytest.mark.parametrize("eager", [False, True])
 async def test_a_question_may_ask_the_fleet_itself(eager: bool) -> None:  # noqa: FBT001  # a parameter
-    """Whoever holds the only turn and waits for another one gets it, as anybody who takes long."""
+    """A task that holds the only turn and waits for another one gets it, as where it takes long."""
     factory = getattr(asyncio, "eager_task_factory", None) if eager else None
     if eager and factory is None:
         pytest.skip("needs Python 3.12")
@@ -283,7 +283,7 @@ async def test_two_hundred_servers_three_of_them_dead() -> None:
 
 
 async def test_items_come_before_the_slowest_server_has_answered() -> None:
-    """A stream is a stream: a server that takes its time holds up nobody's items."""
+    """A slow server delays no items of the others."""
     async with BackupFleet(3, sessions=2) as backups:
         backups[0].fail(Fault.stall(), on="RestoreSessions", times=None)
         async with Fleet(servers_of(backups)) as fleet:
@@ -523,7 +523,7 @@ async def test_a_task_that_outlives_a_question_has_all_its_time_again() -> None:
 
 
 async def test_nothing_new_is_asked_while_the_fleet_takes_leave() -> None:
-    """Or a token would be left behind; whoever closes meanwhile waits for the end, and hurries nobody."""
+    """Or a token would be left behind; a task that closes meanwhile waits until it has ended."""
     async with BackupServer(version="v8") as backup, BackupServer(version="v8") as bystander:
         backup.fail(Fault.delay(0.3), on="token/logout", times=None)
         fleet = Fleet([server_of(backup, name="slow"), server_of(bystander, name="healthy")])
@@ -575,7 +575,7 @@ async def test_a_query_that_two_tasks_use_is_two_uses() -> None:
 
 
 async def test_closing_while_it_opens_leaves_no_session_behind() -> None:
-    """Whoever opened it is told; nothing is left that nobody would close."""
+    """The caller gets an error; nothing is left open."""
     fleet = Fleet(["vbo1"], Password("u", "p"))
     opening = asyncio.create_task(fleet.__aenter__())
     await asyncio.sleep(0)
@@ -670,7 +670,7 @@ async def test_a_mapped_generator_is_closed_when_the_query_is_left() -> None:
 
 
 async def test_a_bug_in_a_mapped_function_is_raised_as_it_is_after_all_others_were_served() -> None:
-    """It is no server's trouble, and hides nobody's items."""
+    """It is no failure of a server, and hides no items."""
     async with BackupFleet(5, sessions=2) as backups, Fleet(servers_of(backups)) as fleet:
         broken = next(iter(fleet))
 
@@ -727,7 +727,7 @@ async def test_no_request_goes_anywhere_but_to_the_configured_servers() -> None:
 
 
 async def test_one_name_twice_is_an_error() -> None:
-    """Results are told apart by name."""
+    """Results are distinguished by name."""
     login = Password("u", "p")
     with pytest.raises(ConfigError, match="two servers are called 'vbo1'"):
         Fleet(["vbo1", Server("vbo2", login, name="vbo1")], login)
@@ -743,8 +743,8 @@ async def test_a_url_needs_the_fleets_credentials() -> None:
 async def test_trust_that_cannot_be_set_up_is_told_by_server() -> None:
     """At the opening it stops everything, before anything is sent; of one that joins later it is its own."""
     async with BackupServer() as backup:
-        broken = Server("vbo9", LOGIN, tls=TLS(ca_file="nobody.pem"))
-        with pytest.raises(ConfigError, match=r"^vbo9: TLS\(ca_file='nobody.pem'\) cannot be used"):
+        broken = Server("vbo9", LOGIN, tls=TLS(ca_file="nowhere.pem"))
+        with pytest.raises(ConfigError, match=r"^vbo9: TLS\(ca_file='nowhere.pem'\) cannot be used"):
             await Fleet([server_of(backup), broken]).restore_sessions()
         async with Fleet([server_of(backup)]) as fleet:
             await fleet.restore_sessions()
@@ -752,7 +752,7 @@ async def test_trust_that_cannot_be_set_up_is_told_by_server() -> None:
             result = await fleet.restore_sessions()
         (failed,) = result.failed
         assert isinstance(failed.error, TlsError)
-        assert "nobody.pem" in str(failed.error)
+        assert "nowhere.pem" in str(failed.error)
         assert len(result.items) == 40
 
 

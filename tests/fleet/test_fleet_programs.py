@@ -37,7 +37,7 @@ async def turns(count: int) -> None:
 
 
 HURRIED: list[str] = []
-"""Questions that were told more than once to end."""
+"""Queries that were cancelled more than once."""
 
 
 async def tidy_up(name: str) -> None:
@@ -74,7 +74,7 @@ async def several(fleet: Fleet, use: Use, client: Client) -> AsyncIterator[objec
 
 
 async def carry_out(fleet: Fleet, use: Use) -> None:
-    """One use from its beginning to its end; what it hears of servers is right."""
+    """One use from its beginning to its end; its results of servers are right."""
     await turns(use.begins_after)
     names = sorted(fleet)
     query: FleetQuery[object]
@@ -127,7 +127,7 @@ async def program(servers: int, concurrency: int, uses: list[Use], closed_after:
         await asyncio.sleep(0.001)
     # What is to happen at their end has its turn, too.
     await turns(2)
-    # What is new: an outcome that nobody asked for is complained of when its task goes.
+    # What is new: asyncio reports an exception that was never retrieved when its task is collected.
     gc.collect(1)
     assert complaints == []
     slots = fleet._slots

@@ -143,7 +143,9 @@ async def test_everything_public_ends_by_its_deadline(silence: str) -> None:
                 asking += [call(organization) for call in OF_ORGANIZATION.values()]
             backup.fail(Fault.stall(), on="*", times=None)
             async with asyncio.timeout(2):
-                errors = await asyncio.gather(*map(told, asking), told(raised(of_fleet(fleet, client.name))))
+                errors = await asyncio.gather(
+                    *map(error_of, asking), error_of(raised(of_fleet(fleet, client.name)))
+                )
     assert {type(error) for error in errors} == {ServerTimeoutError}
 
 
@@ -152,7 +154,7 @@ async def of_fleet(fleet: Fleet, name: str) -> Answer[Any]:
     return (await fleet.restore_sessions()).answers[name]
 
 
-async def told(question: Awaitable[object]) -> BaseException | None:
+async def error_of(question: Awaitable[object]) -> BaseException | None:
     """What a question fails with."""
     try:
         await question
@@ -162,7 +164,7 @@ async def told(question: Awaitable[object]) -> BaseException | None:
 
 
 def test_no_cancel_scope_spans_a_yield() -> None:
-    """It would cancel whoever reads, in the midst of its own await."""
+    """It would cancel the consumer in the middle of its own await."""
     scopes = ("timeout", "timeout_at", "limit", "TaskGroup", "attempt", "_first_attempt")
     spanned = 0
     for file in PACKAGE.rglob("*.py"):
@@ -244,12 +246,12 @@ async def test_a_proxy_of_a_session_that_was_lent_is_named_and_its_password_is_n
     script, words, may_pass = PROXIES[case]
     canary = Canary()
     secret = canary.watch("c4n4ry-c4n4ry")
-    with closed_port() as nobody:
+    with closed_port() as closed:
         async with (
             RawServer({("CONNECT", ANY): script or b""}) as proxy,
             RawServer(vbo_routes(), ssl=tls.good().context) as raw,
         ):
-            port = nobody if script is None else proxy.port
+            port = closed if script is None else proxy.port
             server = Server(raw.url, Password("u", "p"), tls=TLS(ca_file=tls.good().ca_file), name="bad")
             with canary.listening():
                 async with (

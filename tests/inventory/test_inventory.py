@@ -1,4 +1,4 @@
-"""An inventory: what a file says becomes a fleet, and every mistake in it is told by its key."""
+"""An inventory: a file becomes a fleet, and the error of every mistake names its key."""
 
 import asyncio
 import inspect
@@ -277,7 +277,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file that nobody ends")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file without an end")
 async def test_a_secret_that_cannot_be_read_to_its_end_does_not_keep_the_program(write: Write) -> None:
     """As on a network drive that is gone: its server fails, and the program ends."""
     write("""

@@ -62,7 +62,7 @@ async def test_the_message_of_an_error_is_a_real_one(kind: type[Exception]) -> N
 
 
 def test_every_error_has_its_section_in_the_order_of_the_tree() -> None:
-    """When it comes, what it tells, what to do."""
+    """When it is delivered, what it means, what to do."""
     defined = [name for name, cls in vars(errors).items() if isinstance(cls, type) and name.endswith("Error")]
     assert sorted(re.findall(r"^## (\w+)$", PAGES["errors"], re.MULTILINE)) == sorted(
         set(defined) - {"VboError"}
@@ -71,8 +71,8 @@ def test_every_error_has_its_section_in_the_order_of_the_tree() -> None:
 
 def test_the_reference_has_every_public_name_once() -> None:
     """Of the package and of its parts."""
-    told = Counter(re.findall(r"^\.\. auto\w+:: (\S+)$", PAGES["reference"], re.MULTILINE))
-    assert set(told.values()) == {1}
+    documented = Counter(re.findall(r"^\.\. auto\w+:: (\S+)$", PAGES["reference"], re.MULTILINE))
+    assert set(documented.values()) == {1}
     public = {f"aiovbo.{name}" for name in aiovbo.__all__ if name != "__version__"}
     public |= {f"aiovbo.testing.{name}" for name in aiovbo.testing.__all__}
     public |= {
@@ -80,7 +80,7 @@ def test_the_reference_has_every_public_name_once() -> None:
         "aiovbo.otel.Telemetry",
         "aiovbo.postgres.PostgresCheckpoint",
     }
-    assert set(told) == public
+    assert set(documented) == public
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:

@@ -1,4 +1,4 @@
-"""The page that shows a fleet live: as a program, to whoever reads its events, and in a real browser."""
+"""The page that shows a fleet live: as a program, its events, and in a real browser."""
 
 import asyncio
 import base64
@@ -73,7 +73,7 @@ async def events_of(answer: aiohttp.ClientResponse) -> AsyncIterator[Event]:
 
 @asynccontextmanager
 async def listening(url: str, last: str = "") -> AsyncIterator[AsyncIterator[Event]]:
-    """A browser's stream of events, but for those that only tell the time."""
+    """A browser's stream of events, without those that only have the time."""
     headers = {"Last-Event-ID": last} if last else {}
     async with (
         aiohttp.ClientSession() as http,
@@ -133,8 +133,8 @@ async def state_of(events: AsyncIterator[Event], server: str, state: str) -> dic
     """Wait until a server is said to be in a state."""
     while True:
         event = await heard(events)
-        told = event.data["servers"] if event.kind == "snapshot" else [event.data.get("server")]
-        for one in told:
+        servers = event.data["servers"] if event.kind == "snapshot" else [event.data.get("server")]
+        for one in servers:
             if one and (one["name"], one["state"]) == (server, state):
                 return dict(one)
 
@@ -212,9 +212,9 @@ async def test_a_browser_gets_a_snapshot_and_then_each_change() -> None:
             event = await heard(events)
             while "session" not in event.data:
                 event = await heard(events)
-            told = event.data["session"]
-            assert (told["id"], told["outcome"], told["end"]) == (str(added.id), "running", None)
-            assert (told["who"], told["kind"], told["server"]) == (
+            shown = event.data["session"]
+            assert (shown["id"], shown["outcome"], shown["end"]) == (str(added.id), "running", None)
+            assert (shown["who"], shown["kind"], shown["server"]) == (
                 "TECH\\anna",
                 "Exchange",
                 name_of(fleet[0]),
@@ -376,12 +376,12 @@ async def test_a_slow_browser_holds_nobody_and_begins_anew(
     async with page.serving(board, "127.0.0.1", 0) as url, listening(url) as quick:
         await fall_asleep(asleep, url)
         await heard(quick)
-        told = 0
+        sent = 0
         async for number in flood(board):
-            while told < 2 * (number + 1):
+            while sent < 2 * (number + 1):
                 event = await heard(quick, 2)
                 assert event.kind == "change"
-                told += 1
+                sent += 1
         board.hear(finished(name="the last word"), {})
         assert len(board._news) == page.NEWS
         received = b""
@@ -390,7 +390,7 @@ async def test_a_slow_browser_holds_nobody_and_begins_anew(
                 received += await loop.sock_recv(asleep, 10_000)
         assert received.count(b"event: snapshot") == 2
         # It was spared what it could not take.
-        assert 1000 < received.count(b"event: change") < told - 1000
+        assert 1000 < received.count(b"event: change") < sent - 1000
 
 
 async def test_a_browser_that_never_reads_is_given_up(
@@ -470,12 +470,12 @@ async def test_texts_of_servers_are_short_lines_before_they_are_sent(page: Modul
     error = UnreachableError(text, server="vbo1", hint=text)
     board.hear(Unreachable(server="vbo1", id="1", error=error), {})
     board.hear(Recovered(server="vbo1", id="2", gap=MINUTE), {})
-    told, _ = board.after(0)
-    assert told.count(b"\n\n") == 3
-    assert b"\\n" not in told
-    assert b"\\u001b" not in told
-    assert b"\\u202e" not in told
-    assert len(told) < 6000
+    events, _ = board.after(0)
+    assert events.count(b"\n\n") == 3
+    assert b"\\n" not in events
+    assert b"\\u001b" not in events
+    assert b"\\u202e" not in events
+    assert len(events) < 6000
 
 
 # ---------------------------------------------------------------------------------- in a real browser

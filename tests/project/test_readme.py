@@ -61,7 +61,7 @@ def test_the_first_screen_runs_as_printed_and_prints_what_it_shows(
         printed = printed.replace(f"127.0.0.1:{backup.port}", f"vbo{number}.tech.local")
     command, *output = blocks("console")[0].splitlines()
     assert (run.returncode, run.stderr) == (0, "")
-    # Whoever answers first is first.
+    # In the order in which servers answer.
     assert sorted(printed.splitlines()) == sorted(output)
     assert command == "$ python restores.py vbo1.tech.local vbo2.tech.local vbo3.tech.local"
 
@@ -148,14 +148,14 @@ def test_the_tree_of_errors_is_the_tree_of_classes() -> None:
 
 def test_the_table_of_limits_has_every_argument_with_its_default() -> None:
     """As in the signature of `Fleet`, in its order; `Client` and `Options` have the same."""
-    told = {name: ast.literal_eval(default) for name, default, _ in table("argument")}
-    assert told == defaults(Fleet)
-    assert list(told) == list(defaults(Fleet))
+    documented = {name: ast.literal_eval(default) for name, default, _ in table("argument")}
+    assert documented == defaults(Fleet)
+    assert list(documented) == list(defaults(Fleet))
     assert defaults(Client) == {
-        k: v for k, v in told.items() if k not in {"tls", "proxy", "concurrency", "lockout_guard"}
+        k: v for k, v in documented.items() if k not in {"tls", "proxy", "concurrency", "lockout_guard"}
     }
     options = {field.name: field.default for field in attrs.fields(Options) if field.name != "clock"}
-    assert options == {name: told[name] for name in options}
+    assert options == {name: documented[name] for name in options}
 
 
 def defaults(cls: type) -> dict[str, object]:
@@ -193,7 +193,7 @@ def test_the_quoted_figures_are_those_of_the_last_benchmark() -> None:
 
 def test_every_example_and_every_command_is_told_of() -> None:
     """In the two tables; and nothing that does not exist."""
-    told = {name for cell, *_ in table("example") for name in re.findall(r"\w+", cell)}
-    assert told == {path.stem for path in (ROOT / "examples").glob("[!_]*.py")}
+    listed = {name for cell, *_ in table("example") for name in re.findall(r"\w+", cell)}
+    assert listed == {path.stem for path in (ROOT / "examples").glob("[!_]*.py")}
     commands = [cell.split()[1] for cell, *_ in table("command")]
     assert sorted(commands) == sorted([*COMMANDS, "completion"])

@@ -8,14 +8,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
+_FOLDERS = (
+    *("auth", "cli", "client", "core", "decoding", "inventory", "models", "protocol", "secrets", "settings"),
+    *("testing", "transport"),
+)
 PATHS = (
     "aiovbo",
     "examples",
-    *(
-        f"tests/{name}"
-        for name in ("client", "core", "decoding", "models", "protocol", "secrets", "settings")
-    ),
-    "tests/testing",
+    *(f"tests/{name}" for name in _FOLDERS),
     "noxfile.py",
     "pyproject.toml",
 )

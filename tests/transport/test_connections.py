@@ -127,7 +127,7 @@ UNSOLICITED = {
     "a listing and another": FOREIGN + FOREIGN,
     "a token": token_answer("foreign"),
     "a timeout": http(408, close=True),
-    "a timeout without a word of closing": http(408),
+    "a timeout that does not announce closing": http(408),
     "an interim response": b"HTTP/1.1 103 Early Hints\r\n\r\n",
     "a response without a body": http(204),
     "part of a head": b"HTTP/1.1 200 OK\r\nContent-Type: applica",

@@ -77,10 +77,10 @@ async def error_behind(script: Script, **limits: object) -> ServerError:
 
 async def test_a_name_that_does_not_resolve() -> None:
     """Said as such, with the name, which need not be the server's in the fleet, and with the phase."""
-    error = await error_of(at("http://nobody.invalid:4443"), deadline=5.0, connect_timeout=5.0)
+    error = await error_of(at("http://name.invalid:4443"), deadline=5.0, connect_timeout=5.0)
     assert isinstance(error, UnreachableError)
     assert error.phase == "dns"
-    assert "nobody.invalid" in error.what
+    assert "name.invalid" in error.what
     assert error.retryable
 
 
@@ -118,7 +118,7 @@ SILENT: dict[str, tuple[Script, str]] = {
     "a body that stops": ([send(HEAD + b"Content-Length: 99\r\n\r\n["), stall()], "body"),
     "a body that trickles": ([send(HEAD + b"Content-Length: 9999\r\n\r\n"), repeat(b" ", every=0.1)], "body"),
     "a chunk that stops": ([send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n["), stall()], "body"),
-    "interim answers for ever": (repeat(b"HTTP/1.1 103 Early Hints\r\n\r\n", every=0.1), "read"),
+    "endless interim responses": (repeat(b"HTTP/1.1 103 Early Hints\r\n\r\n", every=0.1), "read"),
 }
 
 
@@ -149,7 +149,7 @@ GARBLED: dict[str, Script] = {
     "a reset body": [send(HEAD + b"Content-Length: 99\r\n\r\n["), sleep(0.05), rst()],
     "a short chunked body": [send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n["), fin()],
     "a body without length, cut": [send(HEAD + b"\r\n" + V4_EXAMPLE[:300]), fin()],
-    "brotli that nobody asked for": http(body=b"\x0b\x02\x80[]\x03", headers=[("Content-Encoding", "br")]),
+    "brotli that was not requested": http(body=b"\x0b\x02\x80[]\x03", headers=[("Content-Encoding", "br")]),
     "gzip that is none": http(body=b"no gzip at all", headers=[("Content-Encoding", "gzip")]),
     "gzip cut short": http(body=gzip.compress(V4_EXAMPLE)[:80], headers=[("Content-Encoding", "gzip")]),
 }
@@ -193,14 +193,14 @@ JSON = {
     "items of every kind but the right one": b'[null, 5, "x", [], {}, true]',
     "the same name a thousand times": b"[" + ITEM + b', "name": "x"' * 1000 + b"}]",
     "ten thousand items": b"[" + b",".join([ITEM + b"}"] * 10_000) + b"]",
-    "ten thousand items that make no sense": b"[" + b",".join([b'{"id": 5}'] * 10_000) + b"]",
+    "ten thousand invalid items": b"[" + b",".join([b'{"id": 5}'] * 10_000) + b"]",
     "an item of ten megabytes": b"[" + ITEM + b', "name": "' + b"x" * 10_000_000 + b'"}]',
 }
 
 
 @pytest.mark.parametrize("case", JSON)
 async def test_json_at_its_worst_is_the_trouble_of_one_server(case: str) -> None:
-    """A listing, with what made no sense set aside, or a PayloadError; a healthy one goes on answering."""
+    """A listing without the rejected items, or a PayloadError; a healthy server goes on answering."""
     script = http(body=JSON[case])
     server = RawServer(vbo_routes(sessions=script))
     # Enough time on a busy machine to decode what is invalid row by row.
@@ -222,7 +222,7 @@ async def test_json_at_its_worst_is_the_trouble_of_one_server(case: str) -> None
     "place", ["{other}/v4/x", "//{other_host}/v4/x", "file:///etc/passwd", "/v4/RestoreSessions"]
 )
 async def test_no_redirect_is_followed_wherever_it_leads(status: int, where: str, place: str) -> None:
-    """To another server, another scheme, a file, or back to itself; nobody else hears of the password."""
+    """To another server, another scheme, a file, or back to itself; no other server receives the password."""
     async with RawServer(vbo_routes()) as other:
         there = place.format(other=other.url, other_host=f"127.0.0.1:{other.port}")
         script = http(status, headers=[("Location", there)])

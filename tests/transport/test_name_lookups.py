@@ -1,4 +1,4 @@
-"""Names and addresses: what the name server does wrong hurts nobody whose name is known.
+"""Names and addresses: a faulty name server affects no server whose name is resolved.
 
 The operating system's own look-up is replaced: there is no other way to have a name server that hangs.
 """
@@ -98,7 +98,7 @@ async def test_a_server_that_has_moved_is_found_at_once(known_as: Callable[[Addr
 
 async def test_where_everything_is_out_of_reach_our_own_network_is_suspected() -> None:
     """One sentence that saves an hour; not where a single server answers."""
-    away = [Server(f"nobody{n}.invalid", LOGIN) for n in range(3)]
+    away = [Server(f"name{n}.invalid", LOGIN) for n in range(3)]
     async with Fleet(away, retries=0) as fleet:
         result = await fleet.restore_sessions()
         with pytest.raises(ExceptionGroup, match="own network"):

@@ -328,7 +328,7 @@ async def test_an_assertion_that_stays_refused_is_sent_once() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_closing_logs_out_where_the_api_can(version: str) -> None:
-    """Since v7; a server that does not answer holds nobody up for more than a second."""
+    """Since v7; a server that does not answer delays closing by a second at most."""
     logout = f"/{version}/token/logout"
     async with asking(version, {}) as (client, raw):
         await client.fetch_restore_session(KEY)

@@ -156,7 +156,7 @@ async def test_a_fleet_with_hung_names_has_few_threads_and_hurts_no_named_server
 
 
 async def test_callers_share_one_look_up_of_a_name(names: NameServer) -> None:
-    """Whoever of them leaves; so a server that hangs and is polled holds one thread."""
+    """Whichever of them leaves; so a server that hangs and is polled holds one thread."""
     threads = Threads()
     waiting = [asyncio.ensure_future(threads.look_up("hang.test", 1)) for _ in range(20)]
     await begun(lambda: names.asked["hang.test"] == 1)

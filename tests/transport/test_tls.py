@@ -1,4 +1,4 @@
-"""Trust: every way in which a handshake can fail is told apart, before a byte of ours is sent."""
+"""Certificate trust: the errors distinguish every failure of a handshake, before a byte of ours is sent."""
 
 import asyncio
 import logging
@@ -108,7 +108,7 @@ async def test_what_is_trusted_is_asked(case: str) -> None:
 
 
 async def test_a_certificate_that_is_not_the_pinned_one_gets_no_password() -> None:
-    """The error tells the new fingerprint; no byte of a request was sent."""
+    """The error contains the new fingerprint; no byte of a request was sent."""
     async with RawServer(vbo_routes(), ssl=tls.renewed().context) as raw:
         server = Server(raw.url, Password("u", "p"), tls=TLS(pin=tls.good().pin), name="bad")
         async with beside_a_healthy_server(server) as fleet:
@@ -167,7 +167,7 @@ async def test_a_handshake_that_is_cut_off_says_what_the_server_may_want(how: Ca
 
 
 async def test_a_plain_answer_to_a_handshake_is_no_tls() -> None:
-    """The usual mix-up of ports, told as such."""
+    """The error names the usual mix-up of ports."""
 
     async def talk_http(connection: object) -> None:
         await connection.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")  # type: ignore[attr-defined]  # a Connection
@@ -214,14 +214,14 @@ async def test_a_ca_file_that_cannot_be_used_is_named_before_anything_is_sent(
             pass
 
 
-@pytest.mark.parametrize("trouble", ["no file", "no key", "another key", "a passphrase", "a folder"])
+@pytest.mark.parametrize("fault", ["no file", "no key", "another key", "a passphrase", "a folder"])
 async def test_a_certificate_of_ours_that_cannot_be_used_is_named_before_anything_is_sent(
-    trouble: str, tmp_path: Path
+    fault: str, tmp_path: Path
 ) -> None:
-    """Also where its key asks for a passphrase, which nobody is there to give."""
+    """Also where its key needs a passphrase, for which it does not prompt."""
     ours, file, key = tls.client(), tmp_path / "we.pem", tmp_path / "we.key"
     file.write_bytes(Path(ours.cert_file).read_bytes())
-    match trouble:
+    match fault:
         case "no file":
             file.unlink()
         case "another key":
@@ -304,7 +304,7 @@ async def test_where_there_is_no_certificate_the_error_says_why() -> None:
         await fetch_certificate(f"127.0.0.1:{port}")
     assert refused.value.server == f"127.0.0.1:{port}"
     with pytest.raises(UnreachableError, match="resolved"):
-        await fetch_certificate("nobody.invalid")
+        await fetch_certificate("name.invalid")
     with pytest.raises(ConfigError, match="not https"):
         await fetch_certificate("http://vbo1")
     async with RawServer([stall()]) as silent:
