@@ -447,7 +447,7 @@ def test_check_blames_the_step_that_failed(
                 f"\nuntrusted = {{ url = '{servers[0].url}', tls = {{}}, credentials.token.env = 'WRONG' }}"
                 f"\nrefused = {{ url = '{servers[0].url}', credentials = {wrong} }}\n"
             )
-        assert main(["check", "--retries", "0", "--deadline", "1"]) == 3
+        assert main(["check", "--retries", "0", "--deadline", "3"]) == 3
     out, err = capsys.readouterr()
     heads = re.split(r"  +", out.splitlines()[0].strip())
     rows = [re.split(r"  +", line.strip()) for line in out.splitlines()[1:]]
