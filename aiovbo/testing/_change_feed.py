@@ -23,7 +23,7 @@ from aiovbo.testing._routes import (
     Wait,
     integer,
 )
-from aiovbo.testing._world import CHANGES_KEPT, World, WorldChange
+from aiovbo.testing._world import CHANGES_KEPT, WorldChange
 
 _V8 = 8
 _RESPONSES: dict[FeedQuirk | None, Reply] = {
@@ -71,6 +71,7 @@ class ChangeFeed:
         """
         feed = api.oddities.quirks.feed
         if feed in _RESPONSES:
+            api.oddities.effects["feed"] += 1
             return _RESPONSES[feed]
         token = call.parameter("from")
         if token is None:
@@ -78,8 +79,10 @@ class ChangeFeed:
         seconds = integer(call, "timeoutSeconds", at_least=0) or 0
         limit = api.limit(call)
         if feed == "immediate":
+            api.oddities.note("feed", seconds > 0)
             seconds = 0
         if token.lower() != "latest" and api.oddities.quirks.expired_tokens:
+            api.oddities.effects["expired_tokens"] += 1
             raise OutdatedError("The change token is outdated.")
         if token.lower() == "latest":
             now = api.world.changes()
@@ -88,7 +91,7 @@ class ChangeFeed:
 
     def _look(self, api: Api, call: Call, token: str, limit: int, seconds: int) -> Reply:
         feed = api.oddities.quirks.feed
-        era, events, place = self._since(api.world, token, limit, feed)
+        era, events, place = self._since(api, token, limit, feed)
         body: Json = {
             "nextChangeToken": self._token(era, place),
             "limit": limit,
@@ -102,11 +105,11 @@ class ChangeFeed:
         return Reply(200, body, wait=Wait(seconds, partial(api.attempt, call, look)))
 
     def _since(
-        self, world: World, token: str, limit: int, feed: FeedQuirk | None
+        self, api: Api, token: str, limit: int, feed: FeedQuirk | None
     ) -> tuple[UUID, list[Json], int]:
         """Of which history they are, the next events, and the place after the last of them."""
         era, place = self._read(token)
-        news = world.changes(place - place // _ROUND)
+        news = api.world.changes(place - place // _ROUND)
         total = _events_until(news.total)
         oldest = max(_events_until(news.first), total - self._kept)
         if era != self._mark(str(news.era), self._era) or not oldest <= place <= total:
@@ -122,6 +125,8 @@ class ChangeFeed:
             events = [event for number, event in enumerate(events, place) if number % 2]
         elif feed == "repeats":
             events = [event for event in events for _ in range(2)]
+        is_delayed = feed == "delays" and place < total == end + 1
+        api.oddities.note("feed", is_delayed or len(events) != max(0, end - place))
         return news.era, events, max(place, end)
 
     def _token(self, era: UUID, place: int) -> str:

@@ -67,6 +67,8 @@ class _Session:
     """As it was delivered last; None where the consumer does not have it."""
     seen: int = 0
     """Up to where in the history it was delivered."""
+    was_added: bool = False
+    """Whether it was ever delivered: after a restart, its changes may be delivered again from any one on."""
     has_finished: bool = False
     """Whether its end was delivered."""
     is_announced: bool = False
@@ -186,7 +188,7 @@ class WatchOracle:
             its.has_finished = has_ended
         elif kind == "Added" or not has_ended:
             its.has_finished = False
-        its.stored, its.is_announced = shown, True
+        its.stored, its.was_added, its.is_announced = shown, True, True
 
     def _deliver_removal(self, server: _Server, change: Any) -> None:
         its = server.sessions.get(change.session_id)
@@ -253,7 +255,8 @@ def _problem(its: _Session, kind: str, shown: View, *, has_ended: bool) -> str:
     before = its.stored
     if kind == "Finished" and not has_ended:
         return "the session has not ended"
-    if kind != "Added" and before is None and not its.is_unannounced:
+    is_known = before is not None or its.is_unannounced or (its.was_added and not its.is_announced)
+    if kind != "Added" and not is_known:
         return "the session was not added"
     if not its.is_announced:
         # It may be delivered again.

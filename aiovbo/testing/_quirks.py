@@ -3,6 +3,7 @@
 Knows restore sessions and requests by number. Must not know paths, JSON encoding or sockets.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Literal
@@ -122,6 +123,8 @@ class Oddities:
 
     def __init__(self, quirks: Quirks) -> None:
         self.quirks = quirks
+        self.effects: Counter[str] = Counter()
+        """How often each quirk took effect, by its name in `Quirks`."""
         self._requests = 0
         self._jumped_at: int | None = None
         self._first: WorldSnapshot | None = None
@@ -134,8 +137,10 @@ class Oddities:
                 self._first = world.snapshot()
             elif self._requests == quirks.restored_after:
                 world.restore(self._first)
+                self.effects["restored_after"] += 1
         if quirks.clock_jump and self._requests == quirks.clock_jump_after:
             self._jumped_at = now_ticks
+            self.effects["clock_jump"] += 1
         self._requests += 1
 
     def versions(self, versions: frozenset[int]) -> frozenset[int]:
@@ -143,7 +148,10 @@ class Oddities:
         up, down = self.quirks.upgraded_after, self.quirks.downgraded_after
         before_upgrade = up is not None and self._requests <= up
         after_downgrade = down is not None and self._requests > down
-        return versions - {max(versions)} if before_upgrade or after_downgrade else versions
+        if not before_upgrade and not after_downgrade:
+            return versions
+        self.effects["upgraded_after" if before_upgrade else "downgraded_after"] += 1
+        return versions - {max(versions)}
 
     def shift(self, ticks: int) -> int:
         """What the server's clock shows at an instant of its world."""
@@ -176,15 +184,26 @@ class Oddities:
             # Without a delay, a session of the future is listed too, as after a wrong clock.
             return not delay or now_ticks - session.creation_ticks >= delay
 
-        return [self.session(one) for one in sessions if is_listed(one)]
+        found = [self.session(one) for one in sessions if is_listed(one)]
+        self.note("earlier_rows" if earlier and not late else "late_rows", len(found) < len(sessions))
+        self.note("clock_skew", bool(self.quirks.clock_skew and found))
+        return found
+
+    def note(self, quirk: str, has_effect: bool) -> None:  # noqa: FBT001  # one fact
+        """Count an effect of a quirk."""
+        self.effects[quirk] += has_effect
 
     def arranged(self, sessions: list[WorldSession]) -> list[WorldSession]:
         """In the order of the server, up to its cap."""
+        requested = sessions
         if self.quirks.sort == "oldest":
             sessions = sorted(sessions, key=lambda one: (one.creation_ticks, one.id.int))
         elif self.quirks.sort == "id":
             sessions = sorted(sessions, key=lambda one: one.id.int)
-        return sessions[: self.quirks.list_cap]
+        self.note("sort", sessions != requested)
+        cap = self.quirks.list_cap
+        self.note("list_cap", cap is not None and len(sessions) > cap)
+        return sessions[:cap]
 
     def body(self, body: Json) -> Json:
         """A session's JSON with its properties as the server sends them."""
@@ -192,6 +211,7 @@ class Oddities:
             if name not in body:
                 continue
             value = body[name]
+            self.effects["fields"] += 1
             if how == "null":
                 body[name] = None
             elif how == "absent":

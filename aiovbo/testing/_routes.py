@@ -255,8 +255,11 @@ class Api:
         odd = self.oddities
         if odd.quirks.moving_rows and integer(call, "offset", at_least=0):
             self.world.add(end_time=None)
+            odd.effects["moving_rows"] += 1
         sessions = odd.listed(self.world.sessions, self.now_ticks)
-        sessions = odd.arranged(_filtered(call, sessions, inclusive=odd.quirks.inclusive_bounds))
+        filtered = _filtered(call, sessions, inclusive=odd.quirks.inclusive_bounds)
+        odd.note("inclusive_bounds", len(filtered) > len(_filtered(call, sessions, inclusive=False)))
+        sessions = odd.arranged(filtered)
         links = self.links(call)
         bodies = [odd.body(session_body(session, links)) for session in sessions]
         return self.listing(call, bodies, "RestoreSessions")
@@ -268,11 +271,15 @@ class Api:
         """
         is_page = call.version >= pages_since and self._habits.list_shape == "page"
         window = self._window(call, len(bodies), is_page=is_page)
-        repeated = 1 if self.oddities.quirks.duplicate_rows and window.offset else 0
+        odd = self.oddities
+        repeated = 1 if odd.quirks.duplicate_rows and window.offset else 0
+        odd.effects["duplicate_rows"] += repeated
         shown = bodies[window.offset - repeated : window.offset + window.limit]
         if not is_page:
             return Reply(200, shown)
-        query = () if self.oddities.quirks.next_without_filter else call.query
+        query = () if odd.quirks.next_without_filter else call.query
+        is_cut = window.offset + len(shown) < window.total
+        odd.note("next_without_filter", is_cut and query != call.query)
         return Reply(200, page_body(shown, window, self.links(call), path, query))
 
     def limit(self, call: Call) -> int:

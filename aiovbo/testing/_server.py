@@ -203,6 +203,11 @@ class BackupServer:
         return self._api.oddities.quirks
 
     @property
+    def quirk_effects(self) -> Mapping[str, int]:
+        """How often each of its quirks took effect, by its name in `Quirks`; only those that did."""
+        return {name: count for name, count in self._api.oddities.effects.items() if count}
+
+    @property
     def requests(self) -> list[ReceivedRequest]:
         """Every request that came, in order; clear it at will."""
         return self._front.received.requests
