@@ -124,9 +124,12 @@ def soak(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def watching(session: nox.Session) -> None:
-    """What watching 1,000 servers costs, how its requests are spread, how long a change takes."""
+    """2,000 random histories of a watch in virtual time; then what watching 1,000 servers costs."""
     session.install("-e", ".[testing,speed]")
-    session.run("python", "tests/bench/watching.py", *session.posargs)
+    if not session.posargs or session.posargs[0].startswith(("--seeds", "--first")):
+        session.run("python", "tests/seeds.py", *session.posargs)
+    if not session.posargs or not session.posargs[0].startswith(("--seeds", "--first")):
+        session.run("python", "tests/bench/watching.py", *session.posargs)
 
 
 RIVALS = ("veeam-365", "httpx", "pydantic", "requests", "niquests", "pyreqwest", "orjson", "uvloop")
