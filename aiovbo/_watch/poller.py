@@ -316,7 +316,7 @@ class ServerPoller:
             self._is_identified = True
         tracker = self.tracker
         # As far as the last such poll saw.
-        if entries := tracker.forget():
+        if entries := tracker.forget(self._options.clock.now()):
             await self.save(entries)
         sessions, rejected = await self._list(tracker.horizon)
         if tracker.is_first:

@@ -233,15 +233,18 @@ class Tracker:
         newest = self.newest(now)
         self._next_horizon = None if newest is None else newest - self._remember
 
-    def forget(self) -> list[CheckpointEntry]:
+    def forget(self, now: datetime) -> list[CheckpointEntry]:
         """Discard what ended long ago, so that memory is bounded; the records to save.
 
         The horizon moves only as far as what is discarded, and not with the newest session: a clock that is
         ahead for a while makes sessions old too early, but hides none that comes later.
+
+        - `now`: by our own clock. What came since all was polled is judged by it too: it may be right again.
         """
-        saved, limit = self.settle(), self._next_horizon
-        if limit is None:
+        saved, limit, newest = self.settle(), self._next_horizon, self.newest(now)
+        if limit is None or newest is None:
             return saved
+        limit = min(limit, newest - self._remember)
         old = {
             key: entry.created
             for key, entry in self.known.items()

@@ -109,9 +109,18 @@ def test_the_horizon_moves_no_further_than_what_is_forgotten() -> None:
     known = dict(ended(days) for days in (50, 40, 3, 2, -60))
     tracker = Tracker("vbo", ServerCheckpoint(known), None, MONTH)
     tracker.has_seen_all(NOW + 90 * DAY)
-    forgotten = {step.session_id for step in tracker.forget()}
+    forgotten = {step.session_id for step in tracker.forget(NOW + 90 * DAY)}
     assert forgotten == {ended(days)[0] for days in (50, 40, 3, 2)}
     assert tracker.horizon == NOW - 2 * DAY + timedelta(microseconds=1)
+
+
+def test_once_the_clock_is_right_again_nothing_recent_is_forgotten() -> None:
+    """Also where everything was polled last while the clock was two months ahead."""
+    known = dict(ended(days) for days in (50, 40, 3, 2, -60))
+    tracker = Tracker("vbo", ServerCheckpoint(known), None, MONTH)
+    tracker.has_seen_all(NOW + 90 * DAY)
+    forgotten = {step.session_id for step in tracker.forget(NOW)}
+    assert forgotten == {ended(days)[0] for days in (50, 40)}
 
 
 @pytest.mark.parametrize("restarts", [False, True])

@@ -22,7 +22,6 @@ from uuid import UUID
 
 import pytest
 from aiohttp import web
-from harness.backups import server_of
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -45,6 +44,7 @@ from aiovbo import (
     Fleet,
     Heartbeat,
     MemoryCheckpoint,
+    Password,
     Recovered,
     Removed,
     ServerCheckpoint,
@@ -52,7 +52,7 @@ from aiovbo import (
     Unreachable,
     Watch,
 )
-from aiovbo.testing import BackupServer, Fault, World
+from aiovbo.testing import BackupServer, Fault, MemoryTransport, World
 from aiovbo.testing._faults import Exchange
 from aiovbo.testing._world import WorldSession, WorldSnapshot
 
@@ -287,8 +287,8 @@ class WatchMachine(RuleBasedStateMachine):
             "ack": "manual" if by_hand else "auto",
         }
         world = World(now=NOW, speed=0, sessions=0)
-        self.backup = BackupServer(world, version=self.version, tls=False, page_limit_max=page)
-        self.run(self.backup.start())
+        self.backup = BackupServer(world, version=self.version, page_limit_max=page)
+        self.servers = {"vbo": self.backup}
         self.clock = StepClock()
         self.store: MemoryCheckpoint | Path | None = None
         for number in range(sessions):
@@ -313,8 +313,9 @@ class WatchMachine(RuleBasedStateMachine):
 
     def start_watch(self) -> None:
         async def start() -> None:
-            server = server_of(self.backup, name="vbo")
-            self.fleet = Fleet([server], retries=0, clock=self.clock)  # type: ignore[arg-type]  # as good as one
+            login = Password(self.backup.username, self.backup.password)
+            transport = MemoryTransport(self.servers)
+            self.fleet = Fleet(["vbo"], login, transport=transport, retries=0, clock=self.clock)  # type: ignore[arg-type]  # as good as one
             store = Checkpoint(self.store) if isinstance(self.store, Path) else self.store
             assert store is not None
             self.ledger = Ledger(store, self.told)
@@ -501,8 +502,8 @@ class WatchMachine(RuleBasedStateMachine):
 
     @rule(reboots=st.booleans())
     def the_server_goes_down(self, reboots: bool) -> None:
-        """Kept connections are cut; one that reboots is back at once, and knows no token any more."""
-        self.run(self.backup.stop())
+        """One that reboots is back at once, and knows no token any more."""
+        self.servers.pop("vbo", None)
         self.is_away = True
         if reboots:
             self.backup.revoke_tokens()
@@ -511,7 +512,7 @@ class WatchMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.is_away)
     @rule()
     def the_server_comes_back(self) -> None:
-        self.run(self.backup.start())
+        self.servers["vbo"] = self.backup
         self.is_away = False
 
     # ------------------------------------------------------------------------- what the watch does
@@ -785,8 +786,6 @@ class WatchMachine(RuleBasedStateMachine):
         finally:
             if hasattr(self, "fleet"):
                 self.run(self.fleet.aclose())
-            if hasattr(self, "backup"):
-                self.run(self.backup.stop())
             self.runner.close()
             self.directory.cleanup()
 
