@@ -368,7 +368,8 @@ class Client:
         find = partial(self._start_within, bounds, fixed, now)
 
         def open_pages(operation: Operation) -> EventPages:
-            listing = self._collection_of(RestoreSession, find).pages(operation)
+            collection = CollectionReader(self._requester, self, self._recognition, RestoreSession, find)
+            listing = collection.pages(operation)
             return EventPages(operation, self._events, self._check_session, listing=listing, only=only)
 
         return Query(self.name, self._options, open_pages)
@@ -391,7 +392,8 @@ class Client:
 
     def _events(self, session: RestoreSession, operation: Operation) -> PageIterator[RestoreSessionEvent]:
         find = partial(self._start_of, session.link_to("Events").href)
-        return self._collection_of(RestoreSessionEvent, find).pages(operation)
+        collection = CollectionReader(self._requester, self, self._recognition, RestoreSessionEvent, find)
+        return collection.pages(operation)
 
     async def _check_session(self, session: RestoreSession) -> object:
         return await self.fetch_restore_session(session.id)
@@ -421,17 +423,8 @@ class Client:
         *,
         reports_rejected: bool = False,
     ) -> Query[M]:
-        collection = self._collection_of(cls, find, reports_rejected=reports_rejected)
+        collection = CollectionReader(self._requester, self, self._recognition, cls, find, reports_rejected)
         return Query(self.server.name, self._options, collection.pages, collection.first_page)
-
-    def _collection_of(
-        self,
-        cls: type[M],
-        find: Callable[[Operation], Awaitable[ListingStart[M]]],
-        *,
-        reports_rejected: bool = False,
-    ) -> CollectionReader[M]:
-        return CollectionReader(self._requester, self, self._recognition, cls, find, reports_rejected)
 
     async def fetch_restore_session(self, session_id: UUID | str) -> RestoreSession:
         """The restore session with this id, as it is now; one request."""

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any, Generic, Self, cast
 from uuid import UUID
 
-from attrs import evolve, frozen
+from attrs import define, evolve, frozen
 from yarl import URL
 
 from aiovbo._client.requester import Requester
@@ -122,7 +122,7 @@ def _only_page(listing: DecodedPage[M], url: URL, check: Check[M] | None) -> Pag
     items = listing.sessions
     if items is None or listing.rejected or listing.is_doubtful or listing.next_href is not None:
         return None
-    if _has_more(listing, url, len(items)) or len(set(map(_number_of, items))) < len(items):
+    if _has_more(listing, url, len(items), len(items)) or len(set(map(_number_of, items))) < len(items):
         return None
     if check is None:
         return Page(items)
@@ -294,12 +294,12 @@ class PageIterator(Generic[M]):
         return PayloadError(f"{what}: {problems[0]}", problems=problems, hint=hint)
 
 
+@define(eq=False)
 class _RequestedPage:
     """Where a page is requested, which changes while servers and proxies find it too large."""
 
-    def __init__(self, url: URL) -> None:
-        self.url = url
-        """The URL that is requested now."""
+    url: URL
+    """The URL that is requested now."""
 
     def halve(self) -> URL | None:
         """The URL of half the page; None where it cannot be smaller."""
@@ -390,7 +390,7 @@ class PageTracker(Generic[M]):
         self._guessed = False
         if listing.next_href is not None:
             return self._follow(listing.next_href, url)
-        more = _has_more(listing, url, self.received)
+        more = _has_more(listing, url, self.received, len(listing))
         if listing.total is not None:
             self.complete &= more or self.received >= listing.total
         if not more:
@@ -400,9 +400,8 @@ class PageTracker(Generic[M]):
         return url.join(URL(target, encoded=True))
 
 
-def _has_more(listing: DecodedPage[Any], url: URL, received: int) -> bool:
-    """Whether more rows must exist than were received so far, although no link leads to them."""
-    count = len(listing)
+def _has_more(listing: DecodedPage[Any], url: URL, received: int, count: int) -> bool:
+    """Whether more rows must exist than were received, `count` of them on the last page; without a link."""
     if listing.total is not None:
         return received < listing.total and count > 0
     limit = listing.limit or asked_limit(url)

@@ -184,7 +184,7 @@ class Requester:
 
     def server_time(self, now: datetime) -> datetime:
         """The server's time at `now` where its clock is known to be over a minute off, else `now`."""
-        skew = self.clock_skew
+        skew = self._skew()
         return now if skew is None or abs(skew) <= _TOLERATED_SKEW else now + timedelta(seconds=skew)
 
     def status(self) -> ServerStatus:
@@ -293,8 +293,8 @@ class Requester:
         started = clock.monotonic()
         self._credit = min(_CREDIT, self._credit + _EARNED)
         attempts, logins, renewed = 0, 0, False
-        # Most likely it is still unreachable: the other tries would only cost time.
-        retries = _Retries(0 if self._was_unreachable else self._policy(operation).attempts - 1)
+        retries: _Retries | None = None
+        was_unreachable = self._was_unreachable
         while True:
             outcome, token, sent = await self._send_once(request, operation)
             attempts += sent
@@ -315,6 +315,9 @@ class Requester:
                 else:
                     self._tally.success()
                     return answer
+            if retries is None:
+                # Most likely it is still unreachable: the other tries would only cost time.
+                retries = _Retries(0 if was_unreachable else self._policy(operation).attempts - 1)
             has_token = token is not None
             following = await self._following(request, outcome, retries, operation, has_token=has_token)
             if following is None:

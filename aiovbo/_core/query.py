@@ -164,7 +164,7 @@ class Query(Generic[T]):
 
     async def _begin(self, operation: Operation) -> Page[T] | PageSource[T]:
         """The only page, or what gives all pages, as while an `async with` block is open."""
-        if self._first_page is None or self._blocks.is_open:
+        if self._first_page is None or self._blocks.opened:
             return self._open_pages(operation)
         return await self._first_page(operation)
 

@@ -108,7 +108,8 @@ class StatusRecorder:
         if self._up is False:
             state = "reachable" if isinstance(self._last_error, UnreachableError) else "working"
             log.info("%s: %s again", self._server, state)
-        self._turn(up=True, outcome=OK)
+        if self._up is not True:
+            self._turn(up=True, outcome=OK)
 
     def failure(self, error: ServerError, *, of_login: bool = False) -> None:
         """Note that a request, or the login that it needs, has failed."""

@@ -91,38 +91,33 @@ class Blocks:
     inside of it: that block does.
     """
 
-    def __init__(self) -> None:
-        self._open: list[Uses] = []
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a block has begun and not ended."""
-        return bool(self._open)
+    opened: tuple[Uses, ...] = ()
+    """What was begun in each block that has not ended."""
 
     def enter(self) -> None:
         """Begin a block."""
         block = Uses()
-        self._open.append(block)
+        self.opened = (*self.opened, block)
         _entered.set((*_entered.get(), block))
 
     async def leave(self) -> None:
         """End the innermost block of the current task, and stop what was begun in it."""
-        block = self._innermost() or self._open[-1]
-        self._open = [one for one in self._open if one is not block]
+        block = self._innermost() or self.opened[-1]
+        self.opened = tuple(one for one in self.opened if one is not block)
         _entered.set(tuple(one for one in _entered.get() if one is not block))
         for use in list(block):
             await use.stop()
 
     def current(self) -> list[Uses]:
         """Where to note a use that begins now: its block, or all that are open where it is in none."""
-        if not self._open:
+        if not self.opened:
             return []
         block = self._innermost()
-        return list(self._open) if block is None else [block]
+        return list(self.opened) if block is None else [block]
 
     def _innermost(self) -> Uses | None:
         # By identity: empty sets are equal.
-        return next((one for one in reversed(_entered.get()) if any(one is o for o in self._open)), None)
+        return next((one for one in reversed(_entered.get()) if any(one is o for o in self.opened)), None)
 
 
 _entered: ContextVar[tuple[Uses, ...]] = ContextVar("aiovbo_query_blocks", default=())

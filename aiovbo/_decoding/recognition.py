@@ -41,6 +41,8 @@ _PLACEHOLDER = b"365365365365365365"
 _STARTS = (b'"results":[{', b'"results": [{')
 """How the items of a page begin, without and with blanks."""
 
+_OPENING, _CLOSING = (b"[", b"{"), (b"]", b"}")
+
 Item = RestoreSession | Rejected
 
 
@@ -161,7 +163,8 @@ class ServerRecognition:
 
         Raises: PayloadError where it is no listing.
         """
-        body = without_byte_order_mark(body)
+        if body[:1] not in _OPENING or body[-1:] not in _CLOSING:
+            body = without_byte_order_mark(body)
         parts = _cut(body) if len(body) <= LARGEST else None
         if parts is None:
             return decode_listing(body, RestoreSession, server, fetcher)
@@ -177,7 +180,10 @@ class ServerRecognition:
                     and response.key == key
                     and (response.text or response.border.join(response.known)) == text
                 ):
-                    self._used(response)
+                    self._misses = 0
+                    if response is not self._responses[0]:
+                        self._move_to_front(response)
+                    self._fleet.touch(self)
                     page = _page(body, envelope, key, response.sessions, response.rejected)
                     break
             else:
@@ -191,12 +197,9 @@ class ServerRecognition:
                 self._keep_whole(text, key, page.sessions)
         return page
 
-    def _used(self, response: _Response) -> None:
-        self._misses = 0
-        if response is not self._responses[0]:
-            self._responses.remove(response)
-            self._responses.insert(0, response)
-        self._fleet.touch(self)
+    def _move_to_front(self, response: _Response) -> None:
+        self._responses.remove(response)
+        self._responses.insert(0, response)
 
     def _in_part(
         self, body: bytes, envelope: bytes, text: bytes, key: _Key

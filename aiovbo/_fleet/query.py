@@ -10,6 +10,8 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from itertools import filterfalse
+from operator import attrgetter
 from types import TracebackType
 from typing import Generic, Self
 
@@ -107,7 +109,12 @@ class FleetQuery(Generic[T]):
                 if isinstance(event, Answer):
                     found[event.server] = event
         # In the fleet's order, regardless of which came first.
-        return FleetResult({c.name: found[c.name] for c in self._clients if c.name in found})
+        answers: dict[str, Answer[T]] = {}
+        for client in self._clients:
+            answer = found.get(client.server.name)
+            if answer is not None:
+                answers[answer.server] = answer
+        return FleetResult(answers)
 
     def question(self) -> Question[T]:
         """What each server is asked in one use of the query; sends nothing.
@@ -121,8 +128,8 @@ class FleetQuery(Generic[T]):
         return self._running is running
 
     def _use(self, *, stream: bool) -> "Run[T]":
-        registers = [self._running, *self._blocks.current()]
-        clients = [client for client in self._clients if not client.is_removed]
+        registers = [self._running, *(self._blocks.current() if self._blocks.opened else ())]
+        clients = list(filterfalse(attrgetter("is_removed"), self._clients))
         return Run(clients, self._at_each_use(), self._options, self._slots, registers, stream=stream)
 
     async def __aenter__(self) -> Self:

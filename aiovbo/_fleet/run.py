@@ -16,6 +16,7 @@ from collections.abc import (
 from contextlib import AsyncExitStack, aclosing
 from contextvars import copy_context
 from functools import partial
+from itertools import repeat
 from operator import attrgetter
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
@@ -58,15 +59,18 @@ class ConcurrencyLimiter:
 
     def queue(self, run: "Run[Any]", clients: Iterable[Client]) -> None:
         """Have each of them asked by the run, as soon as there is a slot for it."""
-        self._waiting.extend((run, client) for client in clients)
+        self._waiting.extend(zip(repeat(run), clients))
         timers = timers_of(self._clock)
         while self._waiting and self._free:
             self._free -= 1
             self._begin_next(timers)
-        self._park(timers, SLOT_RELEASED_AFTER)
+        if self._waiting:
+            self._park(timers, SLOT_RELEASED_AFTER)
 
     def withdraw(self, run: "Run[Any]") -> int:
         """Begin none of the run's servers any more; how many still waited."""
+        if not self._waiting:
+            return 0
         before = len(self._waiting)
         self._waiting = deque(waiting for waiting in self._waiting if waiting[0] is not run)
         return before - len(self._waiting)

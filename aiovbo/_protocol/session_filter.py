@@ -117,8 +117,10 @@ class TimeFilter:
 
     def as_of(self, now: datetime) -> Self:
         """The same with every "ago" counted back from `now`."""
-        bounds = (self.started_after, self.started_before, self.ended_after, self.ended_before)
-        if not any(isinstance(bound, timedelta) for bound in bounds):
+        for bound in (self.started_after, self.started_before, self.ended_after, self.ended_before):
+            if isinstance(bound, timedelta):
+                break
+        else:
             return self
         return evolve(
             self,
@@ -170,7 +172,10 @@ class SessionFilter(TimeFilter):
         bounds = {"startTimeFrom": self.started_after, "startTimeTo": self.started_before}
         if supports(version, "end time filter"):
             bounds |= {"endTimeFrom": self.ended_after, "endTimeTo": self.ended_before}
-        query = [f"{name}={utc_text(bound)}" for name, bound in bounds.items() if isinstance(bound, datetime)]
+        query: list[str] = []
+        for name, bound in bounds.items():
+            if isinstance(bound, datetime):
+                query.append(f"{name}={utc_text(bound)}")
         if self.order_by is not None or self.ascending:
             if not supports(version, "order"):
                 first = versions_with("order")[0]
@@ -253,11 +258,11 @@ class _Span:
         return self.time_of(session) is None and any(key.casefold() == name for key in session.extra)
 
 
+@frozen(eq=False)
 class SessionBounds:
     """The bounds that were asked for, to be checked on every row: a server may forget them or ignore them."""
 
-    def __init__(self, spans: list[_Span]) -> None:
-        self._spans = spans
+    _spans: list[_Span]
 
     def __call__(
         self, sessions: Sequence[AnySession], url: URL, just_after: JustAfter
