@@ -4,8 +4,7 @@ r"""A Prometheus exporter: how a fleet does, and what it restores, under /metric
     VBO_PASSWORD=... python examples/exporter.py --port 9877 vbo1.tech.local vbo2.tech.local
 
 The fleet is polled on an interval of its own, however often Prometheus asks: a scrape costs the backup
-servers nothing, and never waits for them. Alert on `aiovbo_server_up == 0`, and on the age of
-`aiovbo_last_success_timestamp_seconds`.
+servers nothing, and never waits for them. Alert rules and a dashboard are in the folder `monitoring`.
 """
 
 import asyncio

@@ -6,8 +6,9 @@ import re
 import select
 import shutil
 import signal
-import subprocess
-import sys
+from contextlib import redirect_stdout
+from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,22 @@ TYPED = ("aiovbo wat\t--outp\tjs\t\n", "aiovbo tim\t--organ\tTech\n", "aiovbo co
 RUN = ["watch --output jsonl", "timeline --organization Tech", "completion zsh"]
 
 
+@cache
+def script_of(shell: str) -> str:
+    """What `aiovbo completion` prints; it takes a while to make."""
+    with redirect_stdout(StringIO()) as out:
+        assert main(["completion", shell]) == 0
+    return out.getvalue()
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A user's empty folder, with an `aiovbo` that prints its arguments; the real one during start-up."""
-    script = f'#!/bin/sh\n[ -e {tmp_path}/started ] || exec {sys.executable} -m aiovbo "$@"\necho "ran: $*"\n'
-    write(tmp_path / "bin" / "aiovbo", script)
+def home(tmp_path: Path, shell: str) -> Path:
+    """A user's empty folder, with an `aiovbo` that prints its script, and after start-up its arguments."""
+    write(tmp_path / "script", script_of(shell))
+    write(
+        tmp_path / "bin" / "aiovbo",
+        f'#!/bin/sh\n[ -e {tmp_path}/started ] || exec cat {tmp_path}/script\necho "ran: $*"\n',
+    )
     (tmp_path / "bin" / "aiovbo").chmod(0o700)
     return tmp_path
 
@@ -97,18 +109,14 @@ def test_the_documented_line_completes_commands_options_and_values(shell: str, h
 def test_a_file_in_the_shells_folder_completes_too(shell: str, home: Path) -> None:
     """The script is loaded when it is first needed."""
     path, found = FILES[shell]
-    made = subprocess.run(
-        [sys.executable, "-m", "aiovbo", "completion", shell], capture_output=True, text=True, check=True
-    )
-    write(home / path, made.stdout)
+    write(home / path, script_of(shell))
     file, prompt = START_UP[shell]
     write(home / file, f"{prompt}\n{found}\n")
     assert ran(shell, home, TYPED[:1]) == RUN[:1]
 
 
-def test_every_option_is_named_by_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_option_is_named_by_words() -> None:
     """And by no part of the value that it is read into, such as `--since.day`."""
-    assert main(["completion", "bash"]) == 0
-    options = re.findall(r"--[\w.-]+", capsys.readouterr().out)
+    options = re.findall(r"--[\w.-]+", script_of("bash"))
     assert "--since" in options
     assert [option for option in options if not re.fullmatch(r"--[a-z]+(-[a-z]+)*", option)] == []
