@@ -123,6 +123,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def postgres(session: nox.Session) -> None:
+    """Processes that share a watch by PostgreSQL, and die, hang, join, leave: nothing lost, nothing twice."""
+    session.install("-e", ".[dev]")
+    session.run("python", "tests/shared_watches.py", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session(default=False)
 def watching(session: nox.Session) -> None:
     """2,000 random histories of a watch in virtual time; then what watching 1,000 servers costs."""
     session.install("-e", ".[testing,speed]")

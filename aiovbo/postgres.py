@@ -252,7 +252,9 @@ class PostgresCheckpoint:
             began = time.monotonic()
             process, survey = await self._survey(connection, members)
             epochs = {name: epoch for name, epoch, is_own, _, _ in survey if is_own}
-            share = ceil(len(members) / max((row[-1] for row in survey), default=1))
+            # This process is one of them, also where its lease has ended just now.
+            processes = max((row[-1] for row in survey), default=0) or 1
+            share = ceil(len(members) / processes)
             missing = share - len(epochs.keys() & members)
             free = [name for name, _, _, is_free, _ in survey if is_free]
             if free and missing > 0:

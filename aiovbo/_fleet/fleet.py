@@ -407,8 +407,8 @@ class Fleet:
         """The share of one of `count` workers: a fleet of its own, not open yet, with the same limits.
 
         Each server belongs to one worker, by its name; with one worker more, only the servers that it takes
-        over move. Every worker makes the whole fleet, takes its share and opens that. A watch's checkpoint
-        does not move with a server: the workers' watches continue only where all use one store.
+        over move. Every worker makes the whole fleet, takes its share and opens that. This is for queries: a
+        watch's checkpoint does not move with a server. To share a watch, use `PostgresCheckpoint`.
 
         Raises: ConfigError where there is no such worker.
         """

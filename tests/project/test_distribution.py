@@ -1,4 +1,4 @@
-"""Beyond one process: the examples on a dask cluster and with a Redis stream, as they are printed."""
+"""Beyond one process: the example with a Redis stream, as it is printed."""
 
 import json
 import shutil
@@ -12,19 +12,6 @@ from harness import closed_port
 from test_examples import run
 
 from aiovbo.testing import BackupServer, World
-
-
-# A cluster of three processes starts, and starts one of them again: on a busy machine that takes a while.
-@pytest.mark.timeout(180)
-def test_a_worker_that_dies_in_the_midst_loses_nothing() -> None:
-    """200 servers, 2 workers, one killed with what it had: every session of every server is there."""
-    pytest.importorskip("distributed")
-    done = run("with_dask", "--servers", "200", plain=True, within=170)
-    assert done.returncode == 0, done.stderr
-    whole, again = done.stdout.splitlines()
-    assert whole == "1000 sessions of 200 servers"
-    assert again.endswith("were asked again, because their worker was killed")
-    assert int(again.split()[0]) > 0
 
 
 @pytest.fixture

@@ -79,6 +79,8 @@ def test_the_reference_has_every_public_name_once() -> None:
         "aiovbo.prometheus.FleetMetrics",
         "aiovbo.otel.Telemetry",
         "aiovbo.postgres.PostgresCheckpoint",
+        "aiovbo.dask.DaskFleet",
+        "aiovbo.dask.DaskQuery",
     }
     assert set(documented) == public
 

@@ -127,6 +127,12 @@ async def test_a_process_that_expired_joins_again_as_another_one(database: str) 
         assert after.epochs == {name: epoch + 1 for name, epoch in before.epochs.items()}
 
 
+async def test_a_lease_that_ends_while_it_is_renewed_is_no_error(database: str) -> None:
+    """As after a process was stopped between two statements: it counts as a process all the same."""
+    async with member(database, lease=timedelta(microseconds=1)) as store:
+        assert len((await store.renew(SERVERS)).epochs) == 7
+
+
 async def test_a_late_save_is_refused(database: str) -> None:
     """A process that was stopped for longer than its lease cannot write over its successor's checkpoint."""
     async with member(database) as late, member(database) as successor:
