@@ -409,8 +409,14 @@ class PostgresCheckpoint:
         async def attempt() -> T:
             if self._pool is None:
                 raise CheckpointError("the checkpoint is not open")
+            task = asyncio.current_task()
+            before = 0 if task is None else task.cancelling()
             async with self._pool.connection() as connection:
-                return await work(connection)
+                found = await work(connection)
+            if task is not None and task.cancelling() > before:
+                # The pool waits by `asyncio.wait_for`, which loses a cancellation now and then up to 3.11.
+                raise asyncio.CancelledError
+            return found
 
         if not may_wait:
             return await self._retry(attempt)

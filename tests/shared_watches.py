@@ -8,7 +8,6 @@ loops of their own; in the seeds of `--processes`, they are processes of the ope
 
 import argparse
 import asyncio
-import io
 import os
 import signal
 import subprocess
@@ -44,7 +43,7 @@ from aiovbo.testing import BackupServer, World
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 USER, PASSWORD = "TECH\\monitor", "shared-watches"
 LEASE = 0.9
-PATIENCE = 90.0
+PATIENCE = 60.0
 SINK = """
 CREATE TABLE sink (number serial, member text, change text, server text, kind text, id uuid, details text)
 """
@@ -119,6 +118,9 @@ class Member(Protocol):
     def leave(self) -> None:
         """End it cleanly."""
 
+    def explain(self) -> None:
+        """Print what it waits for."""
+
 
 class Thread:
     """A member in this process, with an event loop of its own."""
@@ -138,12 +140,9 @@ class Thread:
         self._task = asyncio.ensure_future(watch(conninfo, name, urls, self._stores))
         await self._task
 
-    def stacks(self) -> str:
-        """What its tasks wait for."""
-        text = io.StringIO()
-        for task in asyncio.all_tasks(self._loop):
-            task.print_stack(file=text)
-        return f"{self._thread}\n{text.getvalue()}"
+    def explain(self) -> None:
+        """Print what its tasks wait for."""
+        print_stacks(self._loop)
 
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
         with suppress(RuntimeError):
@@ -169,9 +168,14 @@ class Thread:
 
     def leave(self) -> None:
         """Cancel its task."""
-        self._call(self._end)
-        self._thread.join(PATIENCE)
-        assert not self._thread.is_alive(), "a member that was cancelled did not end"
+        ends = time.monotonic() + PATIENCE
+        while self._thread.is_alive() and time.monotonic() < ends:
+            # Again and again: a pool of psycopg may lose a cancellation.
+            self._call(self._end)
+            self._thread.join(1)
+        if self._thread.is_alive():
+            self.explain()
+            raise AssertionError("a member that was cancelled did not end")
 
 
 class Process:
@@ -186,19 +190,34 @@ class Process:
         self._process.kill()
         self._process.wait()
 
+    def explain(self) -> None:
+        """Let it print what its tasks wait for."""
+        self._process.send_signal(signal.SIGUSR1)
+        time.sleep(2)
+
     def pause(self, seconds: float) -> None:
         """By SIGSTOP."""
         self._process.send_signal(signal.SIGSTOP)
         threading.Timer(seconds, self._process.send_signal, [signal.SIGCONT]).start()
 
     def leave(self) -> None:
-        """By SIGTERM."""
-        self._process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(PATIENCE)
-            return
+        """By SIGTERM; again and again, as for a thread."""
+        ends = time.monotonic() + PATIENCE
+        while time.monotonic() < ends:
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)
+                return
+        self.explain()
         self._process.kill()
         raise AssertionError("a member that was asked to end did not end")
+
+
+def print_stacks(loop: asyncio.AbstractEventLoop) -> None:
+    """Print what the tasks of an event loop wait for."""
+    for task in asyncio.all_tasks(loop):
+        task.print_stack(file=sys.stdout)
+    sys.stdout.flush()
 
 
 # --------------------------------------------------------------------------------------- a seed
@@ -267,8 +286,7 @@ class Run:
     def explain(self) -> None:
         """Print what the members and the database do, where something is missing."""
         for member in self.members:
-            if isinstance(member, Thread):
-                print(member.stacks())
+            member.explain()
         for what in (
             "SELECT *, clock_timestamp() FROM aiovbo_processes",
             "SELECT server, owner, epoch FROM aiovbo_leases",
@@ -371,6 +389,7 @@ def main() -> int:
         loop = asyncio.new_event_loop()
         task = loop.create_task(watch(conninfo, name, urls, []))
         loop.add_signal_handler(signal.SIGTERM, task.cancel)
+        loop.add_signal_handler(signal.SIGUSR1, print_stacks, loop)
         with suppress(asyncio.CancelledError):
             loop.run_until_complete(task)
         return 0
