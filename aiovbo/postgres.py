@@ -409,14 +409,8 @@ class PostgresCheckpoint:
         async def attempt() -> T:
             if self._pool is None:
                 raise CheckpointError("the checkpoint is not open")
-            task = asyncio.current_task()
-            before = 0 if task is None else task.cancelling()
             async with self._pool.connection() as connection:
-                found = await work(connection)
-            if task is not None and task.cancelling() > before:
-                # The pool waits by `asyncio.wait_for`, which loses a cancellation now and then up to 3.11.
-                raise asyncio.CancelledError
-            return found
+                return await work(connection)
 
         if not may_wait:
             return await self._retry(attempt)
@@ -427,14 +421,19 @@ class PostgresCheckpoint:
     async def _retry(self, attempt: Callable[[], Awaitable[T]], *, is_first: bool = False) -> T:
         ends = time.monotonic() + (0.0 if is_first else self._retry_for)
         attempts, pause = 0, 0.0
+        before = _cancellations()
         while True:
             attempts += 1
             try:
-                return await attempt()
+                found = await attempt()
             except (Error, OSError) as error:
                 is_lasting = isinstance(error, _LASTING)
                 has_no_connection = isinstance(error, PoolTimeout)
                 problem = _in_words(error)
+            else:
+                _raise_if_cancelled(before)
+                return found
+            _raise_if_cancelled(before)
             if has_no_connection:
                 problem = await self._why_unreachable()
             # A connection may have been cut: one more attempt never harms.
@@ -497,3 +496,14 @@ async def _first(connection: Connection, query: bytes, values: Mapping[str, Any]
 def _in_words(error: Exception) -> str:
     """The database's own message, on one line; it contains no password."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def _raise_if_cancelled(before: int) -> None:
+    """The pool waits by `asyncio.wait_for`, which up to Python 3.11 loses a cancellation now and then."""
+    if _cancellations() > before:
+        raise asyncio.CancelledError
