@@ -3,17 +3,17 @@
 import asyncio
 import gc
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 import pytest
-from attrs import evolve
 from harness.backups import server_of
 from harness.documents import session
+from harness.listings import PATH, Pager, following, read, rows
 from harness.raw import Connection, RawServer, http, in_turn, json_answer, vbo_routes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,8 +23,6 @@ from aiovbo import (
     Answer,
     Client,
     Clock,
-    Fleet,
-    FleetError,
     Password,
     PayloadError,
     Resource,
@@ -35,40 +33,8 @@ from aiovbo import (
 )
 from aiovbo._client.pagination import PageTracker
 from aiovbo._decoding.listing import decode_listing
-from aiovbo._protocol.session_filter import SessionFilter
 from aiovbo._protocol.urls import resolve_link
 from aiovbo.testing import BackupServer, Fault, World
-
-PATH = "/v8/RestoreSessions"
-Pager = Callable[[int, int], Any]
-
-
-def rows(start: int, stop: int) -> list[dict[str, Any]]:
-    """Sessions with these numbers."""
-    return [session(n, _links={}) for n in range(start, stop)]
-
-
-def following(offset: int) -> dict[str, Any]:
-    """The links of a page that is not the last."""
-    return {"_links": {"next": {"href": f"{PATH}?offset={offset}"}}}
-
-
-async def read(
-    pager: Pager, version: str = "v8", **question: Any
-) -> tuple[Answer[RestoreSession], list[str]]:
-    """What a client makes of a server that pages so, and the queries it sent."""
-
-    async def page(connection: Connection) -> None:
-        query = parse_qs(urlsplit(connection.requests[-1].target).query)
-        offset, limit = (int(query.get(name, ["0"])[0]) for name in ("offset", "limit"))
-        await connection.send(json_answer(pager(offset, limit)))
-
-    routes = {**vbo_routes(version=version), ("GET", f"/{version}/RestoreSessions"): page}
-    async with RawServer(routes) as raw:
-        server = Server(raw.url, Password("u", "p"), allow_http=True, api_version=version)  # type: ignore[arg-type]  # as given
-        async with Client(server, retries=0) as client:
-            answer = await client.restore_sessions(**question).answer()
-        return answer, [urlsplit(r.target).query for r in raw.asked("GET", "*")]
 
 
 async def test_next_links_are_followed_to_the_end() -> None:
@@ -469,239 +435,4 @@ def test_rows_inserted_while_paging_lose_nothing_and_double_nothing(
     assert paging.complete or max(inserts) >= size
 
 
-def unidentified(start: int, stop: int) -> list[dict[str, Any]]:
-    """Rows without an id."""
-    return [session(n, id=..., name=f"row {n}", _links={}) for n in range(start, stop)]
-
-
-def two_pages(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> Pager:
-    """A server with two pages."""
-    return lambda offset, _: {"results": second} if offset else {"results": first, **following(len(first))}
-
-
-def one_page(table: list[dict[str, Any]]) -> Pager:
-    """A server with one page."""
-    return lambda _, __: {"results": table}
-
-
-@asynccontextmanager
-async def serving(pager: Pager, version: str = "v8", **options: Any) -> AsyncGenerator[Fleet]:
-    """A fleet of one server that pages so, and a healthy one."""
-
-    async def page(connection: Connection) -> None:
-        query = parse_qs(urlsplit(connection.requests[-1].target).query)
-        offset, limit = (int(query.get(name, ["0"])[0]) for name in ("offset", "limit"))
-        await connection.send(json_answer(pager(offset, limit)))
-
-    routes = {**vbo_routes(version=version), ("GET", f"/{version}/RestoreSessions"): page}
-    async with RawServer(routes) as raw, BackupServer(World(sessions=3)) as healthy:
-        odd = Server(raw.url, Password("u", "p"), name="odd", allow_http=True, api_version=version)  # type: ignore[arg-type]  # as given
-        async with Fleet([odd, evolve(server_of(healthy), name="healthy")], retries=0, **options) as fleet:
-            yield fleet
-
-
-@pytest.mark.parametrize("pages", [1, 2, 6])
-async def test_a_listing_of_which_every_item_was_rejected_is_an_error_in_every_way_of_querying(
-    pages: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Never an empty list; over several pages, the whole listing counts."""
-
-    def pager(offset: int, _: int) -> dict[str, Any]:
-        more = following(offset + 2) if offset < 2 * (pages - 1) else {}
-        return {"results": unidentified(offset, offset + 2), **more}
-
-    async with serving(pager) as fleet:
-        client = fleet["odd"]
-        with pytest.raises(PayloadError, match=f"all {2 * pages} items were rejected") as caught:
-            await client.restore_sessions()
-        assert caught.value.problems[0] == "item 0: missing @ $.id"
-        assert len(caught.value.problems) == 2 * pages
-        with pytest.raises(PayloadError, match="rejected"):
-            async for _ in client.restore_sessions():
-                pass
-        shown = 0
-        with pytest.raises(PayloadError, match="rejected"):
-            async for page in client.restore_sessions().pages():
-                shown += len(page.rejected)
-        assert shown == 2 * pages
-        answer = await client.restore_sessions().answer()
-        assert isinstance(answer.error, PayloadError)
-        assert (len(answer.rejected), answer.complete) == (2 * pages, False)
-        result = await fleet.restore_sessions()
-        assert isinstance(result.answers["odd"].error, PayloadError)
-        assert len(result.answers["healthy"].items) == 3
-        failed = {a.server: a.error async for a in fleet.restore_sessions().answers() if a.error is not None}
-        assert list(failed) == ["odd"]
-        came = 0
-        with pytest.raises(FleetError) as group:
-            async for _ in fleet.restore_sessions():
-                came += 1
-        assert [type(error) for error in group.value.exceptions] == [PayloadError]
-        assert came == 3
-        mapped = await fleet.map(lambda one: one.restore_sessions())
-        assert isinstance(mapped.answers["odd"].error, PayloadError)
-        collected = await fleet.map(_collected)
-        assert isinstance(collected.answers["odd"].error, PayloadError)
-    lines = [record.getMessage() for record in caplog.records if "rejected" in record.getMessage()]
-    # One line a listing, whatever the number of its rows and pages.
-    assert len(lines) == 9
-    assert f"rejected {2 * pages} of {2 * pages} items: item 0: missing @ $.id; item 1" in lines[0]
-
-
-async def _collected(client: Client) -> list[RestoreSession]:
-    return await client.restore_sessions()
-
-
-async def test_one_item_that_is_delivered_is_no_reason_for_an_error() -> None:
-    """Of the other rows the answer says that they were rejected."""
-    for first, second in ((unidentified(0, 3), rows(3, 4)), (rows(3, 4), unidentified(0, 3))):
-        answer, _ = await read(two_pages(first, second))
-        assert answer.error is None
-        assert (len(answer.items), len(answer.rejected), answer.complete) == (1, 3, False)
-
-
-async def test_a_listing_without_rows_is_empty_and_not_an_error() -> None:
-    """Nothing was rejected."""
-    answer, _ = await read(lambda _, __: {"results": []})
-    assert (answer.items, answer.error, answer.complete) == ((), None, True)
-
-
-async def test_strict_makes_one_rejected_item_an_error_on_any_page() -> None:
-    """Its problems name the item."""
-    async with serving(two_pages(rows(0, 2), unidentified(2, 3)), strict=True) as fleet:
-        with pytest.raises(PayloadError) as caught:
-            await fleet["odd"].restore_sessions()
-    assert caught.value.problems == ("item 2: missing @ $.id",)
-
-
-async def test_rejected_rows_are_logged_in_one_line_however_many_they_are(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """The line has their number and the first few."""
-    async with serving(two_pages([*rows(0, 1), *unidentified(1, 3000)], unidentified(3000, 4000))) as fleet:
-        answer = await fleet["odd"].restore_sessions().answer()
-    assert len(answer.rejected) == 3999
-    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert line == (
-        "odd: /v8/RestoreSessions: rejected 3999 of 4000 items: item 1: missing @ $.id; "
-        "item 2: missing @ $.id; item 3: missing @ $.id; and 3996 more"
-    )
-
-
 BOUND = datetime(2026, 11, 20, 12, 0, 0, 123456, UTC)
-
-
-def timed(number: int, created: str, ended: object = "2026-11-21T00:00:00Z") -> dict[str, Any]:
-    """A session with these times."""
-    return session(number, creationTime=created, endTime=ended, _links={})
-
-
-EDGES = [
-    timed(0, "2026-11-20T12:00:00.1234549Z"),
-    timed(1, "2026-11-20T12:00:00.123456Z"),
-    timed(2, "2026-11-20T12:00:00.1234560Z"),
-    timed(3, "2026-11-20T12:00:00.1234563Z"),
-    timed(4, "2026-11-20T14:00:00.1234561+02:00"),
-    {"ID": str(UUID(int=6)), "CreationTime": "2026-11-20T12:00:00.1234567", "shade": "mauve"},
-    timed(6, "2026-11-20T12:00:00.1234570Z"),
-    timed(7, "2026-11-20T12:00:00.1234558Z", ended="2026-11-20T12:00:00.1234569Z"),
-]
-"""Around a bound: 0 and 7 are before it, 1 and 2 are on it, the others are after it by 100 ns and more."""
-
-
-@pytest.mark.parametrize("version", ["v4", "v7", "v8"])
-@pytest.mark.parametrize("padding", [0, 600_000], ids=["short", "long"])
-async def test_rows_outside_the_bounds_are_not_delivered_and_none_inside_is_lost(
-    version: str, padding: int
-) -> None:
-    """To the 100 ns that servers know and models do not; bounds are exclusive."""
-
-    def pager(_: int, __: int) -> Any:  # JSON
-        table = [*EDGES, timed(8, "2020-01-01T00:00:00Z") | {"details": "x" * padding}]
-        return table if version == "v4" else {"results": table}
-
-    answer, _ = await read(pager, version, started_after=BOUND)
-    assert [one.id.int - 1 for one in answer.items] == [3, 4, 5, 6]
-    assert not answer.complete
-    assert answer.error is None
-    answer, _ = await read(pager, version, started_before=BOUND)
-    assert [one.id.int - 1 for one in answer.items] == [0, 7, 8]
-    assert not answer.complete
-    answer, _ = await read(pager, version, ended_after=BOUND, ended_before=BOUND + timedelta(seconds=1))
-    assert [one.id.int - 1 for one in answer.items] == [7]
-    # Only v8 is sent these bounds.
-    assert answer.complete is (version != "v8")
-    answer, _ = await read(pager, version)
-    assert (len(answer.items), answer.complete) == (9, True)
-
-
-@pytest.mark.parametrize("version", ["v6", "v8"])
-async def test_a_next_link_without_the_filter_is_followed_and_its_other_rows_are_dropped(
-    version: str,
-) -> None:
-    """That page was not requested with our bounds: its other rows do not mean that anything is missing."""
-    table = [timed(n, f"2026-11-{30 - n:02}T00:00:00Z") for n in range(23)]
-
-    def pager(offset: int, _: int) -> dict[str, Any]:
-        # Filtered only while the bounds are sent.
-        page = table[offset : offset + 5]
-        more = offset + 5 < len(table)
-        link = {"_links": {"next": {"href": f"/{version}/RestoreSessions?offset={offset + 5}&limit=5"}}}
-        return {"results": page, "limit": 5, **(link if more else {})}
-
-    bound = datetime(2026, 11, 22, 12, tzinfo=UTC)
-    answer, queries = await read(pager, version, started_after=bound)
-    assert [one.id.int - 1 for one in answer.items] == list(range(8))
-    assert answer.complete
-    assert len(queries) == 5
-
-
-async def test_a_page_that_ignores_our_filter_makes_the_answer_incomplete() -> None:
-    """Also where the server repeats our bounds in its own link, in its own case."""
-    table = [timed(n, f"2026-11-{30 - n:02}T00:00:00Z") for n in range(8)]
-
-    def pager(offset: int, _: int) -> dict[str, Any]:
-        href = f"{PATH}?STARTTIMEFROM=2026-11-24T12%3A00%3A00Z&offset=5"
-        more = {} if offset else {"_links": {"next": {"href": href}}}
-        return {"results": table[offset : offset + 5], "limit": 5, **more}
-
-    answer, _ = await read(pager, started_after=datetime(2026, 11, 24, 12, tzinfo=UTC))
-    assert len(answer.items) == 6
-    assert not answer.complete
-
-
-@pytest.mark.parametrize("version", ["v6", "v8"])
-async def test_a_session_whose_end_cannot_be_read_is_outside_bounds_of_the_end(version: str) -> None:
-    """One that goes on is too; of the one that cannot be read, the answer says that it is not complete."""
-    day = datetime(2026, 11, 20, tzinfo=UTC)
-    going_on = timed(1, "2026-11-20T00:00:00Z", ended=None)
-    unclear = timed(2, "2026-11-20T00:00:00Z", ended="in the evening")
-    inside = timed(3, "2026-11-20T00:00:00Z", ended="2026-11-20T13:00:00Z")
-    for table, complete in (([going_on, inside], version == "v6"), ([unclear, inside], False)):
-        answer, _ = await read(one_page(table), version, ended_after=day)
-        assert [one.id.int - 1 for one in answer.items] == [3]
-        assert answer.complete is complete
-
-
-@given(st.integers(-40, 40), st.integers(-40, 40), st.lists(st.integers(-45, 45), max_size=20))
-def test_the_bounds_are_exclusive_to_the_last_digit_that_a_server_sends(
-    after: int, before: int, ticks: list[int]
-) -> None:
-    """Whatever the bounds and times, in units of 100 ns."""
-    base = datetime(2026, 11, 20, tzinfo=UTC)
-
-    def text(tick: int) -> str:
-        time = base + timedelta(microseconds=tick // 10)
-        return time.strftime("%Y-%m-%dT%H:%M:%S.%f") + f"{tick % 10}Z"
-
-    bounds = SessionFilter(
-        started_after=base + timedelta(microseconds=after),
-        started_before=base + timedelta(microseconds=before),
-    ).bounds("v8")
-    assert bounds is not None
-    body = json.dumps([timed(n, text(tick)) for n, tick in enumerate(ticks)]).encode()
-    listing = decode_listing(body, RestoreSession, "s", None)
-    items = [item for some, _ in listing.slices() for item in some]
-    kept, _ = bounds(items, URL("http://h:1/v8/RestoreSessions"), listing.just_after)
-    expected = [n for n, tick in enumerate(ticks) if after * 10 < tick < before * 10]
-    assert [one.id.int - 1 for one in kept] == expected

@@ -3,11 +3,9 @@
 import asyncio
 import gc
 import itertools
-import os
 import pickle
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from datetime import timedelta
 from itertools import zip_longest
@@ -17,7 +15,7 @@ import pytest
 from harness import closed_port
 from harness.backups import asked, server_of, view_of
 from harness.documents import session
-from harness.raw import ANY, Connection, RawServer, json_answer, stall, vbo_routes
+from harness.raw import Connection, RawServer, json_answer, stall, vbo_routes
 
 from aiovbo import (
     TLS,
@@ -40,8 +38,6 @@ from aiovbo import (
     TlsError,
     UnreachableError,
 )
-from aiovbo._fleet.run import SLOT_RELEASED_AFTER
-from aiovbo._transport.descriptors import SPARED_DESCRIPTORS
 from aiovbo.testing import BackupFleet, BackupServer, Fault, World
 
 ALL = timedelta(days=400)
@@ -74,31 +70,6 @@ async def test_all_servers_are_asked_for_the_same_span_of_time_at_each_use_anoth
         first, second = zip(*spans, strict=True)
         assert len(set(first)) == len(set(second)) == 1
         assert first < second
-
-
-async def test_no_more_servers_are_asked_at_once_than_allowed_unless_they_take_long() -> None:
-    """While all are quick, the others wait for their turn; all get one, and no query leaves more of them."""
-    async with Fleet([f"https://vbo{n}.example" for n in range(20)], LOGIN, concurrency=3) as fleet:
-        at_once: list[int] = []
-        asked = 0
-
-        async def ask(client: Client) -> str:
-            nonlocal asked
-            asked += 1
-            at_once.append(asked)
-            await asyncio.sleep(0)
-            asked -= 1
-            return client.name
-
-        quick = False
-        while not quick:
-            # Where the machine stops for a while, they do take long.
-            at_once.clear()
-            began = asyncio.get_running_loop().time()
-            for _ in range(2):
-                assert (await fleet.map(ask)).items == tuple(fleet)
-            quick = asyncio.get_running_loop().time() - began < SLOT_RELEASED_AFTER
-        assert max(at_once) == 3
 
 
 async def test_servers_are_asked_in_the_context_of_whoever_asks() -> None:
@@ -393,66 +364,6 @@ async def test_a_server_that_fails_half_way_keeps_what_it_sent() -> None:
         assert not answer.complete
 
 
-async def leave_after_one(fleet: Fleet) -> None:
-    """Read one item and break."""
-    async for _ in fleet.restore_sessions(started_after=ALL, page_size=2):
-        break
-
-
-async def leave_by_exception(fleet: Fleet) -> None:
-    """Read one item and fail."""
-    with pytest.raises(KeyError):
-        async for _ in fleet.restore_sessions(started_after=ALL, page_size=2):
-            raise KeyError
-
-
-async def leave_by_block(fleet: Fleet) -> None:
-    """Leave the block around a query that is being read."""
-    async with fleet.restore_sessions(started_after=ALL, page_size=2) as query:
-        stream = aiter(query)
-        await anext(stream)
-    with pytest.raises(ClosedError):
-        await anext(stream)
-
-
-async def leave_by_timeout(fleet: Fleet) -> None:
-    """Run out of the consumer's own time, in the middle of its own await."""
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.2):
-            async for _ in fleet.restore_sessions(started_after=ALL, page_size=2):
-                await asyncio.sleep(10)
-
-
-@pytest.mark.parametrize("leave", [leave_after_one, leave_by_exception, leave_by_block, leave_by_timeout])
-async def test_leaving_early_leaves_nothing_behind(leave: object) -> None:
-    """However a consumer goes, every task of ours is gone, and the fleet goes on working."""
-    async with BackupFleet(5, sessions=10) as backups:
-        backups[0].fail(Fault.stall(), on="RestoreSessions", times=3)
-        async with Fleet(servers_of(backups), deadline=5) as fleet:
-            await leave(fleet)  # type: ignore[operator]  # parametrised
-            # After a `break`, Python itself closes an asynchronous generator a few turns of the loop later.
-            for _ in range(50):
-                await asyncio.sleep(0)
-            assert [t for t in asyncio.all_tasks() if t.get_name().startswith("aiovbo")] == []
-            backups[0].heal()
-            assert len((await fleet.restore_sessions(started_after=ALL)).items) == 50
-
-
-async def test_closing_the_fleet_ends_a_stream_with_an_error() -> None:
-    """It never ends quietly, as if that had been everything."""
-    async with BackupFleet(3, sessions=10) as backups:
-        fleet = Fleet(servers_of(backups))
-        stream = aiter(fleet.restore_sessions(started_after=ALL, page_size=2))
-        await anext(stream)
-        await fleet.aclose()
-        with pytest.raises(ClosedError):
-            async for _ in stream:
-                pass
-        with pytest.raises(ClosedError):
-            fleet.restore_sessions()
-        await fleet.aclose()
-
-
 async def test_who_left_before_the_opening_has_no_say_in_it(caplog: pytest.LogCaptureFixture) -> None:
     """Neither its certificate that is gone, nor its open door."""
     async with BackupServer() as backup:
@@ -522,86 +433,6 @@ async def test_a_task_that_outlives_a_question_has_all_its_time_again() -> None:
             assert [len(await one) for one in rechecks] == [40]
 
 
-async def test_nothing_new_is_asked_while_the_fleet_takes_leave() -> None:
-    """Or a token would be left behind; a task that closes meanwhile waits until it has ended."""
-    async with BackupServer(version="v8") as backup, BackupServer(version="v8") as bystander:
-        backup.fail(Fault.delay(0.3), on="token/logout", times=None)
-        fleet = Fleet([server_of(backup, name="slow"), server_of(bystander, name="healthy")])
-        assert not (await fleet.restore_sessions()).failed
-        closing = [asyncio.create_task(fleet.aclose())]
-        while not asked(bystander, "token/logout"):
-            await asyncio.sleep(0.01)
-        with pytest.raises(ClosedError):
-            await fleet["slow"].fetch_service_instance()
-        closing.append(asyncio.create_task(fleet.aclose()))
-        await asyncio.sleep(0)
-        assert not any(task.done() for task in closing)
-        await asyncio.gather(*closing)
-        for one in (backup, bystander):
-            assert (one.logins, asked(one, "token/logout")) == (1, 1)
-            assert one.requests[-1].status == 204
-
-
-async def test_a_query_that_two_tasks_use_is_two_uses() -> None:
-    """What one of them leaves, the other goes on with; what a block's helper began ends with it."""
-    async with BackupFleet(3, sessions=4) as backups, Fleet(servers_of(backups)) as fleet:
-        query = fleet.restore_sessions(started_after=ALL, page_size=2)
-        both, left = asyncio.Barrier(2), asyncio.Event()
-
-        async def leave_early() -> None:
-            async with query as sessions:
-                async for _ in sessions:
-                    await both.wait()
-                    break
-            left.set()
-
-        async def read_on() -> int:
-            count = 0
-            async with query as sessions:
-                async for _ in sessions:
-                    count += 1
-                    if count == 1:
-                        await both.wait()
-                        await left.wait()
-            return count
-
-        _, count = await asyncio.gather(leave_early(), read_on())
-        assert count == 12
-
-        async with query:
-            helper = asyncio.ensure_future(anext(aiter(query)))
-            await helper
-        assert not [t for t in asyncio.all_tasks() if t.get_name().startswith("aiovbo")]
-
-
-async def test_closing_while_it_opens_leaves_no_session_behind() -> None:
-    """The caller gets an error; nothing is left open."""
-    fleet = Fleet(["vbo1"], Password("u", "p"))
-    opening = asyncio.create_task(fleet.__aenter__())
-    await asyncio.sleep(0)
-    await fleet.aclose()
-    with pytest.raises(ClosedError):
-        await opening
-
-
-async def test_closing_while_awaited_is_an_error_for_the_one_who_waits() -> None:
-    """A result that would lack servers is no result; a hundred wait, and two tasks close."""
-    async with BackupFleet(3) as backups:
-        backups[0].fail(Fault.stall(), times=None)
-        fleet = Fleet(servers_of(backups))
-
-        async def wait() -> None:
-            await fleet.restore_sessions()
-
-        waiting = [asyncio.create_task(wait()) for _ in range(100)]
-        while not backups[1].requests:
-            await asyncio.sleep(0.01)
-        await asyncio.gather(fleet.aclose(), fleet.aclose())
-        for one in waiting:
-            with pytest.raises(ClosedError):
-                await one
-
-
 async def test_a_slow_consumer_is_not_buried() -> None:
     """A page per server waits at most, with one read ahead; the servers are not asked for more."""
     async with BackupFleet(4, sessions=40) as backups, Fleet(servers_of(backups)) as fleet:
@@ -623,68 +454,6 @@ async def test_a_fleets_client_is_not_closed_by_whoever_borrows_it() -> None:
         assert [backup.logins for backup in backups] == [1, 1]
     with pytest.raises(ClosedError):
         await client.restore_sessions()
-
-
-async def test_map_takes_coroutines_queries_and_iterables() -> None:
-    """Whatever a function gives for one server, the fleet gives for all."""
-    async with BackupFleet(3, sessions=4) as backups, Fleet(servers_of(backups)) as fleet:
-
-        async def count(client: Client) -> int:
-            return len(await client.restore_sessions())
-
-        async def names(client: Client) -> AsyncIterator[str]:
-            async for session in client.restore_sessions():
-                yield f"{client.name} {session.id}"
-
-        counted, named = await fleet.map(count), await fleet.map(names)
-        listed = await fleet.map(lambda client: client.restore_sessions())
-        assert counted.items == (4, 4, 4)
-        assert len(named.items) == len(listed.items) == 12
-        for result in (counted, named, listed):
-            assert [answer.complete for answer in result.answers.values()] == [True] * 3
-
-
-async def test_a_mapped_generator_is_closed_when_the_query_is_left() -> None:
-    """Its own `finally` runs at the end of the block, and not some time later; also an iterable's."""
-    closed: list[str] = []
-
-    class Names:
-        def __init__(self, client: Client) -> None:
-            self.client = client
-
-        async def __aiter__(self) -> AsyncIterator[str]:
-            try:
-                async for session in self.client.restore_sessions():
-                    yield f"{session.id}"
-            finally:
-                await asyncio.sleep(0.01)
-                closed.append(self.client.name)
-
-    async with BackupFleet(3, sessions=4) as backups, Fleet(servers_of(backups)) as fleet:
-        for given in (Names, lambda client: aiter(Names(client))):
-            closed.clear()
-            async with fleet.map(given) as query:
-                async for _ in query:
-                    break
-            assert sorted(closed) == sorted(fleet)
-
-
-async def test_a_bug_in_a_mapped_function_is_raised_as_it_is_after_all_others_were_served() -> None:
-    """It is no failure of a server, and hides no items."""
-    async with BackupFleet(5, sessions=2) as backups, Fleet(servers_of(backups)) as fleet:
-        broken = next(iter(fleet))
-
-        async def names(client: Client) -> str:
-            if client.name == broken:
-                raise KeyError("a bug")
-            await client.restore_sessions()
-            return client.name
-
-        found: list[str] = []
-        with pytest.raises(KeyError, match="a bug"):
-            async for name in fleet.map(names):
-                found.append(name)  # noqa: PERF401  # the point
-        assert len(found) == 4
 
 
 async def test_a_task_that_is_cancelled_from_outside_does_not_hang_the_consumer() -> None:
@@ -767,58 +536,6 @@ async def test_an_unknown_name_says_so() -> None:
     """As a mapping does."""
     with pytest.raises(KeyError, match="no server is called 'x'"):
         Fleet([])["x"]
-
-
-async def test_a_fleet_larger_than_its_file_descriptors_still_works(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """30 servers where there is room for a few connections: all answer, and a warning says what to raise."""
-    resource = pytest.importorskip("resource")
-    async with BackupFleet(30, sessions=1) as backups:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        used = len(os.listdir("/dev/fd"))  # names suffice
-        resource.setrlimit(resource.RLIMIT_NOFILE, (used + SPARED_DESCRIPTORS + 8, hard))
-        try:
-            async with Fleet(servers_of(backups)) as fleet:
-                result = await fleet.restore_sessions(started_after=ALL)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert [answer.error for answer in result.failed] == []
-        assert len(result.answers) == 30
-        assert "ulimit -n" in caplog.text
-
-
-async def test_few_file_descriptors_are_shared_by_the_servers_of_a_fleet() -> None:
-    """With room for two connections to each server, no more than two requests to one are under way."""
-    resource = pytest.importorskip("resource")
-    together, most = 0, 0
-    both = asyncio.Event()
-
-    async def count(connection: Connection) -> None:
-        nonlocal together, most
-        together += 1
-        most = max(most, together)
-        if together == 2:
-            both.set()
-        await both.wait()
-        # Time for a third request, if one is sent.
-        await asyncio.sleep(0.1)
-        together -= 1
-        await connection.send(json_answer({"results": [], "_links": {}}))
-
-    async with RawServer({("GET", ANY): count}) as raw:
-        one = Server(raw.url, Bearer("t"), api_version="v8", allow_http=True, name="asked")
-        others = [Server(f"vbo{number}", Bearer("t")) for number in range(9)]
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        used = len(os.listdir("/dev/fd"))  # names suffice
-        resource.setrlimit(resource.RLIMIT_NOFILE, (used + SPARED_DESCRIPTORS + 25, hard))
-        try:
-            async with Fleet([one, *others], retries=0) as fleet:
-                asking = [fleet["asked"].restore_sessions() for _ in range(6)]
-                assert await asyncio.gather(*asking) == [[]] * 6
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert most == 2
 
 
 async def test_servers_that_were_unreachable_are_queried_last_the_next_time() -> None:
