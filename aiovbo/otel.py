@@ -5,7 +5,10 @@ application to set up. Knows nothing of requests, and reports only server, opera
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from functools import partial
+from weakref import WeakSet
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
 from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider, get_tracer
@@ -20,6 +23,8 @@ from aiovbo._settings.events import (
     RetryScheduled,
     ServerStateChanged,
 )
+from aiovbo._watch.poller import WatchStatus
+from aiovbo._watch.watch import Watch
 
 _NAME = "aiovbo"
 
@@ -57,6 +62,14 @@ class Telemetry:
             "Whether a backup server answered what it was last asked for.",
         )
 
+        self._watches: WeakSet[Watch] = WeakSet()
+        for name, unit, text, read in _OF_WATCHES:
+            observe = partial(self._observe_watches, read)
+            if name == "aiovbo.watch.overruns":
+                meter.create_observable_counter(name, [observe], unit, text)
+            else:
+                meter.create_observable_gauge(name, [observe], unit, text)
+
     def __call__(self, signal: ClientEvent) -> None:
         """Record what has happened."""
         match signal:
@@ -69,6 +82,14 @@ class Telemetry:
             case ServerStateChanged(server=server, up=up):
                 self._up[server] = up
 
+    def watch(self, watch: Watch) -> None:
+        """Show how a watch goes, whenever the metrics are collected, for as long as the watch is in use.
+
+        `aiovbo.watch.lag`, `aiovbo.watch.last_success`, `aiovbo.watch.backlog`, `aiovbo.watch.overruns`,
+        `aiovbo.watch.rejected` and `aiovbo.watch.oldest_unacknowledged`.
+        """
+        self._watches.add(watch)
+
     def forget(self, server: str) -> None:
         """Stop reporting whether a server is up that has left the fleet."""
         self._up.pop(server, None)
@@ -76,6 +97,14 @@ class Telemetry:
     def _observe_up(self, _: CallbackOptions) -> Iterable[Observation]:
         # A copy: the exporter runs in a thread of its own.
         return [Observation(int(up), _attributes(server, OK)) for server, up in list(self._up.items())]
+
+    def _observe_watches(
+        self, read: Callable[[WatchStatus], float | None], _: CallbackOptions
+    ) -> Iterable[Observation]:
+        found = {name: status for watch in list(self._watches) for name, status in watch.status().items()}
+        for server, status in found.items():
+            if (value := read(status)) is not None:
+                yield Observation(value, _attributes(server, OK))
 
     def _finished(self, signal: RequestFinished) -> None:
         attributes = _attributes(signal.server, signal.outcome, signal.operation)
@@ -90,6 +119,50 @@ class Telemetry:
         if signal.outcome != OK:
             span.set_status(Status(StatusCode.ERROR))
         span.end(ended)
+
+
+_OF_WATCHES: tuple[tuple[str, str, str, Callable[[WatchStatus], float | None]], ...] = (
+    (
+        "aiovbo.watch.lag",
+        "s",
+        "How long ago the last successful poll of a backup server was.",
+        lambda status: None if status.lag is None else status.lag.total_seconds(),
+    ),
+    (
+        "aiovbo.watch.last_success",
+        "s",
+        "When a backup server was last polled successfully, in seconds since 1970.",
+        lambda status: _timestamp(status.last_success),
+    ),
+    (
+        "aiovbo.watch.backlog",
+        "{change}",
+        "Changes of a backup server that were found and not yet delivered.",
+        lambda status: status.backlog,
+    ),
+    (
+        "aiovbo.watch.overruns",
+        "{poll}",
+        "Polls that were left out because the one before took too long.",
+        lambda status: status.overruns,
+    ),
+    (
+        "aiovbo.watch.rejected",
+        "{row}",
+        "Rows of a backup server's lists that were reported as rejected.",
+        lambda status: status.rejected,
+    ),
+    (
+        "aiovbo.watch.oldest_unacknowledged",
+        "s",
+        "When the oldest change was found that is not acknowledged, in seconds since 1970.",
+        lambda status: _timestamp(status.oldest_unacknowledged),
+    ),
+)
+
+
+def _timestamp(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
 
 
 def _attributes(server: str, outcome: str, operation: str = "") -> dict[str, AttributeValue]:

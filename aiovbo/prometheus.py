@@ -6,9 +6,13 @@ the events it receives, by server, operation and outcome only, so that their num
 
 import time
 from collections import Counter as Count
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from weakref import WeakSet
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from aiovbo._core.status import OK
 from aiovbo._fleet.query import FleetResult
@@ -20,6 +24,8 @@ from aiovbo._settings.events import (
     RetryScheduled,
     ServerStateChanged,
 )
+from aiovbo._watch.poller import WatchStatus
+from aiovbo._watch.watch import Watch
 from aiovbo.models import RestoreSession
 
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -92,6 +98,9 @@ class FleetMetrics:
             registry=registry,
         )
 
+        self._watches = _Watches()
+        registry.register(self._watches)
+
     def __call__(self, signal: ClientEvent) -> None:
         """Count what has happened."""
         match signal:
@@ -106,6 +115,15 @@ class FleetMetrics:
                 self._logins.labels(server, outcome).inc()
             case ServerStateChanged(server=server, up=up):
                 self._up.labels(server).set(up)
+
+    def watch(self, watch: Watch) -> None:
+        """Show how a watch goes, whenever the metrics are read, for as long as the watch is in use.
+
+        `aiovbo_watch_lag_seconds`, `aiovbo_watch_last_success_timestamp_seconds`, `aiovbo_watch_backlog`,
+        `aiovbo_watch_overruns_total`, `aiovbo_watch_rejected_rows` and
+        `aiovbo_watch_oldest_unacknowledged_timestamp_seconds`.
+        """
+        self._watches.add(watch)
 
     def sessions(self, result: FleetResult[RestoreSession]) -> None:
         """Set how many sessions each server has, by state and result, and since when one is open.
@@ -136,6 +154,66 @@ class FleetMetrics:
             self._oldest_open,
         ):
             metric.remove_by_labels({"server": server})
+
+
+class _Watches(Collector):
+    """The metrics of watches, read from their status."""
+
+    def __init__(self) -> None:
+        self._watches: WeakSet[Watch] = WeakSet()
+
+    def add(self, watch: Watch) -> None:
+        """Read this one too."""
+        self._watches.add(watch)
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by the registry, in whatever thread."""
+        found = {name: status for watch in list(self._watches) for name, status in watch.status().items()}
+        for name, text, read in _OF_WATCHES:
+            family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            metric = family(name, text, labels=["server"])
+            for server, status in found.items():
+                if (value := read(status)) is not None:
+                    metric.add_metric([server], value)
+            yield metric
+
+
+def _timestamp(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
+
+
+_OF_WATCHES: tuple[tuple[str, str, Callable[[WatchStatus], float | None]], ...] = (
+    (
+        "aiovbo_watch_lag_seconds",
+        "How long ago the last successful poll of the backup server was; absent before the first.",
+        lambda status: None if status.lag is None else status.lag.total_seconds(),
+    ),
+    (
+        "aiovbo_watch_last_success_timestamp_seconds",
+        "When the backup server was last polled successfully, in seconds since 1970.",
+        lambda status: _timestamp(status.last_success),
+    ),
+    (
+        "aiovbo_watch_backlog",
+        "Changes of the backup server that were found and not yet delivered.",
+        lambda status: status.backlog,
+    ),
+    (
+        "aiovbo_watch_overruns_total",
+        "Polls that were left out because the one before took too long.",
+        lambda status: status.overruns,
+    ),
+    (
+        "aiovbo_watch_rejected_rows",
+        "Rows of the backup server's lists that were reported as rejected.",
+        lambda status: status.rejected,
+    ),
+    (
+        "aiovbo_watch_oldest_unacknowledged_timestamp_seconds",
+        "When the oldest unacknowledged change was found, in seconds since 1970; absent if there is none.",
+        lambda status: _timestamp(status.oldest_unacknowledged),
+    ),
+)
 
 
 def _label(value: OpenEnum | None) -> str:

@@ -46,6 +46,7 @@ from aiovbo._transport.pool import HttpPool
 from aiovbo._watch.changes import Change
 from aiovbo._watch.checkpoint import CheckpointStore, MemoryCheckpoint
 from aiovbo._watch.poller import WatchOptions
+from aiovbo._watch.schedule import MAX_BACKOFF
 from aiovbo._watch.watch import Watch
 from aiovbo.errors import ClosedError, ConfigError, LinkError
 from aiovbo.models import JobSession, Model, RestoreEvent, RestoreSession
@@ -447,6 +448,7 @@ class Fleet:
         ack: Literal["auto", "manual"] = "auto",
         only: Callable[[Change], object] | None = None,
         min_down: timedelta = timedelta(),
+        max_backoff: timedelta = MAX_BACKOFF,
     ) -> Watch:
         """Every change of every server, as it is noticed: `async with` it, and iterate.
 
@@ -463,6 +465,7 @@ class Fleet:
         - `ack`: whether a change counts as delivered when the next one is asked for, or by `changes.ack`.
         - `only`: which changes are delivered, by a function that takes a change; if not given, all.
         - `min_down`: for how long a server must fail before it is reported as `Unreachable`.
+        - `max_backoff`: time between two polls of a server that is down, at most, unless `every` is longer.
 
         Raises: ConfigError at once for a naive time or an interval that is none; CheckpointError when entered
         or iterated, where the place cannot be read or written.
@@ -482,6 +485,7 @@ class Fleet:
             ack_by_hand=ack == "manual",
             only=only,
             min_down=min_down,
+            max_backoff=max_backoff,
             clock=self._options.clock,
         )
         return Watch(self._members, options, self._watches)

@@ -112,7 +112,10 @@ class Delivery:
     def oldest(self, server: str) -> datetime | None:
         """When the oldest change of a server was found that is not acknowledged; None where all are."""
         its = self._servers.get(server)
-        left = [] if its is None else its.held.values()
+        if its is None:
+            return None
+        # A copy: metrics are read in threads of their own.
+        left = list(its.held.values())
         return next((one.pending.found_at for one in left if not one.is_processed), None)
 
     def forget(self, server: str) -> bool:

@@ -117,7 +117,7 @@ def _decoded(document: dict[str, Any], server: str, client: Fetcher) -> AnyChang
     attributes = dict(document["error"])
     error = _ERRORS[attributes.pop("class")](attributes["what"])
     for attribute, value in attributes.items():
-        setattr(error, attribute, tuple(value) if isinstance(value, list) else value)
+        setattr(error, attribute, tuple(cast("list[str]", value)) if isinstance(value, list) else value)
     return Unreachable(server=server, id=name, error=error)
 
 

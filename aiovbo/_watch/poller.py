@@ -29,7 +29,7 @@ from aiovbo._watch.checkpoint import CheckpointStore
 from aiovbo._watch.delivery import Delivery
 from aiovbo._watch.feed import ChangeFeed
 from aiovbo._watch.pending import PendingChange
-from aiovbo._watch.schedule import PollSchedule
+from aiovbo._watch.schedule import MAX_BACKOFF, PollSchedule
 from aiovbo._watch.tracker import Tracker
 from aiovbo.errors import ConfigError, NotFoundError, PayloadError, ResponseError, ServerError
 from aiovbo.models import RestoreSession
@@ -75,6 +75,8 @@ class WatchOptions:
     """Which changes are delivered; the others are saved as if they were acknowledged."""
     min_down: timedelta = timedelta()
     """For how long a server must fail before it is reported as `Unreachable`."""
+    max_backoff: timedelta = MAX_BACKOFF
+    """Time between two polls of a server that is down, at most, unless `every` is longer."""
     clock: TimeSource
 
     def __attrs_post_init__(self) -> None:
@@ -83,6 +85,7 @@ class WatchOptions:
         check_interval("overlap", self.overlap, may_be_zero=True)
         check_interval("remember", self.remember, may_be_zero=True)
         check_interval("min_down", self.min_down, may_be_zero=True)
+        check_interval("max_backoff", self.max_backoff)
         predicate: object = self.only
         if predicate is not None and (not callable(predicate) or iscoroutinefunction(predicate)):
             message = f"only is a plain function that takes a change, not {predicate!r}"
@@ -122,6 +125,8 @@ class WatchStatus:
     """Looks that were left out because the one before took too long."""
     rejected: int
     """Rows that were reported as `RowRejected`."""
+    oldest_unacknowledged: datetime | None
+    """When the oldest change was found that is not acknowledged; None where all are."""
 
 
 @define(eq=False)
@@ -159,7 +164,7 @@ class ServerPoller:
         self._find_former = find_former
         self.tracker = self._track(None)
         """What is known of the server."""
-        self._beat = PollSchedule(client.name, options.every, options.clock)
+        self._beat = PollSchedule(client.name, options.every, options.clock, options.max_backoff)
         self._feed = ChangeFeed(client, options.every, options.full_look_every, options.clock)
         self._last_success: datetime | None = None
         self._answered_at: float | None = None
@@ -194,6 +199,7 @@ class ServerPoller:
             errors=self._errors,
             overruns=self._beat.overruns,
             rejected=self.tracker.rejected,
+            oldest_unacknowledged=self._delivery.oldest(self._client.name),
         )
 
     async def save(self, steps: Sequence[CheckpointEntry]) -> None:

@@ -15,8 +15,8 @@ _SPREAD = 5.0
 """Seconds over which the first polls are spread, at most: the user waits for the first results."""
 _FIRST_POLLS_PER_SECOND = 100
 """First polls that are started in a second, at most: each costs a TLS handshake and a login."""
-_LONGEST_BACKOFF = 300.0
-"""Seconds between two looks at a server that is down, at most, unless the interval is longer."""
+MAX_BACKOFF = timedelta(minutes=5)
+"""Between two polls of a server that is down, at most, unless the interval is longer."""
 _DOUBLINGS = 16
 """The backoff is at its longest long before, and a few hundred more would be beyond what a float holds."""
 
@@ -24,10 +24,13 @@ _DOUBLINGS = 16
 class PollSchedule:
     """The looks at one server: when the next one is due, and how many were left out."""
 
-    def __init__(self, name: str, every: timedelta, clock: TimeSource) -> None:
+    def __init__(
+        self, name: str, every: timedelta, clock: TimeSource, max_backoff: timedelta = MAX_BACKOFF
+    ) -> None:
         self._name = name
         self._every = every.total_seconds()
         self._clock = clock
+        self._longest_backoff = max(every, max_backoff).total_seconds()
         # The same in every process and after every restart, so that a fleet's looks stay spread.
         self._offset = int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "big") / 2**32
         self._due: float | None = None
@@ -67,6 +70,5 @@ class PollSchedule:
 
     def backoff(self, errors: int) -> float:
         """Seconds until the next look after so many that failed in a row."""
-        longest = max(self._every, _LONGEST_BACKOFF)
-        backoff: float = min(longest, self._every * 2 ** min(errors - 1, _DOUBLINGS))
+        backoff: float = min(self._longest_backoff, self._every * 2 ** min(errors - 1, _DOUBLINGS))
         return backoff * (0.5 + self._clock.random() / 2)

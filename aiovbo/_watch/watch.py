@@ -257,7 +257,7 @@ class Watch:
 
     def status(self) -> dict[str, WatchStatus]:
         """How the watch of each server goes, by name; with shared servers, of those that it watches now."""
-        return {name: lookout.status() for name, (lookout, _) in self._lookouts.items()}
+        return {name: lookout.status() for name, (lookout, _) in list(self._lookouts.items())}
 
     async def aclose(self) -> None:
         """Stop looking, save what was acknowledged, release the checkpoint; safe to repeat.

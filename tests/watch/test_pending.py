@@ -1,14 +1,14 @@
 """Changes that were not acknowledged: after a crash they are delivered again, and then corrected."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from attrs import evolve
+from harness.scene import Scene
 
 from aiovbo import (
     Added,
@@ -18,26 +18,21 @@ from aiovbo import (
     CheckpointError,
     Client,
     Finished,
-    Fleet,
     Heartbeat,
     MemoryCheckpoint,
-    Password,
     Recovered,
     Rejected,
     Removed,
     RestoreSession,
     RowRejected,
-    Server,
     SessionRecord,
     TlsError,
     Unreachable,
-    Watch,
 )
 from aiovbo._watch.changes import POLLED_KEY
 from aiovbo._watch.pending import PendingChange
-from aiovbo.testing import BackupServer, Fault, MemoryTransport, SimClock, World
+from aiovbo.testing import Fault, SimClock
 
-YEARS = timedelta(days=4000)
 DOCUMENT = {
     "id": str(UUID(int=5)),
     "creationTime": "2026-11-23T10:00:00Z",
@@ -45,36 +40,6 @@ DOCUMENT = {
     "novel": {"deep": ["ü", 1]},
     "_links": {"organization": {"href": "/v6/Organizations/1"}},
 }
-
-
-class Scene:
-    """A backup server in memory, and what a consumer of its watch has stored at the end."""
-
-    def __init__(self, version: Any = "v6") -> None:
-        self.clock = SimClock()
-        self.world = World(clock=self.clock, sessions=0)
-        self.backup = BackupServer(self.world, version=version, clock=self.clock)
-        self.servers = {"vbo.test": self.backup}
-        self.store = MemoryCheckpoint()
-
-    @asynccontextmanager
-    async def watching(self, **options: Any) -> AsyncIterator[Watch]:
-        """A watch of the server, with the checkpoint of the one before."""
-        server = Server("https://vbo.test", Password(self.backup.username, self.backup.password), name="vbo")
-        settings = {"since": YEARS, "heartbeat": timedelta(minutes=20), "ack": "manual", **options}
-        transport = MemoryTransport(self.servers)
-        async with (
-            Fleet([server], clock=self.clock, transport=transport, retries=0) as fleet,
-            fleet.watch(checkpoint=self.store, **settings) as changes,
-        ):
-            yield changes
-
-    async def take(self, changes: Watch) -> list[AnyChange]:
-        """Every change until there is none for a while."""
-        found: list[AnyChange] = []
-        while not isinstance(change := await anext(changes), Heartbeat):
-            found.append(change)
-        return found
 
 
 def kinds(changes: list[AnyChange]) -> list[str]:
