@@ -155,13 +155,13 @@ class ServerPoller:
         client: Client,
         options: WatchOptions,
         delivery: Delivery,
-        find_former: Callable[[str, UUID | None], Coroutine[Any, Any, ServerCheckpoint | None]],
+        adopt_former: Callable[["ServerPoller", UUID | None], Coroutine[Any, Any, bool]],
     ) -> None:
         self._client = client
         self._options = options
         self._delivery = delivery
         self._numbers = count(1)
-        self._find_former = find_former
+        self._adopt_former = adopt_former
         self.tracker = self._track(None)
         """What is known of the server."""
         self._beat = PollSchedule(client.name, options.every, options.clock, options.max_backoff)
@@ -171,7 +171,10 @@ class ServerPoller:
         self._errors = 0
         self._failing_since = 0.0
         self._full_look_at = float("-inf")
-        self._is_identified = False
+        self._identified: object = None
+        self.reported: UUID | None = None
+        """The installation that the server has reported; None where it has not."""
+        self._has_reported = asyncio.Event()
         self._is_full_poll_due = False
         self._not_found: dict[UUID, int] = {}
         self._old: _Stretch | None = None
@@ -185,6 +188,11 @@ class ServerPoller:
         """Save in place of one of the same name until the checkpoint is loaded: changes of it still wait."""
         self.tracker = former.tracker
         self._last_success, self._answered_at = former._last_success, former._answered_at  # noqa: SLF001  # its own
+
+    @property
+    def name(self) -> str:
+        """The server's name."""
+        return self._client.name
 
     def status(self) -> WatchStatus:
         """How it goes."""
@@ -214,14 +222,20 @@ class ServerPoller:
 
         Raises: CheckpointError where the place cannot be read or written.
         """
-        clock, beat = self._options.clock, self._beat
         if after is not None:
             await asyncio.wait([after])
         # Also those that are deleted while it is loaded.
         held = self._delivery.held(self._client.name)
         place = await self._options.checkpoint.load(self._client.name)
         self.tracker = self._track(place)
-        await self._deliver_again(place, held)
+        try:
+            await self._deliver_again(place, held)
+            await self._poll_forever()
+        finally:
+            self._has_reported.set()
+
+    async def _poll_forever(self) -> None:
+        clock, beat = self._options.clock, self._beat
         await beat.wait(beat.until_first())
         while True:
             began = clock.monotonic()
@@ -237,6 +251,7 @@ class ServerPoller:
             pause = await self._look()
         except ServerError as error:
             self._errors += 1
+            self._has_reported.set()
             log.debug("look %d in a row that failed: %s", self._errors, error)
             # All may have changed when it is back.
             self._full_look_at = float("-inf")
@@ -276,6 +291,10 @@ class ServerPoller:
                 self._client.name,
             )
             self._full_look_at = float("-inf")
+        if self._identified is not None and self._identified is not self._client.server:
+            # It has another address: perhaps it is another installation.
+            self._identified, self._full_look_at = None, float("-inf")
+            feed.reset()
         is_full = clock.monotonic() >= self._full_look_at
         version = self._client.api_version
         if self._errors and version is not None and supports(version, "event feed"):
@@ -317,9 +336,10 @@ class ServerPoller:
 
     async def _look_at_all(self) -> None:
         """Everything that is remembered, and all that is unfinished; what is gone is noticed."""
-        if not self._is_identified:
+        if self._identified is None:
+            server = self._client.server
             await self._identify()
-            self._is_identified = True
+            self._identified = server
         tracker = self.tracker
         # As far as the last such poll saw.
         if entries := tracker.forget(self._options.clock.now()):
@@ -398,11 +418,11 @@ class ServerPoller:
         """Which installation this is: one that had another name before goes on where it was."""
         name, tracker, known = self._client.name, self.tracker, self.tracker.installation
         installation = await self._ask_for_installation()
-        if tracker.is_first:
-            place = await self._find_former(name, installation)
-            if place is not None:
-                await self._adopt(place)
-                return
+        self.reported = installation
+        self._has_reported.set()
+        is_another = installation is not None and known is not None and installation != known
+        if (tracker.is_first or is_another) and await self._adopt_former(self, installation):
+            return
         if installation is None or installation == known:
             return
         if known is not None:
@@ -411,10 +431,15 @@ class ServerPoller:
         if not tracker.is_first:
             await self.save([])
 
-    async def _adopt(self, place: ServerCheckpoint) -> None:
+    async def wait_for_report(self) -> None:
+        """Wait until the server was polled, successfully or not, or is watched no more."""
+        await self._has_reported.wait()
+
+    async def adopt(self, place: ServerCheckpoint) -> None:
         """Continue from another checkpoint; whether the server is unreachable is known under this name."""
         adopted = {key: one for key, one in place.known.items() if key != SERVER_KEY}
-        entries = [CheckpointEntry(key, one) for key, one in adopted.items()]
+        entries = [CheckpointEntry(key, None) for key in self.tracker.keys() - adopted.keys()]
+        entries += [CheckpointEntry(key, one) for key, one in adopted.items()]
         await self._options.checkpoint.save(self._client.name, entries, place.horizon, place.installation)
         if self.tracker.outage is not None:
             adopted[SERVER_KEY] = self.tracker.outage
@@ -497,7 +522,7 @@ class ServerPoller:
         if not pending:
             return
         pending.sort(key=lambda item: item[1].revision)
-        self._numbers = count(pending[-1][1].revision + 1)
+        self._numbers = count(max(next(self._numbers), pending[-1][1].revision + 1))
         name, client, only = self._client.name, self._client, self._options.only
         labels = dict(client.server.labels)
         found = [PendingChange.from_record(one, name, client) for key, one in pending if key not in held]

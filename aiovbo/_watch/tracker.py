@@ -78,6 +78,10 @@ class Tracker:
         self._next_horizon: datetime | None = None
         self._unsaved: dict[UUID, None] = {}
 
+    def keys(self) -> set[UUID]:
+        """The keys of the records of sessions and rejected rows."""
+        return {*self.known, *self._rejected}
+
     @property
     def is_unreachable(self) -> bool:
         """Whether the server's failure was reported, and not yet that it has recovered."""

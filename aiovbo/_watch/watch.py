@@ -25,16 +25,15 @@ from uuid import UUID, uuid4
 from aiovbo._client.client import Client
 from aiovbo._core.timers import limit
 from aiovbo._settings.numbers import check_interval
-from aiovbo._watch.changes import AnyChange, Change, Heartbeat, ServerCheckpoint
+from aiovbo._watch.changes import AnyChange, Change, Heartbeat
 from aiovbo._watch.delivery import Delivery
+from aiovbo._watch.former_names import FormerNames
 from aiovbo._watch.leases import LeaseKeeper, LeaseStore
 from aiovbo._watch.poller import ServerPoller, WatchOptions, WatchStatus
 from aiovbo._watch.transactions import Transactions
 from aiovbo.errors import CheckpointError, ClosedError, ConfigError, LeaseLostError
 
 log = logging.getLogger("aiovbo.watch")
-
-_FEW = 3
 
 
 class Batch(Sequence[AnyChange]):
@@ -120,6 +119,9 @@ class Watch:
         store: object = self._checkpoint
         if isinstance(store, LeaseStore):
             self._share(store)
+        self._former_names = FormerNames(
+            self._checkpoint, self._poller_of, is_shared=self._leases is not None
+        )
 
     def _share(self, store: LeaseStore) -> None:
         transactions = Transactions(store, self._delivery, self._lose)
@@ -375,7 +377,7 @@ class Watch:
 
     def _start(self, name: str) -> None:
         client = self._members[name]
-        lookout = ServerPoller(client, self._options, self._delivery, self._find_former)
+        lookout = ServerPoller(client, self._options, self._delivery, self._adopt_former)
         if former := self._removed.pop(name, None):
             lookout.succeed(former)
         task = asyncio.create_task(lookout.follow(self._leaving.get(name)), name=f"aiovbo watch {name}")
@@ -426,22 +428,16 @@ class Watch:
             if name not in self._leaving and self._delivery.forget(name):
                 del self._removed[name]
 
-    async def _find_former(self, server: str, installation: UUID | None) -> ServerCheckpoint | None:
-        """The checkpoint of a new server under its former name; None where none is known to be it."""
-        kept = await self._checkpoint.servers()
-        used = self._members if self._leases is not None else self._lookouts
-        left = {name: its for name, its in reversed(kept.items()) if name not in used}
-        for name, its in left.items():
-            if its is not None and its == installation:
-                log.warning("%s is the installation that was called %s, and goes on there", server, name)
-                return await self._checkpoint.load(name)
-        if unknown := [name for name, its in left.items() if its is None or installation is None]:
-            log.warning(
-                "%s is new, and its watch begins now; if it was called %s before, give it that name again",
-                server,
-                " or ".join(unknown[:_FEW]),
-            )
-        return None
+    def _poller_of(self, name: str) -> ServerPoller | None:
+        return self._lookouts[name][0] if name in self._lookouts else None
+
+    async def _adopt_former(self, poller: ServerPoller, installation: UUID | None) -> bool:
+        """Let a server continue from the checkpoint of its installation; whether there is one."""
+        name = poller.name
+        # Of a removed one, changes may still wait.
+        members = self._members if self._leases is not None else {*self._lookouts, *self._removed}
+        known = None if poller.tracker.is_first else poller.tracker.installation
+        return await self._former_names.adopt(name, installation, known, members, poller)
 
     def _hear_of_its_end(self, task: asyncio.Task[None]) -> None:
         if self._closed:
