@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -104,6 +106,21 @@ class Page:
         async with asyncio.timeout(seconds):
             while not await self.evaluate(script):
                 await asyncio.sleep(0.05)
+
+    async def violations(self) -> list[tuple[str, str]]:
+        """What axe-core finds wrong for people who do not see or use a mouse: rules, each with an element.
+
+        The test is skipped where axe-core is not installed.
+        """
+        package = importlib.util.find_spec("axe_core_python")
+        if package is None or package.origin is None:
+            pytest.skip("axe-core-python is not installed")
+        script = Path(package.origin).with_name("axe.min.js").read_text(encoding="utf-8")
+        await self.evaluate(f"{script}; 0")
+        found = await self.evaluate(
+            "axe.run().then(all => all.violations.map(one => [one.id, one.nodes[0].html]))"
+        )
+        return [(str(rule), str(element)) for rule, element in found]
 
     async def screenshot(self, path: Path, *, whole: bool = False) -> None:
         """Save what can be seen, or all of it, as PNG."""
