@@ -1,7 +1,6 @@
-"""The command line's table of contents: its commands, their help, completion, and how a command ends.
+"""The list of commands, their help, completion, and how a command ends.
 
-Knows names and exit statuses. What a command takes, and its help, is in `_commands`; neither needs an HTTP
-library.
+The options and the help of a command are in `_commands`. Neither module needs an HTTP library.
 """
 
 import io
@@ -28,15 +27,15 @@ _STATUSES = (
 
 app = App(
     name="aiovbo",
-    help="Ask many Veeam Backup for Microsoft 365 servers one question.",
+    help="Query many Veeam Backup for Microsoft 365 servers at once.",
     version=__version__,
     help_epilogue=_SERVERS + _STATUSES,
-    # Markdown would cost a fifth of the time in which help is there.
+    # Markdown would make help a fifth slower.
     help_format="plaintext",
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-# By name, with what stands below its help: not every command asks the servers of an inventory.
+# Each command with the text below its help: not every command queries the servers of an inventory.
 COMMANDS = {
     **dict.fromkeys(("check", "sessions", "timeline", "watch", "show", "stop"), _SERVERS + _STATUSES),
     "pin": _STATUSES,
@@ -65,7 +64,9 @@ fi
     ),
     sort_key=len(COMMANDS),
 )
-def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="Which shell.")], /) -> int:
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="Name of the shell.")], /
+) -> int:
     """The script that completes commands, options and values in a shell."""
     script = app.generate_completion(shell=shell)  # nosec B604  # names one, runs none
     if shell == "zsh":
@@ -77,13 +78,13 @@ def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     for stream in (sys.stdout, sys.stderr):
-        # As in a pipe on Windows: a name that its encoding does not have is no reason to show none.
+        # In a pipe on Windows, the encoding may lack characters of a name: replace them only.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         status: object = app(given, exit_on_error=False, error_console=Console(stderr=True, highlight=False))
-        # Here, where it is noticed that it cannot be written, and not when the interpreter ends.
+        # Report output that cannot be written here, not when the interpreter exits.
         sys.stdout.flush()
     except CycloptsError as error:
         return _unknown(error) if "nagios" in given or "--format=nagios" in given else USAGE
@@ -93,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _ended_by(end.__context__)
     except KeyboardInterrupt:
-        # Before or after the event loop runs, as while a password is typed.
+        # Outside the event loop, for example while a password is typed.
         return INTERRUPTED
     except Exception as error:
         return _ended_by(error)

@@ -1,6 +1,6 @@
-"""The command `check`: how each server does, step by step, and how long each step takes.
+"""The command `check`: the state of each server, step by step, and how long each step takes.
 
-Knows the steps from a name to a list of sessions, and what a step that fails means for the next.
+The steps lead from the name of a server to a list of its sessions. What follows a failed step is not tried.
 """
 
 import asyncio
@@ -39,20 +39,20 @@ _MUCH_SKEW = 60
 
 @define
 class _Check:
-    """What came of one server's steps."""
+    """The result of one server's steps."""
 
     server: str
     seconds: dict[str, float] = field(factory=dict[str, float])
-    """How long each step took that was taken."""
+    """The duration of each completed step."""
     said: dict[str, str] = field(factory=dict[str, str])
-    """What it came to."""
+    """The outcome of each step."""
     pin: str = ""
     skew: float | None = None
     error: ServerError | None = None
 
 
 def check(which: Selection) -> int:
-    """How each server does: name, TCP, TLS, version, login, clock, sessions of the last day."""
+    """The state of each server: name, TCP, TLS, version, login, clock, sessions of the last day."""
     logins: dict[str, float] = {}
 
     def observe(signal: ClientEvent) -> None:
@@ -82,13 +82,13 @@ async def _steps(client: Client, logins: dict[str, float]) -> _Check:
     found = _Check(client.name)
     try:
         with suppress(OSError, TimeoutError):
-            # Why they fail is said better by the request that fails of it.
+            # The request that fails for the same reason has the better message.
             await _timed(found, "name", _resolve(client))
             await _timed(found, "TCP", _connect(client))
             if client.server.url.scheme == "https":
                 await _timed(found, "TLS", _shake_hands(client, found))
         found.said["version"] = await client.fetch_api_version()
-        await _timed(found, "sessions", _ask(client))
+        await _timed(found, "sessions", _count_sessions(client))
     except ServerError as error:
         found.error = error
         _blame(found, error)
@@ -103,7 +103,7 @@ async def _steps(client: Client, logins: dict[str, float]) -> _Check:
 
 
 def _blame(found: _Check, error: ServerError) -> None:
-    """Let the step show as failed that did; several of them are one request."""
+    """Mark the step that failed: several steps are one request."""
     if isinstance(error, TlsError):
         found.said["TLS"] = _FAILED
     elif error.operation.lower().endswith("/token") or isinstance(error, AuthenticationError):
@@ -141,13 +141,13 @@ async def _connect(client: Client) -> str:
 
 
 async def _shake_hands(client: Client, found: _Check) -> str:
-    """Whether it is trusted is for the first request to say; what it shows is what a pin is made of."""
+    """Read the certificate for its pin. The first request decides whether it is trusted."""
     shown = await fetch_certificate(client.server, timeout=client.longest_silence)
     found.pin = shown.pin.removeprefix("sha256:")
     return ""
 
 
-async def _ask(client: Client) -> str:
+async def _count_sessions(client: Client) -> str:
     return str(len(await client.restore_sessions(started_after=_DAY)))
 
 
@@ -181,5 +181,5 @@ def _step(found: _Check, step: str) -> Text:
 def _clock(skew: float | None) -> Text:
     if skew is None:
         return cell("-", "dim")
-    # The server's clock is read to the second only.
+    # The server states its clock in whole seconds.
     return cell("ok" if abs(skew) < 2 else f"{skew:+.0f} s", "yellow" if abs(skew) > _MUCH_SKEW else "")  # noqa: PLR2004  # headers have whole seconds

@@ -1,6 +1,6 @@
-"""Values as cells, and rows of them as a table, or as a few lines where a terminal is too narrow for one.
+"""Values as cells, and rows as a table, or as a few lines each where the terminal is too narrow.
 
-Knows widths; must not know whose rows they are.
+Must not know what the rows are.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,30 +14,30 @@ from rich.text import Text
 from aiovbo.errors import printable
 
 CELL_LIMIT = 60
-"""Letters of a text for a table; more is cut."""
+"""Maximum number of characters of a cell; more is cut."""
 
 NAME_LIMIT = 300
-"""Letters of a name by which something is known: as many as the name of a host has, and a few more."""
+"""Maximum number of characters of the name of a server: more than any host name has."""
 _LEAST = 8
-"""Columns down to which a text is cut that may be."""
+"""Minimum width of a cell that may be cut."""
 _LEAST_OF_A_NAME = 12
-"""Columns down to which a name is folded; below that, it rather has a line of its own."""
+"""Minimum width of a folded name; a narrower one gets a line of its own."""
 _APART = 2
 
 
 def cell(text: object, style: str = "") -> Text:
-    """A text for a table, whatever a server has put into it."""
+    """A text for a table, safe whatever the server sent."""
     shown = printable(str(text) if text not in (None, "") else "-", CELL_LIMIT)
     return Text(shown, style=style, no_wrap=True, overflow="ellipsis")
 
 
 def name_cell(name: object, style: str = "") -> Text:
-    """A name for a table by which a row is known: on several lines rather than cut."""
+    """The name of a row for a table: folded, never cut."""
     return Text(printable(str(name), NAME_LIMIT), style=style, overflow="fold")
 
 
 def plain_table(*titles: str) -> Table:
-    """A table without lines, whose columns are as wide as they need to be."""
+    """A table without lines, with columns as wide as their contents."""
     table = Table(box=None, header_style="", pad_edge=False, padding=(0, _APART, 0, 0))
     for title in titles:
         table.add_column(cell(title, "dim"), no_wrap=True)
@@ -46,21 +46,21 @@ def plain_table(*titles: str) -> Table:
 
 @frozen(kw_only=True)
 class RowTable:
-    """Rows as a table; where a terminal is too narrow for one, each as a few lines.
+    """Rows as a table; where the terminal is too narrow for one, each row is a few lines.
 
-    The name of a row is never cut, nor is anything that may not be.
+    Only cells that may be cut are cut, and the name of a row never is.
     """
 
     rows: Sequence[Mapping[str, Text]]
     """Cells by title."""
     layouts: Sequence[Sequence[str]]
-    """Titles of tables, from the one with the most; the first that fits is drawn."""
+    """Titles of possible tables, the widest first; the first one that fits is drawn."""
     names: Collection[str]
-    """Titles of what a row is known by."""
+    """Titles of the cells that name a row."""
     may_be_cut: Collection[str] = ()
-    """Titles of what is still of use when cut."""
+    """Titles of the cells that are still useful when cut."""
     right: Collection[str] = ()
-    """Titles of what stands at the right."""
+    """Titles of the cells that are aligned to the right."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for layout in self.layouts:
@@ -72,13 +72,13 @@ class RowTable:
             yield from self._lines(row, options.max_width)
 
     def _widths(self, layout: Sequence[str], room: int) -> dict[str, int]:
-        """How wide each column is; nothing where there is not room enough."""
+        """The width of each column; empty where there is not enough room."""
         natural = {t: max([len(t), *(row[t].cell_len for row in self.rows)]) for t in layout}
         widths = {title: min(natural[title], self._least(title, natural[title])) for title in layout}
         spare = room - sum(widths.values()) - _APART * (len(layout) - 1)
         if spare < 0:
             return {}
-        # Names first: what may be cut may be cut.
+        # Widen names first.
         for wanted in (self.names, self.may_be_cut):
             while spare and (hungry := [t for t in layout if t in wanted and widths[t] < natural[t]]):
                 for title in hungry[:spare]:
@@ -89,7 +89,7 @@ class RowTable:
     def _least(self, title: str, natural: int) -> int:
         if title in self.may_be_cut:
             return _LEAST
-        # An id is a name too, but one to be copied: its cells are not folded.
+        # An ID is copied from the terminal: its cells are not folded.
         is_folded = title in self.names and not any(row[title].no_wrap for row in self.rows)
         return _LEAST_OF_A_NAME if is_folded else natural
 

@@ -1,7 +1,7 @@
-"""What each command takes, and its help.
+"""The options and the help of each command.
 
-Knows options and their words. What a command does is in a module of its own, imported when it is carried
-out: help and completion need none of it, and no HTTP library.
+What a command does is in a module of its own, which is imported when the command runs: help and completion
+need neither it nor an HTTP library.
 """
 
 from datetime import timedelta
@@ -31,7 +31,7 @@ _ALL_CHANGES, _NO_COMMAND, _USUAL_LIMITS = ChangeFilter(), CommandOptions(), Plu
 _LOCAL_TIME, _WHOLE_TABLE = TimeOptions(), TableOptions()
 _HALF_A_MINUTE = timedelta(seconds=30)
 
-_Id = Annotated[UUID, Parameter(help="The session's id; `aiovbo sessions --ids` shows it.")]
+_Id = Annotated[UUID, Parameter(help="The session's ID; `aiovbo sessions --ids` shows it.")]
 
 
 def check(
@@ -47,7 +47,7 @@ def check(
         ),
     ] = "table",
 ) -> int:
-    """How each server does: name, TCP, TLS, version, login, clock, sessions of the last day."""
+    """The state of each server: name, TCP, TLS, version, login, clock, sessions of the last day."""
     if output == "nagios":
         from aiovbo._cli._plugin import check as plugin
 
@@ -95,9 +95,11 @@ def stop(
     which: Selection = _ALL_SERVERS,
     time_zone: TimeOptions = _LOCAL_TIME,
     *,
-    yes: Annotated[bool, Parameter(help="Do not ask first.", negative="", show_default=False)] = False,
+    yes: Annotated[
+        bool, Parameter(help="Do not ask for confirmation.", negative="", show_default=False)
+    ] = False,
 ) -> int:
-    """Stop a restore session; shows it and asks first."""
+    """Stop a restore session. It is shown, and you are asked to confirm."""
     from aiovbo._cli._show import stop
 
     return stop(session_id, which, time_zone.times(), yes=yes)
@@ -112,7 +114,7 @@ def watch(  # each an option of its own
     every: Annotated[
         timedelta,
         Parameter(
-            help="From one look at a server to the next; 30s if not given.",
+            help="Time between two polls of a server; 30s if not given.",
             converter=span,
             metavar="SPAN",
             show_default=False,
@@ -128,25 +130,25 @@ def watch(  # each an option of its own
             metavar="WHEN",
         ),
     ] = None,
-    checkpoint: Annotated[Path | None, Parameter(help="File that keeps the place over restarts.")] = None,
+    checkpoint: Annotated[Path | None, Parameter(help="File that keeps the position over restarts.")] = None,
     rewind: Annotated[
         When | None,
         Parameter(
-            help="Report what --checkpoint already has of the sessions since then once more: 24h or a date.",
+            help="Report sessions since then again, although --checkpoint has them: 24h or a date.",
             converter=when,
             accepts_keys=False,
             n_tokens=1,
             metavar="WHEN",
         ),
     ] = None,
-    output: Annotated[Literal["text", "jsonl"], Parameter(help="How to print changes.")] = "text",
+    output: Annotated[Literal["text", "jsonl"], Parameter(help="Format of the changes.")] = "text",
     count: Annotated[
-        int | None, Parameter(help="End after so many changes, at least 1.", validator=Number(gte=1))
+        int | None, Parameter(help="End after this number of changes, at least 1.", validator=Number(gte=1))
     ] = None,
 ) -> int:
-    """Every change of every server, as it is noticed; Ctrl-C ends it.
+    """Every change of every server, as it is noticed. Ctrl-C ends the watch.
 
-    With a checkpoint it goes on where it ended, and misses nothing.
+    With --checkpoint, the next run continues where this run ended, and no change is lost.
     """
     from aiovbo._cli._watch import watch
 
@@ -158,9 +160,11 @@ def timeline(
     filters: Filter = _EVERYTHING,
     time_zone: TimeOptions = _LOCAL_TIME,
     *,
-    svg: Annotated[Path | None, Parameter(help="Draw it into this file, in place of the terminal.")] = None,
+    svg: Annotated[
+        Path | None, Parameter(help="Write the timeline to this file, instead of to the terminal.")
+    ] = None,
 ) -> int:
-    """Who restored what when, as bars over time, server by server."""
+    """Who restored what and when, as bars over time for each server."""
     from aiovbo._cli._sessions import timeline
 
     return timeline(which, filters, time_zone.times(), svg)
@@ -178,9 +182,9 @@ def pin(
         ),
     ] = None,
 ) -> int:
-    """A server's certificate, and the line that makes an inventory trust it and no other.
+    """A server's certificate, and the line of an inventory that trusts only this certificate.
 
-    This certificate is not verified: compare the fingerprint with the one on the server itself.
+    The certificate is not verified: compare its fingerprint with the one on the server itself.
     """
     from aiovbo._cli._pin import pin
 
@@ -194,11 +198,11 @@ def schema() -> int:
     return schema()
 
 
-def demo(*, seed: Annotated[int, Parameter(help="Picks what was restored.")] = 1) -> int:
-    """Ask fifteen embedded backup servers, three of them broken, for the restore sessions of the last day.
+def demo(*, seed: Annotated[int, Parameter(help="Number that selects the random sessions.")] = 1) -> int:
+    """Query fifteen embedded backup servers, three of them faulty, for the restore sessions of the last day.
 
-    One refuses connections, one never answers, one refuses the password; the others do not notice. It takes
-    about 5 s, and the exit status is 0: that three of them fail is what is shown.
+    One refuses connections, one never answers, and one rejects the password. The other servers are not
+    affected. It takes about 5 s. The exit status is 0, because the three failures are intended.
     """
     from aiovbo._cli._demo import demo
 

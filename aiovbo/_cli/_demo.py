@@ -1,6 +1,6 @@
-"""The command `demo`: fifteen backup servers on loopback, three of them broken, asked at once.
+"""The command `demo`: fifteen backup servers on loopback, three of them faulty, queried at once.
 
-Knows the servers and the question; how the answers look is in `_rows`.
+The table of sessions is in `_rows`.
 """
 
 import socket
@@ -15,7 +15,7 @@ from aiovbo import TLS, Answer, Client, Fleet, Password, Server
 from aiovbo._cli._options import TableOptions
 from aiovbo._cli._rows import SESSIONS, Row, rows_of, table_of
 from aiovbo._cli._statuses import INTERRUPTED, OK
-from aiovbo._cli._terminal import collect, console, run, show_failures
+from aiovbo._cli._terminal import collect, console, counted, run, show_failures
 from aiovbo._cli._times import Times
 from aiovbo._extras import install_command
 from aiovbo.testing import ApiVersion, BackupFleet, BackupServer, Fault, World
@@ -27,9 +27,9 @@ _LATELY = timedelta(minutes=12)
 
 
 def demo(seed: int) -> int:
-    """Ask fifteen embedded backup servers, three of them broken, for the restore sessions of the last day.
+    """Query fifteen embedded backup servers, three of them faulty, for the restore sessions of the last day.
 
-    One refuses connections, one never answers, one refuses the password; the others do not notice.
+    One refuses connections, one never answers, and one rejects the password.
     """
     try:
         return run(_demonstrate(seed))
@@ -60,30 +60,30 @@ async def _demonstrate(seed: int) -> int:
     errors = [answer.error for answer in answers if answer.error is not None]
     show_failures(errors, len(servers), out)
     out.print(Text("\n" + _figures(answers, len(rows), elapsed)))
-    # That three of them fail is what is shown.
+    # The three failures are intended.
     return INTERRUPTED if interrupted else OK
 
 
 def _figures(answers: list[Answer[list[Row]]], sessions: int, elapsed: float) -> str:
     good = [answer.elapsed for answer in answers if answer.error is None]
     bad = [answer.elapsed for answer in answers if answer.error is not None]
-    text = f"{sessions} sessions from {len(good)} servers"
+    text = f"{counted(sessions, 'session')} from {counted(len(good), 'server')}"
     if good:
-        text += f", the slowest of them after {max(good):.2f} s"
+        text += f", the slowest after {max(good):.2f} s"
     if bad:
-        text += f"; {len(bad)} servers failed, the last after {max(bad):.2f} s"
+        text += f"; {counted(len(bad), 'server')} failed, the last after {max(bad):.2f} s"
     return f"{text}. All in {elapsed:.2f} s."
 
 
 @asynccontextmanager
 async def _servers(seed: int) -> AsyncGenerator[list[Server]]:
-    """Twelve good servers, one that refuses, one that is silent, one with another password."""
+    """Twelve healthy servers; one refuses connections, one never answers, one has another password."""
     good = [_server(seed, number) for number in range(1, HEALTHY + 1)]
     good[2].world.add(end_time=None, creation_time=good[2].world.now - _LATELY)
     silent, locked = _server(seed, HEALTHY + 2), _server(seed, HEALTHY + 3)
     silent.fail(Fault.stall(), times=None)
     async with BackupFleet([*good, silent, locked]) as running:
-        # Bound, so that no other process gets the port, but not listening.
+        # Bound without listening, so that no other process gets the port.
         with closing(socket.socket()) as refusing:
             refusing.bind(("127.0.0.1", 0))
             closed_port = refusing.getsockname()[1]

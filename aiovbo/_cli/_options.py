@@ -1,7 +1,6 @@
-"""What is written on a command line: servers, limits, filters, points in time.
+"""The options that several commands share: servers, limits, filters, times, columns.
 
-Knows options and how they are read. Imported for help and completion too: no HTTP library, and nothing of
-what a command does.
+Imported for help and completion too: must not need an HTTP library, nor know what a command does.
 """
 
 from collections.abc import Iterable
@@ -58,27 +57,29 @@ def _several(text: str) -> Parameter:
 @Parameter(name="*")
 @frozen(kw_only=True)
 class Selection:
-    """The servers that are meant."""
+    """The servers that are queried, and the limits of their queries."""
 
     fleet: Annotated[Path | None, _server("Inventory; AIOVBO_FLEET or ./fleet.toml if not given.")] = None
     """A file."""
-    url: Annotated[list[str], _server("A server's address, in place of an inventory; repeatable.")] = field(
+    url: Annotated[list[str], _server("Address of a server, instead of an inventory; repeatable.")] = field(
         factory=list[str]
     )
     """Addresses."""
-    user: Annotated[str | None, _server(r"Who logs in at --url, such as 'TECH\monitor'.")] = None
-    """An account; its password is in VBO_PASSWORD, or is asked for."""
+    user: Annotated[str | None, _server(r"User name at --url, such as 'TECH\monitor'.")] = None
+    """An account; its password is in VBO_PASSWORD, or is typed."""
     pin: Annotated[list[str], _server("Fingerprint to trust at --url; `aiovbo pin` shows it.")] = field(
         factory=list[str]
     )
     """SHA-256 fingerprints."""
-    ca_file: Annotated[Path | None, _server("Authorities to trust at --url, PEM.")] = None
+    ca_file: Annotated[Path | None, _server("PEM file of the authorities to trust at --url.")] = None
     """A file."""
-    insecure: Annotated[bool, _server("Verify no certificate: any server at --url gets the password.")] = (
-        False
-    )
-    """Whether to check nothing."""
-    allow_http: Annotated[bool, _server("Let --url be http://: all on the way read the password.")] = False
+    insecure: Annotated[
+        bool, _server("Do not verify certificates: any server at --url receives the password.")
+    ] = False
+    """Whether to verify nothing."""
+    allow_http: Annotated[
+        bool, _server("Allow http:// in --url: anyone on the network path can read the password.")
+    ] = False
     """Whether to do without TLS."""
     proxy: Annotated[
         str | None, _server("Forward proxy, http://host:port, or 'environment' for HTTPS_PROXY and NO_PROXY.")
@@ -91,7 +92,7 @@ class Selection:
     label: Annotated[list[str], _server("Only servers with this label, KEY=VALUE; repeatable.")] = field(
         factory=list[str]
     )
-    """Labels, all of which must fit."""
+    """Labels; a server must have all of them."""
     verbose: Annotated[
         int,
         Parameter(
@@ -103,19 +104,21 @@ class Selection:
     ] = 0
     """How much is logged."""
     no_token_store: Annotated[
-        bool, _server("Log in anew, and share no token with other runs; if not given, runs share tokens.")
+        bool, _server("Share no token with other runs, and log in again; if not given, runs share tokens.")
     ] = False
     """Whether to neither read nor write stored tokens."""
-    deadline: Annotated[float | None, _server("Seconds for all that one server is asked.")] = None
+    deadline: Annotated[float | None, _server("Maximum seconds for all requests to one server.")] = None
     """A limit."""
-    retries: Annotated[int | None, _server("How often a request is repeated that may be.")] = None
+    retries: Annotated[
+        int | None, _server("Maximum number of retries for requests that are safe to repeat.")
+    ] = None
     """A limit."""
 
 
 @Parameter(name="*")
 @frozen(kw_only=True)
 class Filter:
-    """Which sessions are meant."""
+    """Which sessions are selected."""
 
     since: Annotated[
         When,
@@ -156,7 +159,7 @@ class Filter:
     """A text."""
 
     def window(self, times: Times) -> tuple[datetime, datetime]:
-        """The first and the last point in time that are meant.
+        """The first and the last point in time that are selected.
 
         Raises: ConfigError where the first is not before the last.
         """

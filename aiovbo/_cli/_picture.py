@@ -1,7 +1,7 @@
-"""Restore sessions over time as a picture: an SVG document.
+"""Restore sessions over time as an SVG document.
 
-Knows shapes and colours; where bars and labels stand is in `_timeline`. Must not know where sessions come
-from; what a server sent goes through `printable` and `escape`, and is markup of no kind.
+The positions of bars and labels are in `_timeline`. Must not know where sessions come from. What a server
+sent goes through `printable` and `escape`, and is never markup.
 """
 
 from collections.abc import Collection, Sequence
@@ -34,9 +34,9 @@ _WIDTH = 1200
 _MARGIN = 20
 _NAME_LIMIT = 28
 _LETTER = 6.6
-"""How wide a letter of a label is, at most and more or less."""
+"""Approximate maximum width of a character of a label."""
 _LANE, _THICK, _PADDING = 18, 14, 9
-"""Two paddings are a lane, so that patterns begin with each."""
+"""Two paddings are as high as a lane, so that a pattern starts at the top of each lane."""
 _HEAD = 92
 _FIRST_BAR = _HEAD + _PADDING + (_LANE - _THICK) // 2
 _LEGEND = _FIRST_BAR - 4 * _LANE
@@ -60,7 +60,7 @@ text{fill:#e4e9f2}.quiet{fill:#93a0b4}.idle{fill:#6b778a}.silent{fill:#ff7d8c}
 .mark{stroke:#10141b;stroke-opacity:.35}:root{background:#10141b}
 }
 """
-# Not by colour alone: what failed is crossed out, a warning is dotted, what runs points onwards.
+# Not by colour alone: failed sessions are crossed out, warnings are dotted, running sessions have arrows.
 _MARKS = {
     "warning": (10, "M2.5 7h.1M7.5 3.5h.1M7.5 10.5h.1"),
     "failed": (9, "M-9 14 5 0M0 14 14 0M-4.5 14 9.5 0"),
@@ -78,7 +78,7 @@ def svg(
     silent: Collection[str] = (),
     times: Times = UTC_TIMES,
 ) -> str:
-    """Who restored what when, as a picture that needs nothing else: for light and dark, with tooltips.
+    """Who restored what and when, as a self-contained picture for light and dark mode, with tooltips.
 
     Raises: ConfigError where the window is empty.
     """
@@ -170,12 +170,12 @@ def _svg_bar(one: Placed, gutter: float, top: int, times: Times) -> str:
         at = gutter + one.label_at
         is_inside = one.start < one.label_at < one.end
         if is_inside and outcome in _MARKS:
-            # Letters stand on plain colour, not on dots and stripes.
+            # Plain colour behind a label, without dots and stripes.
             length = cell_len(one.label) * _LETTER + 2
             label = f'<path class="{outcome}" d="M{at - 3:.1f} {top}h{length:.1f}v{_THICK}h-{length:.1f}z"/>'
         style = "label in" if is_inside else "label"
         if one.label_at < one.start:
-            # How long it is was estimated, and it is to stand close to its bar.
+            # The width is an estimate: align the end of the label to its bar.
             style, at = "label before", at + cell_len(one.label) * _LETTER
         label += f'<text class="{style}" x="{at:.1f}" y="{top + 11}">{escape(one.label)}</text>'
     return (

@@ -1,6 +1,6 @@
-"""The commands `pin` and `schema`: what makes an inventory trust a server, and what makes an editor know one.
+"""The commands `pin` and `schema`, which help to write an inventory.
 
-Prints a certificate and the matching line of an inventory. Verifies nothing.
+`pin` prints a certificate and the matching line of an inventory. It verifies nothing.
 """
 
 import json
@@ -16,11 +16,8 @@ from aiovbo.errors import printable
 
 
 def pin(url: str, proxy: str | None) -> int:
-    """A server's certificate, and the line that makes an inventory trust it and no other.
-
-    This certificate is not verified: compare the fingerprint with the one on the server itself.
-    """
-    # No login is sent, so any will do.
+    """A server's certificate, and the line of an inventory that trusts only this certificate."""
+    # No login is sent, so the credentials do not matter.
     server = Server(url, Bearer("none"), proxy=proxy, allow_http=True)
     return run(_pin(server))
 
@@ -50,7 +47,7 @@ async def _pin(server: Server) -> int:
 
 def schema() -> int:
     """The JSON schema of an inventory, for editors that complete and check fleet.toml."""
-    from aiovbo._inventory.schema import inventory_schema  # a certificate needs none of it
+    from aiovbo._inventory.schema import inventory_schema  # `pin` does not need it
 
     sys.stdout.write(json.dumps(inventory_schema(), indent=2) + "\n")
     return OK

@@ -85,7 +85,7 @@ def check(which: Selection, limits: PluginLimits) -> int:
 
 
 def unknown(text: str) -> str:
-    """The line that says why nothing was found out."""
+    """The line that states why the check has no result."""
     return f"AIOVBO UNKNOWN - {_on_one_line(text)}\n"
 
 
@@ -103,7 +103,7 @@ def _result(which: Selection, limits: PluginLimits) -> tuple[str, int]:
         return unknown("interrupted before all servers answered"), UNKNOWN
     values = _values(answers, limits)
     status = max(value.status for value in values)
-    # The worst first; where all is well, what was checked.
+    # The worst first; without a problem, everything that was checked.
     said = [value.text for value in sorted(values, key=lambda one: -one.status) if value.status == status]
     said += [value.text for value in values if OK < value.status < status]
     text = _on_one_line(", ".join([counted(len(answers), "server"), *said]))
@@ -116,7 +116,7 @@ async def _collect(fleet: Fleet, limits: PluginLimits, answers: list[Answer[_Fou
 
     async with fleet:
         found, interrupted = await collect(fleet.map(one).answers(), list(fleet))
-    answers += sorted(found, key=lambda answer: answer.server)
+    answers += found
     return INTERRUPTED if interrupted else OK
 
 
@@ -124,7 +124,7 @@ async def _find(client: Client, limits: PluginLimits) -> _Found:
     sessions = await client.restore_sessions(started_after=limits.window + _LONGEST_RESTORE)
     expiry = None
     if client.server.url.scheme == "https":
-        with suppress(ServerError):  # it has just answered a request on such a connection
+        with suppress(ServerError):  # the server has just answered a request over TLS
             shown = await fetch_certificate(client.server, timeout=client.longest_silence)
             expiry = shown.not_after - datetime.now(UTC)
     now = datetime.now(UTC) + timedelta(seconds=client.clock_skew or 0)
@@ -203,7 +203,7 @@ def _of_certificate(server: str, left: timedelta) -> str:
 
 
 def _listed(texts: Iterable[str]) -> str:
-    """The first few, in parentheses; nothing where there is none."""
+    """The first few, in parentheses; empty where there are none."""
     said = [printable(text, 100) for text in texts]
     if not said:
         return ""

@@ -1,4 +1,4 @@
-"""The options of `check --format nagios`: limits from which on a figure is a warning, or critical.
+"""The options of `check --format nagios`: the limits above which a figure is a warning, or critical.
 
 Imported for help and completion too, as `_options` is.
 """
@@ -22,7 +22,7 @@ _PLUGIN = Group(
 
 @frozen
 class Limit:
-    """From where on a figure is a warning, and from where on it is critical."""
+    """The value beyond which a figure is a warning, and the value beyond which it is critical."""
 
     warning: float | None
     critical: float | None
@@ -79,7 +79,7 @@ def _limit(
 @Parameter(name="*")
 @frozen(kw_only=True)
 class PluginLimits:
-    """From where on the figures of a fleet are a warning, or critical."""
+    """The limits of the figures of a fleet."""
 
     window: Annotated[
         timedelta,

@@ -1,4 +1,4 @@
-"""Which servers a command asks, and by which limits: an inventory, or addresses on the command line.
+"""Which servers a command queries, and with which limits: an inventory, or addresses on the command line.
 
 Knows the options that select servers; what variables and files add is in `_inventory`. Sends nothing.
 """
@@ -15,11 +15,14 @@ from aiovbo._cli._token_folder import shared_store
 from aiovbo._inventory.environment import USER, Arguments, inventory_from, uses_addresses
 from aiovbo._settings.log_output import show_log
 
+_MOST_NAMES = 10
+"""Maximum number of names in a message."""
+
 
 def fleet_of(which: Selection, **more: Any) -> Fleet:  # as Fleet takes them
-    """The fleet of the servers that are meant, not opened yet.
+    """The fleet of the selected servers, not opened yet.
 
-    Raises: ConfigError for options that do not fit, and where no server is meant.
+    Raises: ConfigError for options that exclude each other, and where no server is selected.
     """
     if which.verbose:
         show_log(logging.INFO if which.verbose == 1 else logging.DEBUG)
@@ -44,9 +47,9 @@ def fleet_of(which: Selection, **more: Any) -> Fleet:  # as Fleet takes them
     store = None if which.no_token_store else shared_store()
     fleet = Fleet(found.servers, **options, token_store=store, **more)
     labels = [_label(text) for text in which.label]
-    unknown = sorted(set(which.server) - set(fleet))
+    unknown = [name for name in dict.fromkeys(which.server) if name not in fleet]
     if unknown:
-        there = ", ".join(sorted(fleet)[:10])
+        there = ", ".join(list(fleet)[:_MOST_NAMES]) + (", …" if len(fleet) > _MOST_NAMES else "")
         message = f"no server is called {', '.join(unknown)}; there are: {there}"
         raise ConfigError(message)
     for name in list(fleet):

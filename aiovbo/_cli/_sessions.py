@@ -1,7 +1,6 @@
-"""The commands `sessions` and `timeline`: what was restored on all servers, as lines or over time.
+"""The commands `sessions` and `timeline`: the restore sessions of all servers, as rows or as bars over time.
 
-Knows filters and forms of output; how a table looks is in `_rows`, how bars are drawn in `_timeline` and in
-`_picture`.
+Filters and formats. The table is in `_rows`; the bars are in `_timeline` and `_picture`.
 """
 
 import json
@@ -42,7 +41,7 @@ _KNOWN: dict[str, Iterable[RestoreSessionState | RestoreSessionResult | RestoreS
 }
 _PRODUCTS = {"exchange": "vex", "onedrive": "veod", "sharepoint": "vesp", "teams": "vet"}
 _NEAR = 0.7
-"""How much of a known word is in one that was to be it, from 0 to 1."""
+"""Similarity of a likely typo to a known word, from 0 to 1."""
 
 
 def sessions(
@@ -72,7 +71,7 @@ async def _sessions(  # as the command takes them
 ) -> int:
     # Without an order, a line is written as soon as its server answers.
     at_once = output == "jsonl" and not options.sort and options.limit is None
-    answers, status = await _ask(fleet, filters, bounds, _print_lines if at_once else None)
+    answers, status = await _query(fleet, filters, bounds, _print_lines if at_once else None)
     found = [row for answer in answers for rows in answer.items for row in rows]
     rows = SESSIONS.arranged(found, options)
     match output:
@@ -102,7 +101,7 @@ def _figures(rows: Sequence[Row], found: int, answers: Sequence[Answer[list[Row]
     return f"{shown} of {counted(good, 'server')}, times in {zone}"
 
 
-async def _ask(
+async def _query(
     fleet: Fleet,
     filters: Filter,
     bounds: Bounds,
@@ -121,17 +120,17 @@ async def _ask(
 
 def _fits(row: Row, filters: Filter) -> bool:
     return filters.organization.casefold() in row.organization.casefold() and all(
-        not texts or str(_said(row.session, name) or "").casefold() in map(_meant, texts)
+        not texts or str(_value_of(row.session, name) or "").casefold() in map(_canonical, texts)
         for name, texts in _wanted(filters).items()
     )
 
 
-def _said(session: RestoreSession, name: str) -> object:
+def _value_of(session: RestoreSession, name: str) -> object:
     return session.outcome if name == "result" else getattr(session, name)
 
 
 def _doubts(filters: Filter) -> list[str]:
-    """What is asked for that no server is known to have, a sentence each; it may be of a newer API."""
+    """A sentence for each filter value that is not known; it may belong to a newer API."""
     return [
         f"no {name} is known as {text!r}: there are {', '.join(one.value for one in _KNOWN[name])}"
         for name, text in _unknown(filters)
@@ -146,11 +145,11 @@ def reject_typos(filters: Filter) -> None:
     for name, text in _unknown(filters):
         if len(several := text.replace(",", " ").split()) > 1:
             meant = " ".join(f"--{name} {one}" for one in several)
-            message = f"{text!r} is no {name}; several are given as {meant}"
+            message = f"{text!r} is not a valid {name}; give several as {meant}"
             raise ConfigError(message)
         words = {one.value.casefold(): one.value for one in _KNOWN[name]}
         if name == "type":
-            # Signs have too few letters for one that is new to look different from one that is wrong.
+            # Types are too short to distinguish a new one from a typo.
             words = {product: product.capitalize() for product in _PRODUCTS}
         if near := get_close_matches(text.casefold(), words, 1, _NEAR):
             message = f"no {name} is known as {text!r}: did you mean {words[near[0]]}?"
@@ -158,12 +157,12 @@ def reject_typos(filters: Filter) -> None:
 
 
 def _unknown(filters: Filter) -> list[tuple[str, str]]:
-    """What is asked for that no server is known to have, with what it would be."""
+    """Filter values that are not known, with the name of the filter."""
     return [
         (name, text)
         for name, texts in _wanted(filters).items()
         for text in texts
-        if _meant(text) not in {one.value.casefold() for one in _KNOWN[name]}
+        if _canonical(text) not in {one.value.casefold() for one in _KNOWN[name]}
     ]
 
 
@@ -171,8 +170,8 @@ def _wanted(filters: Filter) -> dict[str, list[str]]:
     return {"state": filters.state, "result": filters.result, "type": filters.type}
 
 
-def _meant(text: str) -> str:
-    """As servers say it, in small letters: a product's name is as good as its sign."""
+def _canonical(text: str) -> str:
+    """The value as the API has it, in lower case: a product's name stands for its type."""
     return _PRODUCTS.get(text.casefold(), text.casefold())
 
 
@@ -206,7 +205,7 @@ async def _timeline(  # as the command takes them
     file: Path | None,
 ) -> int:
     names = list(fleet)
-    answers, status = await _ask(fleet, filters, bounds)
+    answers, status = await _query(fleet, filters, bounds)
     found = [row.session for answer in answers for rows in answer.items for row in rows]
     answered = {answer.server for answer in answers if answer.error is None}
     silent = [name for name in names if name not in answered]

@@ -1,4 +1,4 @@
-"""The commands `show` and `stop`: one restore session, looked for on all servers that are meant.
+"""The commands `show` and `stop`: one restore session, which is searched for on all selected servers.
 
 Prints the members of a session. Stops a session only after the user has confirmed it.
 """
@@ -46,7 +46,7 @@ def show(session_id: UUID, which: Selection, times: Times) -> int:
 
 
 def stop(session_id: UUID, which: Selection, times: Times, *, yes: bool) -> int:
-    """Stop a restore session; shows it and asks first."""
+    """Stop a restore session. It is shown, and the user is asked to confirm."""
     if not yes and not sys.stdin.isatty():
         complain("standard input is not a terminal, so you cannot confirm: use --yes to stop it")
         return USAGE
@@ -54,12 +54,12 @@ def stop(session_id: UUID, which: Selection, times: Times, *, yes: bool) -> int:
     async def agreed(session: RestoreSession, out: Console) -> int:
         out.print(table_of([Row(session, session.organization or "")], times))
         if session.has_ended:
-            complain("it has stopped already")
+            complain("the session has already ended")
             return USAGE
         if not yes:
             answer = await ask("Stop it? [y/N] ")
             if answer.strip().casefold() not in ("y", "yes"):
-                out.print(Text("It goes on."))
+                out.print(Text("Not stopped."))
                 return OK
         await session.stop()
         out.print(Text("Stop requested."))
@@ -72,7 +72,7 @@ def stop(session_id: UUID, which: Selection, times: Times, *, yes: bool) -> int:
 async def _with_session(
     fleet: Fleet, session_id: UUID, then: Callable[[RestoreSession, Console], Awaitable[int]]
 ) -> int:
-    """What `then` makes of the session, on whichever server it is."""
+    """Find the session on one of the servers, and call `then` with it; the exit status."""
 
     async def found_on(client: Client) -> RestoreSession | None:
         try:
@@ -82,7 +82,7 @@ async def _with_session(
 
     async with fleet:
         async with fleet.map(found_on) as query:
-            # Once it is found, the other servers are not awaited.
+            # Once it is found, do not wait for the other servers.
             answers, interrupted = await collect(query.answers(), list(fleet), enough=_has_it)
         found = [session for answer in answers for session in answer.items if session is not None]
         if found:
@@ -95,9 +95,9 @@ async def _with_session(
     if interrupted:
         return INTERRUPTED
     show_failures(errors, len(fleet), console(stderr=True))
-    unsure = ", except those that gave no answer" if errors else ""
-    message = f"none of {counted(len(fleet), 'server')} has a session {session_id}{unsure}"
-    complain(message)
+    if len(errors) < len(fleet):
+        asked = counted(len(fleet) - len(errors), "server")
+        complain(f"there is no session {session_id} on the {asked} that answered")
     return status_of(len(errors), len(fleet)) or USAGE
 
 
@@ -131,10 +131,10 @@ def _times_of(session: RestoreSession, times: Times) -> dict[str, str]:
 
 
 def _facts(document: dict[str, Any], server: str = "") -> Table:
-    """What a document says, a line each; where it leads is left out."""
+    """The members of a document, one line each, without its links."""
     table = plain_table("", "")
     table.show_header = False
-    # The last part of an id or of a name may be the one that matters.
+    # Fold long values: the end of an ID or a name may matter.
     table.columns[1].no_wrap, table.columns[1].overflow = False, "fold"
     if server:
         table.add_row(Text("server", style="dim"), Text(printable(server)))

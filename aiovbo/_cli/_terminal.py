@@ -1,6 +1,6 @@
 """Where commands write and how they end: consoles, progress, interruptions, exit statuses.
 
-Knows terminals and signals. Must not know what is asked of the servers.
+Must not know what is requested from the servers.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from aiovbo.errors import printable
 T = TypeVar("T")
 
 _PIPE_WIDTH = 120
-"""Columns where the output is no terminal."""
+"""Columns where the output is not a terminal."""
 
 _LONGEST_LINE = 120
 """Columns beyond which sentences are hard to read."""
@@ -39,7 +39,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class _Console(Console):
-    """A console to which a reader that has gone is an error like any other, and no end of the process."""
+    """A console that raises an error when the reader closes the pipe, instead of ending the process."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
@@ -96,7 +96,7 @@ def _described(alike: Sequence[ServerError]) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """So many things, in words."""
+    """A number of things, in words: `1 server`, `2 servers`."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
@@ -137,16 +137,16 @@ async def collect(
                     if enough(answer):
                         break
         except asyncio.CancelledError:
-            # What had come is printed all the same, and the status says that it is not all.
+            # What has arrived is printed; the status states that it is incomplete.
             interrupted = True
     if interrupted:
-        complain(f"interrupted; {counted(len(missing), 'server')} had given no answer yet")
+        complain(f"interrupted; {counted(len(missing), 'server')} had not answered yet")
     order = {name: number for number, name in enumerate(asked)}
     return sorted(arrived, key=lambda answer: order[answer.server]), interrupted
 
 
 def _waiting_for(servers: Collection[str]) -> str:
-    """The last few, by name; not shown where many are in progress."""
+    """The names of the last few; empty while many are in progress."""
     names = ", ".join(printable(name, CELL_LIMIT) for name in servers)
     return f"waiting for {names}" if 0 < len(servers) <= _FEW else ""
 
@@ -168,7 +168,7 @@ def run(command: Coroutine[Any, Any, int], *, when_terminated: int = TERMINATED)
             terminated = True
             task.cancel()
 
-        with suppress(NotImplementedError):  # Windows has no signals to speak of
+        with suppress(NotImplementedError):  # on Windows
             for name in ("SIGTERM", "SIGHUP"):
                 number = getattr(signal, name, None)
                 # Under nohup, the end of the terminal is ignored.
@@ -223,7 +223,7 @@ def _reason(error: Exception) -> tuple[str, int]:
 
 
 def _drop_what_cannot_be_written() -> None:
-    """Let the interpreter have nothing to write, and to complain of, at its own end."""
+    """Discard what is buffered for a stream that cannot be written: the interpreter would fail at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -234,7 +234,7 @@ def _drop_what_cannot_be_written() -> None:
 
 
 async def ask(question: str) -> str:
-    """What the user types as an answer."""
+    """Ask the user; what is typed."""
     sys.stdout.write(question)
     sys.stdout.flush()
     loop, typed = asyncio.get_running_loop(), asyncio.Event()
@@ -242,7 +242,7 @@ async def ask(question: str) -> str:
         loop.add_reader(sys.stdin, typed.set)
     except NotImplementedError:  # on Windows
         return await asyncio.to_thread(sys.stdin.readline)
-    # Not in a thread: nothing would end it, and Ctrl-C would wait for an answer.
+    # Not in a thread: Ctrl-C could not end it.
     try:
         await typed.wait()
     except asyncio.CancelledError:
@@ -254,16 +254,16 @@ async def ask(question: str) -> str:
 
 
 def complain(text: str) -> None:
-    """Say in a line or a few why a command cannot be carried out."""
+    """Report on standard error why a command fails, in one line or a few."""
     out = console(stderr=True)
     for line in to_cli_terms(text).splitlines():
-        # In a pipe a line stays one; a terminal would break it in the middle of a word.
+        # A terminal would break a line in the middle of a word; a pipe keeps it whole.
         out.print(Text(f"aiovbo: {printable(line, 1000)}"), soft_wrap=not out.is_terminal)
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
-        import uvloop  # an extra, used where it is there
+        import uvloop  # an extra, used where it is installed
     except ImportError:
         return None
     return uvloop.new_event_loop

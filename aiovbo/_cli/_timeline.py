@@ -1,7 +1,7 @@
-"""Restore sessions over time: who restored what when, as bars in a terminal.
+"""Restore sessions over time: who restored what and when, as bars in a terminal.
 
-Knows lanes and ticks, which `_picture` draws too, characters and colours. Must not know where sessions come
-from, nor what time it is; what a server sent goes through `printable`, and is markup of no kind.
+`_picture` draws the same lanes and ticks. Must not know where sessions come from, nor what time it is. What a
+server sent goes through `printable`, and is never markup.
 """
 
 import math
@@ -30,7 +30,7 @@ _KINDS = {
 
 @frozen
 class _Look:
-    """How an outcome is drawn in a terminal."""
+    """The appearance of an outcome in a terminal."""
 
     fill: str
     style: str
@@ -86,7 +86,7 @@ class Bar:
 
     @property
     def labels(self) -> tuple[str, str, str]:
-        """What may stand beside it, from the longest to nothing."""
+        """Possible labels, from the longest to none."""
         who = _shown(_person(self.session.initiated_by or ""))
         kind = _shown(kind_of(self.session))
         return " ".join(part for part in (who, kind) if part), who or kind, ""
@@ -114,7 +114,7 @@ def bars_by_server(
     found: dict[str, list[Bar]] = {server: [] for server in servers}
     for session in sessions:
         start = session.creation_time
-        # The clock of a server that was set back in between must not turn a bar round.
+        # Where the server's clock was set back in between, the end is before the start.
         end = max(start, ends if session.end_time is None else session.end_time)
         if start <= ends and end >= begins:
             shares = [(min(max(at, begins), ends) - begins) / (ends - begins) for at in (start, end)]
@@ -129,7 +129,7 @@ def _outcome(session: RestoreSession) -> str:
 
 
 def _person(account: str) -> str:
-    """Who, without the domain."""
+    """The user name without the domain."""
     return account.rpartition("\\")[2].partition("@")[0] or account
 
 
@@ -142,7 +142,7 @@ def _shown(text: str, limit: int = 24) -> str:
 
 
 def counts_of(rows: Iterable[ServerBars]) -> dict[str, int]:
-    """How many sessions came out how, in the order of the legend."""
+    """The number of sessions by outcome, in the order of the legend."""
     counted = Counter(bar.outcome for row in rows for bar in row.bars)
     return {outcome: counted[outcome] for outcome in OUTCOMES if counted[outcome]}
 
@@ -152,28 +152,28 @@ def counts_of(rows: Iterable[ServerBars]) -> dict[str, int]:
 
 @frozen
 class Plot:
-    """The room for bars, in whatever unit one draws."""
+    """The room for bars, in the unit of the drawing."""
 
     width: float
     least: float
-    """How narrow a bar can be."""
+    """Minimum width of a bar."""
     gap: float
     """Between a bar and its label."""
     apart: float
     """Between a bar with its label and the next."""
     lanes: int
-    """How many more lanes than needed a server may have, for the sake of labels."""
+    """Maximum number of additional lanes of a server to make room for labels."""
     measure: Callable[[str], float]
     snap: Callable[[float], float]
     inside: float
-    """How far from the bar's ends a label inside of it stays."""
+    """Distance between a label inside a bar and the bar's ends."""
     inside_of: Collection[str]
-    """Outcomes whose bars can have a label inside."""
+    """Outcomes whose bars can contain their label."""
 
 
 @frozen
 class Placed:
-    """A bar that has its place in a lane, and its label."""
+    """A bar with its position in a lane, and its label."""
 
     bar: Bar
     start: float
@@ -187,7 +187,7 @@ class Placed:
 
 
 def _place(bar: Bar, label: str, plot: Plot) -> Placed:
-    """The bar with its label inside, behind or before it, or without where there is no room."""
+    """The bar with its label inside, after or before it, or without a label where there is no room."""
     start = min(plot.snap(bar.begin * plot.width), plot.width - plot.least)
     end = max(plot.snap(bar.end * plot.width), start + plot.least)
     length = plot.measure(label)
@@ -203,7 +203,7 @@ def _place(bar: Bar, label: str, plot: Plot) -> Placed:
 
 
 def lanes_of(bars: Sequence[Bar], plot: Plot) -> list[list[Placed]]:
-    """Bars in as few lanes as they need, or a few more where they get labels for it; never none."""
+    """Bars in as few lanes as possible, or a few more where that makes room for labels; at least one lane."""
     lanes = bare = _pack([_place(bar, "", plot) for bar in bars], plot.apart)
     # Prefer full labels for all; otherwise at least label the sessions that may need attention.
     for wish in (_all_of_it, _in_short, _if_notable):
@@ -227,7 +227,7 @@ def _if_notable(bar: Bar) -> str:
 
 
 def _label_where_room_is(lane: Sequence[Placed], plot: Plot) -> list[Placed]:
-    """The lane with labels in the space that is free."""
+    """The lane with labels where there is space."""
     found: list[Placed] = []
     for number, one in enumerate(lane):
         low = found[-1].right + plot.apart if found else 0.0
@@ -252,7 +252,7 @@ def _pack(placed: Iterable[Placed], apart: float) -> list[list[Placed]]:
 @frozen
 class Tick:
     at: float
-    """Its share of the window."""
+    """Its position as a share of the window."""
     label: str
 
 
@@ -294,7 +294,7 @@ def period_of(begins: datetime, ends: datetime, times: Times = UTC_TIMES, *, yea
 # ------------------------------------------------------------------------------------- in a terminal
 
 _ROOMY = 50
-"""Columns from which on the names of servers stand beside their bars."""
+"""Minimum columns for names of servers beside their bars."""
 _TICK_COLUMNS = 9
 
 
@@ -343,7 +343,7 @@ def bars(  # what is drawn, and the frame
 
 
 def _gutter(names: Collection[str], zone: str, width: int) -> int:
-    """Columns for names beside their bars; none where the names stand above the bars."""
+    """Columns for names beside their bars; 0 where the names are above the bars."""
     longest = max(map(cell_len, names), default=0)
     room = min(max(longest, len(zone)), width // 4)
     if width < _ROOMY:
@@ -354,7 +354,7 @@ def _gutter(names: Collection[str], zone: str, width: int) -> int:
 
 @frozen
 class _Picture:
-    """Lines that do without their characters where the terminal's encoding has none."""
+    """Lines that are drawn with ASCII where the terminal's encoding has no other characters."""
 
     lines: Sequence[Text]
     width: int
@@ -404,7 +404,7 @@ def _lane_text(lane: Sequence[Placed], width: int, columns: frozenset[int]) -> T
         elif one.label_at < one.start:
             text.append(one.label + " ").append(fill, style=look.style)
         elif one.label_at < one.end:
-            # Only what runs on, so that it cannot be taken for two bars.
+            # Only in a running session's bar, so that it does not look like two bars.
             before = int(one.label_at - one.start) - 1
             text.append(fill[:before], style=look.style).append(f" {one.label} ")
             text.append(fill[before + 2 + cell_len(one.label) :], style=look.style)

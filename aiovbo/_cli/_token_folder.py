@@ -1,6 +1,6 @@
-"""Where runs of the command keep tokens: a private folder of the user, or nowhere.
+"""Where runs of the command keep tokens: in a private folder of the user, or nowhere.
 
-Knows folders. Must not know what is stored.
+Must not know what is stored.
 """
 
 import logging

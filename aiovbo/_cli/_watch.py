@@ -1,6 +1,6 @@
-"""The command `watch`: every change of every server, a line each, as it is noticed.
+"""The command `watch`: every change of every server, one line each, as it is noticed.
 
-Knows how a change is printed in a line. The watch decides which changes there are.
+Describes a change in a line or as JSON. The watch decides which changes there are.
 """
 
 import asyncio
@@ -45,10 +45,10 @@ from aiovbo._cli._words import to_cli_terms
 from aiovbo.errors import printable
 
 _NAME_WIDTH = 40
-"""Columns for names of servers, at most; a longer one is not cut, but moves what stands beside it."""
+"""Maximum columns for names of servers; a longer name is not cut, but moves the rest of its line."""
 _VERB_WIDTH = len("started")
 _ROOM_FOR_A_TEXT = 24
-"""Columns beside the others from which on a text stands there, and not below."""
+"""Minimum columns for the description beside the other columns; otherwise it is below them."""
 _KINDS: Mapping[type[Change], Kind] = {
     Added: "added",
     Changed: "changed",
@@ -73,9 +73,9 @@ def watch(  # each an option of its own
     output: str,
     count: int | None,
 ) -> int:
-    """Every change of every server, as it is noticed; Ctrl-C ends it.
+    """Every change of every server, as it is noticed. Ctrl-C ends the watch.
 
-    With a checkpoint it goes on where it ended, and misses nothing.
+    With a checkpoint, the next run continues where this run ended, and no change is lost.
     """
     if command.exec is None and (command.give_up is not None or command.timeout is not None):
         raise ConfigError("--timeout and --give-up need --exec")
@@ -97,7 +97,7 @@ def watch(  # each an option of its own
     prepare = None
     if store is not None and rewind is not None:
         prepare = partial(_rewind, store, rewind.bound(times.zone), fleet)
-    # A service that is stopped has not failed; the checkpoint is saved.
+    # Stopping a service is not a failure; the checkpoint is saved.
     return run(_watch(fleet, changes, command, times, output, count, prepare), when_terminated=OK)
 
 
@@ -191,12 +191,12 @@ def _subject(change: Change) -> str:
 
 
 def _line(change: Change, width: int, times: Times, out: Console) -> RenderableType:
-    """When, where, what has become of what; in columns, with names of servers as wide as `width`.
+    """Time, server, kind of change and description in columns, with names of servers as wide as `width`.
 
-    In a pipe it is one line, on a terminal as many as it takes; where that is narrow, the last column
-    stands below the others.
+    In a pipe it is one line. A terminal folds the description, or shows it below the other columns where it
+    is narrow.
     """
-    verb, style, about = _told(change)
+    verb, style, about = _described(change)
     text = Text(f"{times.at(datetime.now(UTC)):%H:%M:%S}  ", style="dim")
     text.append(f"{printable(change.server, NAME_LIMIT):<{width}}  ", style="bold")
     text.append(f"{verb:<{_VERB_WIDTH}}  ", style=style)
@@ -212,7 +212,7 @@ def _line(change: Change, width: int, times: Times, out: Console) -> RenderableT
     return columns
 
 
-def _told(change: Change) -> tuple[str, str, str]:  # one of each
+def _described(change: Change) -> tuple[str, str, str]:  # one of each
     match change:
         case Added(session=session):
             return "started" if session.end_time is None else "found", "cyan", _of(session)
@@ -222,14 +222,18 @@ def _told(change: Change) -> tuple[str, str, str]:  # one of each
             outcome = printable(str(session.result or "ended"), 40)
             return outcome.lower(), _STYLES.get(outcome, ""), _of(session)
         case Removed(session_id=key, reset=reset):
-            return "gone", "", f"{key}" + (", with many others: was the server restored?" if reset else "")
+            return "removed", "", f"{key}" + (", with many others: was the server restored?" if reset else "")
         case RowRejected(row=row):
-            return "rejected", "yellow", printable(f"a row of the list: {row.reason} @ {row.path}", 1000)
+            return (
+                "rejected",
+                "yellow",
+                printable(f"an invalid row of the list: {row.reason} @ {row.path}", 1000),
+            )
         case Unreachable(error=error):
-            said = to_cli_terms(f"cannot be asked: {error.what}. {error.hint}")
+            said = to_cli_terms(f"cannot be queried: {error.what}. {error.hint}")
             return "down", "red", printable(said, 1000)
         case Recovered(gap=gap):
-            return "up", "green", f"can be asked again, after {duration(gap)}"
+            return "up", "green", f"can be queried again, after {duration(gap)}"
         case _:
             return type(change).__name__, "", ""
 

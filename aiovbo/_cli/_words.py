@@ -1,6 +1,6 @@
 """Messages of the SDK in the terms of the command line and of inventories.
 
-Knows what errors say; must not know where it is shown.
+Must not know where they are shown.
 """
 
 import re
@@ -43,7 +43,7 @@ _OUR_WORDS = {
 
 
 def to_cli_terms(text: str) -> str:
-    """What the SDK says, with options and keys in place of Python's arguments."""
+    """A message of the SDK, with options and keys in place of Python's arguments."""
     for said, ours in _OUR_WORDS.items():
         text = re.sub(said, ours, text)
     return text
