@@ -125,7 +125,7 @@ def test_a_type_goes_by_its_product_and_a_word_that_is_new_is_doubted(
         ("--result success --result sucess", "no result is known as 'sucess': did you mean Success?"),
         ("--state stoped", "did you mean Stopped?"),
         ("--type Exchnage", "did you mean Exchange?"),
-        ("--type Vex,Vet", "'Vex,Vet' is no type; several are given as --type Vex --type Vet"),
+        ("--type Vex,Vet", "'Vex,Vet' is not a valid type; give several as --type Vex --type Vet"),
     ],
 )
 def test_a_slip_of_the_pen_is_refused_before_anybody_is_asked(
@@ -480,7 +480,7 @@ def test_show_finds_a_session_on_whichever_server(
     assert main(["show", str(session.id)]) == 0
     servers[1].heal()
     assert main(["show", str(uuid4())]) == 2
-    assert "none of 3 servers has a session" in capsys.readouterr().err
+    assert "on the 3 servers that answered" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("inventory")
@@ -495,7 +495,7 @@ def test_stop_asks_first(servers: list[BackupServer], capsys: pytest.CaptureFixt
     assert main(["stop", str(running.id), "--yes"]) == 0
     assert "Stop requested." in capsys.readouterr().out
     assert main(["stop", str(running.id), "--yes"]) == 2
-    assert "it has stopped already" in capsys.readouterr().err
+    assert "the session has already ended" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("inventory")
@@ -528,7 +528,7 @@ def test_watch_says_of_a_server_that_refuses_the_password_what_is_true(
     monkeypatch.setenv("VBO_TEST_PASSWORD", "last year's")
     assert main(["watch", "--every", "0.1s", "--count", "1", "--server", "vbo1"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert "vbo1  down     cannot be asked: the login was rejected (HTTP 4" in line
+    assert "vbo1  down     cannot be queried: the login was rejected (HTTP 4" in line
 
 
 @pytest.mark.usefixtures("inventory")
@@ -618,7 +618,7 @@ def test_an_interruption_prints_what_had_arrived(
         out, err = process.communicate(timeout=20)
     assert process.returncode == status
     assert len(out.splitlines()) == 11
-    assert "aiovbo: interrupted; 1 server had given no answer yet\n" in err
+    assert "aiovbo: interrupted; 1 server had not answered yet\n" in err
     assert "Traceback" not in err
 
 
@@ -692,7 +692,7 @@ def test_a_process_writes_in_the_encoding_of_its_environment(
 
 @pytest.mark.parametrize(
     ("answer", "status", "said", "stopped"),
-    [(b"y\n", 0, "Stop requested.", True), (b"\n", 0, "It goes on.", False), (None, 130, "[y/N]", False)],
+    [(b"y\n", 0, "Stop requested.", True), (b"\n", 0, "Not stopped.", False), (None, 130, "[y/N]", False)],
     ids=["yes", "nothing", "Ctrl-C"],
 )
 def test_whoever_is_asked_may_say_yes_or_no_or_go_away(
