@@ -142,7 +142,7 @@ class SharedLogins:
             # Only the operating system's words: others could repeat a token.
             why = type(error).__name__
             if isinstance(error, OSError) and error.strerror:
-                why = f"{error.filename}: {error.strerror}"
+                why = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
             log.warning("the token store cannot be used, logins continue without it: %s", why)
 
 

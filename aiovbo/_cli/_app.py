@@ -3,9 +3,10 @@
 The options and the help of a command are in `_commands`. Neither module needs an HTTP library.
 """
 
+import inspect
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
@@ -17,7 +18,7 @@ from aiovbo._cli._statuses import INTERRUPTED, OK, USAGE
 
 _SERVERS = (
     "Servers come from an inventory (--fleet, the variable AIOVBO_FLEET, or ./fleet.toml), or are given "
-    "by --url, --user and the variable VBO_PASSWORD. "
+    "by --url and --user (or AIOVBO_URL and AIOVBO_USER), with the password in VBO_PASSWORD.\n\n"
 )
 _STATUSES = (
     "Exit status: 0 no failures, 1 a bug in aiovbo, 2 an error in the command line, the configuration or the "
@@ -35,6 +36,14 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
+
+
+def _help_of(command: Callable[..., int]) -> str:
+    """A command's docstring with one line for each paragraph: the terminal decides where lines break."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 # Each command with the text below its help: not every command queries the servers of an inventory.
 COMMANDS = {
     **dict.fromkeys(("check", "sessions", "timeline", "watch", "show", "stop"), _SERVERS + _STATUSES),
@@ -43,7 +52,8 @@ COMMANDS = {
     "demo": "",
 }
 for _number, (_name, _below) in enumerate(COMMANDS.items()):
-    app.command(getattr(_commands, _name), name=_name, help_epilogue=_below, sort_key=_number)
+    _command = getattr(_commands, _name)
+    app.command(_command, name=_name, help=_help_of(_command), help_epilogue=_below, sort_key=_number)
 
 # The script only defines a function. A file in $fpath has to call it; elsewhere it has to be registered.
 _REGISTER_IN_ZSH = """

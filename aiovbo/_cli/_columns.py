@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from attrs import frozen
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -44,6 +45,22 @@ def plain_table(*titles: str) -> Table:
     return table
 
 
+@frozen
+class Unpadded:
+    """A table without spaces at the ends of its lines."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in Segment.split_lines(console.render(self.table, options)):
+            while line and not line[-1].text.strip():
+                line.pop()
+            if line:
+                line[-1] = Segment(line[-1].text.rstrip(), line[-1].style)
+            yield from line
+            yield Segment.line()
+
+
 @frozen(kw_only=True)
 class RowTable:
     """Rows as a table; where the terminal is too narrow for one, each row is a few lines.
@@ -66,7 +83,7 @@ class RowTable:
         for layout in self.layouts:
             widths = self._widths(layout, options.max_width)
             if widths:
-                yield self._table(widths)
+                yield Unpadded(self._table(widths))
                 return
         for row in self.rows:
             yield from self._lines(row, options.max_width)

@@ -128,6 +128,7 @@ def watch(  # each an option of its own
             accepts_keys=False,
             n_tokens=1,
             metavar="WHEN",
+            show_default=False,
         ),
     ] = None,
     checkpoint: Annotated[Path | None, Parameter(help="File that keeps the position over restarts.")] = None,

@@ -99,6 +99,7 @@ class Selection:
             name=["--verbose", "-v"],
             help="Log servers that become unreachable and reachable; -vv every request.",
             count=True,
+            show_default=False,
             group=_GROUP,
         ),
     ] = 0
@@ -252,7 +253,7 @@ class TableOptions:
     limit: Annotated[
         int | None,
         Parameter(
-            help="Print at most so many rows, after sorting.",
+            help="Maximum number of rows, after sorting.",
             metavar="N",
             validator=Number(gte=1),
             show_default=False,

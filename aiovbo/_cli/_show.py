@@ -22,7 +22,7 @@ from aiovbo import (
     RestoreSessionEvent,
     ServerError,
 )
-from aiovbo._cli._columns import RowTable, plain_table
+from aiovbo._cli._columns import RowTable, Unpadded, plain_table
 from aiovbo._cli._fields import Field, Fields
 from aiovbo._cli._options import Selection, TableOptions
 from aiovbo._cli._rows import Row, organization_name, table_of
@@ -109,7 +109,7 @@ async def _show(session: RestoreSession, times: Times, out: Console) -> int:
     facts = {**session.to_dict(), "organization": await organization_name(session)}
     if session.outcome is None:
         facts.pop("result", None)
-    out.print(_facts({**facts, **_times_of(session, times)}, session.server))
+    out.print(Unpadded(_facts({**facts, **_times_of(session, times)}, session.server)))
     try:
         events = await session.events()
         if events:
@@ -120,7 +120,7 @@ async def _show(session: RestoreSession, times: Times, out: Console) -> int:
         # Older versions have no statistics.
         return OK
     out.print(Text("\nstatistics\n", style="bold"))
-    out.print(_facts(statistics.to_dict()))
+    out.print(Unpadded(_facts(statistics.to_dict())))
     return OK
 
 

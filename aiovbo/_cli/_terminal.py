@@ -35,6 +35,8 @@ _LONGEST_LINE = 120
 """Columns beyond which sentences are hard to read."""
 
 _FEW = 3
+_ADDRESS = re.compile(r"(?<=\bthe name )\S+(?= cannot)|(?<=does not connect to )\S+(?=: )")
+"""The server's own address in a message."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -72,9 +74,10 @@ def show_failures(errors: Sequence[ServerError], asked: int, out: Console) -> No
     out.print(Text(f"\n{title} gave no answer\n", style="bold"))
     alike: dict[tuple[str, ...], list[ServerError]] = {}
     for error in errors:
-        # The API versions of the servers may differ.
+        # The API versions and the addresses of the servers may differ.
         path = re.sub("/v[0-9]+/", "/", error.operation)
-        alike.setdefault((path, error.what, error.hint, str(error.attempts)), []).append(error)
+        what = _ADDRESS.sub("", error.what)
+        alike.setdefault((path, what, error.hint, str(error.attempts)), []).append(error)
     room = min(out.width, _LONGEST_LINE) - 2
     for several in alike.values():
         out.print(name_cell(", ".join(printable(one.server, NAME_LIMIT) for one in several), "red"))
@@ -87,12 +90,15 @@ def _described(alike: Sequence[ServerError]) -> str:
     """What happened, how often it was tried, and how long it took."""
     first = alike[0]
     operations = ", ".join(dict.fromkeys(error.operation for error in alike))
+    addresses = list(dict.fromkeys(one for error in alike for one in _ADDRESS.findall(error.what)))
+    more = f" and {len(addresses) - _FEW} more" if len(addresses) > _FEW else ""
+    what = _ADDRESS.sub(lambda _: ", ".join(addresses[:_FEW]) + more, first.what)
     if not first.attempts:
-        return f"{operations}: {first.what}"
+        return f"{operations}: {what}"
     often = "once" if first.attempts == 1 else f"{first.attempts} times"
     took = sorted(f"{error.elapsed:.1f}" for error in alike)
     spread = took[0] if took[0] == took[-1] else f"{took[0]} to {took[-1]}"
-    return f"{operations}: {first.what} (tried {often}, {spread} s)"
+    return f"{operations}: {what} (tried {often}, {spread} s)"
 
 
 def counted(count: int, thing: str) -> str:

@@ -386,6 +386,7 @@ def _row_lines(row: ServerBars, plot: Plot, ticks: Sequence[Tick], gutter: int) 
         if row.is_silent and not lane:
             line.append(NO_ANSWER, style="red")
             line.append(_blank(len(NO_ANSWER), int(plot.width), columns), style="dim")
+            line.rstrip()
         else:
             line.append_text(_lane_text(lane, int(plot.width), columns))
         lines.append(line)

@@ -38,6 +38,8 @@ _OUR_WORDS = {
     ),
     r"expected proxy=(\"http://host:port\") or proxy=(\"environment\")": r"expected \1 or \2",
     r"Password needs a user name such": "the user name is missing, such",
+    r"the provider of its (.*?) failed \((.*)\)": r"its \1 is not available (\2)",
+    r"Fix the provider, or give the secret itself": "Fix the secret, or its entry in the inventory",
 }
 """Terms of the SDK's messages, and their terms in commands and inventories."""
 

@@ -88,7 +88,7 @@ async def fetch_certificate(
     except NoThreadError:
         failure = no_thread_left()
     except socket.gaierror:
-        hint = "Is the name right, and does this machine's name server know it?"
+        hint = "Check the name, and that this machine's name server knows it."
         failure = UnreachableError(f"the name {url.host} cannot be resolved", phase="dns", hint=hint)
     except (PayloadError, UnreachableError) as error:
         failure = copy(error)

@@ -101,7 +101,7 @@ def map_aiohttp_error(  # noqa: C901, PLR0912  # a table, one line of thought pe
             # A borrowed session looks names up in the event loop's own threads.
             return no_thread_left()
         case aiohttp.ClientConnectorDNSError():
-            hint = "Is the name right, and does this machine's name server know it?"
+            hint = "Check the name, and that this machine's name server knows it."
             what = f"the name {printable(error.host)} cannot be resolved"
             return UnreachableError(what, phase="dns", hint=hint)
         case aiohttp.ClientConnectorError():
@@ -171,7 +171,7 @@ def _unreachable(error: OSError, phase: Phase) -> UnreachableError:
             hint="Raise the limit (ulimit -n), or ask fewer servers at once (concurrency=...).",
         )
     if error.errno == errno.ECONNREFUSED or "refused" in words:
-        hint = "Does the Veeam Backup for Microsoft 365 REST API service run, and on this port?"
+        hint = "Check that the REST API service is running and that the port is correct."
         return UnreachableError("the connection was refused", phase="connect", hint=hint)
     if phase == "tls" and isinstance(error, ConnectionResetError):
         hint = (

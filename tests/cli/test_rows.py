@@ -15,6 +15,7 @@ from aiovbo import (
     RestoreSessionResult,
     RestoreSessionState,
     RestoreSessionType,
+    ServerError,
     UnreachableError,
 )
 from aiovbo._cli._options import TableOptions
@@ -173,6 +174,69 @@ def test_changes_stand_in_columns_on_a_terminal_and_in_one_line_elsewhere() -> N
     out.print(_line(change, 8, TIMES, out), soft_wrap=True)
     assert isinstance(out.file, io.StringIO)
     assert out.file.getvalue().count("\n") == 1
+
+
+def failures(*errors: ServerError, width: int = 120) -> str:
+    out = console(width)
+    show_failures(errors, 30, out)
+    assert isinstance(out.file, io.StringIO)
+    return out.file.getvalue()
+
+
+def test_equal_failures_are_one_block_with_the_names_of_the_servers() -> None:
+    """Whatever the API versions and the addresses are; other failures have blocks of their own."""
+    refused = [
+        UnreachableError(
+            "the connection was refused",
+            server=f"vbo{n}",
+            operation=f"GET /v{4 + n % 2}/ServiceInstance",
+            attempts=3,
+            elapsed=0.1 * n,
+            hint="Check the port.",
+        )
+        for n in range(1, 21)
+    ]
+    unknown = [
+        UnreachableError(f"the name vbo{n}.invalid cannot be resolved", server=f"vbo{n}", operation="GET /x")
+        for n in range(21, 26)
+    ]
+    text = failures(*refused, *unknown)
+    assert text.count("the connection was refused") == text.count("Check the port.") == 1
+    assert "25 of 30 servers gave no answer" in text
+    names = " ".join(text.split())
+    assert ", ".join(f"vbo{n}" for n in range(1, 21)) + " GET /v5/ServiceInstance, GET /v4" in names
+    assert "(tried 3 times, 0.1 to 2.0 s)" in names
+    assert "vbo21, vbo22, vbo23, vbo24, vbo25 GET /x: the name vbo21.invalid, vbo22.invalid," in names
+    assert "vbo23.invalid and 2 more cannot be resolved" in names
+    assert max(map(len, failures(*refused, width=50).splitlines())) <= 50
+
+
+def test_failures_keep_the_order_in_which_they_are_given() -> None:
+    """A block is where its first server is."""
+    first, second, third = (
+        UnreachableError(what, server=name, operation="GET /x")
+        for name, what in (("vbo10", "refused"), ("vbo2", "silent"), ("vbo1", "refused"))
+    )
+    text = failures(first, second, third)
+    assert text.index("vbo10, vbo1") < text.index("vbo2")
+
+
+def test_one_server_is_not_counted() -> None:
+    """Neither `1 of 1 servers`, nor a number at all."""
+    out = console()
+    show_failures([UnreachableError("refused", server="vbo1", operation="GET /x")], 1, out)
+    assert isinstance(out.file, io.StringIO)
+    assert "The server gave no answer" in out.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 120])
+def test_no_line_of_a_table_ends_in_spaces(width: int) -> None:
+    """A file or a pipe receives what can be compared and copied."""
+    out = console(width)
+    out.print(table_of([Row(session(result=None), "contoso"), Row(session("vbo-2"), "")], TIMES, ids=True))
+    assert isinstance(out.file, io.StringIO)
+    lines = out.file.getvalue().splitlines()
+    assert lines == [line.rstrip() for line in lines]
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_commands_read_and_show_local_time_unless_utc_is_chosen(
         assert row["creationTime"] == start
         assert main(["show", str(found.id), *options]) == 0
         shown = start.replace("T", " ").replace("Z", " UTC")
-        assert re.search(rf"^creationTime +{re.escape(shown)} *$", capsys.readouterr().out, re.MULTILINE)
+        assert re.search(rf"^creationTime +{re.escape(shown)}$", capsys.readouterr().out, re.MULTILINE)
     assert main(["timeline", *span]) == 0
     assert "Mon 02 Mar 00:00 to Tue 03 Mar 00:00 EET" in capsys.readouterr().out
     picture = tmp_path / "timeline.svg"
@@ -156,6 +156,8 @@ def test_help_states_the_time_zone(command: str, capsys: pytest.CaptureFixture[s
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "--utc" in text
     assert "in local time" in text
+    assert "--since WHEN" in text or command == "show"
+    assert "--since." not in text
 
 
 def test_local_time_is_that_of_the_variable_tz() -> None:
