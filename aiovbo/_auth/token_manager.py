@@ -1,15 +1,15 @@
 """The life of a server's token: obtained when first needed, renewed before it expires, replaced when refused.
 
-Knows grants and clocks; how a login is sent is handed in. Knows no aiohttp.
+Decides when to log in and with what. Must not know requests other than those for tokens.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from copy import copy
 
-from aiovbo._auth.lockout_guard import CredentialVerdicts, LockoutGuard, LoginTurn
+from aiovbo._auth.lockout_guard import CredentialVerdicts, LockoutGuard
 from aiovbo._auth.shared_logins import SharedLogins
+from aiovbo._auth.token_endpoint import TokenEndpoint
 from aiovbo._core.deadline import Deadline, Operation
 from aiovbo._core.single_flight import SingleFlight
 from aiovbo._protocol.error_responses import REJECTED
@@ -17,7 +17,8 @@ from aiovbo._protocol.messages import Redacted
 from aiovbo._protocol.tokens import Grant, checked_token
 from aiovbo._settings.credentials import Assertion, Bearer, Integration, Password, Secret, can_be_sent
 from aiovbo._settings.limits import Options
-from aiovbo._settings.servers import Server
+from aiovbo._transport.endpoint import Endpoint
+from aiovbo._transport.request_timeout import RequestTimeout
 from aiovbo.errors import (
     AuthenticationError,
     ConfigError,
@@ -63,24 +64,20 @@ class TokenManager:
 
     def __init__(
         self,
-        server: Server,
         options: Options,
         guard: LockoutGuard,
-        post: Callable[[Redacted[dict[str, str]], LoginTurn | None], Awaitable[Grant]],
-        sign_of_life: Callable[[], Awaitable[None]],
-        has_answered: Callable[[], bool],
+        endpoint: Endpoint,
     ) -> None:
+        server = endpoint.server
         self._credentials = server.credentials
         self._server = server
         self._guard = guard
         self._throttle = guard.throttle(server)
         self._clock = options.clock
-        self._post = post
-        self._sign_of_life = sign_of_life
-        self._has_answered = has_answered
+        self._endpoint = TokenEndpoint(endpoint, options, self._throttle)
         self._calls: SingleFlight[Token] = SingleFlight()
-        self.deadline = Deadline(options.deadline, options.clock)
-        """The deadline of the login in progress: the latest one of the callers that wait for it."""
+        self._deadline = Deadline(options.deadline, options.clock)
+        # That of the login in progress: the latest one of the callers that wait for it.
         self._token: Token | None = None
         self._refresh_token: Redacted[str] | None = None
         self._last_tried: CredentialVerdicts | None = None
@@ -105,17 +102,40 @@ class TokenManager:
             self._throttle.check(operation.deadline)
         return await self._calls.run("login", operation, self._obtain)
 
-    @property
-    def ours(self) -> Token | None:
-        """The token that this login obtained, if there is one; none that others may use too."""
-        is_shared = isinstance(self._credentials, Bearer) or self._shared is not None
-        return None if is_shared else self._token
+    async def log_out(self) -> None:
+        """Give back the token that this login obtained; not one that others may use too."""
+        token = self._token
+        if token is not None and not isinstance(self._credentials, Bearer) and self._shared is None:
+            self.drop(token)
+            await self._endpoint.log_out(token.headers(json=False))
 
-    def overdue(self, timeout: ServerTimeoutError) -> ServerError:
-        """The error of a token that came too late: a provider's, the throttle's, or the timeout itself."""
-        if self._asks_for is None:
-            return self._throttle.rejection() or timeout
-        return _provider_failed(self._asks_for, "it had given nothing when the deadline passed")
+    @property
+    def in_progress(self) -> RequestTimeout | None:
+        """The request of a login for which all wait who need a token."""
+        return self._endpoint.in_progress
+
+    def failure_of(self, error: ServerError) -> ServerError:
+        """The error, complete, of a request that got no token because of `error`."""
+        failure = error
+        if isinstance(error, ServerTimeoutError):
+            if self._asks_for is not None:
+                what = "it had given nothing when the deadline passed"
+                failure = _provider_failed(self._asks_for, what)
+            else:
+                failure = self._throttle.rejection() or error
+        if not isinstance(self._credentials, Bearer):
+            self._endpoint.annotate(failure)
+        return failure
+
+    def rejection(self) -> AuthenticationError:
+        """The error for a token that the server rejects although it is new."""
+        if isinstance(self._credentials, Bearer):
+            hint = (
+                "Is it this server's, and has it expired? A Bearer cannot be renewed here: provide a new one."
+            )
+            return AuthenticationError("it refused the token that was given", hint=hint)
+        hint = "Does the account have the rights, and do the clocks of the servers agree?"
+        return AuthenticationError("it refused a token that it had just granted", hint=hint)
 
     def take_over(self, former: "TokenManager") -> None:
         """Keep what another manager of the same credentials has."""
@@ -131,7 +151,7 @@ class TokenManager:
             self._doubtful_since = self._clock.monotonic()
 
     async def _obtain(self, operation: Operation) -> Token:
-        self.deadline = operation.deadline
+        self._deadline = operation.deadline
         self._token = self._asks_for = None
         token = await (
             self._ready_token(self._credentials)
@@ -199,8 +219,8 @@ class TokenManager:
         """A token for the refresh token; None where the server rejects that. `login` is for the store."""
         form = Redacted({"grant_type": "refresh_token", "refresh_token": refresh_token.content})
         try:
-            await self._throttle.wait(self.deadline)
-            return await self._take(await self._post(form, None), login)
+            await self._throttle.wait(self._deadline)
+            return await self._take(await self._endpoint.log_in(form, None, self._deadline), login)
         except RateLimitedError:
             # The refresh token was not used, and is good for the next try.
             self._refresh_token = self._refresh_token or refresh_token
@@ -213,14 +233,14 @@ class TokenManager:
 
     async def _send(self, verdicts: CredentialVerdicts, form: Redacted[dict[str, str]]) -> Grant:
         """What the server grants, once it may be sent the secret."""
-        await self._throttle.wait(self.deadline)
+        await self._throttle.wait(self._deadline)
         # A server that does not answer at all would keep the others waiting for its verdict.
         is_shared = self._guard.is_widely_shared(self._server.credentials)
-        if self._has_answered() or not is_shared or verdicts.is_trusted(self._doubtful_since):
+        if self._endpoint.has_responded or not is_shared or verdicts.is_trusted(self._doubtful_since):
             return await self._send_in_turn(verdicts, form)
         async with verdicts.probed(self._server, self._doubtful_since) as must_probe:
             if must_probe:
-                await self._sign_of_life()
+                await self._endpoint.probe(self._deadline)
             return await self._send_in_turn(verdicts, form)
 
     async def _send_in_turn(self, verdicts: CredentialVerdicts, form: Redacted[dict[str, str]]) -> Grant:
@@ -230,7 +250,7 @@ class TokenManager:
             with turn:
                 # A login of another server at this address may have met the throttle meanwhile.
                 self._throttle.check_now()
-                return await self._post(form, turn)
+                return await self._endpoint.log_in(form, turn, self._deadline)
         finally:
             await self._guard.save(form, self._server, turn)
 

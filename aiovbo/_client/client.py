@@ -197,17 +197,17 @@ class Client:
     def retire(self, when_idle: Callable[[], None]) -> None:
         """Begin no operation any more; call `when_idle` each time when nothing is left in progress."""
         self._recognition.forget()
-        self._requester.retire(when_idle)
+        self._requester.usage.retire(when_idle)
 
     @property
     def is_in_use(self) -> bool:
         """Whether a request or a listing is in progress."""
-        return self._requester.is_in_use
+        return self._requester.usage.is_active
 
     @property
     def is_removed(self) -> bool:
         """Whether its fleet has removed the server."""
-        return self._requester.is_removed
+        return self._requester.usage.is_removed
 
     @property
     def server(self) -> Server:
@@ -228,12 +228,12 @@ class Client:
     @property
     def is_out_of_reach(self) -> bool:
         """Whether the last request found the server unreachable; False while nothing was asked."""
-        return self._requester.is_out_of_reach
+        return self._requester.endpoint.is_out_of_reach
 
     @property
     def api_version(self) -> ApiVersion | None:
         """The API version spoken; None while it has not been found out."""
-        return self._requester.version
+        return self._requester.endpoint.version
 
     @property
     def clock_skew(self) -> float | None:
@@ -241,7 +241,7 @@ class Client:
 
         It is reported, and otherwise not trusted: no time limit depends on it.
         """
-        return self._requester.clock_skew
+        return self._requester.endpoint.clock_skew
 
     def status(self) -> ServerStatus:
         """How the server has been doing; nothing is asked for it."""
@@ -405,7 +405,7 @@ class Client:
         now: datetime | None,
         operation: Operation,
     ) -> ListingStart[Any]:
-        version = self._requester.version or await self._requester.find_version(operation)
+        version = self._requester.endpoint.version or await self._requester.find_version(operation)
         now = now or self._options.clock.now()
         fixed = fixed or bounds.as_of(now)
         if fixed is not bounds and (its_now := self._requester.server_time(now)) is not now:
@@ -536,7 +536,7 @@ class Client:
         Raises: ClosedError where the fleet has removed the server, for a new one.
         """
         operation = Operation.current(self._options)
-        self._requester.check_not_removed(operation)
+        self._requester.usage.check(operation)
         return operation
 
     def operation(self, *, may_retry: bool = True) -> Operation:
@@ -668,7 +668,7 @@ class Client:
         )
 
         async def start() -> RestoreSession:
-            self._requester.check_not_removed()
+            self._requester.usage.check()
             with self.operation() as operation, operation.deadline:
                 version = await self._requester.find_version(operation)
                 fixed = options.as_of(self._options.clock.now())
@@ -726,7 +726,7 @@ class Client:
             # Also a silent server ends with the time; the last poll has a moment to be answered.
             limit = left if left > _EARLY else _LAST_LOOK
             operation = Operation(self._options, deadline=Deadline(min(self._options.deadline, limit), clock))
-            self._requester.check_not_removed()
+            self._requester.usage.check()
             try:
                 await self._requester.find_version(operation)
                 found = await self._fetch_one(Request(self.url_of(href)), cls, operation)
@@ -747,7 +747,7 @@ class Client:
             with self._pool.attempt(Deadline(pause + _PATIENCE, clock)):
                 await clock.sleep(pause)
         what = f"timed out after {timeout:g} s; {last}"
-        raise self._requester.annotate(
+        raise self._requester.endpoint.annotate(
             self.url_of(href),
             ServerTimeoutError(what, hint="Wait longer."),
             attempts=looks,
@@ -756,7 +756,7 @@ class Client:
 
     def url_of(self, href: str) -> URL:
         """The URL that would be asked for a path below `/vN/` or a link's text."""
-        version = self._requester.likely_version
+        version = self._requester.endpoint.likely_version
         return resolve_link(self.server.url, version, href, f"/{version}/")
 
 

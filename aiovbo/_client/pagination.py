@@ -170,8 +170,8 @@ class PageIterator(Generic[M]):
             if self._find is not None:
                 find, self._find = self._find, None
                 if not self._is_in_use:
-                    self._requester.check_not_removed(self._operation)
-                    self._requester.begin_use()
+                    self._requester.usage.check(self._operation)
+                    self._requester.usage.begin()
                     self._is_in_use = True
                 page, following = await self._first_page(find)
             elif self._ahead is not None:
@@ -196,13 +196,13 @@ class PageIterator(Generic[M]):
     ) -> tuple[Page[M], URL | PayloadError | None]:
         arrived, self._first = self._first, None
         if arrived is None:
-            time_was_known = self._requester.time_is_known
+            time_was_known = self._requester.endpoint.time_is_known
             url, self._check = await find(self._operation)
             first = await self._page(url)
         else:
             time_was_known, url, self._check = arrived.time_was_known, arrived.start, arrived.check
             first = await self._take(arrived.url, arrived.listing)
-        if time_was_known or not self._requester.time_is_known:
+        if time_was_known or not self._requester.endpoint.time_is_known:
             return first
         # Bounds that were counted back from our time may be others by the server's, which is known only now.
         corrected, self._check = await find(self._operation)
@@ -222,7 +222,7 @@ class PageIterator(Generic[M]):
             log.warning("%s: %s: rejected %d of %d items: %s", name, self._path, rejected, received, shown)
         if self._is_in_use:
             self._is_in_use = False
-            self._requester.end_use()
+            self._requester.usage.end()
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             ahead.cancel()
@@ -269,12 +269,12 @@ class PageIterator(Generic[M]):
             following = walk.next_url(url, listing, news=news)
         except LinkError as error:
             failure = PayloadError(f"paging: {error}", phase="paging", retryable=False, hint=_SMALLER)
-            following = self._requester.annotate(url, failure)
+            following = self._requester.endpoint.annotate(url, failure)
             walk.complete = False
         walk.complete &= not rejected
         if self._rejected and not self._structured and not isinstance(following, URL):
             what = f"all {self._rejected} items were rejected"
-            following = self._requester.annotate(url, self._error_of_rejected(what))
+            following = self._requester.endpoint.annotate(url, self._error_of_rejected(what))
         return Page(items, tuple(rejected), walk.complete), following
 
     def _note(self, url: URL, rejected: list[Rejected]) -> None:
@@ -286,7 +286,7 @@ class PageIterator(Generic[M]):
             failure = self._error_of_rejected(f"{self._rejected} items were rejected")
             # The error says it all.
             self._rejected = 0
-            raise self._requester.annotate(url, failure)
+            raise self._requester.endpoint.annotate(url, failure)
 
     def _error_of_rejected(self, what: str) -> PayloadError:
         problems = _first(self._problems, self._rejected)

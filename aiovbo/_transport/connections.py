@@ -27,7 +27,12 @@ from aiohttp.http import RawResponseMessage
 from aiohttp.streams import StreamReader
 from aiohttp.tracing import Trace
 
+from aiovbo._settings.proxies import Proxy
+from aiovbo._settings.servers import TLS
+
 log = logging.getLogger("aiovbo.http")
+
+_DEFAULT_TLS = TLS()
 
 PROBED_AFTER, PROBED_EVERY = 60, 15
 """Seconds until the operating system probes an idle connection, and between two probes.
@@ -50,12 +55,23 @@ _numbers = count()
 
 
 class ServerConnections:
-    """The connections of one server, which no other server's requests use."""
+    """The connections of one server, which no other server's requests use, and how they are made."""
 
-    __slots__ = ("__weakref__", "_idle", "number", "reads_files_again", "server")
+    __slots__ = ("__weakref__", "_idle", "number", "proxy", "reads_files_again", "server", "tls")
 
-    def __init__(self, name: str, *, reads_files_again: bool = False) -> None:
-        self.number: int = next(_numbers)
+    def __init__(
+        self,
+        name: str,
+        tls: TLS = _DEFAULT_TLS,
+        proxy: Proxy | None = None,
+        *,
+        reads_files_again: bool = False,
+    ) -> None:
+        self.tls = tls
+        """Whom they trust."""
+        self.proxy = proxy
+        """The forward proxy through which they go."""
+        self.number = next(_numbers)
         """Identifies them in the pool's keys."""
         self.reads_files_again: bool = reads_files_again
         """Whether their TLS files may have changed since other servers' connections read them."""

@@ -27,6 +27,9 @@ from aiovbo.errors import (
     printable,
 )
 
+ERROR_LIMIT = 64 * 1024
+"""Bytes of an error response that are read."""
+
 _QUOTED = re.compile(r"""[\s:(]+b?['"]""")
 
 

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from yarl import URL
+
+from aiovbo._protocol.messages import Redacted
 
 
 @frozen(kw_only=True)
@@ -21,6 +23,20 @@ class TransportRequest:
     """The headers; Authorization among them."""
     body: bytes | None = field(repr=False)
     """The body; None without one."""
+
+
+@define(eq=False)
+class OutgoingRequest:
+    """One HTTP request inside the SDK, with the limit on its response."""
+
+    method: str
+    url: URL
+    headers: Redacted[dict[str, str]]
+    body: Redacted[bytes] | None
+    limit: int
+    """Most bytes of the body of a response that is not an error."""
+    is_resource: bool
+    """Whether the limit is `max_resource`, not `max_body`."""
 
 
 class TransportReply(Protocol):

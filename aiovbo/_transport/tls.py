@@ -45,6 +45,8 @@ class ServerContext(ssl.SSLContext, Fingerprint):
         """
         self.tls = tls
         self._pins = tls.pin
+        # Before they are read: a file that is written meanwhile counts as changed.
+        self._file_states = _states_of_files(tls)
         self.admitted: WeakSet[asyncio.BaseProtocol] = WeakSet()
         """The connections over which requests may be sent, by their protocols."""
         if tls.insecure or tls.pin:
@@ -82,6 +84,13 @@ class ServerContext(ssl.SSLContext, Fingerprint):
             message = f"TLS(ca_file={tls.ca_file!r}) cannot be used: {error}. It takes a PEM file."
             raise ConfigError(message) from None
 
+    def reload(self) -> "ServerContext | None":
+        """A new context where a file of the policy has changed since it was read; not for the event loop.
+
+        Raises: ConfigError where a file cannot be used now.
+        """
+        return None if _states_of_files(self.tls) == self._file_states else ServerContext(self.tls)
+
     @property
     def trusts_no_authority(self) -> bool:
         """Whether the `ca_file` holds only certificates that may not sign others."""
@@ -113,6 +122,20 @@ class ServerContext(ssl.SSLContext, Fingerprint):
         # closing of TLS would keep it open.
         asyncio.get_running_loop().call_soon(transport.abort)
         raise NotVerifiedError(self._pins, digest if self._pins else b"")
+
+
+def _states_of_files(tls: TLS) -> list[tuple[int, int, int] | None]:
+    """What shows whether a file was written or replaced; None for one that is not there."""
+    states: list[tuple[int, int, int] | None] = []
+    for file in (tls.ca_file, tls.client_cert, tls.client_key):
+        if file is not None:
+            try:
+                state = os.stat(file)
+            except OSError:
+                states.append(None)
+            else:
+                states.append((state.st_mtime_ns, state.st_size, state.st_ino))
+    return states
 
 
 def allow_old_versions(context: ssl.SSLContext) -> None:
