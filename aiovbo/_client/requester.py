@@ -59,13 +59,13 @@ class Requester:
         self._pool = pool
         self._guard = guard
         self._status = StatusRecorder(server.name, options.clock.now, options.observer)
-        self.endpoint = Endpoint(server, options, pool, self._status)
+        self.endpoint: Endpoint = Endpoint(server, options, pool, self._status)
         """How the server is reached now."""
         self._token_manager = TokenManager(options, guard, self.endpoint)
         self._versions: SingleFlight[ApiVersion] = SingleFlight()
         self._retries = RetryPolicy(options)
         self._turns: asyncio.Semaphore | None = None
-        self.usage = Usage(server.name)
+        self.usage: Usage = Usage(server.name)
         """What is in progress, and whether anything may begin."""
         self._former_urls: set[URL] = set()
 

@@ -16,7 +16,7 @@ class Usage:
         self._server = server
         self._count = 0
         self._when_idle: Callable[[], None] | None = None
-        self.is_removed = False
+        self.is_removed: bool = False
         """Whether its fleet has removed the server: no further operation begins."""
 
     def begin(self) -> None:

@@ -67,11 +67,11 @@ class ServerConnections:
         *,
         reads_files_again: bool = False,
     ) -> None:
-        self.tls = tls
+        self.tls: TLS = tls
         """Whom they trust."""
-        self.proxy = proxy
+        self.proxy: Proxy | None = proxy
         """The forward proxy through which they go."""
-        self.number = next(_numbers)
+        self.number: int = next(_numbers)
         """Identifies them in the pool's keys."""
         self.reads_files_again: bool = reads_files_again
         """Whether their TLS files may have changed since other servers' connections read them."""

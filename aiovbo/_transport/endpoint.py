@@ -40,11 +40,11 @@ class Endpoint:
         *,
         reads_files_again: bool = False,
     ) -> None:
-        self.server = server
+        self.server: Server = server
         """Whom it reaches."""
-        self.pool = pool
+        self.pool: HttpPool = pool
         """What carries the requests."""
-        self.status = status
+        self.status: StatusRecorder = status
         """Where it is reported how they end."""
         proxy = server.find_proxy()
         self._connections = ServerConnections(
@@ -55,14 +55,14 @@ class Endpoint:
         self._most_of_resource = min(options.max_body, options.max_resource)
         self.version: ApiVersion | None = self.given_version
         """The API version that it speaks; None while it has not been found."""
-        self.has_responded = False
+        self.has_responded: bool = False
         """Whether it has sent any response."""
-        self.is_out_of_reach = False
+        self.is_out_of_reach: bool = False
         """Whether the last request found it unreachable."""
-        self.was_unreachable = False
+        self.was_unreachable: bool = False
         """Whether the last operation found it unreachable."""
         self._date: tuple[str, datetime] | None = None
-        self.time_is_known = False
+        self.time_is_known: bool = False
         """Whether it has sent its time."""
 
     def moved_to(self, server: Server, options: Options) -> "Endpoint":

@@ -65,7 +65,7 @@ class HttpSession:
             self._middlewares = *middlewares_of(borrowed), admit_before_sending
         self._contexts = TlsContexts()
         self._descriptors: AbstractAsyncContextManager[None] = nullcontext()
-        self.connections_per_server = options.connections
+        self.connections_per_server: int = options.connections
         """At most so many requests at once to one server, as file descriptors allow."""
 
     async def open(self, servers: Sequence[Server]) -> None:

@@ -52,7 +52,7 @@ class HttpPool:
         self._opening = asyncio.Lock()
         self._closing = asyncio.Lock()
         self._attempts = TimeoutRegistry(options)
-        self.closed = False
+        self.closed: bool = False
 
     @property
     def connections_per_server(self) -> int:

@@ -317,8 +317,8 @@ async def test_where_there_is_no_certificate_the_error_says_why() -> None:
     assert caught.value.reason == "not_tls"
 
 
-async def test_a_ca_file_that_is_replaced_counts_from_the_next_opening(tmp_path: Path) -> None:
-    """A running client keeps the trust it was opened with, whole."""
+async def test_a_ca_file_that_is_broken_while_a_client_runs_changes_nothing_for_it(tmp_path: Path) -> None:
+    """A running client keeps its trust; one that is opened later names the file."""
     file = tmp_path / "ca.pem"
     file.write_bytes(Path(tls.good().ca_file).read_bytes())
     async with RawServer(vbo_routes(), ssl=tls.good().context) as raw:
@@ -328,6 +328,42 @@ async def test_a_ca_file_that_is_replaced_counts_from_the_next_opening(tmp_path:
             assert await client.restore_sessions() == []
         with pytest.raises(ConfigError, match="PEM"):
             await Client(server).restore_sessions()
+
+
+async def test_a_ca_file_that_changed_is_read_again_when_a_handshake_fails(tmp_path: Path) -> None:
+    """The server's certificate and the file are renewed under a fleet: it goes on, and so does the other."""
+    file = tmp_path / "ca.pem"
+    file.write_bytes(Path(tls.other_ca().cert_file).read_bytes())
+    async with (
+        RawServer(vbo_routes(), ssl=tls.good().context) as raw,
+        RawServer(vbo_routes(), ssl=tls.good().context) as healthy,
+    ):
+        login = Password("u", "p")
+        servers = [
+            Server(raw.url, login, name="renewed", api_version="v4", tls=TLS(ca_file=file)),
+            Server(healthy.url, login, name="other", api_version="v4", tls=trusting_the_good()),
+        ]
+        async with Fleet(servers, retries=0) as fleet:
+            (failed,) = (await fleet.restore_sessions()).failed
+            assert isinstance(failed.error, TlsError)
+            file.write_text("half a certifi")
+            (failed,) = (await fleet.restore_sessions()).failed
+            assert isinstance(failed.error, TlsError)
+            file.write_bytes(Path(tls.good().ca_file).read_bytes())
+            assert not (await fleet.restore_sessions()).failed
+
+
+async def test_a_ca_file_that_did_not_change_is_not_tried_again(tmp_path: Path) -> None:
+    """A certificate that is not trusted costs one connection for each request, not two."""
+    file = tmp_path / "ca.pem"
+    file.write_bytes(Path(tls.other_ca().cert_file).read_bytes())
+    async with RawServer(vbo_routes(), ssl=tls.good().context) as raw:
+        server = Server(raw.url, Password("u", "p"), api_version="v4", tls=TLS(ca_file=file))
+        async with Client(server) as client:
+            for number in (1, 2):
+                with pytest.raises(TlsError):
+                    await client.restore_sessions()
+                assert len(raw.connections) == number
 
 
 KEYS_PROGRAM = """
