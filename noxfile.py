@@ -129,6 +129,12 @@ def postgres(session: nox.Session) -> None:
     session.run("python", "tests/shared_watches.py", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
+def proxies(session: nox.Session) -> None:
+    """Requests through real nginx, haproxy, tinyproxy and squid, where they are installed: what users read."""
+    session.install("-e", ".[dev]")
+    session.run("python", "tests/proxies", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
 @nox.session(default=False)
 def watching(session: nox.Session) -> None:
     """2,000 random histories of a watch in virtual time; then what watching 1,000 servers costs."""

@@ -73,17 +73,17 @@ class CollectionReader(Generic[M]):
         less. The iterator goes on with the response that has arrived, and must be closed.
         """
         requester = self.requester
-        requester.check_not_removed(operation)
-        requester.begin_use()
+        requester.usage.check(operation)
+        requester.usage.begin()
         pages: PageIterator[M] | None = None
         try:
             with operation.deadline:
-                time_was_known = requester.time_is_known
+                time_was_known = requester.endpoint.time_is_known
                 url, check = await self.find(operation)
                 asked = _RequestedPage(url)
                 request = Request(url, smaller=asked.halve, may_be_large=True)
                 listing = await requester.send(request, operation, self.read)
-            if asked.url is url and (time_was_known or not requester.time_is_known):
+            if asked.url is url and (time_was_known or not requester.endpoint.time_is_known):
                 page = _only_page(listing, url, check)
                 if page is not None:
                     return page
@@ -93,13 +93,15 @@ class CollectionReader(Generic[M]):
             return pages
         finally:
             if pages is None:
-                requester.end_use()
+                requester.usage.end()
 
     def read(self, reply: Reply) -> DecodedPage[M]:
         """The page in a response."""
         requester, cls = self.requester, self.cls
         if cls is RestoreSession:
-            page = self.recognition.decode(reply.body, requester.server.name, self.fetcher, requester.version)
+            page = self.recognition.decode(
+                reply.body, requester.server.name, self.fetcher, requester.endpoint.version
+            )
             return cast("DecodedPage[M]", page)
         return decode_listing(reply.body, cls, requester.server.name, self.fetcher)
 

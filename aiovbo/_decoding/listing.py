@@ -15,6 +15,7 @@ import msgspec
 from aiovbo._core.query import Rejected
 from aiovbo._decoding.fast_sessions import NULL, SessionReader, WireSession, as_text
 from aiovbo._protocol.documents import without_byte_order_mark
+from aiovbo._protocol.error_responses import page_title
 from aiovbo._resources.links import Fetcher, M, href_in
 from aiovbo._resources.structuring import (
     BROKEN,
@@ -306,7 +307,9 @@ def decode_one(body: bytes, cls: type[M], server: str, fetcher: Fetcher | None) 
 def _not_the_promised(body: bytes, promised: str, said: str, *, retryable: bool = False) -> PayloadError:
     if body[:1] == b"<":
         hint = "Is there a proxy, a login page or another product at this address?"
-        return PayloadError("the answer is a web page, not JSON", hint=hint)
+        title = page_title(body)
+        named = f" with the title {title!r}" if title else ""
+        return PayloadError(f"the answer is a web page{named}, not JSON", hint=hint)
     return PayloadError(
         f"the answer is not {promised}",
         problems=(printable(said),),

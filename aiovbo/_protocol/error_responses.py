@@ -184,7 +184,15 @@ def is_api_error(body: bytes) -> bool:
 
 
 _BOM = b"\xef\xbb\xbf"
+_TITLE_WITHIN = 64 * 1024
+"""Bytes at the beginning of a page in which its title is looked for."""
 _TITLE = re.compile(rb"(?is)<title[^>]*>(.{1,1000}?)</title")
+
+
+def page_title(body: bytes) -> str:
+    """The title of a web page; empty where it has none."""
+    title = _TITLE.search(body, 0, _TITLE_WITHIN)
+    return printable(unescape(title[1].decode("utf-8", "replace"))) if title else ""
 
 
 def kind_of_body(reply: Reply) -> str:
@@ -217,8 +225,7 @@ def _words_of(reply: Reply) -> str:
     section 5.2; RFC 9457, section 3.1.
     """
     if _is_page(reply.body):
-        title = _TITLE.search(reply.body)
-        return printable(unescape(title[1].decode("utf-8", "replace"))) if title else ""
+        return page_title(reply.body)
     document = decode_document(reply.body)
     if isinstance(document, str):
         return printable(document)

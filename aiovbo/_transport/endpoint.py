@@ -1,4 +1,4 @@
-"""One server as requests reach it: its address, connections and API version, and what its responses tell.
+"""One server as requests reach it: its address, connections and API version, and what its responses show.
 
 May use the rest of `_transport`, and `_core`. Must not know tokens, retries or resources.
 """
