@@ -130,7 +130,7 @@ def postgres(session: nox.Session) -> None:
 
 
 def proxies(session: nox.Session) -> None:
-    """Requests through real nginx, haproxy, tinyproxy and squid, where they are installed: what users read."""
+    """Requests through nginx, haproxy, tinyproxy and squid, where they are installed: what users read."""
     session.install("-e", ".[dev]")
     session.run("python", "tests/proxies", *session.posargs, env={"PYTHONPATH": "tests"})
 

@@ -1,11 +1,11 @@
 """The models against the vendor's schemas: every property has a field, every enum value is known."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+from harness.contract import vendors_document
 
 from aiovbo import (
     BackupOrganization,
@@ -29,8 +29,6 @@ from aiovbo._decoding.listing import decode_listing, decode_one
 from aiovbo._resources.enums import OpenEnum
 from aiovbo._resources.structuring import CLIENT_FIELDS, api_name
 from aiovbo.models import Model
-
-DOCUMENTS = Path(__file__).parents[3] / "shared" / "openapi"
 
 # Source: schemas of the same names in the vendor's OpenAPI document for v8, read 2026-11-23.
 PROPERTIES: dict[str, tuple[type[Model], str]] = {
@@ -68,10 +66,10 @@ ENUMS: dict[tuple[str, str], tuple[type[OpenEnum], str]] = {
 
 def vendor(version: str, part: str = "schemas") -> dict[str, Any]:
     """The schemas or examples of the vendor's document, which is not part of the project."""
-    file = DOCUMENTS / f"vb365-{version}.json"
-    if not file.is_file():
-        pytest.skip("the vendor's OpenAPI documents are not part of the project")
-    found: dict[str, Any] = json.loads(file.read_text())["components"][part]
+    document = vendors_document(version)
+    if document is None:
+        pytest.skip("the vendor's OpenAPI documents are not at hand (AIOVBO_OPENAPI)")
+    found: dict[str, Any] = document["components"][part]
     return found
 
 

@@ -5,6 +5,7 @@ where those are available. Must not know the SDK or the embedded server.
 """
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import jsonschema
 
 Json = dict[str, Any]
 
-DOCUMENTS = Path(__file__).parents[3] / "shared" / "openapi"
+DOCUMENTS = Path(os.environ.get("AIOVBO_OPENAPI") or Path(__file__).parents[3] / "shared" / "openapi")
+"""Where the vendor's documents are, which are not part of the project: vb365-v6.json and so on."""
 VERSIONS = ["v4", "v5", "v6", "v7", "v8"]
 
 # Property and type; "?" where it may be null, "!" where it must be there; "5:" where it came with v5.
