@@ -263,6 +263,7 @@ class Requester:
             return redact_secrets(reply, headers, self._token_manager.last_sent), token, max(1, attempt.sent)
         if request.needs_token and token is None:
             failure = self._token_manager.failure_of(failure)
+        self.endpoint.is_out_of_reach = isinstance(failure, UnreachableError)
         return failure, token, 0 if failure.phase == "queue" else max(1, attempt.sent)
 
     def _judged(self, request: Request, reply: Reply, read: Callable[[Reply], R]) -> R:

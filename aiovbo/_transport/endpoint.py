@@ -21,7 +21,7 @@ from aiovbo._transport.connections import ServerConnections
 from aiovbo._transport.interface import OutgoingRequest
 from aiovbo._transport.pool import HttpPool
 from aiovbo._transport.request_timeout import RequestTimeout
-from aiovbo.errors import ServerError, UnreachableError
+from aiovbo.errors import ServerError
 
 log = logging.getLogger("aiovbo.requests")
 
@@ -133,8 +133,6 @@ class Endpoint:
         self, attempt: RequestTimeout, method: str, url: URL, outcome: int | ServerError | None
     ) -> None:
         """Report how a request has ended: None where as it should."""
-        if isinstance(outcome, ServerError):
-            self.is_out_of_reach = isinstance(outcome, UnreachableError)
         seconds = attempt.seconds
         if seconds is not None:
             self.status.request(method, url.raw_path, outcome, seconds)

@@ -45,8 +45,6 @@ class ServerContext(ssl.SSLContext, Fingerprint):
         """
         self.tls = tls
         self._pins = tls.pin
-        # Before they are read: a file that is written meanwhile counts as changed.
-        self._file_states = _states_of_files(tls)
         self.admitted: WeakSet[asyncio.BaseProtocol] = WeakSet()
         """The connections over which requests may be sent, by their protocols."""
         if tls.insecure or tls.pin:
@@ -84,13 +82,6 @@ class ServerContext(ssl.SSLContext, Fingerprint):
             message = f"TLS(ca_file={tls.ca_file!r}) cannot be used: {error}. It takes a PEM file."
             raise ConfigError(message) from None
 
-    def reload(self) -> "ServerContext | None":
-        """A new context where a file of the policy has changed since it was read; not for the event loop.
-
-        Raises: ConfigError where a file cannot be used now.
-        """
-        return None if _states_of_files(self.tls) == self._file_states else ServerContext(self.tls)
-
     @property
     def trusts_no_authority(self) -> bool:
         """Whether the `ca_file` holds only certificates that may not sign others."""
@@ -124,9 +115,13 @@ class ServerContext(ssl.SSLContext, Fingerprint):
         raise NotVerifiedError(self._pins, digest if self._pins else b"")
 
 
-def _states_of_files(tls: TLS) -> list[tuple[int, int, int] | None]:
-    """What shows whether a file was written or replaced; None for one that is not there."""
-    states: list[tuple[int, int, int] | None] = []
+FileStates = list[tuple[int, int, int] | None]
+"""When each file of a policy was written, its size and its number; None for one that is not there."""
+
+
+def states_of_files(tls: TLS) -> FileStates:
+    """What shows whether a file of the policy was written or replaced; not for the event loop."""
+    states: FileStates = []
     for file in (tls.ca_file, tls.client_cert, tls.client_key):
         if file is not None:
             try:
