@@ -129,6 +129,7 @@ def postgres(session: nox.Session) -> None:
     session.run("python", "tests/shared_watches.py", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
+@nox.session(default=False)
 def proxies(session: nox.Session) -> None:
     """Requests through nginx, haproxy, tinyproxy and squid, where they are installed: what users read."""
     session.install("-e", ".[dev]")

@@ -151,7 +151,7 @@ async def test_no_item_of_a_vendor_s_example_is_lost_by_an_optional_member(
     """The same for every example of the vendor's document for v8."""
     document = vendors_document("v8")
     if document is None:
-        pytest.skip("the vendor's OpenAPI documents are not at hand (AIOVBO_OPENAPI)")
+        pytest.skip("the vendor's OpenAPI documents are not there (AIOVBO_OPENAPI)")
     cls, kept = ITEMS[name]
     counts = await delivered(document["components"]["examples"][name]["value"], cls, kept)
     record_property("responses read", dict(counts))

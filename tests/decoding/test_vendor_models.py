@@ -68,7 +68,7 @@ def vendor(version: str, part: str = "schemas") -> dict[str, Any]:
     """The schemas or examples of the vendor's document, which is not part of the project."""
     document = vendors_document(version)
     if document is None:
-        pytest.skip("the vendor's OpenAPI documents are not at hand (AIOVBO_OPENAPI)")
+        pytest.skip("the vendor's OpenAPI documents are not there (AIOVBO_OPENAPI)")
     found: dict[str, Any] = document["components"][part]
     return found
 
