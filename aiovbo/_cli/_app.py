@@ -46,7 +46,9 @@ def _help_of(command: Callable[..., int]) -> str:
 
 # Each command with the text below its help: not every command queries the servers of an inventory.
 COMMANDS = {
-    **dict.fromkeys(("check", "sessions", "timeline", "watch", "show", "stop"), _SERVERS + _STATUSES),
+    **dict.fromkeys(
+        ("check", "sessions", "events", "report", "timeline", "watch", "show", "stop"), _SERVERS + _STATUSES
+    ),
     "pin": _STATUSES,
     "schema": "",
     "demo": "",

@@ -82,6 +82,51 @@ def sessions(
     return sessions(which, filters, table, time_zone.times(), output, ids=ids)
 
 
+_Item = Annotated[str, Parameter(help="Part of the item's name.", show_default=False)]
+
+
+def events(
+    which: Selection = _ALL_SERVERS,
+    filters: Filter = _EVERYTHING,
+    table: TableOptions = _WHOLE_TABLE,
+    time_zone: TimeOptions = _LOCAL_TIME,
+    *,
+    item: _Item = "",
+    output: Annotated[
+        Literal["table", "json", "jsonl", "csv"], Parameter(help="Format of the output.")
+    ] = "table",
+) -> int:
+    """What was done in the restore sessions of all servers, item by item.
+
+    --since and --until are about the beginning of the session, --result about the item: Success, Warning,
+    Failed, Cancelled or Skipped. JSON has the session and the event with the server's own fields. Failed
+    servers are listed on standard error.
+    """
+    from aiovbo._cli._events import events
+
+    return events(which, filters, table, time_zone.times(), item, output)
+
+
+def report(
+    which: Selection = _ALL_SERVERS,
+    filters: Filter = _EVERYTHING,
+    time_zone: TimeOptions = _LOCAL_TIME,
+    *,
+    html: Annotated[Path | None, Parameter(help="Write a page to read and print into this file.")] = None,
+    csv: Annotated[Path | None, Parameter(help="Write a table into this file, a row for each item.")] = None,
+    item: _Item = "",
+) -> int:
+    """Who restored what, from where to where, why, and with what result, item by item, as HTML and CSV.
+
+    Both files also list the servers that could not be queried, and what is incomplete. --result selects
+    sessions that ended with it, or with an item that did. For all of yesterday: --since yesterday --until
+    today.
+    """
+    from aiovbo._cli._report import report
+
+    return report(which, filters, time_zone.times(), item, html, csv)
+
+
 def show(session_id: _Id, /, which: Selection = _ALL_SERVERS, time_zone: TimeOptions = _LOCAL_TIME) -> int:
     """One restore session, with its events and, on v8, its statistics."""
     from aiovbo._cli._show import show

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from difflib import get_close_matches
-from typing import Generic, TypeVar, cast
+from typing import Generic, TextIO, TypeVar, cast
 
 from attrs import frozen
 from rich.text import Text
@@ -107,10 +107,12 @@ class Fields(Generic[T]):
             },
         )
 
-    def write_csv(self, records: Sequence[T], names: Sequence[str], times: Times) -> None:
-        """The records as CSV on standard output."""
+    def write_csv(
+        self, records: Sequence[T], names: Sequence[str], times: Times, file: TextIO | None = None
+    ) -> None:
+        """The records as CSV, on standard output unless there is a file."""
         fields = self.chosen(names or self.csv)
-        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer = csv.writer(file or sys.stdout, lineterminator="\n")
         writer.writerow([field.name for field in fields])
         for one in records:
             writer.writerow([_harmless(field.value(one), times) for field in fields])

@@ -158,6 +158,8 @@ class Filter:
     """Types."""
     organization: Annotated[str, Parameter(help="Part of the organization's name.", show_default=False)] = ""
     """A text."""
+    by: Annotated[str, Parameter(help="Part of the name of the user who restores.", show_default=False)] = ""
+    """A text."""
 
     def window(self, times: Times) -> tuple[datetime, datetime]:
         """The first and the last point in time that are selected.

@@ -55,7 +55,11 @@ async def rows_of(client: Client, **bounds: Any) -> list[Row]:  # as restore_ses
 
     Raises: ServerError where the sessions cannot be fetched.
     """
-    sessions = await client.restore_sessions(**bounds)
+    return await named(await client.restore_sessions(**bounds))
+
+
+async def named(sessions: Sequence[RestoreSession]) -> list[Row]:
+    """Sessions with the names of their organizations, as for `rows_of`."""
     nameless = {_organization_href(s): s for s in sessions if s.organization is None}
     names = dict(zip(nameless, await asyncio.gather(*map(organization_name, nameless.values())), strict=True))
     return [Row(s, s.organization or names.get(_organization_href(s), "")) for s in sessions]

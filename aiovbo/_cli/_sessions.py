@@ -1,13 +1,13 @@
 """The commands `sessions` and `timeline`: the restore sessions of all servers, as rows or as bars over time.
 
-Filters and formats. The table is in `_rows`; the bars are in `_timeline` and `_picture`.
+Formats. Which sessions are meant is in `_filters`; the table is in `_rows`, the bars in `_timeline` and
+`_picture`.
 """
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -18,11 +18,8 @@ from aiovbo import (
     Client,
     ConfigError,
     Fleet,
-    RestoreSession,
-    RestoreSessionResult,
-    RestoreSessionState,
-    RestoreSessionType,
 )
+from aiovbo._cli._filters import doubts_of, fits, reject_typos
 from aiovbo._cli._options import Bounds, Filter, Selection, TableOptions
 from aiovbo._cli._picture import svg
 from aiovbo._cli._rows import SESSIONS, Row, rows_of, table_of
@@ -33,15 +30,6 @@ from aiovbo._cli._timeline import bars
 from aiovbo._cli._times import Times
 
 Form = Literal["table", "json", "jsonl", "csv"]
-
-_KNOWN: dict[str, Iterable[RestoreSessionState | RestoreSessionResult | RestoreSessionType]] = {
-    "state": RestoreSessionState,
-    "result": RestoreSessionResult,
-    "type": RestoreSessionType,
-}
-_PRODUCTS = {"exchange": "vex", "onedrive": "veod", "sharepoint": "vesp", "teams": "vet"}
-_NEAR = 0.7
-"""Similarity of a likely typo to a known word, from 0 to 1."""
 
 
 def sessions(
@@ -87,7 +75,7 @@ async def _sessions(  # as the command takes them
         case "jsonl":
             pass  # They were printed as they arrived.
     if not found:
-        for doubt in _doubts(filters):
+        for doubt in doubts_of(filters):
             complain(doubt)
     errors = [answer.error for answer in answers if answer.error is not None]
     show_failures(errors, len(fleet), console(stderr=True))
@@ -110,69 +98,12 @@ async def _query(
     """The answers that arrived, all of them unless interrupted, and the exit status."""
 
     async def fitting(client: Client) -> list[Row]:
-        return [row for row in await rows_of(client, **bounds) if _fits(row, filters)]
+        return [row for row in await rows_of(client, **bounds) if fits(row, filters)]
 
     async with fleet:
         answers, interrupted = await collect(fleet.map(fitting).answers(), list(fleet), print_each)
     failed = sum(answer.error is not None for answer in answers)
     return answers, INTERRUPTED if interrupted else status_of(failed, len(fleet))
-
-
-def _fits(row: Row, filters: Filter) -> bool:
-    return filters.organization.casefold() in row.organization.casefold() and all(
-        not texts or str(_value_of(row.session, name) or "").casefold() in map(_canonical, texts)
-        for name, texts in _wanted(filters).items()
-    )
-
-
-def _value_of(session: RestoreSession, name: str) -> object:
-    return session.outcome if name == "result" else getattr(session, name)
-
-
-def _doubts(filters: Filter) -> list[str]:
-    """A sentence for each filter value that is not known; it may belong to a newer API."""
-    return [
-        f"no {name} is known as {text!r}: there are {', '.join(one.value for one in _KNOWN[name])}"
-        for name, text in _unknown(filters)
-    ]
-
-
-def reject_typos(filters: Filter) -> None:
-    """Reject a filter value that is a likely typo, and not a value of a newer API.
-
-    Raises: ConfigError with what was meant.
-    """
-    for name, text in _unknown(filters):
-        if len(several := text.replace(",", " ").split()) > 1:
-            meant = " ".join(f"--{name} {one}" for one in several)
-            message = f"{text!r} is not a valid {name}; give several as {meant}"
-            raise ConfigError(message)
-        words = {one.value.casefold(): one.value for one in _KNOWN[name]}
-        if name == "type":
-            # Types are too short to distinguish a new one from a typo.
-            words = {product: product.capitalize() for product in _PRODUCTS}
-        if near := get_close_matches(text.casefold(), words, 1, _NEAR):
-            message = f"no {name} is known as {text!r}: did you mean {words[near[0]]}?"
-            raise ConfigError(message)
-
-
-def _unknown(filters: Filter) -> list[tuple[str, str]]:
-    """Filter values that are not known, with the name of the filter."""
-    return [
-        (name, text)
-        for name, texts in _wanted(filters).items()
-        for text in texts
-        if _canonical(text) not in {one.value.casefold() for one in _KNOWN[name]}
-    ]
-
-
-def _wanted(filters: Filter) -> dict[str, list[str]]:
-    return {"state": filters.state, "result": filters.result, "type": filters.type}
-
-
-def _canonical(text: str) -> str:
-    """The value as the API has it, in lower case: a product's name stands for its type."""
-    return _PRODUCTS.get(text.casefold(), text.casefold())
 
 
 # --------------------------------------------------------------------------------- forms of output

@@ -83,7 +83,7 @@ class CollectionReader(Generic[M]):
                 asked = _RequestedPage(url)
                 request = Request(url, smaller=asked.halve, may_be_large=True)
                 listing = await requester.send(request, operation, self.read)
-            if asked.url is url and (time_was_known or not requester.endpoint.time_is_known):
+            if asked.url is url and (time_was_known or not requester.clock_is_off):
                 page = _only_page(listing, url, check)
                 if page is not None:
                     return page
@@ -204,7 +204,7 @@ class PageIterator(Generic[M]):
         else:
             time_was_known, url, self._check = arrived.time_was_known, arrived.start, arrived.check
             first = await self._take(arrived.url, arrived.listing)
-        if time_was_known or not self._requester.endpoint.time_is_known:
+        if time_was_known or not self._requester.clock_is_off:
             return first
         # Bounds that were counted back from our time may be others by the server's, which is known only now.
         corrected, self._check = await find(self._operation)

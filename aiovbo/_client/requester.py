@@ -97,6 +97,12 @@ class Requester:
                 return url_for(self.server.url, url.raw_path_qs.removeprefix(prefix))
         return url
 
+    @property
+    def clock_is_off(self) -> bool:
+        """Whether the server's clock is known to be over a minute off."""
+        skew = self.endpoint.clock_skew
+        return skew is not None and abs(skew) > _TOLERATED_SKEW
+
     def server_time(self, now: datetime) -> datetime:
         """The server's time at `now` where its clock is known to be over a minute off, else `now`."""
         skew = self.endpoint.clock_skew

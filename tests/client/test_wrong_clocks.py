@@ -6,10 +6,12 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from harness.backups import asked, server_of
 from harness.documents import session
 from harness.raw import Connection, RawServer, json_answer, vbo_routes
 
 from aiovbo import Client, Clock, Fleet, Password, Server
+from aiovbo.testing import BackupServer, World
 
 SERVER_NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -74,3 +76,12 @@ async def test_a_point_in_time_is_sent_as_it_was_given() -> None:
     assert await bounds_sent(timedelta(days=1), fleet=True, started_after=start) == [
         "2026-11-20T09:00:00.000000Z"
     ]
+
+
+async def test_a_clock_that_is_right_costs_no_further_request() -> None:
+    """Of a client whose first listing brings the server's time: the first page is requested once."""
+    async with BackupServer(World(sessions=3), version="v8") as backup, Client(server_of(backup)) as client:
+        assert len(await client.restore_sessions(started_after=timedelta(days=30))) == 3
+        assert asked(backup) == 1
+        assert len(await client.restore_sessions(started_after=timedelta(days=30))) == 3
+        assert asked(backup) == 2

@@ -1,7 +1,6 @@
 """The larger programs in `examples/`: what they serve, write and keep, also while servers fail."""
 
 import asyncio
-import csv
 import importlib
 import json
 import os
@@ -16,15 +15,13 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import closed_port
 from harness.backups import asked, server_of
 from harness.readme import ROOT
-from test_examples import command, run
+from test_examples import command
 
 from aiovbo import Fleet
 from aiovbo.testing import BackupFleet, BackupServer, Fault
@@ -236,113 +233,6 @@ def test_the_application_runs_under_a_web_server() -> None:
     said = json.loads(text)
     assert (said["complete"], said["failed"]) == (True, [])
     assert {one["server"] for one in said["sessions"]} <= {"vbo1", "vbo2", "vbo3"}
-
-
-# ------------------------------------------------------------------------------------- the audit
-
-
-class Page(HTMLParser):
-    """What a browser makes of a page: tags, attributes, text."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: dict[str, str | None] = {}
-        self.text = ""
-        self.feed(source)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note it."""
-        self.tags.append(tag)
-        self.attributes.update(attrs)
-
-    def handle_data(self, data: str) -> None:
-        """Keep it."""
-        self.text += data
-
-
-def audited(fleet: BackupFleet, folder: Path) -> tuple[list[dict[str, str]], Page, str]:
-    """The rows of the table, the page, and what was said."""
-    table, page = folder / "audit.csv", folder / "audit.html"
-    files = ["--csv", str(table), "--html", str(page)]
-    done = run("audit_report", *arguments_of(fleet), *files, password=fleet.password)
-    assert done.returncode in (0, 1), done.stderr
-    with table.open(encoding="utf-8-sig", newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    return rows, Page(page.read_text(encoding="utf-8")), done.stdout
-
-
-def test_the_audit_has_every_session_in_both_files(vbo_fleet: BackupFleet, tmp_path: Path) -> None:
-    """Newest first; where all answered in full it says so."""
-    rows, page, said = audited(vbo_fleet, tmp_path)
-    ids = {str(one.id): one for backup in vbo_fleet for one in backup.world.sessions}
-    assert {row["Session"] for row in rows} == set(ids)
-    assert said == f"{len(ids)} restore sessions from 3 of 3 servers\n"
-    began = [row["Began (UTC)"] for row in rows]
-    assert began == sorted(began, reverse=True)
-    for row in rows:
-        one = ids[row["Session"]]
-        assert (row["Who"], row["From host"], row["Why"]) == (one.initiated_by, one.client_host, one.reason)
-        assert row["Session"] in page.text
-    assert page.tags.count("tr") == len(rows) + 1
-    assert "Every server was asked, and answered in full." in page.text
-
-
-def test_the_audit_names_the_servers_that_are_not_in_it(vbo_fleet: BackupFleet, tmp_path: Path) -> None:
-    """In the page and in the table: a server that failed, and items that were rejected."""
-
-    def spoil(listing: dict[str, Any]) -> dict[str, Any]:
-        listing["results"][0]["creationTime"] = "soon"
-        return listing
-
-    vbo_fleet[0].fail(Fault.status(403), on="RestoreSessions", times=None)
-    vbo_fleet[1].fail(Fault.edit(spoil), on="RestoreSessions", times=1)
-    rows, page, said = audited(vbo_fleet, tmp_path)
-    gaps = [row["Gap"] for row in rows if row["Gap"]]
-    failed, spoilt = f"127.0.0.1:{vbo_fleet[0].port}: ", f"127.0.0.1:{vbo_fleet[1].port}: "
-    assert [gap.partition(": ")[0] for gap in gaps] == [
-        "Servers that could not be asked",
-        "Answers that are not whole",
-    ]
-    assert failed in gaps[0]
-    assert "403" in gaps[0]
-    assert spoilt in gaps[1]
-    assert "soon" in gaps[1]
-    assert all(gap.partition(": ")[2] in page.text for gap in gaps)
-    assert "Every server was asked" not in page.text
-    assert "from 2 of 3 servers" in said
-    assert "from 2 of 3 servers" in page.text
-
-
-async def test_the_audit_says_what_servers_of_old_versions_do_not_tell(tmp_path: Path) -> None:
-    """A v4 server does not say from which host, and why: the audit lists that as a gap."""
-    async with BackupFleet(1, versions=["v4"], sessions=7) as fleet:
-        rows, page, _ = await asyncio.to_thread(audited, fleet, tmp_path)
-    assert len(rows) == 8
-    unreported = f"127.0.0.1:{fleet[0].port}: from which host, why, in 7 sessions."
-    assert rows[-1]["Gap"] == f"What servers of old versions do not report: {unreported}"
-    assert unreported in page.text
-
-
-def test_the_audit_believes_no_text_of_a_session(vbo_fleet: BackupFleet, tmp_path: Path) -> None:
-    """What would be a formula, markup, or turn the text around is plain text in both files."""
-    formulas = ["=1+1", "+1", "-1", "@SUM(1)", "\t=2", "\r=3", "\x1b=4", " =5", "\u202e=6", "\uff1d7"]
-    for formula in formulas:
-        vbo_fleet[0].world.add(
-            reason=formula, initiated_by="<script>alert(1)</script>", result="x\" onclick='y'"
-        )
-    vbo_fleet[0].world.add(reason="paid \u202efdp.exe", client_host="<b>&amp;</b>")
-    rows, page, _ = audited(vbo_fleet, tmp_path)
-    visible = ["".join(char for char in formula if char.isprintable()).strip() for formula in formulas]
-    assert {row["Why"] for row in rows} >= {f"'{formula}" for formula in visible}
-    cells = [cell for row in rows for cell in row.values()]
-    assert not [cell for cell in cells if cell.startswith(tuple("=+-@\uff1d")) or not cell.isprintable()]
-    assert not {"script", "b", "img", "link"} & set(page.tags)
-    assert not {"onclick", "src", "href"} & set(page.attributes)
-    assert "<script>alert(1)</script>" in page.text
-    assert "paid  fdp.exe" in page.text
-    assert "<b>&amp;</b>" in page.text
-    assert str(page.attributes["content"]).startswith("default-src 'none'")
 
 
 # --------------------------------------------------------------------------------- the coordinator
