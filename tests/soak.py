@@ -58,7 +58,7 @@ FAULTS = [
     Fault.delay(0.2),
 ]  # fmt: skip
 PATIENCE = 30.0
-"""Seconds in which the last process must have told everything."""
+"""Seconds in which the last process must have delivered everything."""
 
 
 @attrs.define
@@ -70,7 +70,7 @@ class History:
     number: int = 0
     removed: set[UUID] = attrs.field(factory=set)
     forgotten: dict[UUID, int] = attrs.field(factory=dict)
-    """Sessions that were told so often when a process died that had not saved that it knew them."""
+    """How often a session was delivered when a process died that had not saved it."""
 
     def go_on(self) -> None:
         """One thing or other happens on one of the servers."""
@@ -104,41 +104,41 @@ class History:
 
 
 @attrs.define
-class Told:
+class Delivered:
     """What the processes wrote, all lives together, in its order."""
 
     ids: dict[str, str] = attrs.field(factory=dict)
     """Each change, by its id."""
     kinds: defaultdict[UUID, list[str]] = attrs.field(factory=lambda: defaultdict(list))
-    """What was told of each session."""
+    """The kinds of changes of each session."""
     now: dict[UUID, tuple[str, str]] = attrs.field(factory=dict)
-    """Each session as it was told last."""
+    """Each session as it was delivered last."""
     lines: int = 0
     problems: list[str] = attrs.field(factory=list)
 
     @classmethod
-    def read(cls, out: Path) -> "Told":
+    def read(cls, out: Path) -> "Delivered":
         """All of it."""
-        told = cls()
+        delivered = cls()
         others: dict[str, str] = {}
         for line in out.read_text().splitlines():
             name, kind, key, state, result = line.split(" ")
             what = f"{kind} {key} {state} {result}"
-            told.lines += 1
-            if told.ids.setdefault(name, what) != what:
-                told.problems.append(f"one id, two changes: {told.ids[name]}; {what}")
+            delivered.lines += 1
+            if delivered.ids.setdefault(name, what) != what:
+                delivered.problems.append(f"one id, two changes: {delivered.ids[name]}; {what}")
             if kind != "Removed" and others.setdefault(what, name) != name:
-                told.problems.append(f"one change, two ids: {what}")
-            told.kinds[UUID(key)].append(kind)
-            told.now[UUID(key)] = state, result
+                delivered.problems.append(f"one change, two ids: {what}")
+            delivered.kinds[UUID(key)].append(kind)
+            delivered.now[UUID(key)] = state, result
             if kind == "Removed":
-                del told.now[UUID(key)]
-        return told
+                del delivered.now[UUID(key)]
+        return delivered
 
     def missing(self, history: History) -> list[str]:
-        """What the servers went through, and nobody was told."""
+        """What happened on the servers, and was not delivered."""
         there = history.sessions()
-        # What was told and not acknowledged counts as not told: where it is gone, nobody can tell it again.
+        # What was not acknowledged counts as not delivered: a removed session cannot be delivered again.
         known = {key for key, kinds in self.kinds.items() if history.forgotten.get(key) != len(kinds)}
         lost = [f"{key} is {self.now[key]}, and not there" for key in self.now.keys() & known - there.keys()]
         for key, one in there.items():
@@ -189,14 +189,14 @@ def run(kills: int, seed: int, directory: Path) -> list[str]:
         for number in range(kills):
             # It takes about half a second to begin at all; also that is a moment to be killed at.
             seconds, ack = 0.2 + random.random() * 1.2, random.choice(("auto", "manual"))
-            before = Told.read(out)
+            before = Delivered.read(out)
             died = live([*begin, ack, *login], history, seconds)
-            told = Told.read(out)
-            unsaved = told.now.keys() - saved(directory / "place.db")
-            history.forgotten |= {key: len(told.kinds[key]) for key in unsaved}
-            news, again = len(told.ids) - len(before.ids), told.lines - before.lines
+            delivered = Delivered.read(out)
+            unsaved = delivered.now.keys() - saved(directory / "place.db")
+            history.forgotten |= {key: len(delivered.kinds[key]) for key in unsaved}
+            news, again = len(delivered.ids) - len(before.ids), delivered.lines - before.lines
             print(
-                f"{number + 1:3d}  killed after {seconds:.2f} s, {again:3d} told, {again - news} again",
+                f"{number + 1:3d}  killed after {seconds:.2f} s, {again:3d} delivered, {again - news} again",
                 flush=True,
             )
             if died is not None:
@@ -205,15 +205,16 @@ def run(kills: int, seed: int, directory: Path) -> list[str]:
             backup.heal()
         with subprocess.Popen([*begin, "auto", *login]) as process:
             ends = time.monotonic() + PATIENCE
-            while Told.read(out).missing(history) and time.monotonic() < ends:
+            while Delivered.read(out).missing(history) and time.monotonic() < ends:
                 time.sleep(0.1)
             process.kill()
-        told = Told.read(out)
+        delivered = Delivered.read(out)
         total = (
             f"{history.number} things happened to {len(history.sessions()) + len(history.removed)} sessions"
         )
-        print(f"{total}; {len(told.ids)} changes told, {told.lines - len(told.ids)} of them again")
-        return [*problems, *told.problems, *told.missing(history)]
+        again = delivered.lines - len(delivered.ids)
+        print(f"{total}; {len(delivered.ids)} changes delivered, {again} of them again")
+        return [*problems, *delivered.problems, *delivered.missing(history)]
 
 
 def main() -> None:

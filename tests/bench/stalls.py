@@ -92,7 +92,7 @@ async def _bytes_only(version: str) -> list[float]:
     return [await longest_gap(lambda: _sliced(content)) for _ in range(9)]
 
 
-ASKED, BYTES, UVLOOP = "aiovbo, asked over TLS", "aiovbo, bytes at hand", "aiovbo, asked over TLS, uvloop"
+ASKED, BYTES, UVLOOP = "aiovbo, asked over TLS", "aiovbo, bytes in memory", "aiovbo, asked over TLS, uvloop"
 RIVALS = (
     "orjson.loads (dicts)",
     "json.loads (dicts)",

@@ -50,7 +50,7 @@ def _asking(figures: Figures) -> list[tuple[str, float | None, float]]:
         ("... x veeam-365", _ratio(figures, ours, veeam), 0.15),
         ("... x requests with threads", _ratio(figures, ours, threads), 0.3),
         ("longest stall, 10,000 v4 items, asked, ms", figures.get(f"stall v4 collector on {ASKED}"), 5.0),
-        ("... bytes at hand, ms", figures.get(f"stall v4 collector on {BYTES}"), 5.0),
+        ("... bytes in memory, ms", figures.get(f"stall v4 collector on {BYTES}"), 5.0),
     ]
 
 

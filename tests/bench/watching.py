@@ -29,7 +29,7 @@ from aiovbo.testing import BackupFleet
 _SESSIONS = 30
 _BAR = 40
 
-Told = dict[str, Any]
+Facts = dict[str, Any]
 
 
 # ---------------------------------------------------------------------------------- the servers
@@ -41,11 +41,11 @@ async def _serve(options: argparse.Namespace) -> None:
     async with backups:
         trust = await asyncio.to_thread(Path(backups.ca_file).read_text)
         _say({"urls": backups.urls, "trust": trust, "login": [backups.username, backups.password]})
-        await _hear()
+        await _read_line()
         for backup in backups:
             backup.requests.clear()
         _say({"changes": await _happen(backups, options)})
-        await _hear()
+        await _read_line()
         _say(
             {
                 "requests": [
@@ -55,7 +55,7 @@ async def _serve(options: argparse.Namespace) -> None:
                 ]
             }
         )
-        await _hear()
+        await _read_line()
 
 
 async def _happen(backups: BackupFleet, options: argparse.Namespace) -> list[tuple[int, str, str, float]]:
@@ -82,8 +82,8 @@ async def _happen(backups: BackupFleet, options: argparse.Namespace) -> list[tup
 
 
 async def _watch(options: argparse.Namespace) -> None:
-    """Watches; says what it had cost once every server was looked at, and after the time."""
-    given = json.loads(await _hear())
+    """Watches; reports the cost once every server was polled, and after the time."""
+    given = json.loads(await _read_line())
     before = resident()
     with tempfile.TemporaryDirectory() as name:
         trust = Path(name) / "ca.pem"
@@ -93,8 +93,8 @@ async def _watch(options: argparse.Namespace) -> None:
         every = timedelta(seconds=options.every)
         place = Checkpoint(Path(name) / "place.db")
         async with Fleet(servers) as fleet, fleet.watch(every=every, checkpoint=place) as changes:
-            told: list[tuple[str, str, float]] = []
-            consumer = asyncio.create_task(_consume(changes, told))
+            delivered: list[tuple[str, str, float]] = []
+            consumer = asyncio.create_task(_consume(changes, delivered))
             began = time.monotonic()
             while not all(one.up for one in changes.status().values()):
                 await asyncio.sleep(0.1)
@@ -104,30 +104,38 @@ async def _watch(options: argparse.Namespace) -> None:
             gc.collect()
             _say({"ready": ready, "memory": resident() - before})
             cpu, began = time.process_time(), time.monotonic()
-            await _hear()
+            await _read_line()
             spent = (time.process_time() - cpu) / (time.monotonic() - began)
             overruns = sum(one.overruns for one in changes.status().values())
             errors = sum(one.errors for one in changes.status().values())
-            # Whatever happened last is told by the next look.
+            # The last changes are found by the next poll.
             await asyncio.sleep(options.every * 1.5)
             memory = resident() - before
-            _say({"cpu": spent, "memory": memory, "told": told, "overruns": overruns, "errors": errors})
+            _say(
+                {
+                    "cpu": spent,
+                    "memory": memory,
+                    "delivered": delivered,
+                    "overruns": overruns,
+                    "errors": errors,
+                }
+            )
             consumer.cancel()
             await asyncio.wait([consumer])
 
 
-async def _consume(changes: Watch, told: list[tuple[str, str, float]]) -> None:
+async def _consume(changes: Watch, delivered: list[tuple[str, str, float]]) -> None:
     async for change in changes:
         if isinstance(change, Added | Finished):
             said = str(change.session.id), type(change).__name__, time.monotonic()
-            told.append(said)
+            delivered.append(said)
 
 
-def _say(told: Told) -> None:
-    print(json.dumps(told), flush=True)
+def _say(facts: Facts) -> None:
+    print(json.dumps(facts), flush=True)
 
 
-async def _hear() -> str:
+async def _read_line() -> str:
     return await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
 
 
@@ -135,7 +143,7 @@ async def _hear() -> str:
 
 
 class _Process:
-    """One of the two above, told and asked on lines."""
+    """One of the two above, which reads and writes lines."""
 
     def __init__(self, role: str, options: argparse.Namespace) -> None:
         numbers = ("servers", "seconds", "every", "rate", "seed")
@@ -144,14 +152,14 @@ class _Process:
         command += ["--uvloop"] if options.uvloop and role == "watch" else []
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def tell(self, line: str = "") -> None:
-        """A line, or the word to go on."""
+    def write(self, line: str = "") -> None:
+        """Write a line; an empty one lets it go on."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
 
-    def hear(self) -> Told:
-        """What it says next.
+    def read(self) -> Facts:
+        """The next line that it writes.
 
         Raises: RuntimeError where it has died.
         """
@@ -159,7 +167,7 @@ class _Process:
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError("a process of the benchmark has died")
-        found: Told = json.loads(line)
+        found: Facts = json.loads(line)
         return found
 
     def end(self) -> None:
@@ -185,47 +193,47 @@ def _process(role: str, options: argparse.Namespace) -> Generator[_Process]:
         process.end()
 
 
-def measure(options: argparse.Namespace) -> Told:
-    """What servers and watch say of the same time."""
+def measure(options: argparse.Namespace) -> Facts:
+    """What the servers and the watch report of the same time."""
     with _process("serve", options) as servers, _process("watch", options) as watch:
-        watch.tell(json.dumps(servers.hear()))
-        found = watch.hear()
-        servers.tell()
-        found |= servers.hear()
-        watch.tell()
+        watch.write(json.dumps(servers.read()))
+        found = watch.read()
+        servers.write()
+        found |= servers.read()
+        watch.write()
         found["idle"] = found["memory"]
-        found |= watch.hear()
-        servers.tell()
-        return found | servers.hear()
+        found |= watch.read()
+        servers.write()
+        return found | servers.read()
 
 
-def figures(options: argparse.Namespace, found: Told) -> Table:
+def figures(options: argparse.Namespace, found: Facts) -> Table:
     """What it cost, and how long changes took."""
-    told: dict[tuple[str, str], float] = {}
-    for key, kind, at in found["told"]:
-        told.setdefault((key, kind), at)
-    looks: dict[int, list[float]] = {}
+    delivered: dict[tuple[str, str], float] = {}
+    for key, kind, at in found["delivered"]:
+        delivered.setdefault((key, kind), at)
+    polls: dict[int, list[float]] = {}
     for number, _, at in found["requests"]:
-        looks.setdefault(number, []).append(at)
+        polls.setdefault(number, []).append(at)
     delays: list[float] = []
-    after_look: list[float] = []
+    after_poll: list[float] = []
     for number, key, kind, at in found["changes"]:
-        if (heard := told.get((key, kind))) is not None:
-            delays.append(heard - at)
-            seen = max((look for look in looks[number] if at <= look <= heard), default=at)
-            after_look.append(heard - seen)
-    happened, twice = len(found["changes"]), len(found["told"]) - len(told)
+        if (received := delivered.get((key, kind))) is not None:
+            delays.append(received - at)
+            seen = max((poll for poll in polls[number] if at <= poll <= received), default=at)
+            after_poll.append(received - seen)
+    happened, twice = len(found["changes"]), len(found["delivered"]) - len(delivered)
     rows = [
-        ("until every server was looked at, s", short(found["ready"])),
+        ("until every server was polled, s", short(found["ready"])),
         ("CPU, % of a core", short(found["cpu"] * 100)),
         ("resident memory a server, idle, KiB", short(found["idle"] / options.servers / 1024)),
         ("... at the end, KiB", short(found["memory"] / options.servers / 1024)),
         ("requests a second", short(len(_within(options, found)) / options.seconds)),
-        ("looks left out; servers in error", f"{found['overruns']}; {found['errors']}"),
-        ("changes; not told; told twice", f"{happened}; {happened - len(delays)}; {twice}"),
+        ("polls left out; servers in error", f"{found['overruns']}; {found['errors']}"),
+        ("changes; not delivered; delivered twice", f"{happened}; {happened - len(delays)}; {twice}"),
         *(
             (f"{what}, {word}, s", short(value))
-            for what, values in (("from change to delivery", delays), ("from its last request", after_look))
+            for what, values in (("from change to delivery", delays), ("from its last request", after_poll))
             for word, value in (
                 ("median", median(values)),
                 ("p99", percentile(values, 0.99)),
@@ -238,12 +246,12 @@ def figures(options: argparse.Namespace, found: Told) -> Table:
     return Table(title, ("", "figure"), rows)
 
 
-def _within(options: argparse.Namespace, found: Told) -> list[float]:
+def _within(options: argparse.Namespace, found: Facts) -> list[float]:
     began = min(at for *_, at in found["requests"])
     return [at for *_, at in found["requests"] if at < began + options.seconds]
 
 
-def histogram(options: argparse.Namespace, found: Told) -> str:
+def histogram(options: argparse.Namespace, found: Facts) -> str:
     """Requests by their place in the interval, summed over the time."""
     places = Counter(int(at % options.every * 10 / options.every) for at in _within(options, found))
     most = max(places.values())
@@ -264,7 +272,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("--servers", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--every", type=float, default=10.0, help="seconds from look to look")
+    parser.add_argument("--every", type=float, default=10.0, help="seconds from poll to poll")
     parser.add_argument("--rate", type=float, default=20.0, help="changes a second, in all")
     parser.add_argument("--version", action="append", help="API version; default: v4 (lists), v8 (feed)")
     parser.add_argument("--uvloop", action="store_true")

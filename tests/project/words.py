@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[2]
 
 _FOLDERS = (
     *("auth", "cli", "client", "core", "decoding", "inventory", "models", "protocol", "secrets", "settings"),
-    *("testing", "transport"),
+    *("bench", "testing", "transport"),
+    *("chaos.py", "conftest.py", "soak.py"),
 )
 PATHS = (
     "aiovbo",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def test_a_watch_that_is_killed_at_any_moment_loses_nothing() -> None:
-    """Six lives with violent ends, of watches of three servers, and one that has to tell the rest."""
+    """Six processes that are killed while they watch three servers, and one that delivers the rest."""
     program = Path(__file__).parents[1] / "soak.py"
     command = [sys.executable, str(program), "--kills", "6", "--seed", "1"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=55, check=False)
