@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from harness.backups import server_of
-from harness.watches import FAST, NOW, take, told
+from harness.watches import FAST, NOW, summary, take
 
 from aiovbo import (
     TLS,
@@ -155,10 +155,10 @@ async def test_a_watch_goes_on_where_it_was_after_its_server_moved() -> None:
             Fleet([server_of(former, name="vbo1")]) as fleet,
             fleet.watch(every=FAST) as changes,
         ):
-            assert told(await take(changes, 1)) == [("Added", first.id)]
+            assert summary(await take(changes, 1)) == [("Added", first.id)]
             fleet.replace(server_of(current, name="vbo1"))
             second = world.add(creation_time=NOW, end_time=None)
-            assert told(await take(changes, 1)) == [("Added", second.id)]
+            assert summary(await take(changes, 1)) == [("Added", second.id)]
         assert any(request.resource == "RestoreSessions" for request in current.requests)
 
 

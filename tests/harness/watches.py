@@ -68,6 +68,6 @@ async def until(it_is: Callable[[], bool], seconds: float = 30.0) -> None:
             await asyncio.sleep(0.01)
 
 
-def told(changes: list[Change]) -> list[tuple[str, object]]:
+def summary(changes: list[Change]) -> list[tuple[str, object]]:
     """Kind and session of each change."""
     return [(type(c).__name__, c.session_id if isinstance(c, Removed) else c.session.id) for c in changes]  # type: ignore[attr-defined]  # all of these have one

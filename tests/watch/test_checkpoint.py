@@ -116,7 +116,7 @@ async def test_a_file_that_cannot_be_trusted_is_an_error(
 
 
 async def test_an_opening_that_is_given_up_leaves_the_place_to_others(tmp_path: Path) -> None:
-    """Wherever it is cancelled: nobody else would close what it had opened."""
+    """Wherever it is cancelled: no other code would close what it had opened."""
     path = tmp_path / "place.db"
     given_up = Checkpoint(path)
     for turns in range(40):
@@ -165,7 +165,7 @@ def place_of_nobody(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path / "place.db"
         tmp_path.chmod(0o700)
         return
-    # Root may write anything, so somebody else has to try; pytest's own directory is closed to others.
+    # Root may write anything, so another user has to try; pytest's own directory is closed to others.
     with TemporaryDirectory() as directory_name:
         os.chown(directory_name, _NOBODY, _NOBODY)
         os.setresuid(_NOBODY, _NOBODY, 0)
@@ -207,7 +207,7 @@ async def test_a_disk_that_is_full_is_an_error_and_the_old_place_stays(tmp_path:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits for files there")
 async def test_a_disk_that_fails_to_write_is_an_error_and_the_old_place_stays(tmp_path: Path) -> None:
-    """The reason is told, and not what became of the transaction."""
+    """The error states the reason, not what happened to the transaction."""
     import resource  # not on Windows
 
     store = Checkpoint(tmp_path / "place.db")
@@ -249,7 +249,7 @@ async def test_a_file_that_vanishes_while_it_is_used_ends_the_watch(replace: boo
 
 
 async def test_a_place_is_kept_for_each_server(tmp_path: Path) -> None:
-    """A file that is not there is made; a server that nobody was told of has no place."""
+    """A file that does not exist is created; a server without changes has no checkpoint."""
     path = tmp_path / "place.db"
     await filled(path)
     store = Checkpoint(path)

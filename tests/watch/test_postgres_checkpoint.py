@@ -92,7 +92,7 @@ async def test_groups_know_nothing_of_each_other(database: str) -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 4])
 async def test_servers_are_shared_evenly(count: int, database: str) -> None:
-    """Nobody has more than the share once the surplus is released; each server has one owner."""
+    """No worker has more than its share once the surplus is released; each server has one owner."""
     async with AsyncExitStack() as stack:
         stores = [await stack.enter_async_context(member(database)) for _ in range(count)]
         for _ in range(3):

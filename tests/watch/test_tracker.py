@@ -70,9 +70,9 @@ def tracker(place: ServerCheckpoint | None = None) -> Tracker:
     return Tracker("vbo", place or ServerCheckpoint(), None, timedelta(days=30))
 
 
-def kinds(told: list[tuple[object, CheckpointEntry]]) -> list[str]:
+def kinds(found: list[tuple[object, CheckpointEntry]]) -> list[str]:
     """The kinds of the changes."""
-    return [type(change).__name__ for change, _ in told]
+    return [type(change).__name__ for change, _ in found]
 
 
 @pytest.mark.parametrize("member", OTHERS)
@@ -107,8 +107,8 @@ def test_an_upgrade_reports_nothing_and_what_it_added_is_compared_from_then_on()
     """v5, then v6, then v8; also over a restart after each."""
     before = session(**dict.fromkeys((*SINCE_V6, "eTag")))
     one = tracker()
-    told = one.observe(before)
-    saved = {entry.session_id: entry.known for _, entry in told if entry.known}
+    found = one.observe(before)
+    saved = {entry.session_id: entry.known for _, entry in found if entry.known}
     for after in (session(eTag=None), session()):
         one = tracker(ServerCheckpoint(dict(saved)))
         assert one.observe(after) == []

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from aiohttp import web
 from harness.backups import asked, server_of, view_of
-from harness.watches import FAST, NOW, VERSIONS, polls, ready, silent, take, told, until, watching
+from harness.watches import FAST, NOW, VERSIONS, polls, ready, silent, summary, take, until, watching
 
 from aiovbo import (
     Added,
@@ -50,7 +50,7 @@ async def test_what_starts_and_ends_between_two_looks_is_told_whole(backup: Back
     async with watching(backup) as changes:
         await ready(changes)
         done = backup.world.add(creation_time=NOW - timedelta(seconds=5), end_time=NOW)
-        assert told(await take(changes, 2)) == [("Added", done.id), ("Finished", done.id)]
+        assert summary(await take(changes, 2)) == [("Added", done.id), ("Finished", done.id)]
         assert await silent(changes)
 
 
@@ -59,19 +59,19 @@ async def test_an_old_session_that_ends_now_is_told(backup: BackupServer) -> Non
     old = backup.world.add(creation_time=NOW - timedelta(days=300), end_time=None)
     new = backup.world.add(creation_time=NOW, end_time=NOW)
     async with watching(backup) as changes:
-        assert told(await take(changes, 1)) == [("Added", old.id)]
+        assert summary(await take(changes, 1)) == [("Added", old.id)]
         backup.world.change(old.id, state="Stopped", end_time=NOW)
-        assert told(await take(changes, 1)) == [("Finished", old.id)]
+        assert summary(await take(changes, 1)) == [("Finished", old.id)]
         assert await silent(changes)
         assert new.id != old.id
 
 
 async def test_a_first_start_may_begin_in_the_past(backup: BackupServer) -> None:
-    """What was created since is told whole; what had ended before is not."""
+    """Everything that was created since is delivered; what had ended before is not."""
     backup.world.add(creation_time=NOW - timedelta(days=3), end_time=NOW - timedelta(days=3))
     late = backup.world.add(creation_time=NOW - timedelta(hours=1), end_time=NOW)
     async with watching(backup, since=NOW - timedelta(days=1)) as changes:
-        assert told(await take(changes, 2)) == [("Added", late.id), ("Finished", late.id)]
+        assert summary(await take(changes, 2)) == [("Added", late.id), ("Finished", late.id)]
         assert await silent(changes)
 
 
@@ -86,7 +86,7 @@ async def test_what_had_ended_before_anybody_watched_is_left_alone(backup: Backu
     async with watching(backup, full_look_every=FAST) as changes:
         await until(lambda: changes.status()[backup.name].up)
         backup.world.change(old[0].id, end_time=NOW)
-        assert told(await take(changes, 1)) == [("Changed", old[0].id)]
+        assert summary(await take(changes, 1)) == [("Changed", old[0].id)]
 
 
 async def test_a_row_that_appears_late_is_caught_by_the_overlap(backup: BackupServer) -> None:
@@ -96,7 +96,7 @@ async def test_a_row_that_appears_late_is_caught_by_the_overlap(backup: BackupSe
         await ready(changes)
         for age in (timedelta(minutes=59), timedelta()):
             late = backup.world.add(creation_time=NOW - age, end_time=NOW)
-            assert told(await take(changes, 2)) == [("Added", late.id), ("Finished", late.id)]
+            assert summary(await take(changes, 2)) == [("Added", late.id), ("Finished", late.id)]
 
 
 async def test_a_row_that_appears_days_late_is_caught_by_a_full_look(backup: BackupServer) -> None:
@@ -105,7 +105,7 @@ async def test_a_row_that_appears_days_late_is_caught_by_a_full_look(backup: Bac
     async with watching(backup, full_look_every=timedelta(milliseconds=100)) as changes:
         await ready(changes)
         late = backup.world.add(creation_time=NOW - timedelta(days=3), end_time=NOW)
-        assert told(await take(changes, 2)) == [("Added", late.id), ("Finished", late.id)]
+        assert summary(await take(changes, 2)) == [("Added", late.id), ("Finished", late.id)]
 
 
 async def test_a_session_that_vanishes_is_removed(backup: BackupServer) -> None:
@@ -133,7 +133,7 @@ def test_half_of_all_sessions_that_vanish_at_once_are_a_reset(there: int, gone: 
 
 
 async def test_a_server_that_is_restored_from_a_backup_of_itself_breaks_nothing(backup: BackupServer) -> None:
-    """Ids vanish and its clock goes back; what it does from then on is told."""
+    """Ids vanish and its clock goes back; what happens from then on is delivered."""
     first = backup.world.add(creation_time=NOW, end_time=None)
     async with watching(backup) as changes:
         await take(changes, 1)
@@ -146,9 +146,9 @@ async def test_a_server_that_is_restored_from_a_backup_of_itself_breaks_nothing(
         removed = await take(changes, 5)
         assert all(isinstance(change, Removed) and change.reset for change in removed)
         after = backup.world.add(creation_time=NOW + timedelta(minutes=1), end_time=None)
-        assert told(await take(changes, 1)) == [("Added", after.id)]
+        assert summary(await take(changes, 1)) == [("Added", after.id)]
         backup.world.change(first.id, state="Stopped", end_time=NOW)
-        assert told(await take(changes, 1)) == [("Finished", first.id)]
+        assert summary(await take(changes, 1)) == [("Finished", first.id)]
 
 
 async def test_what_a_restored_server_does_is_told_though_its_time_was_forgotten(
@@ -170,7 +170,7 @@ async def test_what_a_restored_server_does_is_told_though_its_time_was_forgotten
         removed = await take(changes, 10)
         assert all(isinstance(change, Removed) and change.reset for change in removed)
         after = backup.world.add(creation_time=long_ago + timedelta(days=1), end_time=None)
-        # What the server knows again may be told again.
+        # What the server knows again may be delivered again.
         async with asyncio.timeout(5):
             async for change in changes:
                 if isinstance(change, Added) and change.session.id == after.id:
@@ -182,7 +182,7 @@ async def test_what_a_restored_server_does_is_told_though_its_time_was_forgotten
 async def test_old_sessions_that_go_on_cost_a_list_and_not_a_request_each(
     version: Any, full_look_every: timedelta
 ) -> None:
-    """Forty of them, older than all that is remembered; the end of one or of all is told like any other."""
+    """Forty of them, older than all that is remembered; the end of one or of all is delivered too."""
     long_ago = NOW - timedelta(days=100)
     world = World(now=NOW, speed=0, sessions=0)
     last, *others = [
@@ -201,13 +201,15 @@ async def test_old_sessions_that_go_on_cost_a_list_and_not_a_request_each(
         for some in ([last], others):
             for key in some:
                 world.change(key, end_time=NOW, state="Stopped")
-            assert sorted(told(await take(changes, len(some)))) == sorted(("Finished", key) for key in some)
+            assert sorted(summary(await take(changes, len(some)))) == sorted(
+                ("Finished", key) for key in some
+            )
         by_id = [one for one in backup.requests if one.resource.startswith("RestoreSessions/")]
         assert len(by_id) <= 10
 
 
 async def test_a_restart_goes_on_where_it_was(backup: BackupServer, tmp_path: Path) -> None:
-    """What was delivered is not told again; what happened meanwhile is."""
+    """What was delivered is not delivered again; what happened meanwhile is."""
     file = tmp_path / "place.db"
     one = backup.world.add(creation_time=NOW, end_time=None)
     async with watching(backup, checkpoint=Checkpoint(file)) as changes:
@@ -217,7 +219,7 @@ async def test_a_restart_goes_on_where_it_was(backup: BackupServer, tmp_path: Pa
     two = backup.world.add(creation_time=NOW, end_time=None)
     backup.world.change(one.id, state="Stopped", end_time=NOW)
     async with watching(backup, checkpoint=Checkpoint(file)) as changes:
-        assert set(told(await take(changes, 2))) == {("Finished", one.id), ("Added", two.id)}
+        assert set(summary(await take(changes, 2))) == {("Finished", one.id), ("Added", two.id)}
         assert await silent(changes)
 
 
@@ -264,11 +266,11 @@ async def test_an_end_that_is_acknowledged_before_its_beginning_repeats_both(bac
     options = {"checkpoint": place, "since": NOW - timedelta(days=1), "ack": "manual"}
     async with watching(backup, **options) as changes:
         for change in await take(changes, 4):
-            if told([change]) != [("Added", slow.id)]:
+            if summary([change]) != [("Added", slow.id)]:
                 changes.ack(change)
     async with watching(backup, **options) as changes:
         again = await take(changes, 2)
-        assert told(again) == [("Added", slow.id), ("Finished", slow.id)]
+        assert summary(again) == [("Added", slow.id), ("Finished", slow.id)]
         assert await silent(changes)
         changes.ack(again[1])
         changes.ack(again[0])
@@ -279,7 +281,7 @@ async def test_an_end_that_is_acknowledged_before_its_beginning_repeats_both(bac
 
 
 async def test_what_is_still_to_be_dealt_with_is_not_forgotten(backup: BackupServer) -> None:
-    """Though it ended long before what came since: nobody would tell it again after a crash."""
+    """Though it ended long before what came since: after a crash nothing else would deliver it."""
     place = MemoryCheckpoint()
     at = NOW - timedelta(days=60)
     old = backup.world.add(creation_time=at, end_time=at)
@@ -293,7 +295,7 @@ async def test_what_is_still_to_be_dealt_with_is_not_forgotten(backup: BackupSer
         backup.requests.clear()
         await until(lambda: asked(backup) >= 4)
     async with watching(backup, **options) as changes:
-        assert told(await take(changes, 2)) == [("Added", old.id), ("Finished", old.id)]
+        assert summary(await take(changes, 2)) == [("Added", old.id), ("Finished", old.id)]
 
 
 async def test_a_crash_between_two_pages_loses_nothing(backup: BackupServer) -> None:
@@ -319,12 +321,12 @@ async def test_a_crash_between_two_pages_loses_nothing(backup: BackupServer) -> 
         await asyncio.wait_for(held.wait(), 5)
     backup.heal()
     async with watching(backup, checkpoint=place) as changes:
-        found = told(await take(changes, 50))
+        found = summary(await take(changes, 50))
     assert found == [(kind, key) for key in news for kind in ("Added", "Finished")]
 
 
 async def renamed(backup: BackupServer, *, then: BackupServer | None = None) -> list[Change]:
-    """What a watch tells of a server that it knew by another name; of another server, by the same name."""
+    """A server that was known by another name; another server with a known name."""
     store = MemoryCheckpoint()
     old = backup.world.add(creation_time=NOW - timedelta(days=2), end_time=None)
     backup.world.add(creation_time=NOW - timedelta(days=1), end_time=NOW)
@@ -332,7 +334,7 @@ async def renamed(backup: BackupServer, *, then: BackupServer | None = None) -> 
         Fleet([server_of(backup, name="vbo1")]) as fleet,
         fleet.watch(every=FAST, checkpoint=store) as changes,
     ):
-        assert told(await take(changes, 1)) == [("Added", old.id)]
+        assert summary(await take(changes, 1)) == [("Added", old.id)]
         await silent(changes)
     new = backup.world.add(creation_time=NOW, state="Stopped", end_time=NOW)
     backup.world.change(old.id, state="Stopped", end_time=NOW)
@@ -355,7 +357,7 @@ async def renamed(backup: BackupServer, *, then: BackupServer | None = None) -> 
 async def test_a_server_with_another_name_goes_on_where_it_was(
     backup: BackupServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is the installation that counts; where a server tells none, the log asks for the old name."""
+    """The installation counts; where a server reports none, the log asks for the old name."""
     found = [type(one).__name__ for one in await renamed(backup) if one.server == "berlin"]
     if backup.version == "v4":
         assert not {"Added", "Finished"} & {*found}
@@ -379,19 +381,19 @@ async def test_another_installation_under_an_old_name_is_noticed(caplog: pytest.
 async def test_a_server_that_is_known_to_be_new_is_warned_of_by_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It told who it is, and so did all that are watched no more."""
+    """It reported its installation, and so did all that are watched no more."""
     store = MemoryCheckpoint()
     for name in ("one", "two"):
         async with BackupServer(World(now=NOW, speed=0, sessions=0), name=name) as backup:
             begun = backup.world.add(creation_time=NOW, end_time=None)
             async with watching(backup, checkpoint=store) as changes:
-                assert told(await take(changes, 1)) == [("Added", begun.id)]
+                assert summary(await take(changes, 1)) == [("Added", begun.id)]
     assert len({*(await store.servers()).values()} - {None}) == 2
     assert "is new" not in caplog.text
 
 
 async def test_a_clone_beside_its_original_takes_nothing_from_it(backup: BackupServer) -> None:
-    """Two names of one installation in a fleet are two servers, each told from its own beginning."""
+    """Two names of one installation in a fleet are two servers, each with changes from its own beginning."""
     begun = backup.world.add(creation_time=NOW, end_time=None)
     servers = [server_of(backup, name="one"), view_of(backup, name="two")]
     async with Fleet(servers) as fleet, fleet.watch(every=FAST) as changes:

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from aiohttp import web
 from harness.backups import asked
-from harness.watches import NOW, VERSIONS, silent, take, told, until, watching
+from harness.watches import NOW, VERSIONS, silent, summary, take, until, watching
 
 from aiovbo import Checkpoint, Clock, Recovered, Removed, Unreachable
 from aiovbo.testing import BackupServer, Fault, World
@@ -56,7 +56,7 @@ async def test_many_sessions_of_the_feed_cost_one_list_no_longer_than_needed() -
             assert asked(backup) == 0
             for one in others[4:]:
                 backup.world.change(one.id, state="Stopped", end_time=NOW)
-            assert {key for _, key in told(await take(changes, 15))} == {one.id for one in others[4:]}
+            assert {key for _, key in summary(await take(changes, 15))} == {one.id for one in others[4:]}
             listed = [one for one in backup.requests if one.resource == "RestoreSessions"]
             fetched = [one for one in backup.requests if one.resource.startswith("RestoreSessions/")]
             assert 1 <= len(listed) <= 2
@@ -94,7 +94,7 @@ async def test_every_version_tells_the_same(tmp_path: Path) -> None:
             each = 2 if kind == "is over" else 1
             found: dict[str, list[tuple[str, object]]] = {version: [] for version in VERSIONS}
             for change in await take(changes, each * len(VERSIONS)):
-                found[change.server] += told([change])
+                found[change.server] += summary([change])
             assert found["v4"] == found["v6"] == found["v8"], kind
 
 
@@ -104,7 +104,7 @@ async def test_an_outdated_change_token_costs_a_full_look_and_loses_nothing() ->
         await silent(changes)
         backup.forget_events()
         begun = backup.world.add(creation_time=NOW, end_time=None)
-        assert told(await take(changes, 1)) == [("Added", begun.id)]
+        assert summary(await take(changes, 1)) == [("Added", begun.id)]
 
 
 @pytest.mark.parametrize("status", [403, 404])
@@ -115,7 +115,7 @@ async def test_a_server_without_the_feed_is_asked_for_lists(status: int) -> None
         async with watching(backup) as changes:
             await until(lambda: asked(backup) >= 3)
             begun = backup.world.add(creation_time=NOW, end_time=None)
-            assert told(await take(changes, 1)) == [("Added", begun.id)]
+            assert summary(await take(changes, 1)) == [("Added", begun.id)]
         assert asked(backup, "Events") == 1
 
 
@@ -130,7 +130,7 @@ async def test_v8_tells_by_itself_long_before_the_next_beat() -> None:
         polls, lists = asked(backup, "Events"), asked(backup)
         backup.world.add(creation_time=NOW, end_time=None)
         await take(changes, 1, seconds=20)
-        # The poll that waited has told of it: no list was asked for, and at most the next poll has begun.
+        # The poll that waited has reported it: no list was requested, and at most the next poll has begun.
         assert asked(backup) == lists
         assert asked(backup, "Events") <= polls + 1
 
@@ -156,9 +156,9 @@ async def test_a_feed_that_fails_hides_no_change(fault: Fault, caplog: pytest.Lo
         backup.fail(fault, on="Events", times=None)
         begun = backup.world.add(creation_time=NOW, end_time=None)
         async with watching(backup) as changes:
-            assert told(await take(changes, 1)) == [("Added", begun.id)]
+            assert summary(await take(changes, 1)) == [("Added", begun.id)]
             backup.world.change(begun.id, state="Stopped", end_time=NOW)
-            assert told(await take(changes, 1)) == [("Finished", begun.id)]
+            assert summary(await take(changes, 1)) == [("Finished", begun.id)]
             lists = asked(backup)
             await until(lambda: asked(backup) >= lists + 10)
             assert changes.status()[backup.name].errors == 0
@@ -173,7 +173,7 @@ async def test_a_feed_that_fails_while_it_is_read_hides_no_change() -> None:
         await until(lambda: any("from=" in r.query and "latest" not in r.query for r in backup.requests))
         backup.fail(Fault.status(500), on="Events", times=None)
         begun = backup.world.add(creation_time=NOW, end_time=None)
-        assert told(await take(changes, 1)) == [("Added", begun.id)]
+        assert summary(await take(changes, 1)) == [("Added", begun.id)]
         lists = asked(backup)
         await until(lambda: asked(backup) >= lists + 3)
         backup.heal()
@@ -201,7 +201,7 @@ async def test_a_poll_of_the_feed_that_is_cut_off_waits_less_the_next_time() -> 
         async with watching(backup, every=timedelta(seconds=30), clock=clock) as changes:
             await until(lambda: bool(waits) and waits[-1] <= 1)
             begun = backup.world.add(creation_time=NOW, end_time=None)
-            assert told(await take(changes, 1)) == [("Added", begun.id)]
+            assert summary(await take(changes, 1)) == [("Added", begun.id)]
             assert changes.status()[backup.name].errors == 0
     assert len(waits) <= 12
     assert max(waits) > 1
@@ -242,7 +242,7 @@ async def test_the_feed_is_read_right_after_all_was_listed() -> None:
         async with watching(backup, **options) as changes:
             await until(lambda: any("timeoutSeconds" in one.query for one in backup.requests))
             begun = backup.world.add(creation_time=NOW, end_time=None)
-            assert told(await take(changes, 1)) == [("Added", begun.id)]
+            assert summary(await take(changes, 1)) == [("Added", begun.id)]
     assert slept[1] == 0
 
 
@@ -282,7 +282,7 @@ async def test_a_feed_that_is_outdated_every_time_does_not_cost_a_whole_list_eac
             backup.requests.clear()
             await until(lambda: asked(backup) >= 8)
             begun = backup.world.add(creation_time=NOW, end_time=None)
-            assert told(await take(changes, 1)) == [("Added", begun.id)]
+            assert summary(await take(changes, 1)) == [("Added", begun.id)]
             lists = [one.query for one in backup.requests if one.resource == "RestoreSessions"]
     assert sum("startTimeFrom" not in query for query in lists) <= 3
 

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from harness.watches import FAST, NOW, VERSIONS, polls, silent, take, told, until, watching
+from harness.watches import FAST, NOW, VERSIONS, polls, silent, summary, take, until, watching
 
 from aiovbo import Clock, MemoryCheckpoint, ServerCheckpoint, SessionRecord, Watch
 from aiovbo._watch.tracker import Tracker
@@ -37,7 +37,7 @@ async def all_of(changes: Watch) -> list[tuple[str, object]]:
     found: list[tuple[str, object]] = []
     with suppress(TimeoutError):
         while True:
-            found += told(await take(changes, 1, 0.3))
+            found += summary(await take(changes, 1, 0.3))
     return found
 
 
@@ -56,7 +56,7 @@ async def test_a_session_after_a_wrong_clock_is_reported(backup: BackupServer, d
     async with watching(backup, **options) as changes:
         found: list[tuple[str, object]] = []
         while ("Finished", odd.id) not in found:
-            found += told(await take(changes, 1))
+            found += summary(await take(changes, 1))
         await all_of(changes)
         await polls(backup)
     wrong.is_ahead_by = timedelta()
@@ -64,9 +64,9 @@ async def test_a_session_after_a_wrong_clock_is_reported(backup: BackupServer, d
     ended = backup.world.add(creation_time=NOW, end_time=NOW)
     async with watching(backup, **options) as changes:
         news = {("Added", later.id), ("Added", ended.id), ("Finished", ended.id)}
-        assert set(told(await take(changes, 3))) == news
+        assert set(summary(await take(changes, 3))) == news
         backup.world.change(later.id, state="Stopped", end_time=NOW, result="Failed")
-        assert told(await take(changes, 1)) == [("Finished", later.id)]
+        assert summary(await take(changes, 1)) == [("Finished", later.id)]
         assert await silent(changes)
 
 
@@ -89,7 +89,7 @@ async def test_a_session_after_a_clock_that_was_ahead_for_months_is_reported(bac
         later = backup.world.add(creation_time=NOW, end_time=NOW)
         found: list[tuple[str, object]] = []
         while ("Finished", later.id) not in found:
-            found += told(await take(changes, 1))
+            found += summary(await take(changes, 1))
         assert ("Added", later.id) in found
         await polls(backup)
         await all_of(changes)
@@ -137,16 +137,16 @@ async def test_an_open_session_older_than_all_that_is_remembered_is_reported(
         await silent(changes)
         await polls(backup)
         old = backup.world.add(creation_time=NOW - 80 * DAY, end_time=None)
-        assert told(await take(changes, 1)) == [("Added", old.id)]
+        assert summary(await take(changes, 1)) == [("Added", old.id)]
         assert await silent(changes)
         if not restarts:
             backup.world.change(old.id, state="Stopped", end_time=NOW)
-            assert told(await take(changes, 1)) == [("Finished", old.id)]
+            assert summary(await take(changes, 1)) == [("Finished", old.id)]
             assert await silent(changes)
             return
     backup.world.change(old.id, state="Stopped", end_time=NOW)
     async with watching(backup, **options) as changes:
-        assert told(await take(changes, 1)) == [("Finished", old.id)]
+        assert summary(await take(changes, 1)) == [("Finished", old.id)]
         assert await silent(changes)
 
 
@@ -165,7 +165,7 @@ async def test_a_long_history_is_searched_in_steps(version: Any) -> None:
         await until(lambda: changes.status()[backup.name].up)
         await polls(backup)
         old = world.add(creation_time=NOW - 120 * DAY, end_time=None)
-        assert told(await take(changes, 1, 20)) == [("Added", old.id)]
+        assert summary(await take(changes, 1, 20)) == [("Added", old.id)]
         # By now everything but what is remembered is forgotten, and listed no more in one go.
         backup.requests.clear()
         await polls(backup, 8)

@@ -1,4 +1,4 @@
-"""A watch over its life: gentle to servers, patient with its consumer; who comes, goes, and is told so."""
+"""The life of a watch: its load on servers, slow consumers, servers that join and leave, its end."""
 
 import asyncio
 import gc
@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 from harness import VirtualClock
 from harness.backups import asked, server_of, view_of
-from harness.watches import FAST, NOW, ready, silent, take, told, until, watching
+from harness.watches import FAST, NOW, ready, silent, summary, take, until, watching
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,13 +51,13 @@ async def test_a_server_that_is_away_is_told_once_and_what_it_did_meanwhile_afte
         ended = away.world.add(creation_time=past, end_time=past)
         begun = away.world.add(creation_time=NOW, end_time=None)
         async with watching(away, there) as changes:
-            assert told(await take(changes, 1)) == [("Added", begun.id)]
+            assert summary(await take(changes, 1)) == [("Added", begun.id)]
             await away.stop()
             (gone,) = await take(changes, 1)
             assert isinstance(gone, Unreachable)
             assert (gone.server, gone.error.server) == ("away", "away")
             other = there.world.add(creation_time=NOW, end_time=None)
-            assert told(await take(changes, 1)) == [("Added", other.id)]
+            assert summary(await take(changes, 1)) == [("Added", other.id)]
             assert not changes.status()["away"].up
             away.world.change(begun.id, state="Stopped", end_time=NOW)
             away.world.remove(ended.id)
@@ -65,7 +65,7 @@ async def test_a_server_that_is_away_is_told_once_and_what_it_did_meanwhile_afte
             back, *news = await take(changes, 3)
             assert isinstance(back, Recovered)
             assert back.gap > timedelta()
-            assert told(news) == [("Finished", begun.id), ("Removed", ended.id)]
+            assert summary(news) == [("Finished", begun.id), ("Removed", ended.id)]
             assert changes.status()["away"].errors == 0
 
 
@@ -275,7 +275,7 @@ async def test_servers_come_and_go_while_it_runs() -> None:
         fleet.add(server_of(two, name="two"))
         assert set(fleet) == {"one", "two"}
         begun = two.world.add(creation_time=NOW, end_time=None)
-        assert told(await take(changes, 1)) == [("Added", begun.id)]
+        assert summary(await take(changes, 1)) == [("Added", begun.id)]
         fleet.remove("one")
         await asyncio.sleep(0.05)
         one.requests.clear()
@@ -309,7 +309,7 @@ async def test_a_server_that_left_and_came_back_goes_on_where_it_was(backup: Bac
 
 
 async def test_what_a_lookout_could_not_hand_over_when_its_server_left_does_not_wait() -> None:
-    """More than wait at once: the one that was held back is told by the next lookout, and counted once."""
+    """More than wait at once: the last one is delivered by the next poller, and counted once."""
     async with (
         BackupServer(World(now=NOW, speed=0, sessions=0), version="v4") as backup,
         Fleet([server_of(backup, name="vbo")]) as fleet,
@@ -322,7 +322,7 @@ async def test_what_a_lookout_could_not_hand_over_when_its_server_left_does_not_
         server = fleet["vbo"].server
         fleet.remove("vbo")
         fleet.add(server)
-        while told(await take(changes, 1)) != [("Finished", last.id)]:
+        while summary(await take(changes, 1)) != [("Finished", last.id)]:
             continue
         assert changes.status()["vbo"].backlog == 0
 
@@ -377,14 +377,14 @@ async def test_a_watch_whose_closing_is_cancelled_lets_go_of_its_place(tmp_path:
 
 
 async def test_who_replaces_a_server_that_was_told_as_gone_hears_that_it_is_back() -> None:
-    """As with its new password, under the same name; and then of nothing that had been told before."""
+    """As with its new password, under the same name; and nothing is delivered twice."""
     async with (
         BackupServer(World(now=NOW, speed=0, sessions=0), name="vbo1") as backup,
         Fleet([server_of(backup, name="vbo1")], retries=0) as fleet,
         fleet.watch(every=FAST) as changes,
     ):
         begun = backup.world.add(creation_time=NOW, end_time=None)
-        assert told(await take(changes, 1)) == [("Added", begun.id)]
+        assert summary(await take(changes, 1)) == [("Added", begun.id)]
         backup.password = "another"
         backup.revoke_tokens()
         (gone,) = await take(changes, 1)
@@ -450,7 +450,7 @@ async def test_a_watch_is_not_used_from_another_thread() -> None:
                 await asyncio.to_thread(misuse)
         assert list(fleet) == list(changes.status()) == ["one"]
         begun = backup.world.add(creation_time=NOW, end_time=None)
-        assert told(await take(changes, 1)) == [("Added", begun.id)]
+        assert summary(await take(changes, 1)) == [("Added", begun.id)]
 
 
 async def test_closing_ends_it_for_whoever_waits() -> None:
@@ -497,7 +497,7 @@ def test_a_new_worker_moves_only_its_share(names: list[str], count: int) -> None
 
 
 async def test_whoever_waits_hears_of_the_end_also_several() -> None:
-    """Three tasks that share a watch: each of them is told that there will be no more changes."""
+    """Three tasks that share a watch: each of them learns that there will be no more changes."""
     async with BackupServer() as backup, Fleet([server_of(backup)]) as fleet:
         changes = fleet.watch(ack="manual")
         await changes.__aenter__()
@@ -509,7 +509,7 @@ async def test_whoever_waits_hears_of_the_end_also_several() -> None:
 
 
 async def test_a_watch_is_entered_once_and_closed_once() -> None:
-    """Also by two tasks at the same time, whose store takes a while; nobody is through before the end."""
+    """Also by two tasks at the same time, whose store takes a while; neither returns before the end."""
     done: list[str] = []
 
     class Slow(MemoryCheckpoint):
@@ -533,7 +533,7 @@ async def test_a_watch_is_entered_once_and_closed_once() -> None:
 
 
 async def test_a_store_that_is_cancelled_by_others_ends_the_watch_in_words() -> None:
-    """And not in silence, with changes that go on being told and are saved by nobody."""
+    """Otherwise it would go on delivering changes that are not saved."""
 
     class Cancelled(MemoryCheckpoint):
         async def save(self, *_: object) -> None:
@@ -564,7 +564,7 @@ async def test_a_place_that_cannot_be_read_is_the_consumers_to_hear() -> None:
 @pytest.mark.parametrize("takes", [0.0, 0.01], ids=["at once", "when it is closed"])
 @pytest.mark.parametrize("has_failed", [False, True])
 async def test_a_last_save_that_fails_is_heard_of(*, has_failed: bool, takes: float) -> None:
-    """By an error of its own, or a note at the one that ended the block; also where nobody asked for more."""
+    """By an error of its own, or a note at the error of the block; also where no task waits for more."""
 
     class Full(MemoryCheckpoint):
         is_full = False

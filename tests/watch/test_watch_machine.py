@@ -5,7 +5,7 @@ appear late or are dated wrongly; clocks that jump; faults, restarts of the serv
 of the watch, before and after an ack, in the midst of a look; acks in any order. Time passes only when a
 rule says so, and nothing is awaited for luck.
 
-After a crash, all that was not acknowledged is told again, in the same order and with the same IDs.
+After a crash, all that was not acknowledged is delivered again, in the same order and with the same IDs.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 ALWAYS = timedelta(days=4000)
 FULL_LOOK = timedelta(hours=1)
 MANY = 150
-"""Sessions of the server above which no crowd comes any more: pages that nobody learns from."""
+"""Sessions of the server above which no more are added at once: pages from which nothing is learned."""
 MOST_WRONG = 3
 """How often the clocks are wrong in one history: each time costs several looks at everything."""
 PATIENCE = 60
@@ -88,7 +88,7 @@ PLACES = (None, "RestoreSessions", "RestoreSessions/*", "Events", "token")
 
 
 class StepClock:
-    """Time that passes when a test says so; whoever sleeps is woken then."""
+    """Time that passes when a test says so; sleeping tasks are woken then."""
 
     def __init__(self) -> None:
         self.elapsed = 0.0
@@ -125,15 +125,15 @@ class StepClock:
 
 
 class Ledger:
-    """A store that notes which of the changes that were told are saved as acknowledged."""
+    """A store that notes which of the delivered changes are saved as acknowledged."""
 
-    def __init__(self, store: CheckpointStore, told: list[Change]) -> None:
+    def __init__(self, store: CheckpointStore, delivered: list[Change]) -> None:
         self._store = store
-        self._told = told
+        self._delivered = delivered
         self.pending: dict[UUID, str] = {}
         """The IDs of the changes that are saved and not acknowledged, by the keys of their records."""
-        self.saved = set(range(len(told)))
-        """Which of `told` are saved as acknowledged."""
+        self.saved = set(range(len(delivered)))
+        """Which of `delivered` are saved as acknowledged."""
         self.busy = False
 
     async def open(self) -> None:
@@ -164,7 +164,7 @@ class Ledger:
                 name = self.pending.pop(step.session_id)
                 self.saved |= {
                     number
-                    for number, change in enumerate(self._told)
+                    for number, change in enumerate(self._delivered)
                     if change.id == name and number not in self.saved
                 }
         self._note([(step.session_id, step.known) for step in steps if step.known is not None])
@@ -188,22 +188,22 @@ def session_of(change: Change) -> UUID:
 
 
 def looks_of(thing: Any) -> Looks:  # a session of the SDK's, or of the world's
-    """What of a session a watch tells."""
+    """What a watch reports of a session."""
     return str(thing.state), None if thing.result is None else str(thing.result), thing.end_time
 
 
 class Consumer:
-    """What somebody knows who was told these changes, in this order."""
+    """What a consumer knows that received these changes, in this order."""
 
     def __init__(
-        self, told: Sequence[Change], unannounced: set[UUID], may_repeat: Callable[[UUID], bool]
+        self, delivered: Sequence[Change], unannounced: set[UUID], may_repeat: Callable[[UUID], bool]
     ) -> None:
         self.sessions: dict[UUID, Looks] = {}
         self.finished: set[UUID] = set()
         seen: set[str] = set()
-        for change in told:
+        for change in delivered:
             key = session_of(change)
-            assert change.id not in seen or may_repeat(key), f"told twice without a crash: {change}"
+            assert change.id not in seen or may_repeat(key), f"delivered twice without a crash: {change}"
             seen.add(change.id)
             if key == OF_SERVER:
                 continue
@@ -241,7 +241,7 @@ class WatchMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.directory = TemporaryDirectory()
         self.lives = 0
-        self.told: list[Change] = []
+        self.delivered: list[Change] = []
         self.acked: set[int] = set()
         self.keys: dict[str, tuple[type[Change], UUID, Looks | None]] = {}
         self.ids: dict[tuple[type[Change], UUID, Looks | None], str] = {}
@@ -300,7 +300,7 @@ class WatchMachine(RuleBasedStateMachine):
         self.store = self.place() if kept_in_file else MemoryCheckpoint()
         self.start_watch()
         if since is None:
-            # What has ended before the first look is not told; so that it is clear what that is.
+            # What has ended before the first poll is not delivered; so that it is clear what that is.
             self.look()
             self.look()
 
@@ -318,7 +318,7 @@ class WatchMachine(RuleBasedStateMachine):
             self.fleet = Fleet(["vbo"], login, transport=transport, retries=0, clock=self.clock)  # type: ignore[arg-type]  # as good as one
             store = Checkpoint(self.store) if isinstance(self.store, Path) else self.store
             assert store is not None
-            self.ledger = Ledger(store, self.told)
+            self.ledger = Ledger(store, self.delivered)
             self.changes: Watch = self.fleet.watch(checkpoint=self.ledger, **self.options)
             await self.changes.__aenter__()
             await self.until_it_waits()
@@ -353,13 +353,13 @@ class WatchMachine(RuleBasedStateMachine):
         self.newest = max(self.newest, one.creation_time)
 
     def is_old(self, one: WorldSession) -> bool:
-        """Whether one that nobody was told of is taken for forgotten, once it has ended."""
+        """Whether one that was never delivered is taken for forgotten, once it has ended."""
         return one.creation_time < max(self.limit, self.forgotten_until)
 
     def finish(self, one: WorldSession) -> None:
         self.number += 1
         self.world.change(one.id, state="Stopped", end_time=self.world.now, result=f"R{self.number}")
-        if self.is_old(one) and one.id not in {session_of(change) for change in self.told}:
+        if self.is_old(one) and one.id not in {session_of(change) for change in self.delivered}:
             self.too_late.add(one.id)
 
     def one_of(self, index: int, *, open_only: bool = False) -> WorldSession | None:
@@ -421,7 +421,7 @@ class WatchMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.is_away)
     @rule(index=st.integers(0, 99))
     def one_vanishes_and_comes_back(self, index: int) -> None:
-        """Each is told; what comes back as it was before is no repetition."""
+        """Each is delivered; what comes back as it was before is no repetition."""
         if (one := self.one_of(index)) is None:
             return
         self.world.remove(one.id)
@@ -451,7 +451,7 @@ class WatchMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.snapshot is not None and not self.is_away)
     @rule(is_set_right=st.booleans())
     def the_server_is_restored_from_a_backup_of_itself(self, is_set_right: bool) -> None:
-        """All is told before: who crashed after it could not know what there had been."""
+        """All is delivered before: after a crash, it could not be known what there had been."""
         assert self.snapshot is not None
         self.settle()
         before = self.world.now
@@ -556,14 +556,14 @@ class WatchMachine(RuleBasedStateMachine):
         if abs(self.clock.now() - self.world.now) > timedelta(minutes=10):
             return
         for kind in kinds:
-            before = len(self.told)
+            before = len(self.delivered)
             if not self.happens(kind, is_open=is_open):
                 continue
             if forgets:
                 self.backup.forget_events()
             self.look()
             self.take(200)
-            assert len(self.told) > before, f"not told by the next look: one {kind}"
+            assert len(self.delivered) > before, f"not delivered by the next poll: one {kind}"
 
     @precondition(lambda self: not self.is_away)
     @rule(kind=st.sampled_from(["comes", "ends"]), is_open=st.booleans())
@@ -578,13 +578,15 @@ class WatchMachine(RuleBasedStateMachine):
             return answer
 
         self.backup.fail(Fault("something happens", act), on="RestoreSessions", times=1)
-        before = len(self.told)
+        before = len(self.delivered)
         self.look_at_everything()
         self.take(200)
         self.look()
         self.take(200)
         self.backup.heal()
-        assert len(self.told) > before or happened != [True], f"not told by the look after it: one {kind}"
+        assert len(self.delivered) > before or happened != [True], (
+            f"not delivered by the poll after it: one {kind}"
+        )
 
     def happens(self, kind: str, *, is_open: bool) -> bool:
         """Whether it could: a session comes, at its time or beside or before the newest; or one goes."""
@@ -634,19 +636,19 @@ class WatchMachine(RuleBasedStateMachine):
         """The consumer asks for the next change."""
         for _ in range(count):
             if not self.by_hand:
-                self.acked = set(range(len(self.told)))
+                self.acked = set(range(len(self.delivered)))
             change = self.run(anext(self.changes))
             if isinstance(change, Heartbeat):
                 break
             if isinstance(change, Unreachable | Recovered):
-                assert self.is_up is isinstance(change, Unreachable), f"told before: {change}"
+                assert self.is_up is isinstance(change, Unreachable), f"delivered before: {change}"
                 self.is_up = isinstance(change, Recovered)
-            assert change.id in self.ledger.pending.values(), f"not saved before it was told: {change}"
-            self.told.append(change)
+            assert change.id in self.ledger.pending.values(), f"not saved before it was delivered: {change}"
+            self.delivered.append(change)
             self.hear(change)
 
     def hear(self, change: Change) -> None:
-        """The same change has the same id, in whatever life it is told, and no other change has it."""
+        """The same change has the same id, in whatever life it is delivered, and no other change has it."""
         key = session_of(change)
         looks = None if isinstance(change, Removed | Unreachable | Recovered) else looks_of(change.session)  # type: ignore[attr-defined]  # has
         what = type(change), key, looks
@@ -654,23 +656,23 @@ class WatchMachine(RuleBasedStateMachine):
         if key not in self.came_back | {OF_SERVER} and not self.may_be_repeated:
             assert self.ids.setdefault(what, change.id) == change.id, f"this change had another id: {change}"
 
-    @precondition(lambda self: self.by_hand and len(self.acked) < len(self.told))
+    @precondition(lambda self: self.by_hand and len(self.acked) < len(self.delivered))
     @rule(indexes=st.lists(st.integers(0, 99), min_size=1, max_size=5))
     def acknowledge(self, indexes: list[int]) -> None:
         """Some of them, in whatever order."""
-        left = [number for number in range(len(self.told)) if number not in self.acked]
+        left = [number for number in range(len(self.delivered)) if number not in self.acked]
         self.run(self.acknowledge_these([left[index % len(left)] for index in indexes]))
 
     async def acknowledge_these(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            self.changes.ack(self.told[number])
+            self.changes.ack(self.delivered[number])
             self.acked.add(number)
 
     def to_be_saved(self) -> set[int]:
-        """What was acknowledged, and all that was told of the same session before it."""
+        """What was acknowledged, and all that was delivered of the same session before it."""
         held = set[UUID]()
         found = set[int]()
-        for number, change in enumerate(self.told):
+        for number, change in enumerate(self.delivered):
             if number not in self.acked:
                 held.add(session_of(change))
             elif session_of(change) not in held:
@@ -681,7 +683,7 @@ class WatchMachine(RuleBasedStateMachine):
     def nothing_is_saved_before_it_was_dealt_with(self) -> None:
         """Whatever is saved was acknowledged."""
         if hasattr(self, "ledger"):
-            assert self.ledger.saved <= self.to_be_saved(), "saved, although nobody has dealt with it"
+            assert self.ledger.saved <= self.to_be_saved(), "saved, although it was not acknowledged"
 
     # -------------------------------------------------------------------------------- how it ends
 
@@ -707,7 +709,7 @@ class WatchMachine(RuleBasedStateMachine):
                 await asyncio.sleep(0)
 
         self.run(go_on())
-        assert self.ledger.saved <= self.to_be_saved(), "saved, although nobody has dealt with it"
+        assert self.ledger.saved <= self.to_be_saved(), "saved, although it was not acknowledged"
         saved, store = self.ledger.saved, self.store
         if isinstance(store, Path):
             self.store = self.place()
@@ -718,7 +720,7 @@ class WatchMachine(RuleBasedStateMachine):
             self.store = MemoryCheckpoint()
             self.store._places = dict(store._places)  # as a disk would be read
         # What it saves from here on is on another disk.
-        self.ledger._told, self.ledger.saved = [], set()
+        self.ledger._delivered, self.ledger.saved = [], set()
         with suppress(AssertionError):
             self.run(self.fleet.aclose())
         self.ledger.saved = saved
@@ -726,9 +728,11 @@ class WatchMachine(RuleBasedStateMachine):
 
     def start_again(self) -> None:
         was_away = self.is_away
-        self.told = [change for number, change in enumerate(self.told) if number in self.ledger.saved]
-        self.acked = set(range(len(self.told)))
-        of_server = [change for change in self.told if session_of(change) == OF_SERVER]
+        self.delivered = [
+            change for number, change in enumerate(self.delivered) if number in self.ledger.saved
+        ]
+        self.acked = set(range(len(self.delivered)))
+        of_server = [change for change in self.delivered if session_of(change) == OF_SERVER]
         self.is_up = not of_server or isinstance(of_server[-1], Recovered)
         self.start_watch()
         self.is_away = was_away
@@ -737,19 +741,21 @@ class WatchMachine(RuleBasedStateMachine):
 
     @rule()
     def settle(self) -> None:
-        """Once nothing goes wrong any more, what was told is what there is."""
+        """Once nothing goes wrong any more, what was delivered is what there is."""
         self.backup.heal()
         if self.is_away:
             self.the_server_comes_back()
         quiet = 0
         for _ in range(40):
-            before = len(self.told)
+            before = len(self.delivered)
             self.look_at_everything()
             self.take(1000)
             if self.by_hand:
-                self.run(self.acknowledge_these(set(range(len(self.told))) - self.acked))
+                self.run(self.acknowledge_these(set(range(len(self.delivered))) - self.acked))
             status = self.changes.status()["vbo"]
-            quiet = quiet + 1 if status.up and self.clock.due is not None and len(self.told) == before else 0
+            quiet = (
+                quiet + 1 if status.up and self.clock.due is not None and len(self.delivered) == before else 0
+            )
             if quiet == 2:
                 break
         assert quiet == 2, self.changes.status()
@@ -760,23 +766,25 @@ class WatchMachine(RuleBasedStateMachine):
 
     def check(self) -> None:
         consumer = Consumer(
-            self.told, self.unannounced, lambda key: self.may_be_repeated and self.may_be_forgotten(key)
+            self.delivered, self.unannounced, lambda key: self.may_be_repeated and self.may_be_forgotten(key)
         )
         there = {one.id: looks_of(one) for one in self.world.sessions}
         for key, looks in there.items():
             known = consumer.sessions.get(key)
             if known is None:
-                assert key in self.too_late | self.silent, f"never told of {looks}, {self.created[key]}"
+                assert key in self.too_late | self.silent, f"never delivered: {looks}, {self.created[key]}"
                 continue
             if self.may_be_forgotten(key) and known[0] == "Stopped":
                 continue
-            assert known == looks, f"{key} is not as told"
+            assert known == looks, f"{key} is not as delivered"
             if key not in self.silent:
                 assert (looks[0] == "Stopped") is (key in consumer.finished), f"the end of {key}"
         for key, known in consumer.sessions.items():
             if key not in there:
-                assert self.may_be_forgotten(key), f"{key} is gone, and nobody was told: {known}"
-                assert known[0] == "Stopped", f"{key} is gone before its end, and nobody was told"
+                assert self.may_be_forgotten(key), (
+                    f"{key} no longer exists, and that was not delivered: {known}"
+                )
+                assert known[0] == "Stopped", f"{key} was removed before its end, and that was not delivered"
 
     def teardown(self) -> None:
         """Every history ends with this."""
@@ -813,7 +821,7 @@ class WatchOfV8(WatchMachine):
 def test_whatever_happens_the_changes_rebuild_what_the_server_went_through(
     machine: type[WatchMachine],
 ) -> None:
-    """Nothing is lost, every end is told once, and only a crash repeats a change, with the id that it had."""
+    """Nothing is lost, every end is delivered once, and only a crash repeats a change, with its id."""
     run_state_machine_as_test(
         machine,
         settings=settings(
