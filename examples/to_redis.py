@@ -9,14 +9,18 @@ the same id, which is not added twice.
 """
 
 import argparse
+import asyncio
 import json
+import sys
 from datetime import timedelta
 
 from _servers import arguments, run_until_ended, servers_of
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from aiovbo import (
     Added,
+    Batch,
     Change,
     Changed,
     Checkpoint,
@@ -30,12 +34,14 @@ from aiovbo import (
 
 STREAM = "vbo:changes"
 SEEN_FOR = timedelta(days=7)
+PAUSE = 2.0
+"""Seconds between two attempts while Redis cannot be reached."""
 
 # Adds a change unless its id was added before; both in one step, so that no crash comes between.
 ADD_ONCE = """
 if redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[1]) then
-    local said = {'id', ARGV[2], 'kind', ARGV[3], 'server', ARGV[4], 'body', ARGV[5]}
-    return redis.call('XADD', KEYS[1], '*', unpack(said))
+    local said = {'id', ARGV[3], 'kind', ARGV[4], 'server', ARGV[5], 'body', ARGV[6]}
+    return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', unpack(said))
 end
 return false
 """
@@ -58,10 +64,30 @@ def body_of(change: Change) -> str:
             return "{}"
 
 
+async def pass_on(redis: Redis, batch: Batch, longest: int) -> None:
+    """All of a batch in one round trip, as soon as Redis can be reached."""
+    add_once = redis.register_script(ADD_ONCE)
+    limits = [int(SEEN_FOR.total_seconds()), longest]
+    while True:
+        try:
+            async with redis.pipeline(transaction=False) as pipeline:
+                for change in batch:
+                    fields = [change.id, type(change).__name__, change.server, body_of(change)]
+                    keys = [STREAM, f"vbo:seen:{change.id}"]
+                    await add_once(keys=keys, args=[*limits, *fields], client=pipeline)
+                await pipeline.execute()
+        except RedisConnectionError as error:
+            # It may not have been started yet, or be starting again.
+            print(f"Redis cannot be reached, trying again: {error}", file=sys.stderr)
+            await asyncio.sleep(PAUSE)
+        else:
+            return
+
+
 async def main(options: argparse.Namespace) -> None:
     """Watch, and pass on."""
     redis = Redis.from_url(options.redis)  # pyright: ignore[reportUnknownMemberType]  # its options are untyped
-    add_once = redis.register_script(ADD_ONCE)
+    passed_on = 0
     try:
         async with (
             servers_of(options) as servers,
@@ -73,15 +99,11 @@ async def main(options: argparse.Namespace) -> None:
                 ack="manual",
             ) as changes,
         ):
-            passed_on = 0
-            async for change in changes:
-                seen = f"vbo:seen:{change.id}"
-                fields = [change.id, type(change).__name__, change.server, body_of(change)]
-                seconds = int(SEEN_FOR.total_seconds())
-                await add_once(keys=[STREAM, seen], args=[seconds, *fields])
-                changes.ack(change)
-                passed_on += 1
-                if passed_on == options.count:
+            async for batch in changes.batches(min(100, options.count or 100), within=timedelta(seconds=1)):
+                await pass_on(redis, batch, options.longest)
+                batch.ack()
+                passed_on += len(batch)
+                if options.count and passed_on >= options.count:
                     break
     finally:
         await redis.aclose()
@@ -91,6 +113,7 @@ async def main(options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = arguments("Every change of a fleet into a Redis stream.")
     parser.add_argument("--redis", default="redis://127.0.0.1:6379", help="where Redis is")
+    parser.add_argument("--longest", type=int, default=1_000_000, help="entries that the stream keeps, about")
     parser.add_argument("--place", default="restores.db", help="where the place is kept")
     parser.add_argument("--every", type=float, default=30.0, help="seconds between two looks")
     parser.add_argument("--count", type=int, help="end after so many changes")
