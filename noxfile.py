@@ -126,6 +126,7 @@ def soak(session: nox.Session) -> None:
 def postgres(session: nox.Session) -> None:
     """Processes that share a watch by PostgreSQL, and die, hang, join, leave: nothing lost, nothing twice."""
     session.install("-e", ".[dev]")
+    session.run("python", "tests/bench/shared.py")
     session.run("python", "tests/shared_watches.py", *session.posargs, env={"PYTHONPATH": "tests"})
 
 

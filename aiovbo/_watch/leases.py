@@ -115,7 +115,7 @@ class LeaseKeeper:
         """Stop servers of which a lease was lost; whether others are lost is checked at once."""
         lost = [name for name in servers if self._epochs.pop(name, None) is not None]
         if lost:
-            log.warning("another process watches %s now: watched here no more", ", ".join(sorted(lost)))
+            log.warning("the lease of %s has ended: watched here no more", ", ".join(sorted(lost)))
             self._stop(lost)
             self.wake()
 
