@@ -49,6 +49,10 @@ _DOCUMENTED = {*AnySession.__struct_encode_fields__}
 _IN_ANY_CASE = {name.casefold() for name in _DOCUMENTED}
 
 
+_WORTH_PACKING = 4
+"""Sessions from which on what their links have in common takes less memory than what is saved."""
+
+
 class _Draft(RestoreSession):
     """A session that is not frozen yet: the same slots, filled at a quarter of the price."""
 
@@ -90,9 +94,11 @@ class SessionReader:
         """
         wires = _SESSIONS.decode(as_text(document))
         if pack and self._packed is None and wires:
-            example = wires[0]
-            self._packed = LinkTemplate(self._fetcher, bytes(example.links), str(example.id).encode())
+            self._pack_like(wires[0])
         return self.models(wires)
+
+    def _pack_like(self, example: WireSession) -> None:
+        self._packed = LinkTemplate(self._fetcher, bytes(example.links), str(example.id).encode())
 
     def read(self, raw: bytes | msgspec.Raw) -> RestoreSession:
         """The session in `raw`, exactly as documented.
@@ -106,7 +112,10 @@ class SessionReader:
 
         Raises: msgspec.MsgspecError or ValueError where one of them is not.
         """
-        return self.models(list(map(_SESSION.decode, texts)))
+        wires = list(map(_SESSION.decode, texts))
+        if len(wires) >= _WORTH_PACKING:
+            self._pack_like(wires[0])
+        return self.models(wires)
 
     def read_with_more(self, raw: bytes | msgspec.Raw) -> RestoreSession:
         """The session in `raw`, with members beyond the documented ones, as newer servers send them.
