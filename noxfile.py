@@ -147,7 +147,7 @@ def watching(session: nox.Session) -> None:
         session.run("python", "tests/bench/watching.py", *session.posargs)
 
 
-RIVALS = ("veeam-365", "httpx", "pydantic", "requests", "niquests", "pyreqwest", "orjson", "uvloop")
+RIVALS = ("veeam-365", "httpx2", "pydantic", "requests", "niquests", "pyreqwest", "orjson", "uvloop")
 
 
 @nox.session(default=False)

@@ -20,13 +20,14 @@ from fanout import fanout
 from instructions import instructions
 from limits import machine, raise_file_limit
 from others import dead_servers, imports, server_memory
+from polling import polling
 from rounds import Table
-from stalls import stalls
+from stalls import broken_stalls, stalls
 from streaming import streaming
 from targets import verdicts
 
 _DISTRIBUTIONS = (
-    "aiovbo", "aiohttp", "yarl", "attrs", "cattrs", "msgspec", "uvloop", "orjson", "pydantic", "httpx",
+    "aiovbo", "aiohttp", "yarl", "attrs", "cattrs", "msgspec", "uvloop", "orjson", "pydantic", "httpx2",
     "requests", "niquests", "pyreqwest", "veeam-365",
 )  # fmt: skip
 
@@ -34,7 +35,9 @@ _SECTIONS: dict[str, Callable[..., Table | list[Table]]] = {
     "decode": decoding,
     "sessions": kept_memory,
     "stalls": stalls,
+    "broken": broken_stalls,
     "streaming": streaming,
+    "polling": polling,
     "fanout": fanout,
     "memory": server_memory,
     "dead": dead_servers,

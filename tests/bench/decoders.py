@@ -63,11 +63,11 @@ def _rows(document: Any) -> list[Any]:  # JSON holds anything
 class WireSession(msgspec.Struct, rename="camel"):
     """A session as msgspec has it at its best; links stay what they are."""
 
-    id: UUID
     type: Kind
     creation_time: datetime
     state: State
     result: Result
+    id: UUID | None = None
     end_time: datetime | None = None
     name: str | None = None
     organization: str | None = None

@@ -17,9 +17,15 @@ from rounds import Table, against
 from stub import Stub
 
 SERVERS, ROUNDS, ITEMS = 30, 3, 30
-NAMES = ("aiovbo", "aiohttp + orjson")
-PHASES = {"warm": 0, "changed": 7, "cold": 0}
-"""The kinds of rounds, and how many versions the listings have that they ask for."""
+NAMES = ("aiovbo", "aiohttp + msgspec, typed", "aiohttp + orjson")
+PHASES = {
+    "nothing changed": "",
+    "one of 30 changed": "one of 30 changed",
+    "one rejected row": "one rejected row",
+    "all changed": "all changed",
+    "cold": "",
+}
+"""The kinds of rounds, and the variant of the listings that are requested."""
 
 
 def instructions(names: tuple[str, ...] = NAMES) -> Table | None:
@@ -29,22 +35,23 @@ def instructions(names: tuple[str, ...] = NAMES) -> Table | None:
         return None
     entrants = [name for name in names if name in present(SERVERS)]
     found: dict[str, dict[str, float]] = {name: {} for name in entrants}
-    before: dict[tuple[str, int], int] = {}
-    for phase, changing in PHASES.items():
-        with Stub(tls=SERVERS, items=ITEMS, changing=changing) as stub:
+    before: dict[tuple[str, str], int] = {}
+    for phase, variant in PHASES.items():
+        with Stub(tls=SERVERS, items=ITEMS, variant=variant) as stub:
             for name in entrants:
-                if (name, changing) not in before:
-                    before[name, changing] = _counted(name, phase, 0, stub)
+                if (name, variant) not in before:
+                    before[name, variant] = _counted(name, phase, 0, stub)
                 after = _counted(name, phase, ROUNDS, stub)
-                found[name][phase] = (after - before[name, changing]) / ROUNDS / SERVERS
+                found[name][phase] = (after - before[name, variant]) / ROUNDS / SERVERS
     rows = [
         (name, *(text for phase in PHASES for text in _cells(figures[phase], found[entrants[-1]][phase])))
         for name, figures in found.items()
     ]
     columns = ("thousand instructions", *(text for phase in PHASES for text in (phase, "ratio")))
     note = (
-        f"Per server and round; {SERVERS} TLS servers, {ROUNDS} rounds, {ITEMS} sessions each. Changed: one "
-        "session of each listing differs from the one before. Cold: new connections and logins."
+        f"Per server and round; {SERVERS} TLS servers, {ROUNDS} rounds, {ITEMS} sessions each. One of "
+        "30 and all changed: that many sessions of each listing differ from the one before. Cold: new "
+        "connections and logins, also by hand."
     )
     return Table("User instructions", columns, rows, note)
 

@@ -119,7 +119,7 @@ _IMPORTS = {
     "aiohttp, attrs, cattrs, msgspec, yarl": "import aiohttp, attrs, cattrs, msgspec, yarl",
     "aiovbo (the door)": "import aiovbo",
     "aiovbo (Fleet)": "from aiovbo import Fleet",
-    "httpx": "import httpx",
+    "httpx2": "import httpx2",
     "veeam_365 (client)": "import veeam_365.client",
     "veeam_365 (client and one operation)": (
         "import veeam_365.client as c; c.VeeamClient('https://x', 'u', 'p', 'v8')"

@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
@@ -16,7 +17,7 @@ from bodies import body
 from contestants import PASSWORD, USER
 from decoders import decoders
 from rounds import Table, median, short
-from stub import TOKEN, Stub
+from stub import BROKEN, TOKEN, Stub
 
 COUNT = 10_000
 MODES = ("collector on", "heap frozen", "collector off")
@@ -156,6 +157,36 @@ def stalls(figures: dict[str, float], *, quick: bool) -> Table:
     )
     rows = [(name, *line) for name, line in cells.items()]
     return Table("Longest stall of the event loop, 10,000 sessions in one answer", columns, rows, note)
+
+
+async def _broken_gaps(url: str, ca: str) -> list[float]:
+    from aiovbo import TLS, Client, Password, Server, ServerError  # where it is measured
+
+    server = Server(url, Password(USER, PASSWORD), api_version="v4", tls=TLS(ca_file=ca))
+    async with Client(server, retries=0, deadline=60) as client:
+
+        async def ask() -> int:
+            with suppress(ServerError):
+                await client.restore_sessions()
+            return COUNT
+
+        await ask()
+        return [await longest_gap(ask) for _ in range(5)]
+
+
+def broken_stalls(figures: dict[str, float], *, quick: bool) -> Table:
+    """Milliseconds, by what is wrong with a response of 4 MB."""
+    rows: list[tuple[str, ...]] = []
+    for kind in BROKEN[:2] if quick else BROKEN:
+        with Stub(tls=1, items=30, broken=kind) as stub:
+            gaps = asyncio.run(_broken_gaps(stub.tls[0], stub.ca))
+        figures["stall broken"] = max(median(gaps), figures.get("stall broken", 0.0))
+        rows.append((kind, f"{short(median(gaps))} / {short(max(gaps))}"))
+    note = (
+        "The longest gap in the event loop; median and longest of five responses, asked by aiovbo over TLS."
+    )
+    title = "Longest stall of the event loop, errors and invalid data of 4 MB"
+    return Table(title, ("response", "median / longest, ms"), rows, note)
 
 
 if __name__ == "__main__":

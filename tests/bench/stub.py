@@ -40,12 +40,48 @@ def _response(status: str, content: bytes) -> bytes:
 
 
 _ENDS = tuple(f"2026-11-02T00:00:{second}.0000000Z" for second in range(11, 18))
-"""When one session of a changing listing ended, in turn: seven times, so that 30 servers get another one."""
+"""When sessions of a changing listing ended, in turn: seven, so that 30 and 200 servers get another one."""
+
+VARIANTS = ("nothing changed", "one of 30 changed", "one rejected row", "all changed")
+"""How the listings of v4 differ from one request to the next."""
+
+BROKEN = ("error, JSON", "error, a page", "a page", "cut short", "not UTF-8", "escapes, cut short")
+"""Responses of 4 MB that are errors, or not the JSON that was requested."""
 
 
-def _with(sessions: list[dict[str, Any]], ended: str) -> list[dict[str, Any]]:
-    """The same sessions, but for the time at which the first one ended."""
-    return [{**sessions[0], "endTime": ended}, *sessions[1:]]
+def _variants(sessions: list[dict[str, Any]], kind: str) -> list[list[dict[str, Any]]]:
+    """The listings that are sent in turn."""
+    match kind:
+        case "one of 30 changed":
+            return [[{**sessions[0], "endTime": ended}, *sessions[1:]] for ended in _ENDS]
+        case "all changed":
+            return [[{**session, "endTime": ended} for session in sessions] for ended in _ENDS]
+        case "one rejected row":
+            return [[{name: value for name, value in sessions[0].items() if name != "id"}, *sessions[1:]]]
+        case _:
+            return []
+
+
+_LARGE = 4_000_000
+
+
+def _broken(kind: str, listing: bytes) -> bytes:
+    """The response in place of a listing."""
+    page = b"<html><title>Gateway</title>" + b"<p>words</p>" * (_LARGE // 12)
+    rows = listing[:-1] + b"," + b",".join([listing[1:-1]] * (_LARGE // len(listing))) + b"]"
+    match kind:
+        case "error, JSON":
+            return _response("503 Service Unavailable", b'{"message":"%b"}' % (b"words " * (_LARGE // 6)))
+        case "error, a page":
+            return _response("503 Service Unavailable", page)
+        case "a page":
+            return _response("200 OK", page)
+        case "cut short":
+            return _response("200 OK", rows[:-20])
+        case "not UTF-8":
+            return _response("200 OK", rows[: _LARGE // 2] + b"\xff" + rows[_LARGE // 2 :])
+        case _:
+            return _response("200 OK", b'[{"id":"' + b"\\n" * (_LARGE // 2))
 
 
 _NUMBER = b"ffffffff-"
@@ -64,9 +100,11 @@ def _numbered(sessions: list[dict[str, Any]]) -> bytes:
 class Answers:
     """Whole responses by path, in lower case; made once."""
 
-    def __init__(self, items: int, pages: int = 0, changing: int = 0) -> None:
+    def __init__(self, items: int, pages: int = 0, variant: str = "", broken: str = "") -> None:
         old, new = v4_sessions(items), v8_sessions(items)
-        self._variants = [_response("200 OK", array(_with(old, text))) for text in _ENDS[:changing]]
+        self._variants = [_response("200 OK", array(listing)) for listing in _variants(old, variant)]
+        if broken:
+            self._variants = [_broken(broken, array(old))]
         self._turn = 0
         self.listings = {
             b"/v4/restoresessions": _response("200 OK", array(old)),
@@ -178,7 +216,7 @@ async def _serve(options: argparse.Namespace, folder: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     context.set_alpn_protocols(["http/1.1"])
-    answers = Answers(options.items, options.pages, options.changing)
+    answers = Answers(options.items, options.pages, options.variant, options.broken)
     with ExitStack() as stack:
         facts = {
             "ca": str(ca_file),
@@ -205,9 +243,10 @@ class Stub:
         items: int = 30,
         pages: int = 0,
         delay: float = 0.0,
-        changing: int = 0,
+        variant: str = "",
+        broken: str = "",
     ) -> None:
-        """As many of each kind; with `changing` (2 to 7) one session of v4 listings has so many versions."""
+        """As many of each kind; `variant` and `broken` say what is sent in place of a v4 listing."""
         wanted = {
             "plain": plain,
             "tls": tls,
@@ -215,7 +254,8 @@ class Stub:
             "items": items,
             "pages": pages,
             "delay": delay,
-            "changing": changing,
+            "variant": variant,
+            "broken": broken,
         }
         self._arguments = [f"--{name}={value}" for name, value in wanted.items()]
         self.items = items
@@ -267,8 +307,10 @@ class Stub:
 def main() -> None:
     """Serve until standard input ends."""
     parser = argparse.ArgumentParser()
-    for name in ("plain", "tls", "silent", "items", "pages", "changing"):
+    for name in ("plain", "tls", "silent", "items", "pages"):
         parser.add_argument(f"--{name}", type=int, default=0)
+    for name in ("variant", "broken"):
+        parser.add_argument(f"--{name}", default="")
     parser.add_argument("--delay", type=float, default=0)
     options = parser.parse_args()
     raise_file_limit()

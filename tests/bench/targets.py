@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from decoding import TOLERANT
 from others import FLOOR
+from polling import TYPED
 from rounds import Table
 from stalls import ASKED, BYTES
 
@@ -40,6 +41,17 @@ def _decoding(figures: Figures) -> list[tuple[str, float | None, float]]:
     ]
 
 
+_POLLING = (
+    ("nothing changed", FLOOR, 0.75),
+    ("nothing changed", TYPED, 0.75),
+    ("one of 30 changed", FLOOR, 0.95),
+    ("one rejected row", FLOOR, 0.95),
+    ("all changed", FLOOR, 1.1),
+    ("cold", FLOOR, 1.1),
+)
+"""Kind of round, contestant, and most of its CPU time."""
+
+
 def _asking(figures: Figures) -> list[tuple[str, float | None, float]]:
     size = 200 if "warm TLS 200 aiovbo cpu" in figures else 100
     ours, floor, veeam, threads = (
@@ -47,10 +59,19 @@ def _asking(figures: Figures) -> list[tuple[str, float | None, float]]:
     )
     return [
         (f"warm fan-out CPU, {size} TLS, x aiohttp + orjson", _ratio(figures, ours, floor), 1.0),
+        *(
+            (
+                f"polling, {kind}, x {name}",
+                _ratio(figures, f"polling {kind} aiovbo cpu", f"polling {kind} {name} cpu"),
+                limit,
+            )
+            for kind, name, limit in _POLLING
+        ),
         ("... x veeam-365", _ratio(figures, ours, veeam), 0.15),
         ("... x requests with threads", _ratio(figures, ours, threads), 0.3),
         ("longest stall, 10,000 v4 items, asked, ms", figures.get(f"stall v4 collector on {ASKED}"), 5.0),
         ("... bytes in memory, ms", figures.get(f"stall v4 collector on {BYTES}"), 5.0),
+        ("longest stall, errors and invalid data of 4 MB, ms", figures.get("stall broken"), 5.0),
     ]
 
 
