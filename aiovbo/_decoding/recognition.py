@@ -1,8 +1,8 @@
 """Recognition of restore sessions: what arrives again byte for byte the same is the same object.
 
-A poll sends the same query again, and nearly every item of the response is unchanged. To compare 30 unchanged
-sessions takes a tenth of the time of decoding them. Knows bytes and the items that were made of them; knows no
-requests. Bodies are in UTF-8 here, whatever charset the server sent them in.
+A poll sends the same query again, and nearly every item of the response is unchanged. To compare 30
+unchanged sessions takes a tenth of the time of decoding them. Knows bytes and the items that were made of
+them; knows no requests. Bodies are in UTF-8 here, whatever charset the server sent them in.
 """
 
 from collections import OrderedDict
