@@ -23,6 +23,7 @@ from aiovbo import (
     FleetQuery,
     FleetResult,
     Heartbeat,
+    JobSession,
     Link,
     Page,
     Password,
@@ -31,7 +32,9 @@ from aiovbo import (
     Rejected,
     Removed,
     Resource,
+    RestoreEvent,
     RestoreSession,
+    RestoreSessionEvent,
     RestoreSessionResult,
     RestoreSessionState,
     RestoreSessionType,
@@ -66,6 +69,13 @@ async def one_server(client: Client) -> None:
     assert_type(query, Query[RestoreSession])
     assert_type(await query, list[RestoreSession])
     assert_type(await query.answer(), Answer[RestoreSession])
+    events = client.restore_events(started_after=timedelta(days=1), only=lambda session: session.has_ended)
+    assert_type(events, Query[RestoreEvent])
+    async for one in events:
+        assert_type(one.session, RestoreSession)
+        assert_type(one.event, RestoreSessionEvent)
+    assert_type(client.events_of(await query), Query[RestoreEvent])
+    assert_type(client.job_sessions(status="Failed", ended_after=timedelta(days=1)), Query[JobSession])
     async for session in query:
         assert_type(session, RestoreSession)
     async for page in query.pages():
@@ -127,6 +137,9 @@ async def many_servers(fleet: Fleet) -> None:
         assert_type(answer.fetched_at, datetime)
     async with query as same:
         assert_type(same, FleetQuery[RestoreSession])
+    assert_type(fleet.restore_events(started_after=timedelta(days=1)), FleetQuery[RestoreEvent])
+    assert_type(fleet.job_sessions(status=["Failed", "Warning"]), FleetQuery[JobSession])
+    assert_type(Fleet.from_env(deadline=30), Fleet)
     assert_type(fleet.map(count), FleetQuery[int])
     assert_type(fleet.map(names), FleetQuery[str])
     assert_type(fleet.map(recent), FleetQuery[RestoreSession])
