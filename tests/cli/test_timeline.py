@@ -65,7 +65,8 @@ moments = st.datetimes(
     (BEGINS - 10 * HOUR).replace(tzinfo=None), (ENDS + 10 * HOUR).replace(tzinfo=None), timezones=st.just(UTC)
 )
 texts = st.one_of(st.none(), st.text(max_size=80), st.sampled_from(HOSTILE))
-results = st.sampled_from(["Success", "Warning", "Failed", "Peculiar", None])
+values = st.one_of(st.text(min_size=1, max_size=80), st.sampled_from(HOSTILE))
+results = st.sampled_from(["Success", "Warning", "Failed", "Peculiar"])
 states = st.sampled_from([None, *map(RestoreSessionState, ("Starting", "Working", "Stopped", "Weird"))])
 silent = st.builds(
     RestoreSession,
@@ -74,7 +75,7 @@ silent = st.builds(
     creation_time=moments,
     end_time=st.one_of(st.none(), moments),
     state=states,
-    result=st.one_of(st.none(), results.filter(bool).map(RestoreSessionResult)),
+    result=st.one_of(st.none(), results.map(RestoreSessionResult)),
 )
 wordy = st.builds(
     RestoreSession,
@@ -83,8 +84,8 @@ wordy = st.builds(
     creation_time=moments,
     end_time=st.one_of(st.none(), moments),
     state=states,
-    result=st.one_of(st.none(), texts.filter(bool).map(RestoreSessionResult)),
-    type=st.one_of(st.none(), texts.filter(bool).map(RestoreSessionType)),
+    result=st.one_of(st.none(), values.map(RestoreSessionResult)),
+    type=st.one_of(st.none(), values.map(RestoreSessionType)),
     **dict.fromkeys(("name", "initiated_by", "organization", "reason", "details"), texts),
 )
 widths = st.integers(1, 200)
