@@ -34,7 +34,7 @@ from aiovbo import (
     Unreachable,
     Watch,
 )
-from aiovbo._cli._columns import NAME_LIMIT
+from aiovbo._cli._columns import NAME_LIMIT, Unpadded
 from aiovbo._cli._command_runner import CommandRunner
 from aiovbo._cli._options import ChangeFilter, CommandOptions, Kind, Selection
 from aiovbo._cli._selection import fleet_of
@@ -209,7 +209,7 @@ def _line(change: Change, width: int, times: Times, out: Console) -> RenderableT
     columns = Table.grid()
     columns.add_column(no_wrap=True)
     columns.add_row(text, Text(about))
-    return columns
+    return Unpadded(columns)
 
 
 def _described(change: Change) -> tuple[str, str, str]:  # one of each
