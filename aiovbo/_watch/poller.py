@@ -18,7 +18,7 @@ from attrs import define, evolve, field, frozen
 
 from aiovbo._client.client import Client
 from aiovbo._core.deadline import Operation
-from aiovbo._core.query import Rejected
+from aiovbo._core.query import Answer, Rejected
 from aiovbo._protocol.requests import with_offset
 from aiovbo._protocol.session_filter import SessionFilter
 from aiovbo._settings.api_versions import supports
@@ -31,7 +31,14 @@ from aiovbo._watch.feed import ChangeFeed
 from aiovbo._watch.pending import PendingChange
 from aiovbo._watch.schedule import MAX_BACKOFF, PollSchedule
 from aiovbo._watch.tracker import Tracker
-from aiovbo.errors import ConfigError, NotFoundError, PayloadError, ResponseError, ServerError
+from aiovbo.errors import (
+    ConfigError,
+    NotFoundError,
+    PayloadError,
+    ResponseError,
+    ServerError,
+    ServerTimeoutError,
+)
 from aiovbo.models import RestoreSession
 
 log = logging.getLogger("aiovbo.watch")
@@ -156,12 +163,16 @@ class ServerPoller:
         options: WatchOptions,
         delivery: Delivery,
         adopt_former: Callable[["ServerPoller", UUID | None], Coroutine[Any, Any, bool]],
+        *,
+        among: int = 1,
     ) -> None:
+        """The poller of one server, `among` so many that start together."""
         self._client = client
         self._options = options
         self._delivery = delivery
         self._numbers = count(1)
         self._adopt_former = adopt_former
+        self._among = among
         self.tracker = self._track(None)
         """What is known of the server."""
         self._beat = PollSchedule(client.name, options.every, options.clock, options.max_backoff)
@@ -179,6 +190,7 @@ class ServerPoller:
         self._not_found: dict[UUID, int] = {}
         self._old: _Stretch | None = None
         self._unfinished: _Stretch | None = None
+        self._history: _Stretch | None = None
 
     def _track(self, place: ServerCheckpoint | None) -> Tracker:
         options = self._options
@@ -236,7 +248,7 @@ class ServerPoller:
 
     async def _poll_forever(self) -> None:
         clock, beat = self._options.clock, self._beat
-        await beat.wait(beat.until_first())
+        await beat.wait(beat.until_first(self._among))
         while True:
             began = clock.monotonic()
             pause = await self._try_to_look()
@@ -341,21 +353,65 @@ class ServerPoller:
             await self._identify()
             self._identified = server
         tracker = self.tracker
-        # As far as the last such poll saw.
-        if entries := tracker.forget(self._options.clock.now()):
-            await self.save(entries)
-        sessions, rejected = await self._list(tracker.horizon)
-        if tracker.is_first:
-            await self.save(tracker.begin(sessions, self._options.clock.now()))
-        await self._observe(sessions)
-        there = [one.id for one in sessions]
-        await self._confirm_removed(tracker.missing(there + rejected, tracker.horizon))
+        if self._history is None:
+            # As far as the last such poll saw.
+            if entries := tracker.forget(self._options.clock.now()):
+                await self.save(entries)
+            missing = await self._look_at_remembered()
+        else:
+            missing = await self._look_at_rest(self._history)
+        if missing is None:
+            self._is_full_poll_due = True
+            return
+        await self._confirm_removed(missing)
         if tracker.horizon is not None:
             seen = await self._look_at_old(tracker.horizon)
             await self._look_at_unfinished(
                 [key for key in tracker.open_before(tracker.horizon) if key not in seen]
             )
         tracker.has_seen_all(self._options.clock.now())
+
+    async def _look_at_remembered(self) -> list[UUID] | None:
+        """Everything that is remembered, and which of it is missing; None where the deadline ended it."""
+        tracker = self.tracker
+        answer = await self._answer(tracker.horizon)
+        sessions = sorted(answer.items, key=_creation_time)
+        if answer.error is not None:
+            if not sessions or not isinstance(answer.error, ServerTimeoutError):
+                raise answer.error
+            # The next polls go on from here: from the beginning, the same deadline would end each of them.
+            seen = {one.id for one in sessions}
+            end = sessions[-1].creation_time
+            read = len(sessions) + len(answer.rejected)
+            self._history = _Stretch(tracker.horizon, end, read, answer.items[0].id, seen)
+            await self._tell_recovery()
+        is_all = answer.error is None
+        if tracker.is_first:
+            await self.save(tracker.begin(sessions, self._options.clock.now(), is_all=is_all))
+        await self._observe(sessions)
+        if not is_all:
+            return None
+        return tracker.missing([one.id for one in sessions] + _ids_of(answer.rejected), tracker.horizon)
+
+    async def _look_at_rest(self, history: "_Stretch") -> list[UUID] | None:
+        """Go on where the deadline ended a poll; what is missing, or None where it ended this one too."""
+        tracker = self.tracker
+        if not tracker.is_first:
+            await self._look_at_latest()
+        before = history.offset
+        try:
+            while not history.is_over:
+                await self._read_on(history)
+                await self._tell_recovery()
+        except ServerTimeoutError:
+            if history.offset == before:
+                raise
+            return None
+        self._history = None
+        if tracker.is_first:
+            await self.save(tracker.begin([], self._options.clock.now()))
+        missing = tracker.missing(history.seen, history.start)
+        return [key for key in missing if tracker.known[key].created <= history.end]
 
     async def _look_at_old(self, horizon: datetime) -> set[UUID]:
         """The next rows of what is forgotten, in which an unfinished session may have appeared; their ids."""
@@ -405,6 +461,8 @@ class ServerPoller:
                 await asyncio.sleep(0)
                 await self._reject(rejected)
                 ids += [session.id for session in sessions]
+                if self.tracker.is_first:
+                    await self.save(self.tracker.begin(sessions, self._options.clock.now(), is_all=False))
                 await self._observe(sorted(sessions, key=_creation_time))
             # A server that ignores the offset sends the same page indefinitely.
             is_same = bool(ids) and ids[0] == stretch.first
@@ -466,24 +524,30 @@ class ServerPoller:
         unfinished = [] if start is None else tracker.open_before(start)
         sessions, rejected = await self._list(start)
         await self._observe(sessions)
-        if tracker.missing([one.id for one in sessions] + rejected, start):
+        missing = tracker.missing([one.id for one in sessions] + rejected, start)
+        if missing and self._history is None:
             # Where something vanished that had just been there, more may have.
             await self._look_at_all()
             return
+        await self._confirm_removed(missing)
         await self._look_at_unfinished(unfinished)
 
     async def _list(self, start: datetime | None) -> tuple[list[RestoreSession], list[UUID]]:
         """All sessions created at or after `start`, the oldest first, and the IDs of rejected rows."""
+        answer = await self._answer(start)
+        if answer.error is not None:
+            raise answer.error
+        return sorted(answer.items, key=_creation_time), _ids_of(answer.rejected)
+
+    async def _answer(self, start: datetime | None) -> Answer[RestoreSession]:
         # The API's bound is exclusive, and knows more digits than we do.
         after = None if start is None else start - timedelta(microseconds=1)
         bounds = SessionFilter(started_after=after)
         answer = await self._client.filtered_sessions(bounds, reports_rejected=True).answer()
         await self._reject(answer.rejected)
-        if answer.error is not None:
-            raise answer.error
-        await self._tell_recovery()
-        ids = [key for row in answer.rejected if (key := _id_of(row)) is not None]
-        return sorted(answer.items, key=_creation_time), ids
+        if answer.error is None:
+            await self._tell_recovery()
+        return answer
 
     async def _reject(self, rows: Sequence[Rejected]) -> None:
         now = self._options.clock.now()
@@ -640,6 +704,10 @@ class ServerPoller:
 
 def _creation_time(session: RestoreSession) -> datetime:
     return session.creation_time
+
+
+def _ids_of(rows: Iterable[Rejected]) -> list[UUID]:
+    return [key for row in rows if (key := _id_of(row)) is not None]
 
 
 def _id_of(row: Rejected) -> UUID | None:

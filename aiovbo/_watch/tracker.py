@@ -124,18 +124,23 @@ class Tracker:
             if key not in there and entry.kind == "session" and (since is None or entry.created >= since)
         ]
 
-    def begin(self, sessions: Iterable[RestoreSession], now: datetime) -> list[CheckpointEntry]:
+    def begin(
+        self, sessions: Iterable[RestoreSession], now: datetime, *, is_all: bool = True
+    ) -> list[CheckpointEntry]:
         """On the very first poll: what had ended before the watch began is known, and not reported.
 
         Shape: the records to save at once, together with the note that the server was polled; then `observe`
         the same sessions.
+
+        - `is_all`: whether these are the last ones, where the history takes several polls.
         """
-        self.is_first = False
-        polled = SessionRecord(now, is_open=False, kind="server")
-        entries = [CheckpointEntry(POLLED_KEY, polled)]
+        entries: list[CheckpointEntry] = []
+        if is_all:
+            self.is_first = False
+            entries.append(CheckpointEntry(POLLED_KEY, SessionRecord(now, is_open=False, kind="server")))
         for session in sessions:
             is_news = self._since is not None and session.creation_time > self._since
-            if session.has_ended and not is_news:
+            if session.has_ended and not is_news and session.id not in self.known:
                 entry = SessionRecord(session.creation_time, is_open=False, marks=_marks_of(session))
                 self.known[session.id] = entry
                 entries.append(CheckpointEntry(session.id, entry))

@@ -35,6 +35,9 @@ from aiovbo.errors import CheckpointError, ClosedError, ConfigError, LeaseLostEr
 
 log = logging.getLogger("aiovbo.watch")
 
+_STARTED_AT_ONCE = 100
+"""Servers that are started in one step of the event loop."""
+
 
 class Batch(Sequence[AnyChange]):
     """Changes that are processed together: a sequence, in the order in which they were found."""
@@ -159,9 +162,17 @@ class Watch:
         if self._leases is not None:
             self._keeper = asyncio.create_task(self._leases.run(), name="aiovbo watch leases")
             self._keeper.add_done_callback(self._hear_of_its_end)
-        else:
-            for name in self._members:
-                self._start(name)
+            return self
+        try:
+            for count, name in enumerate(list(self._members), 1):
+                # Meanwhile, servers may have been added or removed.
+                if name in self._members and name not in self._lookouts:
+                    self._start(name, len(self._members))
+                if count % _STARTED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(
@@ -375,9 +386,9 @@ class Watch:
         else:
             self._start(client.name)
 
-    def _start(self, name: str) -> None:
+    def _start(self, name: str, among: int = 1) -> None:
         client = self._members[name]
-        lookout = ServerPoller(client, self._options, self._delivery, self._adopt_former)
+        lookout = ServerPoller(client, self._options, self._delivery, self._adopt_former, among=among)
         if former := self._removed.pop(name, None):
             lookout.succeed(former)
         task = asyncio.create_task(lookout.follow(self._leaving.get(name)), name=f"aiovbo watch {name}")
