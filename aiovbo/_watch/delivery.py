@@ -86,18 +86,27 @@ class Delivery:
         All of them are added, also where this is cancelled. What is held already is left out.
         """
         its = self._servers.setdefault(server, _ServerChanges())
-        for pending in changes:
-            key = pending.key
-            if key in its.held:
-                continue
-            if not its.waiting:
-                self._turns.put_nowait(server)
-            found = its.held[key] = _Found(pending)
-            its.waiting.append(found)
-            its.unsaved.setdefault(pending.subject, deque()).append(found)
-        while len(its.waiting) > MOST_WAITING:
-            its.has_room.clear()
-            await its.has_room.wait()
+        left = deque(changes)
+        try:
+            while left:
+                self._add(server, its, left.popleft())
+                while len(its.waiting) > MOST_WAITING:
+                    its.has_room.clear()
+                    await its.has_room.wait()
+        finally:
+            for pending in left:
+                self._add(server, its, pending)
+
+    def _add(self, server: str, its: _ServerChanges, pending: PendingChange) -> None:
+        key = pending.key
+        # Its changes may have been discarded while the poller waited for room.
+        if self._servers.get(server) is not its or key in its.held:
+            return
+        if not its.waiting:
+            self._turns.put_nowait(server)
+        found = its.held[key] = _Found(pending)
+        its.waiting.append(found)
+        its.unsaved.setdefault(pending.subject, deque()).append(found)
 
     def backlog(self, server: str) -> int:
         """How many changes of a server wait for the consumer."""

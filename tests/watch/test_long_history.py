@@ -1,13 +1,14 @@
 """A history that takes longer to read than the deadline of one poll."""
 
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from harness.scene import Scene
 
-from aiovbo import Added, Finished, Removed
-from aiovbo.testing import Fault
+from aiovbo import Added, Finished, Fleet, Password, Removed, Server
+from aiovbo.testing import Fault, MemoryTransport, SimClock
 
 SESSIONS = 65
 
@@ -72,3 +73,20 @@ async def test_a_long_history_does_not_cost_the_pages_again_that_were_read() -> 
         assert changes.status()["vbo"].up
         read = pages(scene)
         assert read < 40
+
+
+async def test_the_first_polls_of_a_large_fleet_are_spread_by_its_size() -> None:
+    """About 100 servers a second: each first poll costs a TLS handshake and a login."""
+    clock = SimClock(auto=False)
+    servers = [Server(f"https://vbo{number}.test", Password("u", "p")) for number in range(1000)]
+    transport = MemoryTransport({})
+    async with (
+        Fleet(servers, clock=clock, transport=transport) as fleet,
+        fleet.watch(every=timedelta(minutes=1)) as changes,
+    ):
+        await clock.settle()
+        due = [status.next_look for status in changes.status().values()]
+        seconds = Counter(int((one - clock.now()).total_seconds()) for one in due if one is not None)
+    assert sum(seconds.values()) == len(servers)
+    assert seconds.keys() == set(range(10))
+    assert max(seconds.values()) < 150
