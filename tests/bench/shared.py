@@ -59,7 +59,7 @@ class Member:
         return sum(one.last_success is not None for one in status.values())
 
     async def end(self, *, at_once: bool = False) -> None:
-        """Cleanly, or as by SIGKILL: without a word to the database."""
+        """Cleanly, or as by SIGKILL: the database is not notified."""
         if at_once:
             self.store._id = None
         self.task.cancel()
@@ -68,7 +68,7 @@ class Member:
 
 
 async def shared_evenly(members: list[Member], servers: int) -> None:
-    """Wait until every server is watched, by nobody who has more than the share."""
+    """Wait until every server is watched, and no process has more than its share."""
     share = -(-servers // len(members))
     while sum(one.servers for one in members) != servers or max(one.servers for one in members) > share:
         await asyncio.sleep(0.05)
