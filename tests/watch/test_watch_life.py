@@ -6,7 +6,7 @@ import pickle
 import time
 import weakref
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,7 +24,6 @@ from aiovbo import (
     CheckpointError,
     Clock,
     ClosedError,
-    ConfigError,
     Finished,
     Fleet,
     Heartbeat,
@@ -37,7 +36,6 @@ from aiovbo import (
     Watch,
 )
 from aiovbo._watch.poller import ServerPoller
-from aiovbo._watch.schedule import PollSchedule
 from aiovbo.testing import BackupFleet, BackupServer, Fault, World
 
 
@@ -177,90 +175,6 @@ async def test_full_looks_are_spread_by_a_tenth_of_their_interval(chance: float,
     whole = [number for number, query in enumerate(queries) if query != queries[1]]
     assert whole[0] == 0
     assert abs(whole[1] - looks) <= 1
-
-
-def beat_of(every: float, now: datetime = NOW, chance: float = 0.5) -> PollSchedule:
-    """The beat of one server, at an instant."""
-    return PollSchedule("vbo", timedelta(seconds=every), Clock(now=lambda: now, random=lambda: chance))
-
-
-def test_a_server_has_the_same_place_in_every_interval() -> None:
-    """Whenever it is asked for, and however long the interval is; so has its first look."""
-    place = beat_of(100).until_first() / 5
-    assert 0 < place < 1
-    assert beat_of(1).until_first() == place
-    assert beat_of(10, NOW + timedelta(seconds=3)).until_first() == place * 5
-    for interval in (1.0, 25.0, 100.0):
-        for passed in (0.0, 0.3, 7.7, 88.8):
-            left = beat_of(7, NOW + timedelta(seconds=passed)).until_moment(interval)
-            assert 0 <= left < interval
-            # Noon is the beginning of each of these intervals.
-            assert (passed + left) % interval == pytest.approx(place * interval, abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("before", "took", "pause", "overruns"),
-    [
-        (90, 1, 90, 0),
-        (26, 1, 26, 0),
-        (24, 1, 124, 0),
-        (1, 49, 101, 0),
-        (1, 51, 1, 0),
-        (1, 99, 1, 0),
-        (1, 100, 1, 1),
-        (60, 250, 60, 2),
-    ],
-)
-def test_the_next_look_is_at_the_servers_place_and_never_right_after_one(
-    before: float, took: float, pause: float, overruns: int
-) -> None:
-    """A clock that ticks early is no reason to look twice; after a long look the next place is due."""
-    at_its_place = NOW + timedelta(seconds=beat_of(100).until_moment(100))
-    beat = beat_of(100, at_its_place - timedelta(seconds=before))
-    assert beat.until_next(took) == pytest.approx(pause, abs=1e-3)
-    assert beat.overruns == overruns
-
-
-@pytest.mark.parametrize(
-    ("every", "errors", "longest"),
-    [
-        (10, 1, 10),
-        (10, 2, 20),
-        (10, 3, 40),
-        (10, 6, 300),
-        (10, 10_000, 300),
-        (1000, 1, 1000),
-        (1000, 5, 1000),
-    ],
-)
-def test_a_server_that_is_down_is_left_alone_for_twice_as_long_each_time(
-    every: float, errors: int, longest: float
-) -> None:
-    """From the half to the whole of that by chance, up to five minutes or one interval."""
-    for chance, share in ((0.0, 0.5), (0.5, 0.75), (0.98, 0.99)):
-        assert beat_of(every, chance=chance).backoff(errors) == pytest.approx(longest * share)
-
-
-async def test_many_watches_of_one_moment_are_spread_and_steady() -> None:
-    """Each server has its own place in the interval, the same after a restart."""
-    async with BackupFleet(20, sessions=1, versions=("v4",)) as backups:
-        servers = [
-            server_of(one, name=f"vbo{number}", api_version="v4") for number, one in enumerate(backups)
-        ]
-        places: list[list[float]] = []
-        for _ in range(2):
-            for one in backups:
-                one.requests.clear()
-            async with Fleet(servers) as fleet, fleet.watch(every=timedelta(seconds=1)) as changes:
-                await silent(changes, 2.6)
-                offset = time.time() - time.monotonic()
-                last = [
-                    [r.at for r in one.requests if r.resource == "RestoreSessions"][-1] for one in backups
-                ]
-                places.append([(at + offset) % 1 for at in last])
-        assert len({round(place, 1) for place in places[0]}) >= 6
-        differences = [min((a - b) % 1, (b - a) % 1) for a, b in zip(*places, strict=True)]
-        assert sum(difference < 0.15 for difference in differences) >= 17
 
 
 async def test_servers_come_and_go_while_it_runs() -> None:
@@ -639,14 +553,6 @@ async def test_rows_that_make_no_sense_for_a_while_are_not_taken_for_gone(versio
             change = await anext(changes)
         assert isinstance(change, Added)
         assert str(change.session.id) == str(added.id)
-
-
-def test_workers_have_shares_of_about_a_size() -> None:
-    """Of 3,000 servers each of four workers has some 750."""
-    fleet = Fleet([Server(f"vbo{number}", Password("u", "p")) for number in range(3000)])
-    assert all(650 < len(fleet.shard(index, 4)) < 850 for index in range(4))
-    with pytest.raises(ConfigError, match="index"):
-        fleet.shard(4, 4)
 
 
 async def test_a_server_that_goes_down_is_retried_once_and_then_probed_without_retries() -> None:
