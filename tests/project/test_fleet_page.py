@@ -4,7 +4,6 @@ import asyncio
 import base64
 import contextlib
 import hashlib
-import importlib
 import json
 import os
 import re
@@ -136,15 +135,6 @@ async def state_of(events: AsyncIterator[Event], server: str, state: str) -> dic
         for one in servers:
             if one and (one["name"], one["state"]) == (server, state):
                 return dict(one)
-
-
-@pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The example as a module."""
-    monkeypatch.syspath_prepend(EXAMPLES)
-    yield importlib.import_module("fleet_page")
-    for name in ("fleet_page", "_servers"):
-        sys.modules.pop(name, None)
 
 
 def session(server: str = "vbo1", number: int = 0, **fields: Any) -> RestoreSession:
