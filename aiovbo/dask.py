@@ -29,7 +29,7 @@ from aiovbo.models import Model, RestoreSession
 
 __all__ = ["DaskFleet", "DaskQuery"]
 
-log = logging.getLogger("aiovbo.dask")
+log: logging.Logger = logging.getLogger("aiovbo.dask")
 
 T = TypeVar("T")
 

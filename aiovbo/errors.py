@@ -264,5 +264,5 @@ class LeaseLostError(CheckpointError):
 
     def __init__(self, what: str, *, servers: Sequence[str] = ()) -> None:
         super().__init__(what)
-        self.servers = tuple(servers)
+        self.servers: tuple[str, ...] = tuple(servers)
         """The names of the servers."""

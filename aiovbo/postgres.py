@@ -39,7 +39,7 @@ from aiovbo.errors import CheckpointError, ConfigError
 
 __all__ = ["PostgresCheckpoint"]
 
-log = logging.getLogger("aiovbo.watch")
+log: logging.Logger = logging.getLogger("aiovbo.watch")
 
 T = TypeVar("T")
 

@@ -124,7 +124,7 @@ class DecodedPage(Generic[M]):
         cls, server, fetcher = origin
         is_raw = cls is RestoreSession and sessions is None
         self._reader = SessionReader(server, fetcher) if is_raw else None
-        self.is_array = page is None
+        self.is_array: bool = page is None
         """Whether the server sent a bare array, without paging information."""
         self.limit: int | None = None
         """How many items the server puts on a page, where it says so."""
@@ -132,7 +132,7 @@ class DecodedPage(Generic[M]):
         """How many items there are on all pages, where it says so."""
         self.next_href: str | None = None
         """The link to the next page."""
-        self.is_doubtful = False
+        self.is_doubtful: bool = False
         """Whether what it says of further pages is invalid."""
         if page is not None:
             limit = page.limit

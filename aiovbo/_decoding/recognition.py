@@ -106,7 +106,7 @@ class Recognition:
     def __init__(self, budget: int = BUDGET) -> None:
         self._budget = budget
         self._costs: OrderedDict[ServerRecognition, int] = OrderedDict()
-        self.size = 0
+        self.size: int = 0
         """Bytes that are kept now, by estimate."""
 
     def note(self, server: "ServerRecognition", cost: int) -> None:
