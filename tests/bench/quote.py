@@ -1,4 +1,4 @@
-"""The few figures of `result.md` that the README quotes, as the table that stands there.
+"""The few figures of `result.md` that the docs quote, as the table that stands there.
 
 Run as a program, it prints that table. Knows which figures matter most; measures nothing.
 """
@@ -22,7 +22,7 @@ _QUOTED = (
 
 
 def quote(result: str) -> str:
-    """The table that the README has to quote."""
+    """The table that the docs have to quote."""
     date = re.search(r"^- Date: (\S+)", result, re.MULTILINE)
     machine = re.search(r"^- Machine: (.*), Linux$", result, re.MULTILINE)
     assert date is not None

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from harness.readme import ROOT, TEXT
+from harness.readme import ROOT
 
 from aiovbo import CheckpointError, ClosedError, ConfigError, LinkError, UnreachableError, __version__
 from aiovbo._cli import _commands, _statuses
@@ -114,11 +114,11 @@ def test_a_process_that_cannot_write_its_output_reports_it_once(command: str) ->
 
 
 def test_every_exit_status_is_documented() -> None:
-    """The page's table, the README and every command's help list all of them."""
+    """The page's table, its sentence and every command's help list all of them."""
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     statuses = {value for name, value in vars(_statuses).items() if name.isupper()}
     assert {int(number) for number in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == statuses
-    (sentence,) = re.findall(r"^The exit status is .*?\n\n", TEXT, re.MULTILINE | re.DOTALL)
+    (sentence,) = re.findall(r"^The exit status is .*?\n\n", page, re.MULTILINE | re.DOTALL)
     for text in (sentence, app.help_epilogue or ""):
         assert {int(number) for number in re.findall(r"\b\d+\b", text)} == statuses
 

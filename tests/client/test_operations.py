@@ -1,4 +1,4 @@
-"""The README's table of operations: every cell is tried against the embedded server of that version."""
+"""The page's table of operations: every cell is tried against the embedded server of that version."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -11,16 +11,16 @@ from harness.backups import asked, server_of
 from aiovbo import Client, ConfigError, LinkError, NotFoundError, RestoreSession, RestoreSessionState
 from aiovbo.testing import BackupServer, World
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 VERSIONS = ["v4", "v5", "v6", "v7", "v8"]
 A_TICK = timedelta(microseconds=1)
 """What a server's time may have beyond the microseconds that Python keeps."""
 
 
 def table() -> dict[str, dict[str, str]]:
-    """The README's table, by operation and version."""
+    """The page's table, by operation and version."""
     rows: dict[str, dict[str, str]] = {}
-    lines = iter(README.read_text(encoding="utf-8").splitlines())
+    lines = iter(PAGE.read_text(encoding="utf-8").splitlines())
     for line in lines:
         if line.startswith("| operation |"):
             break

@@ -1,6 +1,6 @@
-"""The README taken apart: its code blocks, its tables, its tree of errors.
+"""README and docs taken apart: their code blocks, their tables, the tree of errors.
 
-Knows Markdown as far as the README uses it. Must not know what its parts mean.
+Knows Markdown as far as they use it. Must not know what their parts mean.
 """
 
 import re
@@ -8,6 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
+"""The pages of the docs, by name."""
 
 
 def blocks(language: str, text: str = TEXT) -> list[str]:
@@ -16,7 +18,7 @@ def blocks(language: str, text: str = TEXT) -> list[str]:
 
 
 def table(first_title: str) -> list[list[str]]:
-    """The rows of the table whose first column has this title, without backticks."""
-    start = TEXT.index(f"| {first_title} |")
-    lines = TEXT[start:].split("\n\n")[0].splitlines()[2:]
+    """The rows of the one table in README or docs whose first column has this title, without backticks."""
+    (text,) = [text for text in (TEXT, *PAGES.values()) if f"\n| {first_title} |" in text]
+    lines = text[text.index(f"| {first_title} |") :].split("\n\n")[0].splitlines()[2:]
     return [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]

@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 import pytest
-from harness.readme import ROOT, TEXT, blocks, table
+from harness.readme import PAGES, ROOT, TEXT, blocks, table
 
 import aiovbo
 from aiovbo import TLS, Client, Fleet, Password, Server, errors
@@ -67,14 +67,14 @@ def test_the_first_screen_runs_as_printed_and_prints_what_it_shows(
 
 
 def test_the_first_screen_has_ten_lines_of_code_and_what_one_needs_to_decide() -> None:
-    """A sentence, code, output, three bullets, how to install; no badge, and in this order."""
+    """Two sentences, a picture, code, its output and three bullets, in this order; 200 lines in all."""
+    assert len(TEXT.splitlines()) <= 200
     screen = TEXT.split("\n## ")[0]
-    order = ["# aiovbo", "An async", "```python", "```console", "- **A dead", "`pip install"]
+    order = ["# aiovbo", "An async Python client", "![", "```python", "```console", "- **A failing"]
     places = [f"\n{screen}".index(f"\n{part}") for part in order]
     assert places == sorted(places)
     assert len([line for line in FIRST.splitlines() if line]) <= 10
     assert screen.count("\n- **") == 3
-    assert "![" not in screen
     assert len(screen.splitlines()) < 45
 
 
@@ -132,8 +132,8 @@ def test_the_test_of_an_application_passes_as_printed(tmp_path: Path) -> None:
 
 
 def test_the_tree_of_errors_is_the_tree_of_classes() -> None:
-    """README, the docstring of `aiovbo.errors` and the classes themselves agree."""
-    (tree,) = blocks("text")
+    """The page, the docstring of `aiovbo.errors` and the classes themselves agree."""
+    tree = blocks("text", PAGES["errors"])[0]
     assert tree in inspect.cleandoc(errors.__doc__ or "").replace("\n    ", "\n") + "\n"
     above: list[type] = []
     for branch, name in re.findall(r"^([│├└─ ]*)(\w+)", tree, re.MULTILINE):
@@ -172,23 +172,24 @@ def test_the_test_command_is_the_one_that_continuous_integration_runs() -> None:
 
 
 def test_every_file_and_name_that_the_readme_mentions_is_there() -> None:
-    """Files in the repository; attributes of an error."""
-    for path in ("examples/many_servers.py", ".ci/run", "CHANGELOG.md"):
-        assert path in TEXT
-        assert (ROOT / path).exists()
+    """The targets of its links; attributes of an error."""
+    targets = re.findall(r"\]\(([^)]+)\)", TEXT)
+    assert len(targets) > 15
+    for path in targets:
+        assert (ROOT / path).exists(), path
     error = aiovbo.ServerError("")
-    sentence = re.search(r"A `ServerError` has (.*?);", TEXT, re.DOTALL)
+    sentence = re.search(r"A `ServerError` has (.*?);", PAGES["errors"], re.DOTALL)
     assert sentence is not None
     for name in re.findall(r"`\.(\w+)`", sentence[1]):
         assert hasattr(error, name)
 
 
 def test_the_quoted_figures_are_those_of_the_last_benchmark() -> None:
-    """The table in README is made from the file that the benchmark wrote."""
+    """The table in the docs is made from the file that the benchmark wrote."""
     made = subprocess.run(
         [sys.executable, ROOT / "tests" / "bench" / "quote.py"], capture_output=True, text=True, check=True
     )
-    assert made.stdout in TEXT
+    assert made.stdout in PAGES["performance"]
 
 
 def test_every_example_and_every_command_is_told_of() -> None:

@@ -8,8 +8,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-PATHS = ("aiovbo", "examples", "tests", "noxfile.py", "pyproject.toml")
-"""What is checked: files, and directories with all their Python files."""
+PATHS = (
+    *("aiovbo", "examples", "tests", "docs", "README.md", "CONTRIBUTING.md", "SECURITY.md"),
+    *("noxfile.py", "pyproject.toml"),
+)
+"""What is checked: files, and directories with all their Python files and pages."""
 
 UNCHECKED = {"tests/project/words.py", "tests/project/test_plain_words.py"}
 """Files that contain the words because they test for them."""
@@ -39,7 +42,8 @@ def find(root: Path, paths: tuple[str, ...] = PATHS) -> list[str]:
     found: list[str] = []
     for path in paths:
         top = root / path
-        for file in sorted(top.rglob("*.py")) if top.is_dir() else [top]:
+        found_files = sorted([*top.rglob("*.py"), *top.rglob("*.md")]) if top.is_dir() else [top]
+        for file in found_files:
             name = file.relative_to(root).as_posix()
             if name in UNCHECKED:
                 continue
