@@ -42,8 +42,8 @@ def find(root: Path, paths: tuple[str, ...] = PATHS) -> list[str]:
     found: list[str] = []
     for path in paths:
         top = root / path
-        found_files = sorted([*top.rglob("*.py"), *top.rglob("*.md")]) if top.is_dir() else [top]
-        for file in found_files:
+        files = sorted([*top.rglob("*.py"), *top.rglob("*.md")]) if top.is_dir() else [top]
+        for file in files:
             name = file.relative_to(root).as_posix()
             if name in UNCHECKED:
                 continue
