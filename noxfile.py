@@ -147,6 +147,13 @@ def watching(session: nox.Session) -> None:
         session.run("python", "tests/bench/watching.py", *session.posargs)
 
 
+@nox.session(default=False)
+def clients(session: nox.Session) -> None:
+    """The backup server of aiovbo.testing against another project's client, veeam-365."""
+    session.install("-e", ".[dev]", "veeam-365")
+    session.run("python", "-m", "pytest", "-n", "0", "-q", "tests/testing/test_other_clients.py")
+
+
 RIVALS = ("veeam-365", "httpx2", "pydantic", "requests", "niquests", "pyreqwest", "orjson", "uvloop")
 
 

@@ -114,7 +114,10 @@ class History:
             list_shape=random.choice(("page", "page", "array")),
         )
         self.servers = {"vbo": self.backup}
-        self.oracle = WatchOracle(self.servers, since=NOW - ALWAYS)
+        self.remember = random.choice((timedelta(days=30), timedelta(days=30), timedelta(hours=12)))
+        # Less: by the clocks that are wrong, more may be old.
+        remember = self.remember - timedelta(hours=3)
+        self.oracle = WatchOracle(self.servers, since=NOW - ALWAYS, remember=remember)
         self.disk = Disk()
         self.is_by_hand = random.random() < 0.7
         self.is_late = self.is_by_hand and random.random() < 0.4
@@ -137,6 +140,7 @@ class History:
             every=EVERY,
             full_look_every=FULL,
             since=ALWAYS,
+            remember=self.remember,
             checkpoint=self.disk,
             ack="manual" if self.is_by_hand else "auto",
         )
@@ -201,7 +205,9 @@ class History:
     def happens(self) -> None:
         """A session comes, changes, ends or goes."""
         world, random = self.backup.world, self.random
-        kind = random.choice(("comes", "comes", "comes", "many", "late", "changes", "ends", "ends", "goes"))
+        kind = random.choice(
+            ("comes", "comes", "comes", "many", "late", "changes", "etag", "ends", "ends", "goes")
+        )
         self.story.append(kind)
         if kind in ("comes", "many"):
             for _ in range(1 if kind == "comes" else random.choice((3, 12))):
@@ -218,6 +224,8 @@ class History:
             )
         elif kind == "changes" and (one := self.one()):
             world.change(one.id, **{random.choice(MEMBERS): f"R{random.random()}"})  # type: ignore[misc]  # texts
+        elif kind == "etag" and (one := self.one()):
+            world.change(one.id)
         elif kind == "ends" and (one := self.one(lambda it: it.end_ticks is None)):
             world.change(one.id, state="Stopped", result="Failed", end_time=world.now)
         elif kind == "goes" and (one := self.one()):
