@@ -319,7 +319,7 @@ class History:
         problems = [
             *(f"lost: {one}" for one in self.without_forgotten(report.lost)),
             *(f"lost: {one} is reported as unreachable" for one in report.unreachable),
-            *(f"wrong: {one}" for one in report.wrong),
+            *(f"wrong: {one}" for one in self.without_forgotten(report.wrong)),
             *(f"duplicated: {one}" for one in report.duplicated),
         ]
         effects = Counter(dict(self.backup.quirk_effects))
@@ -327,7 +327,7 @@ class History:
         return Outcome(tuple(self.story), tuple(problems), effects, requests, self.delivered)
 
     def without_forgotten(self, lost: Iterable[str]) -> list[str]:
-        """Findings, without those of sessions that may be forgotten."""
+        """Findings, without those of sessions that may be forgotten, or repeated."""
         return [one for one in lost if not any(key in one for key in self.forgotten)]
 
 
