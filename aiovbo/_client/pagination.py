@@ -17,6 +17,7 @@ from attrs import define, evolve, frozen
 from yarl import URL
 
 from aiovbo._client.requester import Requester
+from aiovbo._client.seen_ids import SeenIds
 from aiovbo._core.deadline import Operation
 from aiovbo._core.query import Page, Rejected
 from aiovbo._decoding.listing import DecodedPage, decode_listing
@@ -323,7 +324,7 @@ class PageTracker(Generic[M]):
     def __init__(self, follow: Callable[[str, URL], URL]) -> None:
         self._follow = follow
         self._asked: set[URL] = set()
-        self._known: set[object] = set()
+        self._known = SeenIds()
         self._page: list[object] = []
         self._last: list[object] = []
         self._idle = 0
@@ -344,20 +345,20 @@ class PageTracker(Generic[M]):
         else:
             self._page += keys
         if len(distinct) == len(keys) and None not in distinct and known.isdisjoint(distinct):
-            known |= distinct
+            known.update(distinct)
             return items
         fresh: list[M] = []
         for item, key in zip(items, keys, strict=True):
             if key is None or key not in known:
                 fresh.append(item)
-                known.add(key)
+                known.update((key,))
         return fresh
 
     def has_new_rejections(self, rejected: Sequence[Rejected]) -> bool:
         """Whether any of the current page's rejected rows was not seen before: they are rows as any other."""
         keys: list[object] = [("rejected", hash(one.raw)) for one in rejected]
         self._page += keys
-        is_new = not self._known.issuperset(keys)
+        is_new = not all(key in self._known for key in keys)
         self._known.update(keys)
         return is_new
 
