@@ -346,9 +346,11 @@ async def fall_asleep(asleep: socket.socket, url: str) -> None:
 
 
 async def flood(board: Any) -> AsyncIterator[int]:
-    """News of 12 MB, more than an operating system holds for a connection that is not read; in portions."""
-    for number in range(12_000):
-        change = finished(number, details="d" * 200, reason="r" * 200)
+    """News of over 6 MB, more than an operating system holds for a connection that is not read; in portions."""
+    fields = ("name", "initiated_by", "organization", "reason", "details")
+    texts = {field: field[0] * 120 for field in fields}
+    for number in range(5_000):
+        change = finished(number, **texts)
         board.hear(change, {})
         board.hear(Removed(server="vbo1", id="", session_id=change.session.id), {})
         if number % 100 == 99:
