@@ -298,16 +298,17 @@ class PostgresCheckpoint:
             key["servers"] = [name for (name,) in locked]
             return dict(await (await connection.execute(self._sql(statements.CLAIM), key)).fetchall())
 
-    async def release(self, servers: Collection[str]) -> None:
-        """Make servers free for other processes, as far as no transaction still uses their leases."""
+    async def release(self, servers: Collection[str]) -> Collection[str]:
+        """Make servers free for other processes, and return those that are: no transaction uses their leases."""
         key = {"group": self._group, "id": self._id, "servers": list(servers)}
         for name in servers:
             self._epochs.pop(name, None)
 
-        async def work(connection: Connection) -> None:
-            await connection.execute(self._sql(statements.RELEASE), key)
+        async def work(connection: Connection) -> list[str]:
+            rows = await connection.execute(self._sql(statements.RELEASE), key)
+            return [name for (name,) in await rows.fetchall()]
 
-        await self._run(work, may_wait=False)
+        return await self._run(work, may_wait=False)
 
     async def leave(self) -> None:
         """End all leases of this process. The next renewal joins the group as a new process."""

@@ -113,6 +113,13 @@ class Delivery:
         its = self._servers.get(server)
         return 0 if its is None else len(its.waiting)
 
+    def is_delivered(self, server: str) -> bool:
+        """Whether no change of a server waits for the consumer, or for the end of a transaction."""
+        its = self._servers.get(server)
+        return its is None or not (
+            its.waiting or any(one.transaction is not None for one in its.held.values())
+        )
+
     def held(self, server: str) -> set[UUID]:
         """The keys of a server's changes whose acknowledgement is not saved yet."""
         its = self._servers.get(server)

@@ -18,6 +18,8 @@ log = logging.getLogger("aiovbo.watch")
 
 _DRAIN_CHECK = 0.2
 """Seconds between two checks whether everything of a server that is handed over was delivered."""
+_ACK_RENEWALS = 3
+"""Renewals in which the consumer can still acknowledge what was delivered of such a server."""
 
 
 @frozen
@@ -45,8 +47,8 @@ class LeaseStore(Protocol):
         """Renew this process's leases, and claim free servers up to its share; joins the group if needed."""
         ...
 
-    async def release(self, servers: Collection[str]) -> None:
-        """Make servers free for other processes, as far as no transaction still uses their leases."""
+    async def release(self, servers: Collection[str]) -> Collection[str]:
+        """Make servers free for other processes, and return those that are: no transaction uses their leases."""
         ...
 
     async def leave(self) -> None:
@@ -76,7 +78,8 @@ class LeaseKeeper:
     - `start`: begins to watch a server.
     - `revoke`: stops servers at once and discards what was found; the tasks that are still ending.
     - `drain`: stops polling a server; what was found of it is still delivered.
-    - `is_drained`: whether all of it was delivered and saved.
+    - `is_delivered`: whether all of it was delivered, and is in no transaction that is still open.
+    - `is_drained`: whether all of it was acknowledged and saved, too.
     - `settle`: updates what was acknowledged in transactions.
     """
 
@@ -88,15 +91,18 @@ class LeaseKeeper:
         start: Callable[[str], None],
         revoke: Callable[[Collection[str]], Collection[asyncio.Task[None]]],
         drain: Callable[[str], None],
+        is_delivered: Callable[[str], bool],
         is_drained: Callable[[str], bool],
         settle: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self._store = store
         self._members = members
-        self._start, self._revoke, self._drain, self._is_drained = start, revoke, drain, is_drained
+        self._start, self._revoke, self._drain = start, revoke, drain
+        self._is_delivered, self._is_drained = is_delivered, is_drained
         self._settle = settle
         self._epochs: dict[str, int] = {}
         self._draining: dict[str, float] = {}
+        self._releasing: dict[str, int] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._valid_until = float("-inf")
         self._must_rejoin = False
@@ -164,7 +170,10 @@ class LeaseKeeper:
                 del self._epochs[name]
             self._stop(lost)
         self._valid_until = leases.valid_until
-        for name in leases.epochs.keys() - self._epochs.keys():
+        self._releasing = {
+            name: epoch for name, epoch in self._releasing.items() if leases.epochs.get(name) == epoch
+        }
+        for name in leases.epochs.keys() - self._epochs.keys() - self._releasing.keys():
             self._epochs[name] = leases.epochs[name]
             if name in self._members:
                 self._start(name)
@@ -183,14 +192,24 @@ class LeaseKeeper:
     async def _release_until(self, moment: float) -> None:
         """Release servers as they are drained, until the next renewal is due."""
         while not self._wake.is_set() and (left := moment - time.monotonic()) > 0:
-            drained = [name for name in self._draining if self._is_drained(name)]
-            if drained:
-                await self._store.release(drained)
-                for name in drained:
-                    self._draining.pop(name, None)
-                    self._epochs.pop(name, None)
+            self._end_draining()
+            if self._releasing:
+                for name in await self._store.release(list(self._releasing)):
+                    self._releasing.pop(name, None)
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(left, _DRAIN_CHECK) if self._draining else left):
+                async with asyncio.timeout(
+                    min(left, _DRAIN_CHECK) if self._draining or self._releasing else left
+                ):
                     await self._wake.wait()
             if self._draining:
                 await self._settle()
+
+    def _end_draining(self) -> None:
+        now = time.monotonic()
+        for name, since in list(self._draining.items()):
+            if not self._is_delivered(name):
+                self._draining[name] = now
+            elif self._is_drained(name) or now - since > _ACK_RENEWALS * self._store.renew_every:
+                # Under this lease nothing more is done, also if a transaction keeps it for a while.
+                self._releasing[name] = self._epochs.pop(name)
+                self._stop([name])

@@ -76,6 +76,7 @@ UPDATE {schema}.aiovbo_leases SET owner = NULL WHERE "group" = %(group)s AND ser
     WHERE "group" = %(group)s AND owner = %(id)s AND server = ANY(%(servers)s)
     FOR UPDATE SKIP LOCKED
 )
+RETURNING server
 """
 LEAVE = """
 DELETE FROM {schema}.aiovbo_processes WHERE "group" = %(group)s AND id = %(id)s

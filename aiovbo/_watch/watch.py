@@ -135,6 +135,7 @@ class Watch:
             start=self._start,
             revoke=self._revoke,
             drain=self._stop_polling,
+            is_delivered=self._delivery.is_delivered,
             is_drained=self._is_drained,
             settle=transactions.settle,
         )

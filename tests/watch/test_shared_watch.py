@@ -87,6 +87,18 @@ async def test_processes_share_the_servers(database: str) -> None:
     assert len({change.id for change in [*first, *second]}) == 16
 
 
+async def test_a_consumer_that_does_not_acknowledge_keeps_no_server_above_its_share(database: str) -> None:
+    """Once all was delivered, it has one lease to acknowledge; then the next owner delivers it again."""
+    async with backups(2) as servers, process(database, servers) as one:
+        before = await take(one, 4)
+        async with process(database, servers) as other:
+            again = await take(other, 2)
+            for change in before:
+                one.ack(change)
+            assert one.ignored_acks == 2
+    assert {change.id for change in again} < {change.id for change in before}
+
+
 async def test_the_servers_of_a_process_that_ends_are_taken_over(database: str) -> None:
     """The other one continues at the saved position: what was not acknowledged is delivered again."""
     async with backups(2) as servers, process(database, servers, lease=LONG) as one:
