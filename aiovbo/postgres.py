@@ -299,7 +299,7 @@ class PostgresCheckpoint:
             return dict(await (await connection.execute(self._sql(statements.CLAIM), key)).fetchall())
 
     async def release(self, servers: Collection[str]) -> Collection[str]:
-        """Make servers free for other processes, and return those that are: no transaction uses their leases."""
+        """Make servers free for other processes; those that are, because no transaction uses their leases."""
         key = {"group": self._group, "id": self._id, "servers": list(servers)}
         for name in servers:
             self._epochs.pop(name, None)

@@ -48,7 +48,7 @@ class LeaseStore(Protocol):
         ...
 
     async def release(self, servers: Collection[str]) -> Collection[str]:
-        """Make servers free for other processes, and return those that are: no transaction uses their leases."""
+        """Make servers free for other processes; those that are, because no transaction uses their leases."""
         ...
 
     async def leave(self) -> None:

@@ -346,7 +346,7 @@ async def fall_asleep(asleep: socket.socket, url: str) -> None:
 
 
 async def flood(board: Any) -> AsyncIterator[int]:
-    """News of over 6 MB, more than an operating system holds for a connection that is not read; in portions."""
+    """News of over 6 MB in portions: more than a system keeps for a connection that is not read."""
     fields = ("name", "initiated_by", "organization", "reason", "details")
     texts = {field: field[0] * 120 for field in fields}
     for number in range(5_000):
