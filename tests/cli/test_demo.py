@@ -35,7 +35,7 @@ def test_the_demonstration_shows_sessions_failures_and_figures() -> None:
     assert re.search(r"^vbo-14\.demo\n  .*deadline of 5 s", text, re.MULTILINE)
     assert re.search(r"^vbo-15\.demo\n  .*the login was rejected", text, re.MULTILINE)
     for hint in (
-        "REST API service run, and on this port?",
+        "REST API service is running and that the port is correct",
         "raise the deadline",
         "Check the user name and password",
     ):

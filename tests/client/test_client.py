@@ -547,7 +547,7 @@ async def test_a_dead_address_is_unreachable_and_says_what_to_check() -> None:
     async with BackupServer() as backup:
         server = server_of(backup, tls=TLS(insecure=True))
     async with Client(server, retries=0) as client:
-        with pytest.raises(UnreachableError, match=r"refused \(tried once.*service run"):
+        with pytest.raises(UnreachableError, match=r"refused \(tried once.*service is running"):
             await client.restore_sessions()
 
 

@@ -562,7 +562,7 @@ async def test_one_policy_of_trust_is_one_context() -> None:
     """A context costs 30 ms and a megabyte; 300 servers share theirs."""
     servers = [Server(f"vbo{n}", Password("u", "p"), tls=TLS(insecure=n % 2 == 1)) for n in range(300)]
     async with Fleet(servers) as fleet:
-        assert len(fleet._pool._contexts) == 2  # nothing public shows it
+        assert len(fleet._pool._session._contexts._shared) == 2  # nothing public shows it
 
 
 def test_answers_hold_no_live_object() -> None:

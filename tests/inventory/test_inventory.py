@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 from harness.backups import asked, server_of
 from harness.canary import Canary
-from harness.readme import blocks
+from harness.readme import PAGES, blocks
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -533,9 +533,9 @@ def test_whatever_is_in_a_mapping_it_gives_a_fleet_or_says_what_is_wrong(documen
         assert valid(document)
 
 
-def test_the_readmes_inventory_is_read_as_printed(write: Write) -> None:
-    """And means what the README says of it."""
-    (text,) = blocks("toml")
+def test_the_inventory_of_the_docs_is_read_as_printed(write: Write) -> None:
+    """And means what the page states."""
+    text, *_ = blocks("toml", PAGES["inventory"])
     inventory: Inventory = read_inventory(write(text))
     fleet = Fleet.from_toml("fleet.toml")
     one, two, lab = inventory.servers
