@@ -39,6 +39,8 @@ _dask: Any = distributed
 """It has few types of its own."""
 _WORKER_PAUSE = 0.2
 """Seconds between two looks for a worker while the cluster has none."""
+_LOST_WORKERS = 3
+"""Workers that may be lost while a fleet is opened on all of them."""
 _CHECKS = 100
 """Checks whether a worker has opened its share, before it counts as closed."""
 _CALLS = 100
@@ -105,6 +107,13 @@ async def _answer(
         return None, error
 
 
+async def _close_share(share: str, dask_worker: Any = None) -> None:
+    """Runs on a worker: close the fleet that it has open, if it still has it."""
+    plugin: _Share | None = dask_worker.plugins.pop(share, None)
+    if plugin is not None:
+        await plugin.teardown(dask_worker)
+
+
 @define(eq=False)
 class _Login:
     """What is known of credentials: the servers that have them, and whether one has accepted them."""
@@ -160,9 +169,23 @@ class DaskFleet:
             login.servers.append(name)
 
     async def __aenter__(self) -> Self:
-        await self._on_loop(lambda: self._client.register_plugin(_Share(self._share, self._inventory)))
+        await self._open_shares()
         self._is_open = True
         return self
+
+    async def _open_shares(self) -> None:
+        """Open one on every worker; again if a worker was lost meanwhile, which ends dask's call for all."""
+        plugin = _Share(self._share, self._inventory)
+        for attempt in range(_LOST_WORKERS, -1, -1):
+            try:
+                await self._on_loop(lambda: self._client.register_plugin(plugin))
+            except OSError as lost:
+                if not attempt:
+                    raise
+                log.warning("a dask worker was lost while the fleet was opened on it: %s", lost)
+                await asyncio.sleep(_WORKER_PAUSE)
+            else:
+                return
 
     async def __aexit__(
         self,
@@ -176,7 +199,12 @@ class DaskFleet:
         """Close the workers' fleets, which log out; safe to repeat."""
         if self._is_open:
             self._is_open = False
-            await self._on_loop(lambda: self._client.unregister_worker_plugin(self._share))
+            try:
+                await self._on_loop(lambda: self._client.unregister_worker_plugin(self._share))
+            except OSError as lost:
+                # The scheduler forgot the plugin, but may not have reached the workers that are left.
+                log.warning("a dask worker was lost while the fleet was closed on it: %s", lost)
+                await self._on_loop(partial(self._client.run, _close_share, self._share, on_error="ignore"))
 
     def __len__(self) -> int:
         return len(self._local)

@@ -66,6 +66,16 @@ def test_a_worker_that_dies_costs_repeated_work(seen: dict[str, Any]) -> None:
     assert 12 <= seen["logins with a killed worker"] <= 24
 
 
+def test_a_worker_that_dies_before_the_fleet_is_closed_raises_nothing(seen: dict[str, Any]) -> None:
+    """The scheduler does not know of its death yet; the worker that is left logs out."""
+    assert 1 <= seen["logouts of the worker that is left"] < 12
+
+
+def test_a_worker_that_dies_while_the_fleet_is_opened_is_done_without(seen: dict[str, Any]) -> None:
+    """All servers answer."""
+    assert seen["answers after a kill at the start"] == 20
+
+
 def test_the_example_prints_the_sessions_of_all_servers(seen: dict[str, Any]) -> None:
     """From an inventory's file and the address of a cluster."""
     assert seen["restored"]

@@ -120,6 +120,25 @@ async def killed_worker(cluster: Any, backups: BackupFleet, seen: dict[str, Any]
     seen["logouts with a killed worker"] = logouts
 
 
+async def killed_at_the_end(cluster: Any, backups: BackupFleet, seen: dict[str, Any]) -> None:
+    """One of two workers is killed just before the fleet is closed, before the scheduler knows of it."""
+    before = Counter(one.resource for backup in backups for one in backup.requests)["token/logout"]
+    async with DaskFleet(cluster, inventory_of(backups, "RIGHT_PASSWORD")) as fleet:
+        await fleet.restore_sessions()
+        pids = await cluster.run(os.getpid)
+        os.kill(next(iter(pids.values())), signal.SIGKILL)
+    after = Counter(one.resource for backup in backups for one in backup.requests)["token/logout"]
+    seen["logouts of the worker that is left"] = after - before
+
+
+async def killed_at_the_start(cluster: Any, backups: BackupFleet, seen: dict[str, Any]) -> None:
+    """One of two workers is killed just before the fleet is opened."""
+    pids = await cluster.run(os.getpid)
+    os.kill(next(iter(pids.values())), signal.SIGKILL)
+    async with DaskFleet(cluster, inventory_of(backups, "RIGHT_PASSWORD")) as fleet:
+        seen["answers after a kill at the start"] = len((await fleet.restore_sessions()).items)
+
+
 async def main(servers: int) -> None:
     """All of it."""
     seen: dict[str, Any] = {}
@@ -139,6 +158,10 @@ async def main(servers: int) -> None:
             await example(cluster, healthy, seen)
             await wrong_password(cluster, refusing, seen)
             await killed_worker(cluster, many, seen)
+            await cluster.wait_for_workers(2)
+            await killed_at_the_end(cluster, many, seen)
+            await cluster.wait_for_workers(2)
+            await killed_at_the_start(cluster, healthy, seen)
     print(json.dumps(seen))
 
 
