@@ -291,8 +291,8 @@ class History:
     async def settle(self) -> None:
         """Nothing goes wrong any more: the watch has to see everything."""
         self.backup.heal()
-        # Else each poll adds sessions, and there is no end.
-        self.backup._api.oddities.quirks = evolve(self.quirks, moving_rows=False)
+        # Else each poll adds sessions, and there is no end; and nothing is restored in the last moment.
+        self.backup._api.oddities.quirks = evolve(self.quirks, moving_rows=False, restored_after=None)
         began = self.clock.monotonic()
         quiet = 0
         while quiet < 2 and self.clock.monotonic() < began + LONGEST:

@@ -42,6 +42,8 @@ _MARK_BYTES = 4
 _ABSENT = bytes(_MARK_BYTES)
 _MOST_REJECTED = 10_000
 """Rejected rows of one server that are remembered, at most."""
+_MOST_REMOVED = 10_000
+"""Removed sessions of one server that are remembered, at most, however old they are."""
 
 
 class Tracker:
@@ -246,18 +248,19 @@ class Tracker:
         """Discard what ended long ago, so that memory is bounded; the records to save.
 
         The horizon moves only as far as what is discarded, and not with the newest session: a clock that is
-        ahead for a while makes sessions old too early, but hides none that comes later.
+        ahead for a while makes sessions old too early, but hides none that comes later. Removed sessions are
+        remembered whatever their date is: they come back where a server is restored from a backup.
 
         - `now`: by our own clock. What came since all was polled is judged by it too: it may be right again.
         """
-        saved, limit, newest = self.settle(), self._next_horizon, self.newest(now)
+        saved, limit, newest = self.settle() + self._forget_removed(), self._next_horizon, self.newest(now)
         if limit is None or newest is None:
             return saved
         limit = min(limit, newest - self._remember)
         old = {
             key: entry.created
             for key, entry in self.known.items()
-            if not entry.is_open and entry.created < limit
+            if not entry.is_open and entry.kind == "session" and entry.created < limit
         }
         if not old:
             return saved
@@ -266,6 +269,15 @@ class Tracker:
         for key in old:
             del self.known[key]
         return saved + [CheckpointEntry(key, None) for key in old]
+
+    def _forget_removed(self) -> list[CheckpointEntry]:
+        """Discard the oldest removed sessions where there are too many; the records to delete."""
+        removed = [key for key, entry in self.known.items() if entry.kind == "removed"]
+        removed.sort(key=lambda key: self.known[key].created)
+        surplus = removed[: max(0, len(removed) - _MOST_REMOVED)]
+        for key in surplus:
+            del self.known[key]
+        return [CheckpointEntry(key, None) for key in surplus]
 
     def settle(self) -> list[CheckpointEntry]:
         """The records that changed without a change to report."""

@@ -46,7 +46,7 @@ class WatchReport:
     wrong: tuple[str, ...]
     """What was delivered, and did not happen, or not in this order."""
     duplicated: tuple[str, ...]
-    """What was delivered twice, without a restart in between that explains it."""
+    """What was delivered twice, without a restart, or a reset of the server, in between that explains it."""
     unreachable: tuple[str, ...]
     """The servers that the consumer takes for unreachable."""
 
@@ -111,7 +111,7 @@ class WatchOracle:
     ) -> None:
         self._remember = remember
         self._servers = {name: _Server(backup) for name, backup in servers.items()}
-        self._delivered: set[str] = set()
+        self._delivered: dict[str, str] = {}
         self._acknowledged: set[str] = set()
         self._final: set[str] = set()
         self._wrong: list[str] = []
@@ -137,9 +137,9 @@ class WatchOracle:
         if server is None:
             self._wrong.append(f"{change.id}: there is no server {name!r}")
             return
-        if change.id in self._delivered | self._final:
+        if change.id in self._delivered or change.id in self._final:
             self._duplicated.append(change.id)
-        self._delivered.add(change.id)
+        self._delivered[change.id] = name
         if kind in _OF_SESSIONS:
             self._deliver_session(server, change, kind)
         elif kind == "Removed":
@@ -160,12 +160,18 @@ class WatchOracle:
         - `crashed`: True where it was not closed in good order: what was acknowledged may not be saved yet.
         """
         if not crashed:
-            self._final |= self._acknowledged & self._delivered
-        self._delivered = set()
+            self._final |= self._acknowledged & self._delivered.keys()
+        self._delivered = {}
         for server in self._servers.values():
             server.is_outage_announced = False
             for its in server.sessions.values():
                 its.is_announced, its.seen = False, 0
+
+    def _note_reset(self, server: _Server, name: str) -> None:
+        """What was forgotten before the reset may be delivered again."""
+        self._delivered = {key: its for key, its in self._delivered.items() if its != name}
+        for its in server.sessions.values():
+            its.is_announced = its.is_announced and its.stored is None
 
     def _deliver_session(self, server: _Server, change: Any, kind: str) -> None:
         session = change.session
@@ -199,6 +205,8 @@ class WatchOracle:
             self._duplicated.append(f"{change.id}: the session was removed before")
         its.stored, its.has_finished, its.is_unannounced, its.is_announced = None, False, False, True
         its.seen = its.history.index(None, its.seen)
+        if getattr(change, "reset", False):
+            self._note_reset(server, change.server)
 
     # ------------------------------------------------------------------------------- what is found
 

@@ -168,6 +168,24 @@ def test_what_never_was_on_the_server_is_wrong(world: World, oracle: WatchOracle
     assert len(oracle.report().wrong) == 4
 
 
+def test_after_a_reset_what_was_forgotten_may_be_delivered_again(world: World, oracle: WatchOracle) -> None:
+    """Not after the removal of one session."""
+    one, other, third = (world.add(end_time=None) for _ in range(3))
+    for each in (one, other, third):
+        oracle.deliver(change_of("Added", each))
+    again = change_of("Added", one)
+    world.remove(other.id)
+    oracle.deliver(change("Removed", session_id=other.id, reset=False))
+    oracle.deliver(again)
+    assert "added before" in oracle.report().wrong[0]
+    world.remove(third.id)
+    oracle.deliver(change("Removed", session_id=third.id, reset=True))
+    oracle.deliver(again)
+    report = oracle.report()
+    assert len(report.wrong) == 1
+    assert not report.duplicated
+
+
 def test_what_is_older_than_what_was_delivered_is_wrong_until_a_restart(
     world: World, oracle: WatchOracle
 ) -> None:

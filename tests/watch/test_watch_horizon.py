@@ -8,7 +8,16 @@ from uuid import UUID
 import pytest
 from harness.watches import FAST, NOW, VERSIONS, polls, silent, summary, take, until, watching
 
-from aiovbo import Clock, MemoryCheckpoint, ServerCheckpoint, SessionRecord, Watch
+from aiovbo import (
+    Added,
+    Clock,
+    Finished,
+    MemoryCheckpoint,
+    RestoreSession,
+    ServerCheckpoint,
+    SessionRecord,
+    Watch,
+)
 from aiovbo._watch.tracker import Tracker
 from aiovbo.testing import BackupServer, World
 from aiovbo.testing._world import WorldSession
@@ -121,6 +130,29 @@ def test_once_the_clock_is_right_again_nothing_recent_is_forgotten() -> None:
     tracker.has_seen_all(NOW + 90 * DAY)
     forgotten = {step.session_id for step in tracker.forget(NOW)}
     assert forgotten == {ended(days)[0] for days in (50, 40)}
+
+
+def test_a_removed_session_that_comes_back_is_reported_however_old_it_is(monkeypatch: Any) -> None:
+    """As where a server is restored from a backup; only the newest of very many are remembered."""
+    found = RestoreSession.from_dict(
+        {
+            "id": str(UUID(int=7)),
+            "type": "Vex",
+            "creationTime": (NOW - 90 * DAY).isoformat(),
+            "endTime": (NOW - 90 * DAY).isoformat(),
+            "state": "Stopped",
+        }
+    )
+    tracker = Tracker("vbo", ServerCheckpoint(dict([ended(40), ended(0)])), NOW - 4000 * DAY, MONTH)
+    tracker.begin([], NOW)
+    tracker.observe(found)
+    tracker.remove([found.id], NOW)
+    tracker.has_seen_all(NOW)
+    assert [step.session_id for step in tracker.forget(NOW)] == [ended(40)[0]]
+    assert [type(change) for change, _ in tracker.observe(found)] == [Added, Finished]
+    tracker.remove([found.id, ended(0)[0]], NOW)
+    monkeypatch.setattr("aiovbo._watch.tracker._MOST_REMOVED", 1)
+    assert [step.session_id for step in tracker.forget(NOW)] == [found.id]
 
 
 @pytest.mark.parametrize("restarts", [False, True])
