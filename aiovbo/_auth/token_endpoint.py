@@ -7,7 +7,7 @@ import asyncio
 import logging
 from http import HTTPStatus
 
-from aiovbo._auth.lockout_guard import LoginTurn
+from aiovbo._auth.credential_verdicts import LoginTurn
 from aiovbo._auth.token_throttle import TokenThrottle
 from aiovbo._core.deadline import Deadline
 from aiovbo._protocol.error_responses import is_throttled, login_error, redact_secrets

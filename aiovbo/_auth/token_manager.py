@@ -7,7 +7,8 @@ import asyncio
 import logging
 from copy import copy
 
-from aiovbo._auth.lockout_guard import CredentialVerdicts, LockoutGuard
+from aiovbo._auth.credential_verdicts import CredentialVerdicts
+from aiovbo._auth.lockout_guard import LockoutGuard
 from aiovbo._auth.shared_logins import SharedLogins
 from aiovbo._auth.token_endpoint import TokenEndpoint
 from aiovbo._core.deadline import Deadline, Operation

@@ -7,7 +7,7 @@ import pytest
 from harness.backups import asked
 
 from aiovbo import Clock, Fleet, Password, Server, ServerTimeoutError
-from aiovbo._auth.lockout_guard import PROBE_PATIENCE, ProbeLimiter
+from aiovbo._auth.probe_limiter import PROBE_PATIENCE, ProbeLimiter
 from aiovbo.testing import BackupServer, Fault, MemoryTransport, SimClock, World
 
 
