@@ -15,7 +15,7 @@ from harness.readme import ROOT, blocks
 
 from aiovbo.testing import BackupServer
 
-PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "services.md").read_text(encoding="utf-8")
 (UNIT,) = blocks("ini", PAGE)
 (CRON_LINE,) = (block for block in blocks("text", PAGE) if "flock" in block)
 PROGRAM = "/opt/aiovbo/bin/aiovbo"

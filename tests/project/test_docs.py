@@ -22,10 +22,13 @@ from aiovbo._cli._app import app
 
 __all__ = ["backups"]
 
+IN_SEQUENCE = {"tutorial", "notebooks", "threads"}
+"""Pages whose blocks are run one after the other, by tests of their own."""
+
 SNIPPETS = [
     pytest.param(block, id=f"{page}-{number}")
     for page, text in PAGES.items()
-    if page != "tutorial"
+    if page not in IN_SEQUENCE
     for number, block in enumerate(blocks("python", text), 1)
     if "def test_" not in block
 ]
