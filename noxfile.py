@@ -13,6 +13,8 @@ import nox
 
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_external_run = True
+# A Python that is not installed here is skipped, with a line that says so.
+nox.options.error_on_missing_interpreters = False
 
 PYTHONS = nox.project.python_versions(nox.project.load_toml("pyproject.toml"))
 
@@ -27,6 +29,11 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def lowest(session: nox.Session) -> None:
     """The tests of decoding, requests and the command line, with the lowest versions that are declared."""
+    run_lowest(session)
+
+
+def run_lowest(session: nox.Session) -> None:
+    """Install the lowest versions, then run the tests that depend on them most."""
     session.install("uv>=0.5")
     # uv by itself, whatever backend nox has: pip has no such resolution.
     session.run(
@@ -69,8 +76,13 @@ def examples(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The documentation, into docs/_build; a warning is an error."""
+    build_docs(session)
+
+
+def build_docs(session: nox.Session) -> None:
+    """Build all pages anew."""
     session.install("-e", ".[docs]")
-    session.run("sphinx-build", "-q", "-W", "--keep-going", "docs", "docs/_build", *session.posargs)
+    session.run("sphinx-build", "-q", "-E", "-W", "--keep-going", "docs", "docs/_build")
     session.log("docs/_build/index.html")
 
 
@@ -91,6 +103,18 @@ def package(session: nox.Session) -> None:
         session.install(f"aiovbo[dev] @ {wheel.as_uri()}")
         with session.chdir(unpacked):
             session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session(default=False)
+def release(session: nox.Session) -> None:
+    """What is to be uploaded: built into dist/, checked, and listed at the end."""
+    session.install("build>=1.2", "twine>=6")
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", "dist", silent=True)
+    session.run("twine", "check", "--strict", *map(str, Path("dist").iterdir()))
+    build_docs(session)
+    run_lowest(session)
+    session.run("python", "tests/project/distributions.py", "dist")
 
 
 @nox.session

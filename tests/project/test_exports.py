@@ -146,11 +146,11 @@ def test_importing_the_sdk_imports_nothing_that_only_tests_need() -> None:
 def test_the_version_and_the_changelog_agree() -> None:
     """A version under development follows the newest release; a released version has its own section."""
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    unreleased, *released = re.split(r"^## \[", changelog, flags=re.MULTILINE)[1:]
-    newest = tuple(map(int, released[0].partition("]")[0].split(".")))
+    sections = re.findall(r"^## \[(.+)\](?: - (\d{4}-\d\d-\d\d))?$", changelog, flags=re.MULTILINE)
+    (newest, date), *older = sections
     version, development = re.fullmatch(r"([0-9.]+)(\.dev[0-9]+)?", aiovbo.__version__).groups()  # type: ignore[union-attr]  # else the test fails
-    assert tuple(map(int, version.split("."))) >= newest
-    assert unreleased.startswith("Unreleased]")
-    has_news = "\n- " in unreleased
-    assert bool(development) is has_news
-    assert (tuple(map(int, version.split("."))) > newest) is has_news
+    assert (newest, bool(date)) == (("Unreleased", False) if development else (version, True))
+    assert all(released for _, released in older)
+    numbers = [version, *(number for number, _ in older)]
+    ordered = [tuple(map(int, number.split("."))) for number in numbers]
+    assert ordered == sorted(set(ordered), reverse=True)
