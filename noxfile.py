@@ -178,6 +178,13 @@ def clients(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-n", "0", "-q", "tests/testing/test_other_clients.py")
 
 
+@nox.session(default=False)
+def schemathesis(session: nox.Session) -> None:
+    """The backup server against requests that schemathesis makes from the vendor's documents, v6 to v8."""
+    session.install("-e", ".[testing]", "schemathesis>=4.32", "jsonschema>=4.23")
+    session.run("python", "tests/generated_requests.py", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
 RIVALS = ("veeam-365", "httpx2", "pydantic", "requests", "niquests", "pyreqwest", "orjson", "uvloop")
 
 

@@ -89,16 +89,13 @@ class Front:
         """
         headers = CIMultiDict(request.headers)
         content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        body = request.body or b""
-        form: dict[str, str] = {}
-        if content_type == "application/x-www-form-urlencoded":
-            form = dict(parse_qsl(body.decode(), keep_blank_values=True))
+        form, document = _content(content_type, request.body or b"")
         received, call = self._parse(
             request.method,
             request.url,
             headers.get("Authorization", ""),
             form,
-            _json(body) if content_type == "application/json" else None,
+            document,
             {name: morsel.value for name, morsel in SimpleCookie(headers.get("Cookie", "")).items()},
         )
         self.received.add(received)
@@ -130,9 +127,7 @@ class Front:
         return response
 
     async def _read(self, request: web.BaseRequest) -> tuple[ReceivedRequest, Call | None]:
-        fields = await request.post()
-        form = {name: value for name, value in fields.items() if isinstance(value, str)}
-        document = _json(await request.read()) if request.content_type == "application/json" else None
+        form, document = _content(request.content_type, await request.read())
         authorization = request.headers.get("Authorization", "")
         return self._parse(request.method, request.rel_url, authorization, form, document, request.cookies)
 
@@ -209,6 +204,13 @@ class Front:
             await self._clock.wait(news, seconds)
         finally:
             del self._waiting[news]
+
+
+def _content(content_type: str, body: bytes) -> tuple[dict[str, str], object]:
+    """Form and JSON document of a body, which is one of them or neither."""
+    if content_type == "application/x-www-form-urlencoded":
+        return dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True)), None
+    return {}, _json(body) if content_type == "application/json" else None
 
 
 def _json(body: bytes) -> object:

@@ -236,12 +236,10 @@ def _restore_points(api: Api, call: Call) -> list[Json]:
 
 
 def _list_restore_points(api: Api, call: Call, _found: re.Match[str]) -> Reply:
-    bodies = _matching(call, _restore_points(api, call), "organizationId", "jobId", "repositoryId")
+    kinds = ("isLongTermCopy", "isCopy", "isRetrieved")
+    bodies = _matching(call, _restore_points(api, call), "organizationId", "jobId", "repositoryId", *kinds)
     bodies = _between(call, bodies, "backupTime", "from", "to")
-    ascending = (call.parameter("orderAsc") or "false").lower()
-    if ascending not in {"true", "false"}:
-        raise ParameterError("orderAsc is true or false.")
-    if ascending == "true":
+    if (call.parameter("orderAsc") or "").lower() == "true":
         bodies.reverse()
     shown = [_of_version(one, call, _RESTORE_POINT_SINCE) for one in bodies]
     return api.listing(call, shown, "RestorePoints", pages_since=_RESTORE_POINTS_ARE_PAGES_SINCE)
@@ -353,7 +351,7 @@ def _health(api: Api, _call: Call, _found: re.Match[str]) -> Reply:
 
 _JOB = r"jobs/(?P<id>[^/]+)"
 INFRASTRUCTURE_ROUTES = (
-    Route("GET", re.compile("health"), 8, _health, needs_token=False),
+    Route("GET", re.compile("health"), 8, _health),
     Route("GET", re.compile("jobs"), 4, _list_jobs),
     Route("GET", re.compile(_JOB), 4, _get_job),
     Route("GET", re.compile(f"{_JOB}/jobsessions"), 4, _list_job_sessions),

@@ -28,6 +28,8 @@ from aiovbo.testing._world import WorldSession
 
 _TYPES = {name.lower(): name for name in ("Vex", "Veod", "Vesp", "Vet")}
 _ITEMS = {"Vex": "Message", "Veod": "File", "Vesp": "Document", "Vet": "Post"}
+_OPTIONS = {"showdeleted": bool, "showallversions": bool, "repositoryid": str, "reason": str, "scope": dict}
+"""Further options to explore, and the type of each."""
 _V4, _V6, _V8 = 4, 6, 8
 _HOURS_AHEAD = 3
 """Of UTC, on the clock that events are written by up to v5."""
@@ -163,6 +165,10 @@ def explore(api: Api, call: Call, found: re.Match[str]) -> Reply:
         except ValueError:
             msg = f"The value '{at}' is not valid for dateTime."
             raise ParameterError(msg) from None
+    for option, expected in _OPTIONS.items():
+        if not isinstance(options.get(option), expected | None):
+            msg = f"The value '{options[option]}' is not valid for {option}."
+            raise ParameterError(msg)
     named = found.groupdict().get("organization")
     name = api.world.organizations[0] if named is None else _named(api, named)
     begun = api.world.add(type=kind, organization=name, creation_time=api.world.now, end_time=None)

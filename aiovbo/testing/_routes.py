@@ -36,6 +36,14 @@ _V8 = 8
 _COOKIES_SINCE = 7
 _VENDOR_LOGON_ERRORS_SINCE = 6
 _INTEGRATION_IN = (6, 7)
+_INTEGER_MAX = 2**31 - 1
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_BOOLEAN = re.compile("true|false", re.IGNORECASE)
+_VALUES = {
+    **dict.fromkeys(("organizationid", "jobid", "repositoryid", "proxyid", "msid", "teamid"), _ID),
+    **dict.fromkeys(("orderasc", "extendedview", "islongtermcopy", "iscopy", "isretrieved"), _BOOLEAN),
+}
+"""Query parameters by what their values look like, wherever they are used."""
 
 
 @attrs.frozen(kw_only=True)
@@ -194,7 +202,12 @@ class Api:
             return Reply(403, error_body(call.version, refusal, "ResourceAccessDenied"))
         if route.needs_token and (rejection := self._rejection(call)):
             return rejection
-        return self.attempt(call, lambda: route.answer(self, call, found))
+
+        def answer() -> Reply:
+            _check_types(call)
+            return route.answer(self, call, found)
+
+        return self.attempt(call, answer)
 
     def attempt(self, call: Call, make: Callable[[], Reply]) -> Reply:
         """What `make` gives, or the refusal that its error stands for."""
@@ -329,6 +342,15 @@ class Api:
         return Window(integer(call, "offset", at_least=0) or 0, limit, total)
 
 
+def _check_types(call: Call) -> None:
+    """Raises ParameterError for a query parameter whose value has another type than documented."""
+    for name, value in call.query:
+        pattern = _VALUES.get(name.lower())
+        if value and pattern and not pattern.fullmatch(value):
+            msg = f"The value '{value}' is not valid for {name}."
+            raise ParameterError(msg)
+
+
 def _filtered(call: Call, sessions: list[WorldSession], *, inclusive: bool) -> list[WorldSession]:
     span = 1 if inclusive else 0
     # The vendor's bounds are "after" and "prior to": both are exclusive.
@@ -383,7 +405,7 @@ def integer(call: Call, name: str, *, at_least: int) -> int | None:
     text = call.parameter(name)
     if text is None:
         return None
-    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or int(text) < at_least:
+    if not re.fullmatch(r"\d{1,10}", text, re.ASCII) or not at_least <= int(text) <= _INTEGER_MAX:
         msg = f"The value '{text}' is not valid for {name}."
         raise ParameterError(msg)
     return int(text)

@@ -154,8 +154,9 @@ async def test_the_links_of_the_infrastructure_lead_somewhere(connect):
 
 @pytest.mark.parametrize(("unhealthy", "status"), [(False, 200), (True, 503)])
 async def test_health_is_503_with_a_report_where_a_part_is_lost(connect, unhealthy, status):
-    """No login is needed; it came with v8."""
-    client = await connect(unhealthy=unhealthy, log_in=False)
+    """It came with v8, and needs a token as all else does."""
+    client = await connect(unhealthy=unhealthy)
+    assert (await client.get("/v8/Health", token="")).status == 401
     answer = await client.get("/v8/Health")
     assert answer.status == status
     assert answer.body["status"] == answer.body["entries"]["database"]["status"]
@@ -202,3 +203,37 @@ async def test_job_sessions_are_filtered_by_status_in_v8_only(connect):
         assert found
     assert (await client.get("/v8/JobSessions", status="Success")).status == 400
     assert len(results(await client.get("/v7/JobSessions", limit="1000", status="failed"))) == len(every)
+
+
+@pytest.mark.parametrize("content_type", ["multipart/form-data", "application/xml", "x"])
+async def test_a_body_of_another_type_is_no_form(connect, content_type):
+    """A multipart body without a boundary is a 400 too, and a login with it is refused."""
+    client = await connect(log_in=False)
+    url, sent = f"{client.server.url}/v8/token", {"Content-Type": content_type}
+    async with client.http.post(url, data=b"grant_type=password", headers=sent, ssl=client.tls) as response:
+        assert response.status == 400
+        assert set(await response.json()) == {"message", "errorCode", "stackTrace"}
+
+
+@pytest.mark.parametrize(
+    "query", ["jobId=x", "organizationId=1", "orderAsc=2", "isCopy=no", "limit=4294967296"]
+)
+async def test_a_parameter_of_another_type_is_refused(connect, query):
+    """The refusal names value and parameter; an empty value is none."""
+    client = await connect()
+    answer = await client.get(f"/v8/RestorePoints?{query}")
+    name, _, value = query.partition("=")
+    assert answer.status == 400
+    assert name in answer.body["message"]
+    assert value in answer.body["message"]
+    assert (await client.get(f"/v8/RestorePoints?{name}=")).status == 200
+
+
+async def test_options_to_explore_of_another_type_are_refused(connect):
+    """A null is no option."""
+    client = await connect()
+    for options in ({"showDeleted": {}}, {"reason": 5}, {"scope": "all"}, {"showAllVersions": "true"}):
+        answer = await client.ask("POST", "/v8/Organization/OperatorExplore", json=options)
+        assert answer.status == 400
+    options = dict.fromkeys(("showDeleted", "reason", "scope"))
+    assert (await client.ask("POST", "/v8/Organization/OperatorExplore", json=options)).status == 201
