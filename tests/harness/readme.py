@@ -8,7 +8,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
+_DOCS = ROOT / "docs"
+PAGES = {
+    path.relative_to(_DOCS).with_suffix("").as_posix(): path.read_text(encoding="utf-8")
+    for path in sorted([*_DOCS.glob("*.md"), *_DOCS.glob("reference/*.md")])
+}
 """The pages of the docs, by name."""
 
 

@@ -22,6 +22,7 @@ from aiovbo._cli._app import app
 
 __all__ = ["backups"]
 
+REFERENCE = "\n".join(text for name, text in PAGES.items() if name.startswith("reference"))
 IN_SEQUENCE = {"tutorial", "notebooks", "threads"}
 """Pages whose blocks are run one after the other, by tests of their own."""
 
@@ -72,7 +73,7 @@ def test_every_error_has_its_section_in_the_order_of_the_tree() -> None:
 
 def test_the_reference_has_every_public_name_once() -> None:
     """Of the package and of its parts."""
-    documented = Counter(re.findall(r"^\.\. auto\w+:: (\S+)$", PAGES["reference"], re.MULTILINE))
+    documented = Counter(re.findall(r"^\.\. auto\w+:: (\S+)$", REFERENCE, re.MULTILINE))
     assert set(documented.values()) == {1}
     public = {f"aiovbo.{name}" for name in aiovbo.__all__ if name != "__version__"}
     public |= {f"aiovbo.testing.{name}" for name in aiovbo.testing.__all__}
@@ -88,7 +89,7 @@ def test_the_reference_has_every_public_name_once() -> None:
 
 def test_every_page_is_in_the_table_of_contents() -> None:
     """One that is not would never be found."""
-    listed = re.findall(r"^([\w-]+)$", PAGES["index"], re.MULTILINE)
+    listed = re.findall(r"^([\w/-]+)$", PAGES["index"] + REFERENCE, re.MULTILINE)
     assert sorted(listed) == sorted(set(PAGES) - {"index"})
 
 
