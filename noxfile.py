@@ -86,6 +86,13 @@ def build_docs(session: nox.Session) -> None:
     session.log("docs/_build/index.html")
 
 
+@nox.session(default=False)
+def pictures(session: nox.Session) -> None:
+    """The pictures of README and docs, drawn of the embedded fleet into docs/pictures; changes files."""
+    session.install("-e", ".[dev]")
+    session.run("python", "tests/pictures.py", env={"PYTHONPATH": "tests"})
+
+
 @nox.session
 def package(session: nox.Session) -> None:
     """Wheel and sdist; the sdist's tests against the installed wheel, elsewhere."""

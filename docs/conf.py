@@ -1,16 +1,8 @@
 """How the documentation is built: `nox -s docs`."""
 
-import os
 import sys
 from importlib.metadata import version as installed
 from pathlib import Path
-from tempfile import TemporaryDirectory
-
-from sphinx.application import Sphinx
-from sphinx.errors import ExtensionError
-
-from aiovbo._cli._app import main
-from aiovbo.testing import BackupFleet
 
 project = "aiovbo"
 author = "The aiovbo developers"
@@ -18,7 +10,14 @@ release = version = installed("aiovbo")
 
 sys.path.insert(0, str(Path(__file__).with_name("_sphinx")))
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.intersphinx", "reference", "built_pages"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "reference",
+    "built_pages",
+    "llms",
+]
 exclude_patterns = ["_build"]
 # In docstrings, single backticks are code, as in Markdown.
 default_role = "code"
@@ -65,24 +64,3 @@ html_copy_source = False
 html_show_copyright = html_show_sphinx = False
 # The README's widest line of code is to be read without scrolling.
 html_theme_options = {f"{scheme}_css_variables": {"code-font-size": "0.75em"} for scheme in ("light", "dark")}
-
-
-def draw(app: Sphinx, error: Exception | None) -> None:
-    """Draw the timeline that a page shows: by the command itself, of servers that live for this moment."""
-    if error is not None:
-        return
-    with BackupFleet(5, seed=3).run_in_thread() as servers, TemporaryDirectory() as folder:
-        os.environ["VBO_DOCS_PASSWORD"] = servers.password
-        login = f"{{ username = '{servers.username}', password.env = 'VBO_DOCS_PASSWORD' }}"
-        lines = [f"defaults.credentials = {login}", f"defaults.tls.ca_file = '{servers.ca_file}'"]
-        lines += [f"servers.vbo{number}.url = '{url}'" for number, url in enumerate(servers.urls, start=1)]
-        inventory = Path(folder, "fleet.toml")
-        inventory.write_text("\n".join(lines), encoding="utf-8")
-        picture = Path(app.outdir, "_static", "timeline.svg")
-        if main(["timeline", "--fleet", str(inventory), "--svg", str(picture)]) != 0:
-            raise ExtensionError("the timeline cannot be drawn")
-
-
-def setup(app: Sphinx) -> None:
-    """What Sphinx calls."""
-    app.connect("build-finished", draw)
