@@ -6,7 +6,7 @@ restore sessions. Must not know sockets, nor how a reply is kept back.
 
 import re
 import secrets
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import blake2b
 from random import Random
 from uuid import NAMESPACE_DNS, UUID, uuid4, uuid5
@@ -56,6 +56,7 @@ class ChangeFeed:
         self._name = name
         self._kept = kept
         self._era = secrets.token_hex()
+        self._mark = lru_cache(64)(self._mark_of)
         self.route = Route("GET", re.compile("events"), _V8, self._answer)
         """Where clients ask it."""
 
@@ -145,7 +146,7 @@ class ChangeFeed:
             raise ParameterError(msg)
         return core[:_MARK_BYTES], int.from_bytes(core[_MARK_BYTES:], "big")
 
-    def _mark(self, *words: str) -> bytes:
+    def _mark_of(self, *words: str) -> bytes:
         return blake2b(repr((self._name, words)).encode(), digest_size=_MARK_BYTES).digest()
 
 

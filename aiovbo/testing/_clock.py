@@ -12,12 +12,13 @@ from contextvars import Context, copy_context
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 from random import Random
 from typing import Any
 
 _START = datetime(2026, 1, 5, 12, tzinfo=UTC)
 _QUIET_TURNS = 3
-"""Turns of the event loop without anything else to run after which it is idle."""
+"""Turns of the event loop without anything else to run after which it is idle, where it has sockets."""
 _BLOCKING = "aiovbo blocking call"
 """The name of threads in which files are accessed: while there are any, no time passes."""
 _LOOK_AT_THREADS = 0.001
@@ -87,7 +88,7 @@ class SimClock:
         self._start = start
         self._random = Random(seed)
         self._elapsed = 0.0
-        self._until = float("inf") if auto else 0.0
+        self._until = inf if auto else 0.0
         self._timers: list[tuple[float, int, SimTimer]] = []
         self._numbers = count()
         self._driven: asyncio.AbstractEventLoop | None = None
@@ -143,6 +144,15 @@ class SimClock:
                 await waiting
         return event.is_set()
 
+    async def wait_for(self, future: "asyncio.Future[None]", seconds: float) -> None:
+        """Wait until the future is done, which it is after so many virtual seconds."""
+        timer = None if seconds == inf else self.call_at(self._elapsed + seconds, _settle, future)
+        try:
+            await future
+        finally:
+            if timer is not None:
+                timer.cancel()
+
     def call_at(
         self, when: float, callback: Callable[..., object], /, *args: Any, context: Context | None = None
     ) -> SimTimer:
@@ -195,7 +205,7 @@ class SimClock:
             self._driven = None
             return
         quiet = 0 if _ready_of(loop) else quiet + 1
-        if quiet >= _QUIET_TURNS:
+        if quiet >= _QUIET_TURNS or (quiet and not _has_sockets(loop)):
             quiet = 0
             if any(thread.name.startswith(_BLOCKING) for thread in threading.enumerate()):
                 loop.call_later(_LOOK_AT_THREADS, self._turn, loop, 0, context=self._context)
@@ -233,6 +243,13 @@ def _ready_of(loop: asyncio.AbstractEventLoop) -> Sized:
         msg = f"SimClock works with asyncio's own event loops, not with {type(loop).__module__}"
         raise RuntimeError(msg)
     return ready
+
+
+def _has_sockets(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the event loop waits for more than for calls from other threads."""
+    selector: Any = getattr(loop, "_selector", None)
+    files: Sized | None = None if selector is None else selector.get_map()
+    return files is None or len(files) > 1
 
 
 def _settle(future: "asyncio.Future[None]") -> None:

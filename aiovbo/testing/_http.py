@@ -21,7 +21,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from aiovbo.testing._answers import error_body
-from aiovbo.testing._clock import AnyClock, RealClock
+from aiovbo.testing._clock import AnyClock, RealClock, SimClock
 from aiovbo.testing._faults import Exchange, FaultScript
 from aiovbo.testing._requests import ReceivedRequest, ReceivedRequests
 from aiovbo.testing._routes import COOKIE, Api, Call, Reply
@@ -67,15 +67,16 @@ class Front:
         self.received = ReceivedRequests()
         self.closing = asyncio.Event()
         """Set when the server stops; a new one for each start, because it belongs to a loop."""
-        self._waiting: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+        self._waiting: set[asyncio.Future[None]] = set()
 
     def wake(self, _key: UUID | None = None, _session: object = None) -> None:
         """Look at the replies that are kept back: something has happened."""
-        for news, loop in list(self._waiting.items()):
+        for news in list(self._waiting):
+            loop = news.get_loop()
             if asyncio._get_running_loop() is loop:  # noqa: SLF001  # documented; None in a thread without a loop
-                news.set()
+                _set(news)
             else:
-                loop.call_soon_threadsafe(news.set)
+                loop.call_soon_threadsafe(_set, news)
 
     @property
     def is_faultless(self) -> bool:
@@ -192,18 +193,23 @@ class Front:
             if isinstance(clock, RealClock):
                 await clock.wait(closing, min(left, _LOOK_SECONDS))
             else:
-                await self._wait_for_news(min(left, self._api.world.seconds_to_next))
+                await self._wait_for_news(clock, min(left, self._api.world.seconds_to_next))
             reply = reply.wait.again()
         return reply
 
-    async def _wait_for_news(self, seconds: float) -> None:
+    async def _wait_for_news(self, clock: SimClock, seconds: float) -> None:
         """Wait until something happens: in virtual time, a look costs as much as hours without one."""
-        news = asyncio.Event()
-        self._waiting[news] = asyncio.get_running_loop()
+        news = asyncio.get_running_loop().create_future()
+        self._waiting.add(news)
         try:
-            await self._clock.wait(news, seconds)
+            await clock.wait_for(news, seconds)
         finally:
-            del self._waiting[news]
+            self._waiting.discard(news)
+
+
+def _set(news: "asyncio.Future[None]") -> None:
+    if not news.done():
+        news.set_result(None)
 
 
 def _content(content_type: str, body: bytes) -> tuple[dict[str, str], object]:

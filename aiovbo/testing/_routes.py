@@ -7,6 +7,7 @@ aiohttp: a `Call` comes in, a `Reply` goes out.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
+from functools import lru_cache
 from typing import Literal
 from uuid import UUID
 
@@ -163,6 +164,7 @@ class Api:
         self.oddities = Oddities(habits.quirks)
         """What there is to report."""
         self._routes = routes
+        self._routes_of = lru_cache(64)(self._routes_to)
         self._desk = desk
         self._habits = habits
         self._clock = clock
@@ -176,7 +178,15 @@ class Api:
         ahead = self.oddities.seconds_ahead(self.now_ticks)
         if ahead or not isinstance(self._clock, RealClock):
             date = formatdate(self._clock.now().timestamp() + ahead, usegmt=True)
-            reply = attrs.evolve(reply, headers={**reply.headers, "Date": date})
+            headers = {**reply.headers, "Date": date}
+            return Reply(
+                reply.status,
+                reply.body,
+                retry_after=reply.retry_after,
+                cookie=reply.cookie,
+                headers=headers,
+                wait=reply.wait,
+            )
         return reply
 
     def _answer(self, call: Call) -> Reply:
@@ -184,9 +194,8 @@ class Api:
             return Reply(404)
         # Paths are looked up before tokens: an unknown one is 404 for anybody.
         allowed: set[str] = set()
-        for route in self._routes:
-            found = route.path.fullmatch(call.path)
-            if found and route.since <= call.version <= route.until:
+        for route, found in self._routes_of(call.path):
+            if route.since <= call.version <= route.until:
                 if call.method == route.method:
                     return self._follow(route, found, call)
                 allowed.add(route.method)
@@ -194,6 +203,10 @@ class Api:
             return Reply(404)
         body = error_body(call.version, f"{call.method} is not allowed here.")
         return Reply(405, body, headers={"Allow": ", ".join(sorted(allowed))})
+
+    def _routes_to(self, path: str) -> list[tuple[Route, re.Match[str]]]:
+        """The routes that a path matches, in all versions and for all methods."""
+        return [(route, found) for route in self._routes if (found := route.path.fullmatch(path))]
 
     def _follow(self, route: Route, found: re.Match[str], call: Call) -> Reply:
         if self._habits.operators_only and not _FOR_OPERATORS.fullmatch(call.path):
