@@ -56,7 +56,6 @@ class ChangeFeed:
         self._name = name
         self._kept = kept
         self._era = secrets.token_hex()
-        self._mark = lru_cache(64)(self._mark_of)
         self.route = Route("GET", re.compile("events"), _V8, self._answer)
         """Where clients ask it."""
 
@@ -146,8 +145,13 @@ class ChangeFeed:
             raise ParameterError(msg)
         return core[:_MARK_BYTES], int.from_bytes(core[_MARK_BYTES:], "big")
 
-    def _mark_of(self, *words: str) -> bytes:
-        return blake2b(repr((self._name, words)).encode(), digest_size=_MARK_BYTES).digest()
+    def _mark(self, *words: str) -> bytes:
+        return _mark_of(self._name, *words)
+
+
+@lru_cache(1024)
+def _mark_of(*words: str) -> bytes:
+    return blake2b(repr(words).encode(), digest_size=_MARK_BYTES).digest()
 
 
 def _events_until(changes: int) -> int:

@@ -7,8 +7,7 @@ aiohttp: a `Call` comes in, a `Reply` goes out.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
-from functools import lru_cache
-from typing import Literal
+from typing import Literal, TypeVar
 from uuid import UUID
 
 import attrs
@@ -29,6 +28,8 @@ from aiovbo.testing._quirks import Oddities, Quirks
 from aiovbo.testing._times import to_ticks
 from aiovbo.testing._world import World, WorldSession
 
+Item = TypeVar("Item")
+
 COOKIE = "vbo-antiforgery"
 """The antiforgery cookie's name; the vendor's own is not documented."""
 
@@ -37,6 +38,8 @@ _V8 = 8
 _COOKIES_SINCE = 7
 _VENDOR_LOGON_ERRORS_SINCE = 6
 _INTEGRATION_IN = (6, 7)
+_PATHS_KNOWN = 64
+_BODIES_KEPT = 1000
 _INTEGER_MAX = 2**31 - 1
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _BOOLEAN = re.compile("true|false", re.IGNORECASE)
@@ -164,7 +167,8 @@ class Api:
         self.oddities = Oddities(habits.quirks)
         """What there is to report."""
         self._routes = routes
-        self._routes_of = lru_cache(64)(self._routes_to)
+        self._found: dict[str, list[tuple[Route, re.Match[str]]]] = {}
+        self._written: dict[int, tuple[WorldSession, Links, Json]] = {}
         self._desk = desk
         self._habits = habits
         self._clock = clock
@@ -204,9 +208,15 @@ class Api:
         body = error_body(call.version, f"{call.method} is not allowed here.")
         return Reply(405, body, headers={"Allow": ", ".join(sorted(allowed))})
 
-    def _routes_to(self, path: str) -> list[tuple[Route, re.Match[str]]]:
+    def _routes_of(self, path: str) -> list[tuple[Route, re.Match[str]]]:
         """The routes that a path matches, in all versions and for all methods."""
-        return [(route, found) for route in self._routes if (found := route.path.fullmatch(path))]
+        known = self._found.get(path)
+        if known is None:
+            known = [(route, found) for route in self._routes if (found := route.path.fullmatch(path))]
+            if len(self._found) >= _PATHS_KNOWN:
+                self._found.clear()
+            self._found[path] = known
+        return known
 
     def _follow(self, route: Route, found: re.Match[str], call: Call) -> Reply:
         if self._habits.operators_only and not _FOR_OPERATORS.fullmatch(call.path):
@@ -287,26 +297,46 @@ class Api:
         odd.note("inclusive_bounds", len(filtered) > len(_filtered(call, sessions, inclusive=False)))
         sessions = odd.arranged(filtered)
         links = self.links(call)
-        bodies = [odd.body(session_body(session, links)) for session in sessions]
-        return self.listing(call, bodies, "RestoreSessions")
+        # Of a long history, most lists show a part: only that is written.
+        return self._listing(call, sessions, lambda one: self._body(one, links), "RestoreSessions")
 
     def listing(self, call: Call, bodies: list[Json], path: str, *, pages_since: int = 0) -> Reply:
         """The requested part of a list: a page, or a bare array.
 
         - `pages_since`: the first version in which this list is a page.
         """
+        return self._listing(call, bodies, lambda body: body, path, pages_since=pages_since)
+
+    def _listing(
+        self,
+        call: Call,
+        items: Sequence[Item],
+        body_of: Callable[[Item], Json],
+        path: str,
+        *,
+        pages_since: int = 0,
+    ) -> Reply:
         is_page = call.version >= pages_since and self._habits.list_shape == "page"
-        window = self._window(call, len(bodies), is_page=is_page)
+        window = self._window(call, len(items), is_page=is_page)
         odd = self.oddities
         repeated = 1 if odd.quirks.duplicate_rows and window.offset else 0
         odd.effects["duplicate_rows"] += repeated
-        shown = bodies[window.offset - repeated : window.offset + window.limit]
+        shown = [body_of(one) for one in items[window.offset - repeated : window.offset + window.limit]]
         if not is_page:
             return Reply(200, shown)
         query = () if odd.quirks.next_without_filter else call.query
         is_cut = window.offset + len(shown) < window.total
         odd.note("next_without_filter", is_cut and query != call.query)
         return Reply(200, page_body(shown, window, self.links(call), path, query))
+
+    def _body(self, session: WorldSession, links: Links) -> Json:
+        """A session's JSON; what has not changed since it was last written is copied."""
+        written = self._written.get(id(session))
+        if written is None or written[0] is not session or written[1] != links:
+            if len(self._written) >= _BODIES_KEPT:
+                self._written.clear()
+            written = self._written[id(session)] = (session, links, session_body(session, links))
+        return self.oddities.body(dict(written[2]))
 
     def limit(self, call: Call) -> int:
         """How many items a page shows at most."""
@@ -331,7 +361,7 @@ class Api:
     def get_session(self, call: Call, found: re.Match[str]) -> Reply:
         """One restore session."""
         session = self.oddities.session(self.session(found))
-        return Reply(200, self.oddities.body(session_body(session, self.links(call))))
+        return Reply(200, self._body(session, self.links(call)))
 
     def get_organization(self, call: Call, found: re.Match[str]) -> Reply:
         """The backed-up organization of a session."""
