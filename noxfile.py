@@ -63,6 +63,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports")
     session.run("python", "tests/project/words.py")
+    session.run("python", "tests/project/sentences.py", silent=True)
 
 
 @nox.session

@@ -6,21 +6,21 @@
     ├── ConfigError                    also ValueError; a setting or an argument that cannot work
     ├── ServerError                    one backup server's failure, a value as much as an exception
     │   ├── UnreachableError           name resolution, TCP, cut off
-    │   │   ├── TlsError               no trust, or no TLS
+    │   │   ├── TlsError               certificate not trusted, or no TLS
     │   │   └── ServerTimeoutError     also TimeoutError
-    │   ├── ResponseError              a status that means no
+    │   ├── ResponseError              a status that is not a success
     │   │   ├── ForbiddenError         403
     │   │   ├── NotFoundError          404
     │   │   ├── ConflictError          409
     │   │   ├── RateLimitedError       429
     │   │   └── ServerFaultError       5xx
     │   ├── AuthenticationError        login rejected by the API, or a fresh token rejected
-    │   ├── PayloadError               an answer that is not what the API promises
-    │   └── SkippedError               not asked, so as not to do harm
+    │   ├── PayloadError               a response that does not conform to the API
+    │   └── SkippedError               not queried, to protect the account
     ├── FleetError                     also ExceptionGroup; the ServerErrors of one fleet query
     ├── LinkError                      also LookupError; missing, unsafe or detached link
     ├── ClosedError                    used after or during closing, or from another event loop
-    └── CheckpointError                a watch's saved place cannot be read or written
+    └── CheckpointError                a watch's checkpoint cannot be read or written
         └── LeaseLostError             another process watches the server now (aiovbo.postgres)
 
 Knows nothing of HTTP libraries, and never holds a secret: every error can be logged, pickled and shown.
@@ -132,7 +132,7 @@ class ServerTimeoutError(UnreachableError, TimeoutError):
 
 
 class ResponseError(ServerError):
-    """The server answered with a status that means no."""
+    """The server answered with a status that is not a success."""
 
     def __init__(  # the same
         self,
