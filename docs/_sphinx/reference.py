@@ -92,7 +92,10 @@ def restructure(_app: object, what: str, name: str, value: Any, _options: object
     text: list[str] = []
     fields: list[str] = []
     position = 0
-    is_of_init = what == "class" and _is_docstring_of_init(value, lines)
+    is_of_init = what in {"class", "exception"} and _is_docstring_of_init(value, lines)
+    if is_of_init and value.__name__ not in MADE:
+        lines.clear()
+        return
     if what == "class" and _has_settings(value) and not is_of_init:
         fields += [f":param {parameter}: {doc}" for parameter, doc in _field_docs(value)]
     while position < len(lines):
