@@ -30,6 +30,7 @@ SHARED = {
     "excs": "a part of its errors.",
     "fetcher": "the client that follows the links.",
     "fields": "fields of the session by name; the others are drawn.",
+    "future": "the future to wait for.",
     "func": "async function, async generator function, or function that returns a query; gets a `Client`.",
     "function": "function that gets the decoded JSON and returns what to send.",
     "headers": "headers of the response.",

@@ -56,6 +56,7 @@ RENAMED = {
     "aiohttp.web_response.StreamResponse": "aiohttp.web.StreamResponse",
     "aiohttp.web_response.Response": "aiohttp.web.Response",
     "asyncio.locks.Event": "asyncio.Event",
+    "_asyncio.Future": "asyncio.Future",
 }
 """Where other projects document a name, by where they define it."""
 
