@@ -11,11 +11,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from harness.readme import ROOT, blocks
+from harness.readme import PAGES, blocks
 
 from aiovbo.testing import BackupServer
 
-PAGE = (ROOT / "docs" / "services.md").read_text(encoding="utf-8")
+PAGE = PAGES["services"]
 (UNIT,) = blocks("ini", PAGE)
 (CRON_LINE,) = (block for block in blocks("text", PAGE) if "flock" in block)
 PROGRAM = "/opt/aiovbo/bin/aiovbo"
@@ -65,9 +65,31 @@ def test_the_documented_command_mails_a_failed_restore(
     assert (alert["session"]["id"], alert["change"]) == (str(failed.id), "Finished")
 
 
-def test_cron_reads_the_line_as_it_is() -> None:
+AUDIT_LINE = next(block for block in blocks("text", PAGES["audits"]) if "report" in block)
+
+
+def test_the_nightly_audit_of_cron_writes_both_files(
+    servers: list[BackupServer], inventory: Path, tmp_path: Path
+) -> None:
+    """As printed, in the small environment of cron."""
+    command = AUDIT_LINE.split(maxsplit=5)[5]
+    for printed, here in (
+        (PROGRAM, f"{sys.executable} -m aiovbo"),
+        ("/etc/aiovbo/fleet.toml", str(inventory)),
+        ("/var/lib/aiovbo", str(tmp_path)),
+    ):
+        assert printed in command
+        command = command.replace(printed, here)
+    environment = {"PATH": "/usr/bin:/bin", "VBO_TEST_PASSWORD": os.environ["VBO_TEST_PASSWORD"]}
+    subprocess.run(["/bin/sh", "-c", command], env=environment, check=True, timeout=50)
+    assert all(server.name in (tmp_path / "audit.html").read_text(encoding="utf-8") for server in servers)
+    assert (tmp_path / "audit.csv").read_text(encoding="utf-8-sig").startswith("server,")
+
+
+@pytest.mark.parametrize("text", [CRON_LINE, AUDIT_LINE], ids=["alerts", "audit"])
+def test_cron_reads_the_line_as_it_is(text: str) -> None:
     """One line, five fields of time, and no percent sign, which ends a command there."""
-    (line,) = CRON_LINE.splitlines()
+    (line,) = text.splitlines()
     fields = line.split(maxsplit=5)[:5]
     assert all(re.fullmatch(r"[\d*/,-]+", one) for one in fields)
     assert "%" not in line

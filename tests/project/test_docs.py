@@ -22,6 +22,7 @@ from aiovbo._cli._app import app
 
 __all__ = ["backups"]
 
+SHAPE = re.DOTALL | re.MULTILINE
 REFERENCE = "\n".join(text for name, text in PAGES.items() if name.startswith("reference"))
 IN_SEQUENCE = {"tutorial", "notebooks", "threads"}
 """Pages whose blocks are run one after the other, by tests of their own."""
@@ -45,15 +46,25 @@ async def test_every_piece_of_code_runs_with_the_names_that_the_readme_has(
     await run_in_context(snippet, backups)
 
 
-async def test_the_tutorial_can_be_typed_from_top_to_bottom() -> None:
-    """One piece after the other, in one session, with nothing given."""
+async def test_the_tutorial_can_be_typed_from_top_to_bottom(capsys: pytest.CaptureFixture[str]) -> None:
+    """One piece after the other, in one session, with nothing given; it prints what the page shows."""
     names: dict[str, Any] = {}
-    for block in blocks("python", PAGES["tutorial"]):
+    pieces = re.findall(
+        r"^```python\n(.*?)^```$(?:\n\n[^\n`]+)?(?:\n\n^```text\n(.*?)^```$)?", PAGES["tutorial"], SHAPE
+    )
+    assert [block for block, _ in pieces] == blocks("python", PAGES["tutorial"])
+    assert sum(bool(output) for _, output in pieces) == 2
+    for block, output in pieces:
         code = compile(block, "tutorial.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         pending = eval(code, names)  # noqa: S307  # what the tutorial says is what is tested
         if inspect.isawaitable(pending):
             await pending
         await asyncio.sleep(0)
+        printed = capsys.readouterr().out
+        if output:
+            # Numbers, and the names of states and results, differ from run to run.
+            shown, found = (re.sub(r"\d+|(?<=00:00 ).*", "…", text) for text in (output, printed))
+            assert found == shown
 
 
 @pytest.mark.parametrize("kind", PROVOKED, ids=lambda kind: kind.__name__)
