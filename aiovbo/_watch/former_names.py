@@ -9,8 +9,6 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 from uuid import UUID
 
-from attrs import evolve
-
 from aiovbo._watch.changes import CheckpointEntry, ServerCheckpoint
 from aiovbo._watch.checkpoint import CheckpointStore
 
@@ -58,8 +56,11 @@ class FormerNames:
         known: UUID | None,
         members: Collection[str],
         poller: WatchedServer,
-    ) -> bool:
+    ) -> bool | None:
         """Let a server continue from the checkpoint of its installation; whether there is one.
+
+        None where it has to wait: changes that were found under the former name are not acknowledged yet, and
+        what is found under this one must not overtake them.
 
         - `known`: the installation that its own checkpoint is of; None where it has none.
         - `members`: the names that are in use.
@@ -77,16 +78,19 @@ class FormerNames:
                 if known is None:
                     await self._warn(name, installation, kept, members)
                 return False
-            log.warning("%s is the installation that was called %s, and goes on there", name, former)
             place = await self._store.load(former)
             if place is None:
                 return False
-            if known is not None and known not in {its for other, its in kept.items() if other != name}:
-                await self._keep(name, known)
             is_used = former in members
-            if is_used:
-                # What is to be acknowledged is delivered under the name under which it was found.
-                place = _without_pending(place)
+            own = None if known is None else await self._store.load(name)
+            if (is_used and _has_pending(place)) or (own is not None and _has_pending(own)):
+                log.info("%s was called %s: waits for changes that are not acknowledged", name, former)
+                return None
+            log.warning("%s is the installation that was called %s, and goes on there", name, former)
+            # One that was kept by an earlier swap is outdated.
+            others = {its for other, its in kept.items() if other != name and _KEPT not in other}
+            if known is not None and known not in others:
+                await self._keep(name, known)
             await poller.adopt(place)
             if not is_used and not self._is_shared:
                 await self._clear(former, place)
@@ -116,8 +120,11 @@ class FormerNames:
         """Keep the checkpoint of a name for the server that had it, until that asks for it."""
         place = await self._store.load(name)
         if place is not None:
-            entries = [CheckpointEntry(key, one) for key, one in _without_pending(place).known.items()]
-            await self._store.save(f"{name}{_KEPT}{installation})", entries, place.horizon, installation)
+            kept = f"{name}{_KEPT}{installation})"
+            before = await self._store.load(kept)
+            entries = [CheckpointEntry(key, None) for key in (before.known if before else ())]
+            entries += [CheckpointEntry(key, one) for key, one in place.known.items()]
+            await self._store.save(kept, entries, place.horizon, installation)
 
     async def _clear(self, former: str, place: ServerCheckpoint) -> None:
         """Leave nothing under a name that is not used: its server may get it back, and is further by then."""
@@ -141,5 +148,5 @@ class FormerNames:
             )
 
 
-def _without_pending(place: ServerCheckpoint) -> ServerCheckpoint:
-    return evolve(place, known={key: one for key, one in place.known.items() if one.kind != "pending"})
+def _has_pending(place: ServerCheckpoint) -> bool:
+    return any(one.kind == "pending" for one in place.known.values())

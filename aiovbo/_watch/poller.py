@@ -49,12 +49,15 @@ _MOST_CONFIRMED = 100
 """Sessions missing from a list that are requested by their IDs in one poll; the others in the next ones."""
 _REQUESTED_AGAIN = 10
 """Polls in which a session is requested again that was not found although the feed says it was updated."""
+_IDENTIFIED_AGAIN = 3
+"""Polls that fail where the server does not say which installation it is, though it is known already."""
 _SAVED_AT_ONCE = 100
 """Sessions whose changes are saved in one transaction, at most."""
 _STEP = 500
 """Rows of the history that are read at once, at most, however long it is."""
 _FEED_PAUSE = 1.0
 """Seconds from one poll of the feed to the next, at least: a busy one is not asked for every event."""
+_ONE_ROW = "RestoreSessions?limit=1"
 _ID = re.compile(r'"id"\s*:\s*"([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"', re.IGNORECASE)
 
 
@@ -162,7 +165,7 @@ class ServerPoller:
         client: Client,
         options: WatchOptions,
         delivery: Delivery,
-        adopt_former: Callable[["ServerPoller", UUID | None], Coroutine[Any, Any, bool]],
+        adopt_former: Callable[["ServerPoller", UUID | None], Coroutine[Any, Any, bool | None]],
         *,
         among: int = 1,
     ) -> None:
@@ -183,6 +186,7 @@ class ServerPoller:
         self._failing_since = 0.0
         self._full_look_at = float("-inf")
         self._identified: object = None
+        self._not_identified = 0
         self.reported: UUID | None = None
         """The installation that the server has reported; None where it has not."""
         self._has_reported = asyncio.Event()
@@ -305,14 +309,14 @@ class ServerPoller:
             self._full_look_at = float("-inf")
         if self._identified is not None and self._identified is not self._client.server:
             # It has another address: perhaps it is another installation.
-            self._identified, self._full_look_at = None, float("-inf")
+            self._identified, self._not_identified, self._full_look_at = None, 0, float("-inf")
             feed.reset()
         is_full = clock.monotonic() >= self._full_look_at
         version = self._client.api_version
         if self._errors and version is not None and supports(version, "event feed"):
             # A server that is down is probed by a single request, which is none of the feed.
             with self._operation():
-                await self._client.fetch_page("RestoreSessions?limit=1", RestoreSession)
+                await self._client.fetch_page(_ONE_ROW, RestoreSession)
         if feed.is_open and not is_full:
             return await self._look_at_feed()
         # The token first: what changes during the look is in the feed after it.
@@ -350,7 +354,10 @@ class ServerPoller:
         """Everything that is remembered, and all that is unfinished; what is gone is noticed."""
         if self._identified is None:
             server = self._client.server
-            await self._identify()
+            if not await self._identify():
+                self._is_full_poll_due = True
+                await self._tell_recovery()
+                return
             self._identified = server
         tracker = self.tracker
         if self._history is None:
@@ -472,22 +479,28 @@ class ServerPoller:
             rows += len(page)
             stretch.is_over = is_same or not len(page) or (page.next_href is None and len(page) < _STEP)
 
-    async def _identify(self) -> None:
-        """Which installation this is: one that had another name before goes on where it was."""
+    async def _identify(self) -> bool:
+        """Which installation this is: one that had another name before goes on where it was.
+
+        False where that has to wait until earlier changes are acknowledged.
+        """
         name, tracker, known = self._client.name, self.tracker, self.tracker.installation
         installation = await self._ask_for_installation()
         self.reported = installation
         self._has_reported.set()
         is_another = installation is not None and known is not None and installation != known
-        if (tracker.is_first or is_another) and await self._adopt_former(self, installation):
-            return
+        if tracker.is_first or is_another:
+            is_adopted = await self._adopt_former(self, installation)
+            if is_adopted is not False:
+                return is_adopted is not None
         if installation is None or installation == known:
-            return
+            return True
         if known is not None:
             log.warning("%s answers as installation %s, and was %s before", name, installation, known)
         tracker.installation = installation
         if not tracker.is_first:
             await self.save([])
+        return True
 
     async def wait_for_report(self) -> None:
         """Wait until the server was polled, successfully or not, or is watched no more."""
@@ -510,8 +523,12 @@ class ServerPoller:
         try:
             return (await self._client.fetch_service_instance()).installation_id
         except (ResponseError, PayloadError) as error:
-            # To start over since a server is busy would lose what it did until now.
-            if error.retryable and self.tracker.is_first:
+            # To start over since a server is busy would lose what it did until now; to take it for another
+            # one would report all of its sessions as removed.
+            self._not_identified += 1
+            may_pass = error.retryable and (self.tracker.is_first or self._not_identified < _IDENTIFIED_AGAIN)
+            if may_pass or "ServiceInstance" not in error.operation:
+                # The latter where it is the login that failed.
                 raise
             log.info("%s: no installation id: %s", self._client.name, error.what)
             return None
@@ -604,7 +621,10 @@ class ServerPoller:
         """Whether the server has a session; if so, what it shows is reported."""
         try:
             session = await self._client.fetch_restore_session(key)
-        except NotFoundError:
+        except NotFoundError as error:
+            if error.error_code is None:
+                # Perhaps not the API's answer: after a downgrade, the version is not found. Then this fails.
+                await self._client.fetch_page(_ONE_ROW, RestoreSession)
             return False
         except PayloadError as error:
             # It exists, whatever it contains; the others are polled all the same.

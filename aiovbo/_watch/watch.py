@@ -443,8 +443,8 @@ class Watch:
     def _poller_of(self, name: str) -> ServerPoller | None:
         return self._lookouts[name][0] if name in self._lookouts else None
 
-    async def _adopt_former(self, poller: ServerPoller, installation: UUID | None) -> bool:
-        """Let a server continue from the checkpoint of its installation; whether there is one."""
+    async def _adopt_former(self, poller: ServerPoller, installation: UUID | None) -> bool | None:
+        """As `FormerNames.adopt` does."""
         name = poller.name
         # Of a removed one, changes may still wait.
         members = self._members if self._leases is not None else {*self._lookouts, *self._removed}

@@ -70,7 +70,9 @@ class _Session:
     was_added: bool = False
     """Whether it was ever delivered: after a restart, its changes may be delivered again from any one on."""
     has_finished: bool = False
-    """Whether its end was delivered."""
+    """Whether its end was delivered, since it was last added."""
+    ends: set[object] = attrs.field(factory=set[object])
+    """All end times that were delivered as its end."""
     is_announced: bool = False
     """Whether it was delivered since the last restart, or is known from before for certain."""
 
@@ -112,6 +114,7 @@ class WatchOracle:
         self._remember = remember
         self._servers = {name: _Server(backup) for name, backup in servers.items()}
         self._delivered: dict[str, str] = {}
+        self._ever_delivered: set[str] = set()
         self._acknowledged: set[str] = set()
         self._final: set[str] = set()
         self._wrong: list[str] = []
@@ -139,9 +142,11 @@ class WatchOracle:
             return
         if change.id in self._delivered or change.id in self._final:
             self._duplicated.append(change.id)
+        is_new = change.id not in self._ever_delivered
         self._delivered[change.id] = name
+        self._ever_delivered.add(change.id)
         if kind in _OF_SESSIONS:
-            self._deliver_session(server, change, kind)
+            self._deliver_session(server, change, kind, is_new=is_new)
         elif kind == "Removed":
             self._deliver_removal(server, change)
         elif kind in ("Unreachable", "Recovered"):
@@ -173,7 +178,7 @@ class WatchOracle:
         for its in server.sessions.values():
             its.is_announced = its.is_announced and its.stored is None
 
-    def _deliver_session(self, server: _Server, change: Any, kind: str) -> None:
+    def _deliver_session(self, server: _Server, change: Any, kind: str, *, is_new: bool) -> None:
         session = change.session
         its = server.sessions.get(session.id)
         shown: View = {name: getattr(session, name) for name in _MEMBERS}
@@ -187,11 +192,12 @@ class WatchOracle:
             if its is None:
                 return
         has_ended = bool(session.has_ended)
-        if problem := _problem(its, kind, shown, has_ended=has_ended):
+        if problem := _problem(its, kind, shown, has_ended=has_ended, is_new=is_new):
             self._wrong.append(f"{change.id}: {problem}")
         its.seen = its.seen if place is None else place
         if kind == "Finished":
             its.has_finished = has_ended
+            its.ends.add(shown["end_time"])
         elif kind == "Added" or not has_ended:
             its.has_finished = False
         its.stored, its.was_added, its.is_announced = shown, True, True
@@ -253,12 +259,12 @@ class WatchOracle:
                 now = {one: getattr(session, one) for one in changed}
                 before = {one: stored[one] for one in changed}
                 lost.append(f"{name}: session {key} has {now}, and was delivered with {before}")
-            elif is_ended and not its.has_finished:
+            elif is_ended and not its.has_finished and stored["end_time"] not in its.ends:
                 lost.append(f"{name}: session {key} has ended, and there was no Finished")
         return lost
 
 
-def _problem(its: _Session, kind: str, shown: View, *, has_ended: bool) -> str:
+def _problem(its: _Session, kind: str, shown: View, *, has_ended: bool, is_new: bool) -> str:
     """Why a change of a session does not follow what was delivered before; empty where it does."""
     before = its.stored
     if kind == "Finished" and not has_ended:
@@ -266,6 +272,8 @@ def _problem(its: _Session, kind: str, shown: View, *, has_ended: bool) -> str:
     is_known = before is not None or its.is_unannounced or (its.was_added and not its.is_announced)
     if kind != "Added" and not is_known:
         return "the session was not added"
+    if kind == "Changed" and before is not None and _equal(before, shown) and (is_new or its.is_announced):
+        return "nothing has changed"
     if not its.is_announced:
         # It may be delivered again.
         return ""
@@ -273,8 +281,6 @@ def _problem(its: _Session, kind: str, shown: View, *, has_ended: bool) -> str:
         return "the session was added before"
     if kind == "Finished" and its.has_finished:
         return "its end was delivered before"
-    if kind == "Changed" and before is not None and _equal(before, shown):
-        return "nothing has changed"
     if kind == "Changed" and has_ended and not its.has_finished:
         return "its end is a Finished, not a Changed"
     return ""

@@ -168,6 +168,23 @@ def test_what_never_was_on_the_server_is_wrong(world: World, oracle: WatchOracle
     assert len(oracle.report().wrong) == 4
 
 
+def test_a_change_of_nothing_is_wrong_after_a_restart_unless_it_is_delivered_again(
+    world: World, oracle: WatchOracle
+) -> None:
+    """As by an upgrade of the server, which adds members."""
+    one = world.add(end_time=None)
+    oracle.deliver(change_of("Added", one))
+    one = world.change(one.id, reason="another")
+    changed = change_of("Changed", one)
+    oracle.deliver(changed)
+    oracle.restart(crashed=True)
+    oracle.deliver(changed)
+    oracle.check()
+    oracle.restart()
+    oracle.deliver(change_of("Changed", one))
+    assert "nothing has changed" in oracle.report().wrong[0]
+
+
 def test_after_a_reset_what_was_forgotten_may_be_delivered_again(world: World, oracle: WatchOracle) -> None:
     """Not after the removal of one session."""
     one, other, third = (world.add(end_time=None) for _ in range(3))
