@@ -171,8 +171,14 @@ def proxies(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def watching(session: nox.Session) -> None:
-    """2,000 random histories of a watch in virtual time; then what watching 1,000 servers costs."""
+    """2,000 random histories of a watch in virtual time; then what watching 1,000 servers costs.
+
+    With `--faults`: whether these histories find each fault that is put back.
+    """
     session.install("-e", ".[testing,speed]")
+    if "--faults" in session.posargs:
+        session.run("python", "tests/watch_faults.py", *[one for one in session.posargs if one != "--faults"])
+        return
     if not session.posargs or session.posargs[0].startswith(("--seeds", "--first")):
         session.run("python", "tests/seeds.py", *session.posargs)
     if not session.posargs or not session.posargs[0].startswith(("--seeds", "--first")):

@@ -119,6 +119,8 @@ class History:
         """Delivered by the watch that runs, and not acknowledged."""
         self.delivered = 0
         self.is_settling = False
+        self.old = dict[World, UUID]()
+        """An open session of each server that appeared late."""
         self.news = asyncio.Event()
         """Set by each delivery."""
         self.random = random = Random(seed)  # noqa: S311  # it is to be repeatable
@@ -154,6 +156,9 @@ class History:
         names = random.sample(fitting, random.choice((0, 1, 1, 2, 3)))
         if version == "v8" and random.random() < 0.5:
             names.append(random.choice(OF_FEEDS))
+        if version == "v6" and not is_steady and random.random() < 0.5:
+            # It has members that the version before does not have.
+            names.append(random.choice(("upgraded", "downgraded")))
         self.story.append(f"{version}, {', '.join(names) or 'no quirk'}")
         world = World(
             seed,
@@ -433,6 +438,9 @@ class History:
             # Else each poll adds sessions, and there is no end; and nothing is restored in the last moment.
             oddities = backup._api.oddities
             oddities.quirks = evolve(oddities.quirks, moving_rows=False, restored_after=None)
+            # Perhaps older than all that is remembered.
+            world = backup.world
+            self.old[world] = world.add(creation_time=world.now - timedelta(hours=50), end_time=None).id
         ends = self.clock.monotonic() + LONGEST
         right, before, lost = 0, set[str](), set[str]()
         while right < 2 and self.clock.monotonic() < ends:
@@ -463,7 +471,16 @@ class History:
             opened.append(world.add(end_time=None).id)
             then = world.now - timedelta(minutes=self.random.choice((0, 20)))
             ended.append(world.add(creation_time=then, state="Stopped", end_time=world.now).id)
+        for backup in self.backups.values():
+            is_simple = _has_feed(backup) and _is_prompt(backup) and self.remember > timedelta(days=1)
+            if is_simple and self.random.random() < 0.5:
+                # What an event reports is not found yet.
+                backup.fail(Fault.status(404), on="RestoreSessions/*")
         late = await self._late(opened + ended)
+        for backup in self.backups.values():
+            backup.heal()
+        opened += [self.old[world] for world in worlds]
+        worlds *= 2
         for world, key in zip(worlds, opened, strict=True):
             world.change(key, state="Stopped", result="Failed", end_time=world.now)
         if self.random.random() < 0.5:
@@ -541,6 +558,11 @@ def _is_prompt(backup: BackupServer) -> bool:
     """Whether what is new can be seen in a list of the last hour, or in the feed."""
     quirks = backup.quirks
     return quirks.feed not in ("skips", "delays") and not quirks.clock_jump and not quirks.list_cap
+
+
+def _has_feed(backup: BackupServer) -> bool:
+    """Whether a server has a change feed that works."""
+    return backup.versions[-1] == "v8" and backup.quirks.feed in (None, "repeats", "immediate")
 
 
 def _quirks(names: Iterable[str], random: Random) -> Quirks:

@@ -163,7 +163,7 @@ FAULTS: dict[str, tuple[Edit, ...]] = {
         Edit(DELIVERY, "is not its or key in its.held:", "is not its:"),
     ),
     "names that were swapped are not recognized": (
-        Edit(POLLER, "if (tracker.is_first or is_another) and", "if tracker.is_first and"),
+        Edit(POLLER, "        if tracker.is_first or is_another:\n", "        if tracker.is_first:\n"),
     ),
     "whether a server is unreachable is not known after a restart": (
         Edit(TRACKER, "self.outage = records.get(SERVER_KEY)", "self.outage: SessionRecord | None = None"),

@@ -134,7 +134,8 @@ class Ledger:
         """The IDs of the changes that are saved and not acknowledged, by the keys of their records."""
         self.saved = set(range(len(delivered)))
         """Which of `delivered` are saved as acknowledged."""
-        self.busy = False
+        self.busy = 0
+        """Saves that have not returned: what they have written may be on the disk already."""
 
     async def open(self) -> None:
         await self._store.open()
@@ -154,11 +155,11 @@ class Ledger:
         horizon: datetime | None,
         installation: UUID | None,
     ) -> None:
-        self.busy = True
+        self.busy += 1
         try:
             await self._store.save(server, steps, horizon, installation)
         finally:
-            self.busy = False
+            self.busy -= 1
         for step in steps:
             if step.known is None and step.session_id in self.pending:
                 name = self.pending.pop(step.session_id)
