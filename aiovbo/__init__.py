@@ -52,7 +52,7 @@ _NAMES = {
         "RowRejected ServerCheckpoint SessionRecord Unreachable"
     ),
     "_watch.checkpoint": "Checkpoint CheckpointStore MemoryCheckpoint",
-    "_watch.poller": "WatchStatus",
+    "_watch.status": "WatchStatus",
     "_watch.watch": "Batch Watch",
     "errors": (
         "AuthenticationError CheckpointError ClosedError ConfigError ConflictError FleetError "

@@ -52,7 +52,7 @@ from aiovbo._watch.changes import (
     Unreachable,
 )
 from aiovbo._watch.checkpoint import Checkpoint, CheckpointStore, MemoryCheckpoint
-from aiovbo._watch.poller import WatchStatus
+from aiovbo._watch.status import WatchStatus
 from aiovbo._watch.watch import Batch, Watch
 from aiovbo.errors import (
     AuthenticationError,

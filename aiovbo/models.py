@@ -1,7 +1,7 @@
 """Restore sessions and what surrounds them: frozen attrs classes, as the API describes them.
 
-Knows fields and relations; how links are followed is in `_links`. Does no I/O until a coroutine is awaited,
-and never parses.
+Knows fields and relations; how links are followed is in `_resources/links`. Does no I/O until a coroutine is
+awaited, and never parses.
 """
 
 from collections.abc import Callable, Mapping, Sequence

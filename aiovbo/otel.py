@@ -23,7 +23,7 @@ from aiovbo._settings.events import (
     RetryScheduled,
     ServerStateChanged,
 )
-from aiovbo._watch.poller import WatchStatus
+from aiovbo._watch.status import WatchStatus
 from aiovbo._watch.watch import Watch
 
 _NAME = "aiovbo"

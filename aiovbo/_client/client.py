@@ -1,7 +1,7 @@
-"""One backup server: the questions it can be asked.
+"""One backup server: what it can be queried for, and what it can be told to do.
 
-Knows resources; how their pages come is in `_paging`, how a request gets its answer in `_requester`, what it
-looks like in `_wire`.
+Knows resources; how their pages arrive is in `_client/pagination`, how a request gets its response in
+`_client/requester`, what both contain in `_protocol`.
 """
 
 import logging

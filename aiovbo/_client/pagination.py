@@ -1,6 +1,7 @@
 """The pages of a collection, in turn, the next one read ahead; and whether anything may be missing.
 
-Knows what pages say of each other; how a request gets its answer is in `_requester`. Knows no HTTP.
+How a request gets its response is in `_client/requester`; what pages say of each other, in
+`_client/page_tracker`. Knows no HTTP.
 """
 
 import asyncio
@@ -9,35 +10,27 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from copy import copy
 from datetime import datetime
 from functools import partial
-from operator import attrgetter
-from typing import Any, Generic, Self, cast
+from typing import Generic, Self, cast
 from uuid import UUID
 
 from attrs import define, evolve, frozen
 from yarl import URL
 
+from aiovbo._client.page_tracker import SMALLER_SPAN, PageTracker, has_more, number_of
 from aiovbo._client.requester import Requester
-from aiovbo._client.seen_ids import SeenIds
 from aiovbo._core.deadline import Operation
 from aiovbo._core.query import Page, Rejected
 from aiovbo._decoding.listing import DecodedPage, decode_listing
 from aiovbo._decoding.recognition import ServerRecognition
 from aiovbo._protocol.messages import Reply, Request
-from aiovbo._protocol.requests import asked_limit, with_offset, with_smaller_pages
+from aiovbo._protocol.requests import with_smaller_pages
 from aiovbo._protocol.urls import resolve_link
-from aiovbo._resources.links import Fetcher, M, Resource
+from aiovbo._resources.links import Fetcher, M
 from aiovbo.errors import LinkError, PayloadError
 from aiovbo.models import RestoreSession
 
 # A client's, to those who set levels: the module that reads the pages does not matter.
 log = logging.getLogger("aiovbo.client")
-
-_number_of = attrgetter("id.int")
-
-_MOST_IDLE_PAGES = 3
-"""PageIterator in a row that bring nothing new before a listing is taken for endless."""
-
-_SMALLER = "What had come until then was kept; a smaller span of time may need one page only."
 
 _SHOWN = 3
 """Rejected rows that the log names, of one listing."""
@@ -125,7 +118,7 @@ def _only_page(listing: DecodedPage[M], url: URL, check: Check[M] | None) -> Pag
     items = listing.sessions
     if items is None or listing.rejected or listing.is_doubtful or listing.next_href is not None:
         return None
-    if _has_more(listing, url, len(items), len(items)) or len(set(map(_number_of, items))) < len(items):
+    if has_more(listing, url, len(items), len(items)) or len(set(map(number_of, items))) < len(items):
         return None
     if check is None:
         return Page(items)
@@ -271,7 +264,7 @@ class PageIterator(Generic[M]):
         try:
             following = walk.next_url(url, listing, news=news)
         except LinkError as error:
-            failure = PayloadError(f"paging: {error}", phase="paging", retryable=False, hint=_SMALLER)
+            failure = PayloadError(f"paging: {error}", phase="paging", retryable=False, hint=SMALLER_SPAN)
             following = self._requester.endpoint.annotate(url, failure)
             walk.complete = False
         walk.complete &= not rejected
@@ -318,101 +311,6 @@ def _first(problems: list[str], count: int) -> list[str]:
     return [*problems, f"and {more} more"] if more else problems
 
 
-class PageTracker(Generic[M]):
-    """One walk through a listing: takes its pages in turn, says what is new and where to go on."""
-
-    def __init__(self, follow: Callable[[str, URL], URL]) -> None:
-        self._follow = follow
-        self._asked: set[URL] = set()
-        self._known = SeenIds()
-        self._page: list[object] = []
-        self._last: list[object] = []
-        self._idle = 0
-        self._guessed = False
-        self._total: int | None = None
-        self.received = 0
-        """Rows on the pages so far, as the server counts them."""
-        self.complete = True
-        """False once something may be missing."""
-
-    def new(self, items: Sequence[M]) -> Sequence[M]:
-        """The current page's items that were not seen before: rows that move while one pages come twice."""
-        keys = _keys(items)
-        known, distinct = self._known, set(keys)
-        if None in distinct:
-            # What has no id is known by all that it says.
-            self._page += [item if key is None else key for item, key in zip(items, keys, strict=True)]
-        else:
-            self._page += keys
-        if len(distinct) == len(keys) and None not in distinct and known.isdisjoint(distinct):
-            known.update(distinct)
-            return items
-        fresh: list[M] = []
-        for item, key in zip(items, keys, strict=True):
-            if key is None or key not in known:
-                fresh.append(item)
-                known.update((key,))
-        return fresh
-
-    def has_new_rejections(self, rejected: Sequence[Rejected]) -> bool:
-        """Whether any of the current page's rejected rows was not seen before: they are rows as any other."""
-        keys: list[object] = [("rejected", hash(one.raw)) for one in rejected]
-        self._page += keys
-        is_new = not all(key in self._known for key in keys)
-        self._known.update(keys)
-        return is_new
-
-    def next_url(self, url: URL, listing: DecodedPage[M], *, news: bool) -> URL | None:
-        """What to ask after the page at `url`, all of whose items were given to `new`; None at the end.
-
-        Raises: LinkError where the server leads in circles, or out of the API.
-        """
-        self.received += len(listing)
-        self.complete &= not listing.is_doubtful
-        if listing.total is not None:
-            if self._total is not None and listing.total < self._total:
-                # Rows went away while we paged: those behind them moved up, perhaps past us.
-                self.complete = False
-            self._total = listing.total
-        repeated = bool(self._page) and self._page == self._last
-        self._last, self._page = self._page, []
-        if repeated and self._guessed:
-            # We guessed that there is more; a server that ignores offsets sends the same again.
-            self.complete = False
-            return None
-        self._idle = 0 if news else self._idle + 1
-        following = self._following(url, listing)
-        if following is None:
-            return None
-        self._asked.add(url)
-        if repeated or following in self._asked or self._idle > _MOST_IDLE_PAGES:
-            raise LinkError("its pages lead in circles")
-        return following
-
-    def _following(self, url: URL, listing: DecodedPage[M]) -> URL | None:
-        self._guessed = False
-        if listing.next_href is not None:
-            return self._follow(listing.next_href, url)
-        more = _has_more(listing, url, self.received, len(listing))
-        if listing.total is not None:
-            self.complete &= more or self.received >= listing.total
-        if not more:
-            return None
-        self._guessed = True
-        target = with_offset(url.raw_path_qs, self.received)
-        return url.join(URL(target, encoded=True))
-
-
-def _has_more(listing: DecodedPage[Any], url: URL, received: int, count: int) -> bool:
-    """Whether more rows must exist than were received, `count` of them on the last page; without a link."""
-    if listing.total is not None:
-        return received < listing.total and count > 0
-    limit = listing.limit or asked_limit(url)
-    if listing.is_array:
-        return count == limit
-    return limit is not None and count >= limit > 0
-
-
 def _follow(requester: Requester, href: str, asked: URL) -> URL:
     # Its address may change while a listing is read.
     base = requester.server.url
@@ -420,25 +318,3 @@ def _follow(requester: Requester, href: str, asked: URL) -> URL:
     # A listing goes on as it began, whatever version others come to think of meanwhile.
     version = path.split("/")[1]
     return resolve_link(base, version, href, path)
-
-
-def _keys(items: Sequence[object]) -> list[object]:
-    """What distinguishes the items; None where they have no id."""
-    try:
-        # All of it in C: of sessions, there are many. A number is hashed in C, a UUID in Python.
-        return list(map(_number_of, items))
-    except AttributeError:
-        pass
-    return [_key(item) for item in items]
-
-
-def _key(item: object) -> object:
-    if isinstance(item, Resource):
-        # Older property tables write `Id`.
-        found = next((value for name, value in item.items() if name.casefold() == "id"), None)
-    else:
-        found = getattr(item, "id", None)
-    if isinstance(found, UUID):
-        return found.int
-    # Of one kind, or 1 and True were the same.
-    return (type(found), found) if isinstance(found, str | int) else None

@@ -1,6 +1,6 @@
-"""A fleet: many backup servers behind one HTTP session, asked at once.
+"""A fleet: many backup servers behind one HTTP session, queried at once.
 
-Knows the life of the session and who is in the fleet; how answers are merged is in `_merge`.
+Knows the life of the session and who is in the fleet; how answers are merged is in `_fleet/run`.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ from aiovbo._transport.interface import Transport
 from aiovbo._transport.pool import HttpPool
 from aiovbo._watch.changes import Change
 from aiovbo._watch.checkpoint import CheckpointStore, MemoryCheckpoint
-from aiovbo._watch.poller import WatchOptions
+from aiovbo._watch.options import WatchOptions
 from aiovbo._watch.schedule import MAX_BACKOFF
 from aiovbo._watch.watch import Watch
 from aiovbo.errors import ClosedError, ConfigError, LinkError

@@ -1,7 +1,7 @@
-"""The lookout for one server: what to ask, and how it goes.
+"""The watch of one server: what to request, and when.
 
-Knows which lists are read; the change feed is in `_feed`, when a look is due in `_beat`, what it means in
-`_changes`, and the caller passes the function that gets it.
+Which lists are read is here; the change feed is in `_watch/feed`, when the next poll is due in
+`_watch/schedule`, what a response means in `_watch/tracker`, and what is delivered in `_watch/delivery`.
 """
 
 import asyncio
@@ -9,12 +9,11 @@ import logging
 import re
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from inspect import iscoroutinefunction
 from itertools import chain, count, islice
 from typing import Any
 from uuid import UUID
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from aiovbo._client.client import Client
 from aiovbo._core.deadline import Operation
@@ -22,17 +21,15 @@ from aiovbo._core.query import Answer, Rejected
 from aiovbo._protocol.requests import with_offset
 from aiovbo._protocol.session_filter import SessionFilter
 from aiovbo._settings.api_versions import supports
-from aiovbo._settings.clock import TimeSource
-from aiovbo._settings.numbers import check_interval
-from aiovbo._watch.changes import SERVER_KEY, AnyChange, Change, CheckpointEntry, ServerCheckpoint
-from aiovbo._watch.checkpoint import CheckpointStore
+from aiovbo._watch.changes import SERVER_KEY, AnyChange, CheckpointEntry, ServerCheckpoint
 from aiovbo._watch.delivery import Delivery
 from aiovbo._watch.feed import ChangeFeed
+from aiovbo._watch.options import WatchOptions
 from aiovbo._watch.pending import PendingChange
-from aiovbo._watch.schedule import MAX_BACKOFF, PollSchedule
+from aiovbo._watch.schedule import PollSchedule
+from aiovbo._watch.status import WatchStatus
 from aiovbo._watch.tracker import Tracker
 from aiovbo.errors import (
-    ConfigError,
     NotFoundError,
     PayloadError,
     ResponseError,
@@ -59,84 +56,6 @@ _FEED_PAUSE = 1.0
 """Seconds from one poll of the feed to the next, at least: a busy one is not asked for every event."""
 _ONE_ROW = "RestoreSessions?limit=1"
 _ID = re.compile(r'"id"\s*:\s*"([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"', re.IGNORECASE)
-
-
-@frozen(kw_only=True)
-class WatchOptions:
-    """How a fleet is watched."""
-
-    every: timedelta
-    """From one look at a server to the next."""
-    checkpoint: CheckpointStore
-    """Where the place is kept."""
-    since: datetime | None
-    """On the very first start: sessions created after are reported, even if they have ended already."""
-    overlap: timedelta
-    """How far each look reaches back before the newest session, for rows that appear late."""
-    full_look_every: timedelta
-    """How often everything that is remembered is looked at."""
-    remember: timedelta
-    """How long sessions that have ended are remembered, before the newest one."""
-    heartbeat: timedelta | None
-    """After how long a silence there is a `Heartbeat`."""
-    ack_by_hand: bool
-    """Whether changes are acknowledged by `ack`, instead of by asking for the next."""
-    only: Callable[[Change], object] | None = None
-    """Which changes are delivered; the others are saved as if they were acknowledged."""
-    min_down: timedelta = timedelta()
-    """For how long a server must fail before it is reported as `Unreachable`."""
-    max_backoff: timedelta = MAX_BACKOFF
-    """Time between two polls of a server that is down, at most, unless `every` is longer."""
-    clock: TimeSource
-
-    def __attrs_post_init__(self) -> None:
-        check_interval("every", self.every)
-        check_interval("full_look_every", self.full_look_every)
-        check_interval("overlap", self.overlap, may_be_zero=True)
-        check_interval("remember", self.remember, may_be_zero=True)
-        check_interval("min_down", self.min_down, may_be_zero=True)
-        check_interval("max_backoff", self.max_backoff)
-        predicate: object = self.only
-        if predicate is not None and (not callable(predicate) or iscoroutinefunction(predicate)):
-            message = f"only is a plain function that takes a change, not {predicate!r}"
-            raise ConfigError(message)
-        if self.heartbeat is not None:
-            check_interval("heartbeat", self.heartbeat)
-        given: object = self.checkpoint
-        if isinstance(given, type) or not isinstance(given, CheckpointStore):
-            message = f"checkpoint is Checkpoint(path), or another store, not {given!r}"
-            raise ConfigError(message)
-
-    @property
-    def memory(self) -> timedelta:
-        """How long sessions that have ended are remembered: no look reaches further back."""
-        return max(self.remember, self.overlap)
-
-
-@frozen(kw_only=True)
-class WatchStatus:
-    """How the watch of one server goes."""
-
-    server: str
-    """The server's name."""
-    up: bool
-    """Whether the last look succeeded; False before the first one."""
-    last_success: datetime | None
-    """When; None while there was none."""
-    lag: timedelta | None
-    """How long ago that is: nothing newer is known of the server."""
-    next_look: datetime | None
-    """When it is looked at again; None while it is being looked at."""
-    backlog: int
-    """Changes that were found and not yet delivered."""
-    errors: int
-    """Looks that failed, in a row."""
-    overruns: int
-    """Looks that were left out because the one before took too long."""
-    rejected: int
-    """Rows that were reported as `RowRejected`."""
-    oldest_unacknowledged: datetime | None
-    """When the oldest change was found that is not acknowledged; None where all are."""
 
 
 @define(eq=False)

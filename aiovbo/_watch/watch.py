@@ -1,6 +1,7 @@
 """Watching a fleet: every change at least once, in each server's order, and none lost over a crash.
 
-Knows when changes are delivered and saved; which are waiting is in `_delivery`, who looks in `_lookout`.
+Knows when changes are delivered and saved; which are waiting is in `_watch/delivery`, how a server is polled
+in `_watch/poller`.
 """
 
 import asyncio
@@ -29,7 +30,9 @@ from aiovbo._watch.changes import AnyChange, Change, Heartbeat
 from aiovbo._watch.delivery import Delivery
 from aiovbo._watch.former_names import FormerNames
 from aiovbo._watch.leases import LeaseKeeper, LeaseStore
-from aiovbo._watch.poller import ServerPoller, WatchOptions, WatchStatus
+from aiovbo._watch.options import WatchOptions
+from aiovbo._watch.poller import ServerPoller
+from aiovbo._watch.status import WatchStatus
 from aiovbo._watch.transactions import Transactions
 from aiovbo.errors import CheckpointError, ClosedError, ConfigError, LeaseLostError
 

@@ -73,7 +73,7 @@ def test_a_package_states_its_responsibility_and_its_limits(package: Path) -> No
 def test_every_name_in_the_description_of_the_architecture_exists() -> None:
     """Functions, classes and modules in code style are defined in the package."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"`(?:\w+[./])*(\w+)(?:\([^`]*\))?`", text)) - {
+    named = set(re.findall(r"`(?:\w+[./])*(\w+)(?:\([^`]*\)|\.py)?`", text)) - {
         "nox",
         "aiovbo",
         "testing",
@@ -82,6 +82,33 @@ def test_every_name_in_the_description_of_the_architecture_exists() -> None:
     words = {word for path in EVERY_FILE for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))}
     defined = words | {path.stem for path in EVERY_FILE} | {path.parent.name for path in EVERY_FILE}
     assert named - defined == set()
+
+
+def test_a_long_file_has_its_reason_in_the_description_of_the_architecture() -> None:
+    """Files over 400 lines are listed, and no others."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `([\w/]+\.py)` \|", text, re.MULTILINE))
+    long = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in EVERY_FILE
+        if len(path.read_text(encoding="utf-8").splitlines()) > 400
+    }
+    assert listed == long
+
+
+def test_a_module_refers_to_modules_that_exist() -> None:
+    """In its docstring, a module in code style begins with an underscore."""
+    known = {path.relative_to(PACKAGE).with_suffix("").as_posix() for path in EVERY_FILE}
+    known |= {path.parent.relative_to(PACKAGE).as_posix() for path in EVERY_FILE}
+    missing = {
+        (named(path), name)
+        for path in EVERY_FILE
+        for name in re.findall(
+            r"`(_[a-z_/]+)`", ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        )
+        if name not in known and (path.parent.relative_to(PACKAGE) / name).as_posix() not in known
+    }
+    assert not missing
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,144 @@
+"""One reading of a listing, page by page: what is new, what may be missing, where the next page is.
+
+Knows pages that were decoded; requests nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any, Generic
+from uuid import UUID
+
+from yarl import URL
+
+from aiovbo._client.seen_ids import SeenIds
+from aiovbo._core.query import Rejected
+from aiovbo._decoding.listing import DecodedPage
+from aiovbo._protocol.requests import asked_limit, with_offset
+from aiovbo._resources.links import M, Resource
+from aiovbo.errors import LinkError
+
+number_of = attrgetter("id.int")
+"""The number that an ID is; read and hashed in C."""
+
+_MOST_IDLE_PAGES = 3
+"""Pages in a row that bring nothing new before a listing is taken for endless."""
+
+SMALLER_SPAN = "What had come until then was kept; a smaller span of time may need one page only."
+"""What to do where a listing cannot be followed further."""
+
+
+class PageTracker(Generic[M]):
+    """One walk through a listing: takes its pages in turn, says what is new and where to go on."""
+
+    def __init__(self, follow: Callable[[str, URL], URL]) -> None:
+        self._follow = follow
+        self._asked: set[URL] = set()
+        self._known = SeenIds()
+        self._page: list[object] = []
+        self._last: list[object] = []
+        self._idle = 0
+        self._guessed = False
+        self._total: int | None = None
+        self.received = 0
+        """Rows on the pages so far, as the server counts them."""
+        self.complete = True
+        """False once something may be missing."""
+
+    def new(self, items: Sequence[M]) -> Sequence[M]:
+        """The current page's items that were not seen before: rows that move while one pages come twice."""
+        keys = _keys(items)
+        known, distinct = self._known, set(keys)
+        if None in distinct:
+            # What has no id is known by all that it says.
+            self._page += [item if key is None else key for item, key in zip(items, keys, strict=True)]
+        else:
+            self._page += keys
+        if len(distinct) == len(keys) and None not in distinct and known.isdisjoint(distinct):
+            known.update(distinct)
+            return items
+        fresh: list[M] = []
+        for item, key in zip(items, keys, strict=True):
+            if key is None or key not in known:
+                fresh.append(item)
+                known.update((key,))
+        return fresh
+
+    def has_new_rejections(self, rejected: Sequence[Rejected]) -> bool:
+        """Whether any of the current page's rejected rows was not seen before: they are rows as any other."""
+        keys: list[object] = [("rejected", hash(one.raw)) for one in rejected]
+        self._page += keys
+        is_new = not all(key in self._known for key in keys)
+        self._known.update(keys)
+        return is_new
+
+    def next_url(self, url: URL, listing: DecodedPage[M], *, news: bool) -> URL | None:
+        """What to ask after the page at `url`, all of whose items were given to `new`; None at the end.
+
+        Raises: LinkError where the server leads in circles, or out of the API.
+        """
+        self.received += len(listing)
+        self.complete &= not listing.is_doubtful
+        if listing.total is not None:
+            if self._total is not None and listing.total < self._total:
+                # Rows went away while we paged: those behind them moved up, perhaps past us.
+                self.complete = False
+            self._total = listing.total
+        repeated = bool(self._page) and self._page == self._last
+        self._last, self._page = self._page, []
+        if repeated and self._guessed:
+            # We guessed that there is more; a server that ignores offsets sends the same again.
+            self.complete = False
+            return None
+        self._idle = 0 if news else self._idle + 1
+        following = self._following(url, listing)
+        if following is None:
+            return None
+        self._asked.add(url)
+        if repeated or following in self._asked or self._idle > _MOST_IDLE_PAGES:
+            raise LinkError("its pages lead in circles")
+        return following
+
+    def _following(self, url: URL, listing: DecodedPage[M]) -> URL | None:
+        self._guessed = False
+        if listing.next_href is not None:
+            return self._follow(listing.next_href, url)
+        more = has_more(listing, url, self.received, len(listing))
+        if listing.total is not None:
+            self.complete &= more or self.received >= listing.total
+        if not more:
+            return None
+        self._guessed = True
+        target = with_offset(url.raw_path_qs, self.received)
+        return url.join(URL(target, encoded=True))
+
+
+def has_more(listing: DecodedPage[Any], url: URL, received: int, count: int) -> bool:
+    """Whether more rows must exist than were received, `count` of them on the last page; without a link."""
+    if listing.total is not None:
+        return received < listing.total and count > 0
+    limit = listing.limit or asked_limit(url)
+    if listing.is_array:
+        return count == limit
+    return limit is not None and count >= limit > 0
+
+
+def _keys(items: Sequence[object]) -> list[object]:
+    """What distinguishes the items; None where they have no id."""
+    try:
+        # All of it in C: of sessions, there are many. A number is hashed in C, a UUID in Python.
+        return list(map(number_of, items))
+    except AttributeError:
+        pass
+    return [_key(item) for item in items]
+
+
+def _key(item: object) -> object:
+    if isinstance(item, Resource):
+        # Older property tables write `Id`.
+        found = next((value for name, value in item.items() if name.casefold() == "id"), None)
+    else:
+        found = getattr(item, "id", None)
+    if isinstance(found, UUID):
+        return found.int
+    # Of one kind, or 1 and True were the same.
+    return (type(found), found) if isinstance(found, str | int) else None
