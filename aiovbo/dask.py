@@ -244,9 +244,9 @@ class DaskFleet:
     @overload
     def map(self, func: Callable[[Client], Awaitable[T]]) -> "DaskQuery[T]": ...
     def map(self, func: Callable[[Client], Any]) -> "DaskQuery[Any]":
-        """What `func(client)` gives for each server, as `Fleet.map`; it runs on the workers.
+        """What `func(client)` returns for each server, as `Fleet.map`; it runs on the workers.
 
-        `func` and what it gives are pickled; a lambda or a function of a script works too.
+        `func` and what it returns are pickled; a lambda or a function of a script works too.
         """
         return DaskQuery(self, partial(_map, func))
 
@@ -343,9 +343,9 @@ class DaskFleet:
 
 
 class DaskQuery(Generic[T]):
-    """A question to all servers of a `DaskFleet`; used as a `FleetQuery`, and each use asks again.
+    """A query of all servers of a `DaskFleet`; used as a `FleetQuery`. Each use sends new requests.
 
-    `async for item in query` gives items of all servers as their answers arrive, and raises `FleetError` at
+    `async for item in query` delivers items of all servers as they arrive, and raises `FleetError` at
     the end if any server failed. `await query` is a `FleetResult`. `query.answers()` gives one `Answer` per
     server as each finishes. A use that is stopped sends nothing further; what a worker has begun ends by
     itself.

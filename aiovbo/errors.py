@@ -38,7 +38,7 @@ BEFORE_SENDING: tuple[Phase, ...] = ("queue", "dns", "connect", "tls")
 TlsReason = Literal[
     "untrusted", "expired", "hostname", "pin", "protocol", "client_cert", "weak", "strict", "not_tls"
 ]
-"""Why a TLS connection was given up."""
+"""Why a TLS connection failed."""
 
 
 def printable(text: str, limit: int = 200) -> str:
@@ -61,11 +61,11 @@ class VboError(Exception):
 
 
 class ConfigError(VboError, ValueError):
-    """A setting or an argument that cannot work; raised before what was asked for is sent."""
+    """A setting or an argument that cannot work; raised before the request is sent."""
 
 
 class ServerError(VboError):
-    """One backup server's failure: which server, what was asked, what happened, what to do next."""
+    """One backup server's failure: the server, the request, what happened, and what to do next."""
 
     _retryable_by_default: ClassVar[bool] = False
 
@@ -87,13 +87,13 @@ class ServerError(VboError):
         self.server = server
         """The server's name in the fleet."""
         self.operation = operation
-        """What was asked: method and path, without the query."""
+        """The request: method and path, without the query."""
         self.phase: Phase | None = phase
-        """How far the last attempt had come; None where that says nothing."""
+        """How far the last attempt had come; None where it is not known."""
         self.attempts = attempts
         """How often it was tried; 0 where nothing was sent."""
         self.elapsed = elapsed
-        """Seconds from the first attempt to giving up."""
+        """Seconds from the first attempt to the failure."""
         self.retryable: bool = self._retryable_by_default if retryable is None else retryable
         """Whether the same request may well work later, unchanged."""
         self.hint = hint
@@ -115,7 +115,7 @@ class UnreachableError(ServerError):
 
 
 class TlsError(UnreachableError):
-    """The TLS connection was given up, before any request was sent; `reason` says why."""
+    """The TLS connection failed before any request was sent; `reason` states why."""
 
     _retryable_by_default = False
 
@@ -128,7 +128,7 @@ class TlsError(UnreachableError):
 
 
 class ServerTimeoutError(UnreachableError, TimeoutError):
-    """Time ran out; `phase` says in what."""
+    """A limit of time was reached; `phase` states where the time passed."""
 
 
 class ResponseError(ServerError):
@@ -166,11 +166,11 @@ class ConflictError(ResponseError):
 
 
 class RateLimitedError(ResponseError):
-    """429: asked too often; `retry_after` says for how long to leave the server alone."""
+    """429: too many requests; `retry_after` states how long to wait."""
 
     _retryable_by_default = True
     retry_after: float | None = None
-    """Seconds the server asked us to wait; None where it named no time."""
+    """Seconds to wait, as the server states; None where it does not."""
 
 
 class ServerFaultError(ResponseError):
@@ -178,7 +178,7 @@ class ServerFaultError(ResponseError):
 
     _retryable_by_default = True
     retry_after: float | None = None
-    """Seconds the server asked us to wait; None where it named no time."""
+    """Seconds to wait, as the server states; None where it does not."""
 
 
 class AuthenticationError(ServerError):
@@ -203,7 +203,7 @@ class PayloadError(ServerError):
 
 
 class SkippedError(ServerError):
-    """Not queried, because that could do harm; `reason` says which."""
+    """Not queried, to protect the account; `reason` states why."""
 
     def __init__(
         self, what: str, *, reason: Literal["lockout_guard"] = "lockout_guard", hint: str = ""

@@ -237,7 +237,7 @@ class BackupOrganization(Model):
     id: UUID | None = None
     """The organization's id; None where the server sends none, or one that is not a UUID (see `extra`)."""
     name: str | None = None
-    """Its name, often a domain; None where the server did not say."""
+    """Its name, often a domain; None where the server sends none."""
     type: str | None = None
     """Office365, OnPremises or Hybrid."""
 
@@ -278,13 +278,13 @@ class RestoreSessionEvent(Model):
     start_time: datetime | None = None
     """When it began; aware, UTC."""
     end_time: datetime | None = None
-    """When it ended; None while it goes on."""
+    """When it ended; None while it is running."""
     duration: timedelta | None = None
-    """How long it took; None where the server did not say."""
+    """How long it took; None where the server sends none."""
     title: str | None = None
     """What it is called."""
     message: str | None = None
-    """What the server says of it."""
+    """The server's message about it."""
     order: int | None = None
     """Its place among the session's events."""
     item_name: str | None = None
@@ -313,7 +313,7 @@ class RestoreSessionEvent(Model):
 
 @frozen(kw_only=True)
 class RestoreSessionStatistics(Model):
-    """What came of a restore session, in figures; since v8.
+    """The result of a restore session in figures; since v8.
 
     Source: schema RESTRestoreSessionStatistics, v8, read 2026-11-23.
     """
@@ -331,7 +331,7 @@ class RestoreSessionStatistics(Model):
     errors: tuple[str, ...] = ()
     """Errors, in the server's words."""
     items: tuple[JsonObject, ...] = field(default=(), hash=False)
-    """What came of each item, as the server describes it."""
+    """The result of each item, as the server describes it."""
 
 
 @frozen(kw_only=True)
@@ -351,7 +351,7 @@ class RestoreSession(Model):
     creation_time: datetime
     """When it began; aware, UTC."""
     end_time: datetime | None = None
-    """When it ended; None while it goes on."""
+    """When it ended; None while it is running."""
     state: RestoreSessionState | None = None
     """How far it has come."""
     result: RestoreSessionResult | None = None
@@ -359,7 +359,7 @@ class RestoreSession(Model):
     name: str | None = None
     """The session's name; since v5."""
     organization: str | None = None
-    """The name of the organization; since v5. `fetch_organization()` gives the resource."""
+    """The name of the organization; since v5. `fetch_organization()` fetches the resource."""
     initiated_by: str | None = None
     """Who started it; since v5."""
     details: str | None = None
@@ -380,7 +380,7 @@ class RestoreSession(Model):
 
     @property
     def outcome(self) -> RestoreSessionResult | None:
-        """How it came out; None until it has ended, whatever it shows as its result by then."""
+        """Its result once it has ended; None before, whatever `result` is."""
         return self.result if self.has_ended else None
 
     async def fetch_organization(self) -> BackupOrganization:
@@ -409,12 +409,12 @@ class RestoreSession(Model):
         timeout: float = 3600.0,  # over many requests, by the clock that was handed in
         every: float = 10.0,
     ) -> "RestoreSession":
-        """The session once it has reached a state, or whatever `until` says of it; a new value.
+        """The session once it has reached a state, or once `until` returns True for it; a new value.
 
-        Units: `timeout` and `every` in seconds; it is looked at again after `every`, more or less, and for
-        the last time when `timeout` is over.
+        Units: `timeout` and `every` in seconds; it is fetched again after `every`, more or less, and for the
+        last time when `timeout` is over.
         Raises: ServerTimeoutError after `timeout`; NotFoundError where the session has vanished; ConfigError
-        for times that are none. What may pass, such as a server that restarts, is waited out.
+        for times that are none. Temporary failures, such as a server that restarts, do not end it.
         """
         check_seconds("timeout", timeout)
         check_seconds("every", every)
@@ -436,7 +436,7 @@ class RestoreSession(Model):
         return self.link_to("Events").query(RestoreSessionEvent)
 
     async def fetch_statistics(self) -> RestoreSessionStatistics:
-        """What came of this session, in figures; one request.
+        """The result of this session in figures; one request.
 
         Raises: ConfigError on servers older than v8, which have no statistics.
         """
@@ -512,9 +512,9 @@ class JobSession(Model):
     id: UUID
     """The run's id."""
     creation_time: datetime | None = None
-    """When it began; aware, UTC; None where the server did not say."""
+    """When it began; aware, UTC; None where the server sends none."""
     end_time: datetime | None = None
-    """When it ended; None while it goes on."""
+    """When it ended; None while it is running."""
     status: JobSessionStatus | None = None
     """How far it has come, or how it went."""
     progress: int | None = None

@@ -32,7 +32,7 @@ _NAME = "aiovbo"
 class Telemetry:
     """What a fleet does, as OpenTelemetry spans and metrics; an observer.
 
-    A span per request, under the span that is current where the fleet was asked, and the metrics
+    A span per request, under the span that is current where the fleet was used, and the metrics
     `aiovbo.client.request.duration`, `aiovbo.client.retries`, `aiovbo.client.logins` and `aiovbo.server.up`.
     """
 
@@ -51,15 +51,13 @@ class Telemetry:
         self._retries = meter.create_counter(
             "aiovbo.client.retries", "{request}", "Requests to a backup server that were sent again."
         )
-        self._logins = meter.create_counter(
-            "aiovbo.client.logins", "{login}", "How often a backup server was asked for a token."
-        )
+        self._logins = meter.create_counter("aiovbo.client.logins", "{login}", "Logins to a backup server.")
         self._up: dict[str, bool] = {}
         meter.create_observable_gauge(
             "aiovbo.server.up",
             [self._observe_up],
             "1",
-            "Whether a backup server answered what it was last asked for.",
+            "Whether a backup server answered the last request.",
         )
 
         self._watches: WeakSet[Watch] = WeakSet()

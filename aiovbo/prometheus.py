@@ -49,7 +49,7 @@ class FleetMetrics:
         """
         self._up = Gauge(
             "aiovbo_server_up",
-            "Whether the backup server answered what it was last asked for.",
+            "Whether the backup server answered the last request.",
             ["server"],
             registry=registry,
         )
@@ -61,7 +61,7 @@ class FleetMetrics:
         )
         self._requests = Counter(
             "aiovbo_requests_total",
-            "Requests to the backup server, by what was asked and how it ended.",
+            "Requests to the backup server, by operation and outcome.",
             ["server", "operation", "outcome"],
             registry=registry,
         )
@@ -80,13 +80,13 @@ class FleetMetrics:
         )
         self._logins = Counter(
             "aiovbo_logins_total",
-            "How often the backup server was asked for a token, by how that ended.",
+            "Logins to the backup server, by outcome.",
             ["server", "outcome"],
             registry=registry,
         )
         self._sessions = Gauge(
             "aiovbo_restore_sessions",
-            "Restore sessions of the backup server, as last asked for, by state and result.",
+            "Restore sessions of the backup server, as last queried, by state and result.",
             ["server", "state", "result"],
             registry=registry,
         )

@@ -45,7 +45,7 @@ class StoredEntry:
 
 
 class TokenStore(Protocol):
-    """Where processes share tokens, and what servers said of a secret.
+    """Where processes share tokens and rejected logins.
 
     Keys contain no secret, values may contain tokens. Where a method fails, the failure is logged, and the
     login continues without the store.

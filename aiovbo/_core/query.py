@@ -1,4 +1,4 @@
-"""Questions to one server: lazy, to iterate or to await, and what comes of them.
+"""Queries of one server: lazy, to iterate or to await, and their results.
 
 Knows pages and answers; how a page is fetched is handed in. Knows no HTTP.
 """
@@ -79,12 +79,12 @@ class Answer(Generic[T]):
     rejected: tuple[Rejected, ...] = ()
     """Items that were rejected."""
     complete: bool
-    """Whether this is shown to be everything that was asked for, as far as the server reports.
+    """Whether this is known to be everything that was requested, as far as the server reports.
 
     What it deletes between two pages shows only where it counts its rows: v8 does not.
     """
     attempts: int
-    """Requests sent for it, repeated ones included; not the login, which many questions share."""
+    """Requests sent for it, retries included; not the login, which many queries share."""
     elapsed: float
     """Seconds from the first request to the end."""
     fetched_at: datetime
@@ -104,7 +104,7 @@ class PageSource(Protocol[T]):
 
 
 class Query(Generic[T]):
-    """A question to one server; nothing is sent before it is used, and each use asks again.
+    """A query of one server; nothing is sent before it is used, and each use sends new requests.
 
     `async for item in query` pages to the end, `await query` is the list, `query.pages()` iterates pages,
     `await query.answer()` is an `Answer` that never raises for the server. `async with query:` stops, at the
@@ -118,9 +118,9 @@ class Query(Generic[T]):
         open_pages: Callable[[Operation], PageSource[T]],
         first_page: "Callable[[Operation], Awaitable[Page[T] | PageSource[T]]] | None" = None,
     ) -> None:
-        """A question whose pages `open_pages` gives.
+        """A query whose pages `open_pages` returns.
 
-        - `first_page`: gives the page where it is the only one, else all pages.
+        - `first_page`: returns the page where it is the only one, else all pages.
         """
         self._server = server
         self._options = options

@@ -52,9 +52,9 @@ class ServerStatus:
     server: str
     """Its name."""
     up: bool | None = None
-    """Whether the last thing that it was asked for was answered; None while nothing was."""
+    """Whether the last request was answered; None before the first."""
     api_version: str | None = None
-    """The API version spoken; None while it has not been found out."""
+    """The API version in use; None while it is not known."""
     last_success: datetime | None = None
     """When it last gave an answer of use, aware UTC; None while it has not."""
     last_error: ServerError | None = None
@@ -66,7 +66,7 @@ class ServerStatus:
     retries: int = 0
     """How many of them were repetitions."""
     logins: int = 0
-    """How many of them asked for a token."""
+    """How many of them were logins."""
     clock_skew: float | None = None
     """Seconds that its clock is ahead of ours; None while it has not reported its time."""
 

@@ -70,7 +70,7 @@ class _PolledServer(Generic[T]):
 class Poll(Generic[T]):
     """A query that is repeated: `async with fleet.poll(...) as poll`, then iterate, or read `poll.latest`.
 
-    `async for answer in poll` gives each server's `Answer` as it arrives, failed ones included; it never
+    `async for answer in poll` delivers each server's `Answer` as it arrives, failed ones included; it never
     raises for a server. A consumer that is slower than the servers gets the newest answer of each. Several
     tasks that iterate share the answers. Servers that join the fleet are polled too; those that leave are
     not polled any more, and their answers are discarded.
@@ -143,7 +143,7 @@ class Poll(Generic[T]):
     def latest(self) -> Mapping[str, Answer[T]]:
         """The last successful `Answer` of each server, by name; without servers that had none yet.
 
-        `status()` gives its age, and why the polls after it failed.
+        `status()` has its age, and why the polls after it failed.
         """
         found = {name: its.latest for name, its in self._servers.items() if its.latest is not None}
         return MappingProxyType(found)

@@ -53,12 +53,12 @@ class FleetResult(Generic[T]):
 
 
 class FleetQuery(Generic[T]):
-    """A question to many servers; nothing is sent before it is used, and each use asks again.
+    """A query of many servers; nothing is sent before it is used, and each use sends new requests.
 
-    `async for item in query` gives items of all servers as they come, and raises `FleetError` at the end if
-    any server failed. `await query` is a `FleetResult`, which never raises for a server. `query.answers()`
-    gives one `Answer` per server as each finishes. `async with query:` stops, at the end of the block, what
-    was begun inside it and is still in progress; blocks may be nested.
+    `async for item in query` delivers items of all servers as they arrive, and raises `FleetError` at the
+    end if any server failed. `await query` is a `FleetResult`, which never raises for a server.
+    `query.answers()` delivers one `Answer` per server as each finishes. `async with query:` stops, at the end
+    of the block, what was started inside it; blocks may be nested.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class FleetQuery(Generic[T]):
         return FleetResult(answers)
 
     def question(self) -> Question[T]:
-        """What each server is asked in one use of the query; sends nothing.
+        """What is requested from each server in one use of the query; sends nothing.
 
         Raises: ClosedError once the fleet is closed.
         """

@@ -25,11 +25,11 @@ class Fetcher(Protocol):
 
     @property
     def api_version(self) -> ApiVersion | None:
-        """The API version spoken."""
+        """The API version in use."""
         ...
 
     def url_of(self, href: str) -> URL:
-        """The URL that would be asked for `href`."""
+        """The URL that would be requested for `href`."""
         ...
 
     async def fetch(self, path_or_href: str, cls: type[M], /) -> M:
@@ -121,7 +121,7 @@ class Link(_Attached):
 
     @property
     def url(self) -> URL:
-        """The URL that would be asked: path and query of `href` on the server's configured address.
+        """The URL that would be requested: path and query of `href` on the server's configured address.
 
         Raises: LinkError where the link leads out of the API, or its client is gone.
         """

@@ -146,7 +146,7 @@ class Bearer:
     """A token that was obtained elsewhere; it cannot be renewed here."""
 
     token: Secret = field(converter=_secret)
-    """A `str`, or an async callable that provides it; asked again when a server refuses it."""
+    """A `str`, or an async callable that provides it; called again when a server rejects it."""
 
 
 @frozen

@@ -19,9 +19,9 @@ class RequestFinished:
     operation: str
     """Method and resource, without ids and query, such as `GET RestoreSessions/{id}`."""
     outcome: str
-    """"ok"; an HTTP status that is no answer to what was asked, such as "503"; or the class of the error."""
+    """"ok"; an HTTP status that is not a success, such as "503"; or the class of the error."""
     seconds: float
-    """From asking for a connection to the last byte."""
+    """From the request for a connection to the last byte."""
 
 
 @frozen
@@ -40,14 +40,14 @@ class RetryScheduled:
 
 @frozen
 class LoginFinished:
-    """A server was asked for a token, and gave one or not."""
+    """A login succeeded or failed."""
 
     server: str
     """The server's name."""
     outcome: str
-    """As in `RequestFinished`; a refusal is "400", "401" or "403"."""
+    """As in `RequestFinished`; a rejection is "400", "401" or "403"."""
     seconds: float
-    """From asking for a connection to the last byte."""
+    """From the request for a connection to the last byte."""
 
 
 @frozen
@@ -57,7 +57,7 @@ class ServerStateChanged:
     server: str
     """The server's name."""
     up: bool
-    """Whether the last thing that it was asked for was answered."""
+    """Whether the last request was answered."""
     outcome: str
     """"ok", or the class of the error."""
 

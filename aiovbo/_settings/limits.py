@@ -21,14 +21,14 @@ _OF_A_CLOCK = ("monotonic", "now", "sleep", "random")
 
 @frozen(kw_only=True)
 class Options:
-    """The limits within which every server is asked."""
+    """The limits for every server."""
 
     deadline: float = 60.0
     """Seconds for one whole operation on a server: pages, retries and waiting included."""
     connect_timeout: float = 10.0
     """Seconds to resolve the name, connect and shake hands."""
     read_timeout: float = 30.0
-    """Seconds without a byte after which an answer is given up."""
+    """Seconds without a byte after which a response is given up."""
     idle_timeout: float = 300.0
     """Seconds an idle connection is kept, longer than people usually wait between two polls; 0 keeps none."""
     retries: int | Retry = RETRIES
@@ -36,9 +36,9 @@ class Options:
     connections: int = 4
     """At most so many requests at once to one server."""
     max_body: int = 32 * 1024 * 1024
-    """Bytes, after decompression, above which an answer is refused."""
+    """Bytes, after decompression, above which a response is rejected."""
     max_resource: int = 1024 * 1024
-    """Bytes, after decompression, above which the response of a single resource is refused."""
+    """Bytes, after decompression, above which the response of a single resource is rejected."""
     user_agent: str = f"aiovbo/{__version__}"
     """What is sent as `User-Agent` with every request."""
     login_cooldown: float = 300.0
@@ -77,7 +77,7 @@ class Limits(Options):
     """The limits of a whole fleet."""
 
     concurrency: int = 100
-    """Servers asked at once; those that take long do not count."""
+    """Servers queried at once; those that take long do not count."""
     lockout_guard: int = 3
     """Most servers that may reject the same credentials in a cool-down; above 5 is as 5."""
 

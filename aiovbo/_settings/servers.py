@@ -87,11 +87,11 @@ class TLS:
     insecure: bool = field(default=False, validator=is_switch, kw_only=True)
     """Check nothing at all. An attacker in between reads the password."""
     client_cert: str | None = field(default=None, converter=_path, kw_only=True)
-    """PEM file with our own certificate, where a server asks for one."""
+    """PEM file with the client certificate, for servers that require one."""
     client_key: str | None = field(default=None, converter=_path, kw_only=True)
     """PEM file with its key; None: it is in `client_cert`."""
     strict_x509: bool = field(default=True, validator=is_switch, kw_only=True)
-    """False accepts old authorities that break RFC 5280, which Python 3.13 and later refuse."""
+    """False accepts old authorities that break RFC 5280, which Python 3.13 and later reject."""
     server_name: str | None = field(default=None, validator=_server_name, kw_only=True)
     """Name in the certificate, where it is not the one in the URL: sent to the server (SNI), and compared
     with the certificate."""

@@ -34,7 +34,7 @@ from aiovbo.errors import (
 
 @frozen(kw_only=True)
 class Certificate:
-    """What a server's certificate says of itself; it has not been verified."""
+    """What a server's certificate contains; it has not been verified."""
 
     subject: str
     """Whom it was issued to, such as `CN=vbo1.tech.local`."""

@@ -75,7 +75,7 @@ class Added(Change):
     """A session that was not there before, or that a first look found unfinished."""
 
     session: RestoreSession
-    """As it was when it was looked at."""
+    """As it was when it was polled."""
 
 
 @frozen(kw_only=True)
@@ -83,7 +83,7 @@ class Changed(Change):
     """A session that is not as it was, and has not just ended."""
 
     session: RestoreSession
-    """As it was when it was looked at."""
+    """As it was when it was polled."""
 
 
 @frozen(kw_only=True)
@@ -91,7 +91,7 @@ class Finished(Change):
     """A session that has stopped; its `result` is its outcome."""
 
     session: RestoreSession
-    """As it was when it was looked at."""
+    """As it was when it was polled."""
 
 
 @frozen(kw_only=True)
@@ -122,7 +122,7 @@ class Unreachable(Change):
 
 @frozen(kw_only=True)
 class Recovered(Change):
-    """A server that can be asked again; what happened meanwhile follows."""
+    """A server that can be queried again; what happened meanwhile follows."""
 
     gap: timedelta
     """For how long nothing was heard of it."""
@@ -130,10 +130,10 @@ class Recovered(Change):
 
 @frozen(kw_only=True)
 class Heartbeat(Change):
-    """Nothing happened for a while, and the watch is alive; asked for by `heartbeat=`."""
+    """Nothing happened for a while, and the watch is alive; requested by `heartbeat=`."""
 
     up: int
-    """How many servers could be asked the last time."""
+    """How many servers answered the last poll."""
 
 
 AnyChange = Added | Changed | Finished | Removed | RowRejected | Unreachable | Recovered | Heartbeat

@@ -129,7 +129,7 @@ class MemoryCheckpoint:
 
 
 class Checkpoint:
-    """A checkpoint in a file, kept over crashes; one watch at a time, others are refused.
+    """A checkpoint in a file, kept over crashes; one watch at a time, others are rejected.
 
     Other programs can read the file while the watch runs: it is a SQLite database.
 

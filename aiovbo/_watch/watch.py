@@ -224,7 +224,7 @@ class Watch:
     def batches(self, size: int, *, within: timedelta) -> AsyncGenerator[Batch]:
         """Changes in batches: `async for batch in changes.batches(100, within=timedelta(seconds=1))`.
 
-        With `ack="manual"`, `batch.ack()` acknowledges all of them; otherwise asking for the next batch does.
+        With `ack="manual"`, `batch.ack()` acknowledges all of them; otherwise the next request does.
 
         - `size`: changes of one batch, at most.
         - `within`: how long a batch waits for more, counted from its first change.
