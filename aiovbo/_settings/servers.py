@@ -186,9 +186,18 @@ def _host(url: URL) -> str:
             return str(IPv4Address(host))
         except ValueError:
             raise ValueError("an IPv4 address has four decimal numbers, such as 10.0.0.7") from None
-    if len(host) > _LONGEST_NAME or not all(map(_LABEL.fullmatch, labels)):
+    if len(host) > _LONGEST_NAME or not all(map(_LABEL.fullmatch, labels)) or not _is_decodable(url):
         raise ValueError("no host can have this name")
     return host
+
+
+def _is_decodable(url: URL) -> bool:
+    try:
+        _ = url.host
+    except ValueError:
+        # A label of the form "xn--..." that encodes no text.
+        return False
+    return True
 
 
 def _api_version(value: Literal["auto"] | ApiVersion) -> Literal["auto"] | ApiVersion:

@@ -76,6 +76,7 @@ def test_what_an_address_leaves_out_is_filled_in(written: str, meant: str, name:
         "vbo1,vbo2",
         "*.tech.local",
         "%76bo1",
+        "xn--a",
         "0x7f.1",
         "10.0.0.7%eth0",
         "[v1.x]",
