@@ -16,7 +16,7 @@ from aiovbo._core.query import Rejected
 from aiovbo._decoding.fast_sessions import NULL, SessionReader, WireSession, as_text
 from aiovbo._protocol.documents import without_byte_order_mark
 from aiovbo._protocol.error_responses import page_title
-from aiovbo._resources.links import Fetcher, M, href_in
+from aiovbo._resources.links import Fetcher, M, has_unreadable_link, href_in
 from aiovbo._resources.structuring import (
     BROKEN,
     DOCUMENT,
@@ -154,7 +154,11 @@ class DecodedPage(Generic[M]):
                 # To parse all of it would block the event loop; in another case it is not recognized.
                 self.is_doubtful = True
                 raw = b'{"next":%b}' % bytes(_NEXT.decode(raw).next)[:STEP]
-            return href_in(DOCUMENT.decode(raw), "next")
+            links = DOCUMENT.decode(raw)
+            href = href_in(links, "next")
+            # A link that cannot be read means that there is more.
+            self.is_doubtful |= href is None and has_unreadable_link(links, "next")
+            return href
         except BROKEN:
             self.is_doubtful = True
             return None

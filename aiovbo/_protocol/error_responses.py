@@ -44,11 +44,15 @@ def redact_secrets(reply: Reply, *sent: Redacted[dict[str, str]]) -> Reply:
     for one, name in product(sent, _SECRET_FIELDS):
         secret = one.content.get(name, "").removeprefix("Bearer ")
         if len(secret) >= _SHORTEST_SECRET:
-            in_json = json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
-            for written in (secret, *in_json, quote(secret, safe=""), quote_plus(secret)):
+            for written in (secret, *_in_json(secret), quote(secret, safe=""), quote_plus(secret)):
                 body = body.replace(written.encode(), b"***")
             body = _without_in_page(body, secret) if is_page else _without(body, secret)
     return evolve(reply, body=body)
+
+
+def _in_json(secret: str) -> tuple[str, str]:
+    """The secret as JSON has it in a text."""
+    return json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
 
 
 def _without(body: bytes, secret: str) -> bytes:
@@ -65,7 +69,10 @@ _DEEPEST = 8
 def _redacted(value: object, secret: str, levels: int) -> object:
     match value:
         case str():
-            return value.replace(secret, "***")
+            # A text may quote a request that was JSON itself.
+            for written in (secret, *_in_json(secret)):
+                value = value.replace(written, "***")
+            return value
         case dict() | list() if not levels:
             return None
         case dict():

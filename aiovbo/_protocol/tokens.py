@@ -119,4 +119,5 @@ def _seconds(value: object) -> float:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return _LIFETIME
-    return min(max(float(value), _SHORTEST), _LONGEST)
+    # Compared first: a number of 400 digits is no float.
+    return float(min(max(value, _SHORTEST), _LONGEST))

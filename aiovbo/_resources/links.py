@@ -268,6 +268,19 @@ def href_in(document: object, rel: str) -> str | None:
     return None
 
 
+def has_unreadable_link(document: object, rel: str) -> bool:
+    """Whether an object of links has a link `rel` of an unknown form; one that is null or empty is none."""
+    links = cast("dict[str, Any]", document).items() if isinstance(document, dict) else ()
+    return any(_is_unreadable(link) for name, link in links if name.casefold() == rel)
+
+
+def _is_unreadable(link: object) -> bool:
+    if isinstance(link, dict):
+        href = cast("dict[str, Any]", link).get("href")
+        return bool(href) and not isinstance(href, str)
+    return bool(link)
+
+
 class LinkTemplate:
     """What the links of one answer's resources have in common: who fetched them, and a pattern."""
 

@@ -53,6 +53,16 @@ async def test_next_links_are_followed_to_the_end() -> None:
     assert queries == ["limit=1000", "offset=30", "offset=31"]
 
 
+@pytest.mark.parametrize("link", ["/v6/RestoreSessions?offset=1", 30, {"href": 30}, [{"href": "?offset=1"}]])
+async def test_a_next_link_of_an_unknown_form_makes_the_answer_incomplete(link: object) -> None:
+    """More rows exist than were read; a link that is null or empty says that there are none."""
+    answer, _ = await read(lambda *_: {"results": rows(0, 1), "limit": 30, "_links": {"Next": link}})
+    assert (len(answer.items), answer.complete) == (1, False)
+    for none in (None, {}, {"href": None}, {"href": ""}):
+        answer, _ = await read(lambda *_, none=none: {"results": rows(0, 1), "_links": {"next": none}})
+        assert answer.complete
+
+
 @pytest.mark.parametrize("idle", [3, 4])
 async def test_three_pages_without_news_are_followed_and_not_a_fourth(idle: int) -> None:
     """As where as many rows were put in front meanwhile; what goes on like that never ends."""

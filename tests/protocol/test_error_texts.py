@@ -58,6 +58,7 @@ def test_stated_words_are_one_printable_line_of_200_characters(body: str) -> Non
         lambda secret: json.dumps({"Message": f"bad {secret}"}),
         lambda secret: json.dumps({"title": "bad", "detail": f"bad {secret}"}),
         lambda secret: json.dumps(f"bad {secret}"),
+        lambda secret: json.dumps({"Message": "bad " + json.dumps({"password": secret})}),
         lambda secret: "\ufeff<title>bad " + escape(secret) + "</title>",
         lambda secret: "<title>bad " + "".join(f"&#{ord(one)};" for one in secret) + "</title>",
         lambda secret: (
@@ -71,11 +72,11 @@ def test_stated_words_are_one_printable_line_of_200_characters(body: str) -> Non
 )
 def test_stated_words_never_contain_the_secret_that_was_sent(body: object) -> None:
     """However its characters are escaped."""
-    secret = "s3cr<e>t+w&rd"
+    secret = 's3cr<e>t+w&rd"ö'
     assert callable(body)
     reply = redact_secrets(Reply(503, {}, body(secret).encode()), Redacted({"password": secret}))
     error = error_from_response(reply, NOW)
-    assert secret not in str(error)
+    assert "s3cr" not in str(error)
     assert "***" in str(error)
     assert "bad" in str(error)
 
