@@ -30,6 +30,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from aiovbo._protocol.session_filter import TimeBound, resolve
 from aiovbo._settings.numbers import check_interval
 from aiovbo._watch import postgres_statements as statements
 from aiovbo._watch.changes import CheckpointEntry, ServerCheckpoint, SessionRecord
@@ -219,6 +220,46 @@ class PostgresCheckpoint:
                 await self._save_steps(connection, server, steps)
 
         await self._run(work)
+
+    async def rewind(self, server: str, since: TimeBound) -> None:
+        """Let the next watch report a server's sessions once more that were created after `since`.
+
+        They come as `Added`, and as `Finished` where they have ended, with the IDs that these changes had.
+        While a process watches the server, it cannot be rewound: stop the processes of the group first. After
+        one was killed, its lease has to run out.
+
+        - `since`: an aware `datetime`, or a `timedelta` for "that long ago".
+
+        Raises: CheckpointError where a process watches the server, the group has no such server, or the
+        database cannot be used; ConfigError for a naive time.
+        """
+        moment = resolve(since, datetime.now(UTC))
+        if self._pool is not None:
+            message = f"{self!r} is in use by a watch: rewind before it starts"
+            raise CheckpointError(message)
+
+        async def work() -> None:
+            connection = await self._connect()
+            async with connection:
+                await self._rewind(connection, server, moment)
+
+        await self._retry(self._prepare, is_first=True)
+        await self._retry(work)
+
+    async def _rewind(self, connection: Connection, server: str, since: datetime | None) -> None:
+        key = {"group": self._group, "server": server, "since": since}
+        async with connection.transaction():
+            lease = await _first(connection, self._sql(statements.WATCHED), key)
+            if lease is not None and lease[0]:
+                message = f"a process of the group {self._group} watches {server}: stop all of them first"
+                raise CheckpointError(message)
+            await connection.execute(self._sql(statements.REVOKE), key)
+            if await _first(connection, self._sql(statements.REWIND_SERVER), key) is None:
+                rows = await connection.execute(self._sql(statements.SERVERS), key)
+                names = ", ".join([repr(name) async for name, _ in rows]) or "none"
+                message = f"the group {self._group} has no server {server!r}; it has: {names}"
+                raise CheckpointError(message)
+            await connection.execute(self._sql(statements.REWIND_RECORDS), key)
 
     async def close(self) -> None:
         """End the leases of this process, and close all connections."""

@@ -479,14 +479,13 @@ class History:
         late = await self._late(opened + ended)
         for backup in self.backups.values():
             backup.heal()
-        opened += [self.old[world] for world in worlds]
-        worlds *= 2
-        for world, key in zip(worlds, opened, strict=True):
+        followed = opened + [self.old[world] for world in worlds]
+        for world, key in zip(worlds * 2, followed, strict=True):
             world.change(key, state="Stopped", result="Failed", end_time=world.now)
         if self.random.random() < 0.5:
             for backup in self.backups.values():
                 backup.forget_events()
-        late += await self._late(opened)
+        late += await self._late(followed)
         for world, key in zip(worlds, opened, strict=True):
             world.remove(key)
         return late + await self._late(opened)
@@ -540,7 +539,7 @@ STEPS = {
     "is_dated_wrongly": 0.3,
     "is_dated_ahead": 0.5,
     "is_restored": 0.3,
-    "is_restored_later": 0.5,
+    "is_restored_later": 1.0,
     "crashes_with_news": 1.5,
     "is_replaced": 1.5,
 }
@@ -561,8 +560,10 @@ def _is_prompt(backup: BackupServer) -> bool:
 
 
 def _has_feed(backup: BackupServer) -> bool:
-    """Whether a server has a change feed that works."""
-    return backup.versions[-1] == "v8" and backup.quirks.feed in (None, "repeats", "immediate")
+    """Whether a server has a change feed that works, and a client always knows of it."""
+    quirks = backup.quirks
+    is_steady = quirks.upgraded_after is None and quirks.downgraded_after is None
+    return is_steady and backup.versions[-1] == "v8" and quirks.feed in (None, "repeats", "immediate")
 
 
 def _quirks(names: Iterable[str], random: Random) -> Quirks:

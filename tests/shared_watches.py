@@ -43,7 +43,8 @@ from aiovbo.testing import BackupServer, World
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 USER, PASSWORD = "TECH\\monitor", "shared-watches"
 LEASE = 0.9
-PATIENCE = 60.0
+PATIENCE = 300.0
+"""Seconds, at most: a busy machine is slow, and loses leases."""
 SINK = """
 CREATE TABLE sink (number serial, member text, change text, server text, kind text, id uuid, details text)
 """
@@ -101,9 +102,21 @@ async def watch_once(
                         await connection.execute(INSERT, (name, change.id, change.server, kind, key, details))
                     await asyncio.sleep(rng.choice((0, 0, 0.05)))
                     await batch.ack(connection)
-                    await asyncio.sleep(rng.choice((0, 0, 0.05)))
+                    await hold(rng)
             except LeaseLostError:
                 continue
+
+
+async def hold(rng: Random) -> None:
+    """Keep the transaction open: mostly not for long, now and then for longer than a lease."""
+    chance = rng.random()
+    if chance < 0.04:
+        # The whole process is stopped: meanwhile others may claim what it does not hold.
+        time.sleep(rng.choice((1.3, 2.2)) * LEASE)  # noqa: ASYNC251  # it is to block
+    elif chance < 0.08:
+        await asyncio.sleep(1.6 * LEASE)
+    else:
+        await asyncio.sleep(rng.choice((0, 0, 0.05)))
 
 
 class Member(Protocol):
@@ -362,7 +375,14 @@ async def run(seed: int, kind: type[Thread] | type[Process], conninfo: str) -> C
     return one.did
 
 
-def run_seeds(conninfo: str, seeds: Iterable[int], kind: type[Thread] | type[Process], until: float) -> bool:
+def run_seeds(
+    conninfo: str,
+    seeds: Iterable[int],
+    kind: type[Thread] | type[Process],
+    until: float,
+    *,
+    until_failure: bool = False,
+) -> bool:
     """All of the seeds, or as many as there is time for; whether nothing was lost and nothing came twice."""
     did: Counter[str] = Counter()
     count, failed = 0, 0
@@ -376,6 +396,8 @@ def run_seeds(conninfo: str, seeds: Iterable[int], kind: type[Thread] | type[Pro
                 failed += 1
                 print(f"seed {seed} ({kind.__name__}): {error}", flush=True)
         count += 1
+        if failed and until_failure:
+            break
         if count % 10 == 0:
             print(f"{count} seeds ({kind.__name__}), {failed} failed, {dict(did)}", flush=True)
     print(f"{count} seeds ({kind.__name__}), {failed} failed, {dict(did)}", flush=True)
@@ -398,12 +420,16 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=50, help="seeds with members that are processes")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--minutes", type=float, default=600.0, help="no new seed is started after that")
+    parser.add_argument("--until-failure", action="store_true", help="end with the first seed that fails")
     options = parser.parse_args()
     conninfo = os.environ.get("AIOVBO_TEST_POSTGRES") or server()
     until = time.monotonic() + 60 * options.minutes
     first = options.first
-    passed = run_seeds(conninfo, range(first, first + options.processes), Process, until)
-    passed &= run_seeds(conninfo, range(first, first + options.seeds), Thread, until)
+    ends = options.until_failure
+    seeds = range(first, first + options.processes)
+    passed = run_seeds(conninfo, seeds, Process, until, until_failure=ends)
+    seeds = range(first, first + options.seeds)
+    passed &= run_seeds(conninfo, seeds, Thread, until, until_failure=ends)
     return 0 if passed else 1
 
 

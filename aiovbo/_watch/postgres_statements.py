@@ -124,6 +124,28 @@ WHERE "group" = %(group)s AND server = %(server)s
 SERVERS = """
 SELECT server, installation FROM {schema}.aiovbo_servers WHERE "group" = %(group)s ORDER BY saved
 """
+# No process can claim the server before this transaction has ended.
+WATCHED = """
+SELECT EXISTS (
+    SELECT 1 FROM {schema}.aiovbo_processes AS process
+    WHERE process."group" = lease."group" AND id = owner AND expires > clock_timestamp()
+)
+FROM {schema}.aiovbo_leases AS lease WHERE "group" = %(group)s AND server = %(server)s FOR UPDATE
+"""
+# A process that watched it before, and has expired, can save nothing any more.
+REVOKE = """
+UPDATE {schema}.aiovbo_leases SET owner = NULL, epoch = epoch + 1
+WHERE "group" = %(group)s AND server = %(server)s
+"""
+REWIND_SERVER = """
+UPDATE {schema}.aiovbo_servers SET horizon = CASE WHEN horizon > %(since)s THEN %(since)s ELSE horizon END
+WHERE "group" = %(group)s AND server = %(server)s RETURNING 1
+"""
+REWIND_RECORDS = """
+DELETE FROM {schema}.aiovbo_records
+WHERE "group" = %(group)s AND server = %(server)s AND created > %(since)s
+AND kind IN ('session', 'removed', 'rejected')
+"""
 OUTCOMES = """
 SELECT number, pg_xact_status(number::xid8) FROM unnest(%(transactions)s::text[]) AS one (number)
 """

@@ -302,6 +302,38 @@ async def test_a_checkpoint_belongs_to_one_watch_at_a_time(database: str) -> Non
     await store.close()
 
 
+async def test_a_server_is_rewound_while_no_process_watches_it(database: str) -> None:
+    """What was created since is forgotten, and the horizon moves back; what is pending stays."""
+    hour = timedelta(hours=1)
+    records = {
+        key: SessionRecord(NOW - number * hour, is_open=False, kind=kind)
+        for number, (key, kind) in enumerate(
+            zip(KEYS, ("session", "pending", "removed", "session"), strict=True)
+        )
+    }
+    async with member(database) as store:
+        await store.renew(SERVERS)
+        for name in ("vbo1", "vbo2"):
+            await store.save(name, [CheckpointEntry(*one) for one in records.items()], NOW, KEYS[3])
+        with pytest.raises(CheckpointError, match="rewind before it starts"):
+            await store.rewind("vbo1", NOW)
+        other = PostgresCheckpoint(database, group="tests")
+        with pytest.raises(CheckpointError, match="watches vbo1: stop all"):
+            await other.rewind("vbo1", NOW)
+        expire(database)
+        await other.rewind("vbo1", NOW - 2.5 * hour)
+        with pytest.raises(LeaseLostError):
+            await store.save("vbo1", [], NOW, None)
+    with pytest.raises(CheckpointError, match="no server 'vbo9'; it has: 'vbo1', 'vbo2'"):
+        await other.rewind("vbo9", hour)
+    with pytest.raises(ConfigError):
+        await other.rewind("vbo1", datetime(2026, 1, 1))  # noqa: DTZ001  # refused
+    async with member(database) as store:
+        left = {key: records[key] for key in (KEYS[1], KEYS[3])}
+        assert await store.load("vbo1") == ServerCheckpoint(left, NOW - 2.5 * hour, KEYS[3])
+        assert await store.load("vbo2") == ServerCheckpoint(records, NOW, KEYS[3])
+
+
 async def test_many_processes_can_start_at_once(database: str) -> None:
     """The tables are created once."""
     stores = [PostgresCheckpoint(database, group="tests") for _ in range(5)]
