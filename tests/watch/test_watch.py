@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from aiohttp import web
 from harness.backups import asked, server_of, view_of
+from harness.scene import Scene
 from harness.watches import FAST, NOW, VERSIONS, ready, silent, summary, take, until, watching
 
 from aiovbo import (
@@ -402,22 +403,24 @@ async def test_a_clone_beside_its_original_takes_nothing_from_it(backup: BackupS
         assert {one.server for one in await take(changes, 2)} == {"one", "two"}
 
 
-async def test_what_is_remembered_does_not_grow_with_the_years(backup: BackupServer) -> None:
+@pytest.mark.parametrize("version", ["v4", "v6", "v8"])
+async def test_what_is_remembered_does_not_grow_with_the_years(version: str) -> None:
     """What is open, and what ended within the time to remember; in memory and in the place."""
-    store = MemoryCheckpoint()
-    first = backup.world.add(creation_time=NOW - timedelta(days=200), end_time=None)
-    options = {"checkpoint": store, "remember": timedelta(days=5), "overlap": timedelta(hours=1)}
-    async with watching(backup, every=FAST, full_look_every=FAST, **options) as changes:
-        await take(changes, 1)
+    scene = Scene(version)
+    now = scene.clock.now()
+    first = scene.world.add(creation_time=now - timedelta(days=200), end_time=None)
+    minute = timedelta(minutes=1)
+    options = {"every": minute, "full_look_every": minute, "heartbeat": 3 * minute, "ack": "auto"}
+    async with scene.watching(remember=timedelta(days=5), overlap=timedelta(hours=1), **options) as changes:
+        assert [type(one) for one in await scene.take(changes)] == [Added]
 
         def size() -> int:
-            return sum(one.kind == "session" for one in store._places[backup.name].known.values())
+            return sum(one.kind == "session" for one in scene.store._places["vbo"].known.values())
 
         for day in range(60):
-            at = NOW - timedelta(days=60 - day)
-            backup.world.add(creation_time=at, state="Stopped", end_time=at)
-            assert [type(one) for one in await take(changes, 2)] == [Added, Finished]
+            at = now - timedelta(days=60 - day)
+            scene.world.add(creation_time=at, state="Stopped", end_time=at)
+            assert [type(one) for one in await scene.take(changes)] == [Added, Finished]
             if day % 10 == 9:
-                assert await silent(changes, 0.1)
-                await until(lambda: size() <= 8)
-                assert first.id in store._places[backup.name].known
+                assert size() <= 8
+                assert first.id in scene.store._places["vbo"].known
