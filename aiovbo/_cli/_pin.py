@@ -9,7 +9,7 @@ import sys
 from rich.text import Text
 
 from aiovbo import Bearer, Server, ServerError, fetch_certificate
-from aiovbo._cli._columns import plain_table
+from aiovbo._cli._columns import Unpadded, plain_table
 from aiovbo._cli._statuses import OK, status_of
 from aiovbo._cli._terminal import console, run, show_failures
 from aiovbo.errors import printable
@@ -40,7 +40,7 @@ async def _pin(server: Server) -> int:
     ):
         table.add_row(Text(title, style="dim"), Text(printable(value, 500)))
     out = console()
-    out.print(table, soft_wrap=True)
+    out.print(Unpadded(table), soft_wrap=True)
     out.print(Text(f'\ntls = {{ pin = "{found.pin}" }}'), soft_wrap=True)
     return OK
 

@@ -122,7 +122,7 @@ async def collect(
     out = console(stderr=True)
     missing = dict.fromkeys(asked)
     columns = (
-        TextColumn("{task.completed:.0f} of {task.total:.0f} servers"),
+        TextColumn(f"{{task.completed:.0f}} of {counted(len(asked), 'server')}"),
         BarColumn(),
         TextColumn("{task.description}", style="dim", markup=False, table_column=Column(no_wrap=True)),
     )

@@ -553,9 +553,11 @@ def test_timeline_draws_bars_or_a_picture(
 def test_pin_gives_the_line_that_an_inventory_needs(
     servers: list[BackupServer], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And with that pin, the server is trusted."""
+    """And with that pin, the server is trusted; no line ends in spaces."""
     assert main(["pin", servers[0].url]) == 0
-    found = re.search(r'tls = \{ pin = "(sha256:[0-9a-f]{64})" \}', capsys.readouterr().out)
+    shown = capsys.readouterr().out
+    assert all(line == line.rstrip() for line in shown.splitlines())
+    found = re.search(r'tls = \{ pin = "(sha256:[0-9a-f]{64})" \}', shown)
     assert found is not None
     monkeypatch.setenv("VBO_PASSWORD", servers[0].password)
     trusted = ["--url", servers[0].url, "--user", servers[0].username, "--pin", found[1]]

@@ -2,7 +2,10 @@
 
 import io
 import re
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -18,6 +21,7 @@ from aiovbo import (
     ServerError,
     UnreachableError,
 )
+from aiovbo._cli import _terminal
 from aiovbo._cli._options import TableOptions
 from aiovbo._cli._rows import SESSIONS, Row, table_of
 from aiovbo._cli._statuses import status_of
@@ -227,6 +231,25 @@ def test_one_server_is_not_counted() -> None:
     show_failures([UnreachableError("refused", server="vbo1", operation="GET /x")], 1, out)
     assert isinstance(out.file, io.StringIO)
     assert "The server gave no answer" in out.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("names", "words"), [(["vbo1"], "1 of 1 server "), (["vbo1", "vbo2"], "2 of 2 servers ")]
+)
+async def test_the_progress_counts_in_words(
+    monkeypatch: pytest.MonkeyPatch, names: list[str], words: str
+) -> None:
+    """One server is not `1 servers`."""
+    written = io.StringIO()
+    terminal = Console(file=written, force_terminal=True, width=80)
+    monkeypatch.setattr(_terminal, "console", lambda **_: terminal)
+
+    async def answers() -> AsyncGenerator[Any, None]:
+        for name in names:
+            yield SimpleNamespace(server=name)
+
+    await _terminal.collect(answers(), names)
+    assert words in written.getvalue()
 
 
 @pytest.mark.parametrize("width", [60, 120])
