@@ -118,13 +118,13 @@ class TokenEndpoint:
             return
         url = endpoint.url(f"{token_target(endpoint.version)}/logout")
         try:
-            with endpoint.pool.attempt(Deadline(LOGOUT, self._clock)) as attempt:
+            with RequestTimeout(endpoint.pool.attempts, Deadline(LOGOUT, self._clock)) as attempt:
                 await endpoint.exchange(attempt, "POST", url, headers=headers)
         except (ServerError, ClosedError) as error:
             log.debug("%s: not logged out: %s", endpoint.server.name, error)
 
     def _attempt(self, deadline: Deadline) -> RequestTimeout:
-        self.in_progress = self._endpoint.pool.attempt(deadline, most=self._longest)
+        self.in_progress = RequestTimeout(self._endpoint.pool.attempts, deadline, most=self._longest)
         return self.in_progress
 
     def _granted(self, attempt: RequestTimeout, reply: Reply, sent: Redacted[dict[str, str]]) -> Grant:

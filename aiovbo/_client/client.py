@@ -54,6 +54,7 @@ from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import Server
 from aiovbo._transport.interface import Transport
 from aiovbo._transport.pool import HttpPool
+from aiovbo._transport.request_timeout import RequestTimeout
 from aiovbo.errors import (
     ConfigError,
     NotFoundError,
@@ -744,7 +745,7 @@ class Client:
             if pause > left - min(every / 2, _LAST_LOOK):
                 # The time would end in it, or soon after: a last look follows then.
                 pause = left
-            with self._pool.attempt(Deadline(pause + _PATIENCE, clock)):
+            with RequestTimeout(self._pool.attempts, Deadline(pause + _PATIENCE, clock)):
                 await clock.sleep(pause)
         what = f"timed out after {timeout:g} s; {last}"
         raise self._requester.endpoint.annotate(

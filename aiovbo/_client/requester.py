@@ -32,6 +32,7 @@ from aiovbo._settings.limits import Options
 from aiovbo._settings.servers import Server
 from aiovbo._transport.endpoint import Endpoint
 from aiovbo._transport.pool import HttpPool
+from aiovbo._transport.request_timeout import RequestTimeout
 from aiovbo.errors import (
     NotFoundError,
     PayloadError,
@@ -58,6 +59,8 @@ class Requester:
         self._clock = options.clock
         self._pool = pool
         self._guard = guard
+        self.server: Server = server
+        """Whom it queries."""
         self._status = StatusRecorder(server.name, options.clock.now, options.observer)
         self.endpoint: Endpoint = Endpoint(server, options, pool, self._status)
         """How the server is reached now."""
@@ -69,17 +72,12 @@ class Requester:
         """What is in progress, and whether anything may begin."""
         self._former_urls: set[URL] = set()
 
-    @property
-    def server(self) -> Server:
-        """Whom it queries."""
-        return self.endpoint.server
-
     def replace(self, server: Server) -> None:
         """Query the same server at another address, or with other credentials or TLS, from now on.
 
         The token is kept where the credentials are the same, the API version where the address is.
         """
-        former = self.server
+        former, self.server = self.server, server
         self.endpoint = self.endpoint.moved_to(server, self._options)
         if server.url != former.url:
             self._former_urls.add(former.url)
@@ -240,7 +238,7 @@ class Requester:
         self._pool.claim()
         token: Token | None = None
         url = self._at_current_address(request.url) if self._former_urls else request.url
-        attempt = self._pool.attempt(operation.deadline, lambda: self._token_manager.in_progress)
+        attempt = RequestTimeout(self._pool.attempts, operation.deadline, self._token_manager)
         operation.phase = attempt.where
         try:
             with attempt:
@@ -316,7 +314,7 @@ class Requester:
         log.debug("%s: %s: %s; try %d in %.2f s", self.server.name, asked, what, count.total + 1, delay)
         self._status.retry(method, url.raw_path, failure, delay)
         try:
-            with self._pool.attempt(operation.deadline):
+            with RequestTimeout(self._pool.attempts, operation.deadline):
                 await self._clock.sleep(delay)
         except ServerTimeoutError:
             # The application blocked the event loop until the deadline: what failed before is the error.

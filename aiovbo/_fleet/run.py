@@ -174,12 +174,12 @@ class Run(Generic[T]):
         self._slots.give_back(self, client)
         if not self._stopped:
             self._queue.put_nowait(task)
-        self._leave_registers()
+        elif not self._tasks:
+            self._leave_registers()
 
     def _leave_registers(self) -> None:
-        if self._stopped and not self._tasks:
-            for register in self._registers:
-                register.discard(self)
+        for register in self._registers:
+            register.discard(self)
 
     def check(self) -> None:
         """Nothing while it runs.
@@ -234,7 +234,8 @@ class Run(Generic[T]):
             self._queue.put_nowait(None)
             for task in self._tasks:
                 task.cancel()
-            self._leave_registers()
+            if not self._tasks:
+                self._leave_registers()
         if self._tasks and asyncio.current_task() not in self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -258,16 +259,15 @@ async def answer_of(
     deliver: Callable[[Page[T]], Awaitable[None]] | None = None,
 ) -> Answer[T]:
     """What one server answers; its pages go to `deliver`, or into the answer where there is none."""
-    answer = await _as_query(client, question(client), options).run(deliver)
+    asked = question(client)
+    query = cast("Query[T]", asked) if isinstance(asked, Query) else _as_query(client, asked, options)
+    answer = await query.run(deliver)
     # A question may also have been put to another server.
     name = client.server.name
     return answer if answer.server == name else evolve(answer, server=name)
 
 
 def _as_query(client: Client, asked: Awaitable[T] | AsyncIterable[T], options: Options) -> Query[T]:
-    if isinstance(asked, Query):
-        return asked  # pyright: ignore[reportUnknownVariableType]  # isinstance cannot keep the T
-
     async def pages(_: Operation) -> AsyncGenerator[Page[T]]:
         try:
             if not isinstance(asked, AsyncIterable):

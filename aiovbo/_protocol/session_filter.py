@@ -48,24 +48,15 @@ def checked_bound(value: TimeBound | None) -> TimeBound | None:
     if value is not None and not isinstance(value, datetime | timedelta):
         message = f"a time is an aware datetime, or a timedelta for 'ago', not {value!r}"
         raise ConfigError(message)
-    if not _is_in_the_calendar(value):
-        message = f"{value} is beyond the calendar: leave the bound out, to ask for everything"
-        raise ConfigError(message)
-    return value
-
-
-def _is_in_the_calendar(value: TimeBound | None) -> bool:
-    match value:
-        case timedelta():
-            return abs(value) <= _FURTHEST
-        case datetime():
-            try:
-                value.astimezone(UTC)
-            except OverflowError:
-                return False
-            return True
-        case None:
-            return True
+    try:
+        if isinstance(value, datetime):
+            value.astimezone(UTC)
+        if not isinstance(value, timedelta) or abs(value) <= _FURTHEST:
+            return value
+    except OverflowError:
+        pass
+    message = f"{value} is beyond the calendar: leave the bound out, to ask for everything"
+    raise ConfigError(message)
 
 
 def id_of(value: UUID | str) -> UUID:

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from functools import partial
 from http import HTTPStatus
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -29,6 +29,9 @@ from aiohttp.tracing import Trace
 
 from aiovbo._settings.proxies import Proxy
 from aiovbo._settings.servers import TLS
+
+if TYPE_CHECKING:
+    from aiovbo._transport.tls import LoadedTls
 
 log = logging.getLogger("aiovbo.http")
 
@@ -57,7 +60,7 @@ _numbers = count()
 class ServerConnections:
     """The connections of one server, which no other server's requests use, and how they are made."""
 
-    __slots__ = ("__weakref__", "_idle", "number", "proxy", "reads_files_again", "server", "tls")
+    __slots__ = ("idle", "loaded", "number", "proxy", "reads_files_again", "server", "tls")
 
     def __init__(
         self,
@@ -69,6 +72,8 @@ class ServerConnections:
     ) -> None:
         self.tls: TLS = tls
         """Whom they trust."""
+        self.loaded: LoadedTls | None = None
+        """The same as it was loaded; None before their first request."""
         self.proxy: Proxy | None = proxy
         """The forward proxy through which they go."""
         self.number: int = next(_numbers)
@@ -77,20 +82,13 @@ class ServerConnections:
         """Whether their TLS files may have changed since other servers' connections read them."""
         self.server: str = name
         """The name of the server."""
-        self._idle: set[HttpConnection] = set()
-
-    def add_idle(self, connection: "HttpConnection") -> None:
-        """Note that no request uses it now."""
-        self._idle.add(connection)
-
-    def remove_idle(self, connection: "HttpConnection") -> None:
-        """Note that it is in use or lost."""
-        self._idle.discard(connection)
+        self.idle: set[HttpConnection] = set()
+        """Those that no request uses now."""
 
     def close_idle(self) -> None:
         """Close those that no request uses: one of them has failed, so the others probably will."""
-        while self._idle:
-            self._idle.pop().abort()
+        while self.idle:
+            self.idle.pop().abort()
 
     def report_unsolicited(self) -> None:
         """Log that a connection was closed because of data that no request asked for."""
@@ -134,14 +132,14 @@ class HttpConnection(ResponseHandler):
             return False
         self._connections = connections
         self._in_use, self._has_answered = True, False
-        connections.remove_idle(self)
+        connections.idle.discard(self)
         return True
 
     def end(self) -> None:
         """Note that the request has its complete response, or was given up."""
         self._in_use, self.reused = False, True
         if self._connections is not None and self.transport is not None:
-            self._connections.add_idle(self)
+            self._connections.idle.add(self)
 
     def _has_leftover(self) -> bool:
         """Whether anything arrived that `should_close` does not include."""
@@ -189,7 +187,7 @@ class HttpConnection(ResponseHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by the event loop."""
         if self._connections is not None:
-            self._connections.remove_idle(self)
+            self._connections.idle.discard(self)
             if self._in_use and self.reused and not self._has_answered:
                 self._connections.close_idle()
         super().connection_lost(exc)

@@ -52,21 +52,18 @@ current_slot: ContextVar[DescriptorSlot | None] = ContextVar("aiovbo_slot", defa
 
 
 class DescriptorLimit:
-    """A context for each request, of which at most so many have sockets that are not closed yet."""
+    """The slots of requests, of which at most so many have sockets that are not closed yet."""
 
     def __init__(self, most: int) -> None:
         self._free = asyncio.Semaphore(most)
         self._loop = asyncio.get_running_loop()
 
-    async def __aenter__(self) -> None:
+    async def acquire(self) -> DescriptorSlot:
+        """The slot of the current request, which must drop it."""
         await self._free.acquire()
-        current_slot.set(DescriptorSlot(self._release))
-
-    async def __aexit__(self, *_: object) -> None:
-        slot = current_slot.get()
-        assert slot is not None  # __aenter__ set it, in the same task
-        current_slot.set(None)
-        slot.drop()
+        slot = DescriptorSlot(self._release)
+        current_slot.set(slot)
+        return slot
 
     def _release(self) -> None:
         # In a closed event loop nothing waits that could be woken up.

@@ -4,9 +4,8 @@ May use the rest of `_transport`, and `_core`. Must not know tokens, retries or 
 """
 
 import logging
-from datetime import datetime
 from http import HTTPStatus
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from yarl import URL
 
@@ -22,6 +21,9 @@ from aiovbo._transport.interface import OutgoingRequest
 from aiovbo._transport.pool import HttpPool
 from aiovbo._transport.request_timeout import RequestTimeout
 from aiovbo.errors import ServerError
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 log = logging.getLogger("aiovbo.requests")
 
@@ -118,16 +120,14 @@ class Endpoint:
         """
         limit = self._most if may_be_large else self._most_of_resource
         request = OutgoingRequest(method, url, headers, body, limit, limit < self._most)
-        reply = await self.pool.exchange(attempt, self._connections, request)
+        carrier = self.pool.carrier or await self.pool.open()
+        reply = await carrier.send(attempt, self._connections, request)
         self.has_responded, self.is_out_of_reach, self.was_unreachable = True, False, False
         date = reply.headers.get("Date")
         if date is not None:
-            self._note_time(date, self._now())
+            # Read only when it is needed.
+            self._date, self.time_is_known = (date, self._now()), True
         return reply
-
-    def _note_time(self, date: str, received_at: datetime) -> None:
-        # Read only when it is needed.
-        self._date, self.time_is_known = (date, received_at), True
 
     def record(
         self, attempt: RequestTimeout, method: str, url: URL, outcome: int | ServerError | None

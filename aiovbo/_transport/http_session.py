@@ -8,11 +8,10 @@ import asyncio
 import logging
 import re
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import suppress
 from http import HTTPStatus
 
 import aiohttp
-from attrs import evolve
 
 from aiovbo._core.threads import NoThreadError, in_thread
 from aiovbo._protocol.documents import completed
@@ -27,7 +26,7 @@ from aiovbo._transport.connector import (
     current_timeout,
     middlewares_of,
 )
-from aiovbo._transport.descriptors import DescriptorLimit, spare_descriptors
+from aiovbo._transport.descriptors import DescriptorLimit, DescriptorSlot, current_slot, spare_descriptors
 from aiovbo._transport.error_mapping import ERROR_LIMIT, TooLargeError, forget_origin, map_aiohttp_error
 from aiovbo._transport.interface import OutgoingRequest
 from aiovbo._transport.proxy import proxy_failure
@@ -64,7 +63,7 @@ class HttpSession:
             _refuse_what_it_adds(borrowed)
             self._middlewares = *middlewares_of(borrowed), admit_before_sending
         self._contexts = TlsContexts()
-        self._descriptors: AbstractAsyncContextManager[None] = nullcontext()
+        self._descriptors: DescriptorLimit | None = None
         self.connections_per_server: int = options.connections
         """At most so many requests at once to one server, as file descriptors allow."""
 
@@ -144,7 +143,7 @@ class HttpSession:
 
         Raises: ServerError, without its server and operation; ClosedError.
         """
-        context = await self._contexts.context_for(connections)
+        context = (connections.loaded or await self._contexts.load_for(connections)).context
         try:
             return await self._exchange(attempt, connections, request, context)
         except TlsError as error:
@@ -169,14 +168,40 @@ class HttpSession:
         """
         session, proxy = self._session, connections.proxy
         assert session is not None  # it was opened
+        url = request.url
+        # The scope of an IPv6 address concerns this machine only (RFC 6874).
+        address, scope, _ = (url.raw_host or "").partition("%")
+        own = {"User-Agent": self._options.user_agent}
+        if scope:
+            own["Host"] = _SCOPE.sub("", url.host_port_subcomponent or "")
         mark = current_timeout.set(attempt)
         whose = current_connections.set(connections)
+        slot: DescriptorSlot | None = None
         failure: BaseException
         try:
-            async with self._descriptors:
-                attempt.enter("read" if self._is_borrowed else "connect")
-                attempt.proxy = str(proxy or "")
-                return await self._send(session, attempt, connections, request, context)
+            if self._descriptors is not None:
+                slot = await self._descriptors.acquire()
+            attempt.enter("read" if self._is_borrowed else "connect")
+            attempt.proxy = str(proxy or "")
+            async with session.request(
+                request.method,
+                url,
+                # Without TLS there is no tunnel: the proxy reads the request itself.
+                headers=request.headers.content
+                | own
+                | (proxy.headers() if proxy and url.scheme == "http" else {}),
+                data=request.body and request.body.content,
+                allow_redirects=False,
+                raise_for_status=False,
+                timeout=self._timeout,
+                ssl=context,
+                server_hostname=context.tls.server_name or (address if scope else None),
+                proxy=None if proxy is None else proxy.address,
+                proxy_headers=None if proxy is None else own | proxy.headers(),
+                middlewares=self._middlewares,
+            ) as response:
+                content, is_cut = await self._read(response, attempt, request)
+                return Reply.of(response.status, response.headers, completed(content) if is_cut else content)
         except Exception as error:  # one server's failure, or a bug
             if session.closed and self._is_borrowed:
                 failure = ClosedError("the session that was lent (http=...) is closed")
@@ -184,11 +209,9 @@ class HttpSession:
                 failure = ClosedError("the fleet or client was closed while it was in use")
             else:
                 # Only a connection that was accepted is cut off, so this was the handshake.
-                in_handshake = request.url.scheme == "https" and isinstance(
-                    error, aiohttp.ClientConnectorError
-                )
+                in_handshake = url.scheme == "https" and isinstance(error, aiohttp.ClientConnectorError)
                 phase: Phase = "tls" if in_handshake else attempt.phase
-                failure = proxy_failure(error, attempt.phase, proxy, request.url) or map_aiohttp_error(
+                failure = proxy_failure(error, attempt.phase, proxy, url) or map_aiohttp_error(
                     error, phase, context
                 )
         except BaseException as error:  # a cancellation or an interruption
@@ -196,49 +219,17 @@ class HttpSession:
         finally:
             current_timeout.reset(mark)
             current_connections.reset(whose)
-            if attempt.has_timed_out and attempt.phase in ("read", "body") and not attempt.fresh:
-                connections.close_idle()
+            if slot is not None:
+                current_slot.set(None)
+                slot.drop()
+        if attempt.has_timed_out and attempt.phase in ("read", "body") and not attempt.fresh:
+            connections.close_idle()
         forget_origin(failure)
         try:
             raise failure
         finally:
             # What is raised keeps this frame, which must not keep it in turn.
             del failure
-
-    async def _send(
-        self,
-        session: aiohttp.ClientSession,
-        attempt: RequestTimeout,
-        connections: ServerConnections,
-        request: OutgoingRequest,
-        context: ServerContext,
-    ) -> Reply:
-        url, proxy = request.url, connections.proxy
-        # The scope of an IPv6 address concerns this machine only (RFC 6874).
-        address, scope, _ = (url.raw_host or "").partition("%")
-        own = {"User-Agent": self._options.user_agent}
-        if scope:
-            own["Host"] = _SCOPE.sub("", url.host_port_subcomponent or "")
-        async with session.request(
-            request.method,
-            url,
-            # Without TLS there is no tunnel: the proxy reads the request itself.
-            headers=request.headers.content
-            | own
-            | (proxy.headers() if proxy and url.scheme == "http" else {}),
-            data=request.body and request.body.content,
-            allow_redirects=False,
-            raise_for_status=False,
-            timeout=self._timeout,
-            ssl=context,
-            server_hostname=context.tls.server_name or (address if scope else None),
-            proxy=None if proxy is None else proxy.address,
-            proxy_headers=None if proxy is None else own | proxy.headers(),
-            middlewares=self._middlewares,
-        ) as response:
-            content, is_cut = await self._read(response, attempt, request)
-            reply = Reply.of(response.status, response.headers, content)
-            return evolve(reply, body=completed(reply.body)) if is_cut else reply
 
     async def _read(
         self, response: aiohttp.ClientResponse, attempt: RequestTimeout, request: OutgoingRequest

@@ -13,15 +13,12 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 
-from aiovbo._core.deadline import Deadline
-from aiovbo._protocol.messages import Reply
 from aiovbo._settings.limits import Options
 from aiovbo._settings.servers import Server
-from aiovbo._transport.connections import ServerConnections
 from aiovbo._transport.given_transport import GivenTransport
 from aiovbo._transport.http_session import HttpSession
-from aiovbo._transport.interface import OutgoingRequest, Transport
-from aiovbo._transport.request_timeout import RequestTimeout, TimeoutRegistry
+from aiovbo._transport.interface import Transport
+from aiovbo._transport.request_timeout import TimeoutRegistry
 from aiovbo.errors import ClosedError, ConfigError
 
 log = logging.getLogger("aiovbo.http")
@@ -48,10 +45,12 @@ class HttpPool:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self._claiming = threading.Lock()
-        self._is_open = False
+        self.carrier: HttpSession | GivenTransport | None = None
+        """What carries requests now; None before it is open, and once it is closed."""
         self._opening = asyncio.Lock()
         self._closing = asyncio.Lock()
-        self._attempts = TimeoutRegistry(options)
+        self.attempts: TimeoutRegistry = TimeoutRegistry(options)
+        """The tries that are in progress."""
         self.closed: bool = False
 
     @property
@@ -62,7 +61,7 @@ class HttpPool:
     def register(self, server: Server) -> None:
         """Note that a server will be asked."""
         self._servers.append(server)
-        if self._is_open:
+        if self.carrier is not None:
             _warn_of_insecure(server)
 
     def forget(self, server: Server) -> None:
@@ -83,27 +82,26 @@ class HttpPool:
             raise ClosedError(_CLOSED)
         self._check()
 
-    async def open(self) -> None:
+    async def open(self) -> HttpSession | GivenTransport:
         """Build the TLS contexts and the session; done once.
 
         Raises: ConfigError where a file of a TLS policy cannot be used.
         """
-        if self._is_open:
-            return self._check()
         self.claim()
         async with self._opening:
-            if not self._is_open:
+            if self.carrier is None:
                 # A task before this one may have failed to open it.
                 self.claim()
                 try:
-                    await self._build()
+                    self.carrier = await self._build()
                 except BaseException:
                     # What was never open can be opened in another event loop.
                     self._loop, self._opening = None, asyncio.Lock()
                     raise
-        return self._check()
+        self._check()
+        return self.carrier
 
-    async def _build(self) -> None:
+    async def _build(self) -> HttpSession | GivenTransport:
         servers = list(self._servers)
         if self._session is not None:
             await self._session.open(servers)
@@ -113,7 +111,9 @@ class HttpPool:
             if self._session is not None:
                 await self._session.close()
             raise ClosedError("closed while it was opened")
-        self._is_open = True
+        carrier = self._session or self._given
+        assert carrier is not None  # one of them was made
+        return carrier
 
     def _check(self) -> None:
         if self.closed:
@@ -144,8 +144,8 @@ class HttpPool:
             try:
                 await take_leave()
             finally:
-                self.closed = True
-                self._attempts.abort()
+                self.closed, self.carrier = True, None
+                self.attempts.abort()
                 if self._session is not None:
                     await self._session.close()
 
@@ -157,7 +157,7 @@ class HttpPool:
     async def _close_abandoned(self) -> None:
         if self.closed:
             return
-        self.closed = True
+        self.closed, self.carrier = True, None
         if self._session is not None:
             await self._session.close_abandoned()
         names = ", ".join(server.name for server in self._servers[:3])
@@ -185,34 +185,12 @@ class HttpPool:
         if self._loop is None:
             return True
         if os.getpid() != self._process:
-            self.closed = True
+            self.closed, self.carrier = True, None
             return False
         if self._loop.is_closed():
             return True
         self._check()
         return True
-
-    def attempt(
-        self,
-        deadline: Deadline,
-        behind: Callable[[], RequestTimeout | None] = lambda: None,
-        *,
-        most: float = float("inf"),
-    ) -> RequestTimeout:
-        """A try until the deadline, for `most` seconds; `behind` is what it waits for while it is queued."""
-        return RequestTimeout(self._attempts, deadline, behind, most)
-
-    async def exchange(
-        self, attempt: RequestTimeout, connections: ServerConnections, request: OutgoingRequest
-    ) -> Reply:
-        """Send one request, and read the whole response.
-
-        Raises: ServerError, without its server and operation; ClosedError.
-        """
-        await self.open()
-        carrier = self._session or self._given
-        assert carrier is not None  # one of them was made
-        return await carrier.send(attempt, connections, request)
 
 
 def _warn_of_insecure(server: Server) -> None:

@@ -13,6 +13,7 @@ from typing import Self
 from weakref import WeakSet
 
 from aiohttp import Fingerprint, ServerFingerprintMismatch
+from attrs import define
 
 from aiovbo._settings.servers import TLS
 from aiovbo.errors import ConfigError, TlsError, TlsReason, printable
@@ -116,6 +117,17 @@ class ServerContext(ssl.SSLContext, Fingerprint):
 
 
 FileStates = list[tuple[int, int, int] | None]
+
+
+@define(eq=False)
+class LoadedTls:
+    """A TLS policy as it was loaded, for all who use it: they get a new context when its files change."""
+
+    context: ServerContext
+    files: FileStates
+    """The states in which its files were."""
+
+
 """When each file of a policy was written, its size and its number; None for one that is not there."""
 
 

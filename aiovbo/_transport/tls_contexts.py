@@ -5,64 +5,42 @@ Uses threads for the files. Must not know requests.
 
 from contextlib import suppress
 from functools import partial
-from weakref import WeakKeyDictionary
-
-from attrs import frozen
 
 from aiovbo._core.threads import NoThreadError, in_thread, in_thread_if_possible
 from aiovbo._settings.servers import TLS
 from aiovbo._transport.connections import ServerConnections
-from aiovbo._transport.tls import FileStates, ServerContext, states_of_files
+from aiovbo._transport.tls import FileStates, LoadedTls, ServerContext, states_of_files
 from aiovbo.errors import ConfigError, TlsError, TlsReason
-
-
-@frozen(eq=False)
-class _Loaded:
-    """A context, and the states in which its files were."""
-
-    context: ServerContext
-    files: FileStates
 
 
 class TlsContexts:
     """Contexts by policy; a server that was replaced has one of its own."""
 
     def __init__(self) -> None:
-        self._shared: dict[TLS, _Loaded] = {}
-        self._own: WeakKeyDictionary[ServerConnections, _Loaded] = WeakKeyDictionary()
+        self._shared: dict[TLS, LoadedTls] = {}
 
-    async def load(self, tls: TLS) -> ServerContext:
+    async def load(self, tls: TLS) -> LoadedTls:
         """The context that all servers with this policy share.
 
         Raises: ConfigError where a file cannot be used.
         """
         if tls not in self._shared:
             self._shared[tls] = await _load(tls)
-        return self._shared[tls].context
+        return self._shared[tls]
 
-    async def context_for(self, connections: ServerConnections) -> ServerContext:
-        """The context for a server's connections.
+    async def load_for(self, connections: ServerConnections) -> LoadedTls:
+        """The context for a server's connections, before their first request.
 
         Raises: TlsError where a file of a server that joined late, or was replaced, cannot be used.
         """
-        found = self._loaded(connections)
-        return await self._load_late(connections) if found is None else found.context
-
-    def _loaded(self, connections: ServerConnections) -> _Loaded | None:
-        found = self._own.get(connections)
-        return found if found or connections.reads_files_again else self._shared.get(connections.tls)
-
-    async def _load_late(self, connections: ServerConnections) -> ServerContext:
         tls = connections.tls
         try:
-            if not connections.reads_files_again:
-                return await self.load(tls)
-            made = await _load(tls)
+            loaded = await (_load(tls) if connections.reads_files_again else self.load(tls))
         except ConfigError as error:
             problem = str(error)
         else:
-            self._own[connections] = made
-            return made.context
+            connections.loaded = loaded
+            return loaded
         reason: TlsReason = "client_cert" if tls.client_cert else "untrusted"
         raise TlsError(problem, reason=reason, hint="Fix this, then add the server again.")
 
@@ -71,7 +49,7 @@ class TlsContexts:
 
         Certificates are renewed while a program runs: it needs no restart for that.
         """
-        current = self._loaded(connections)
+        current = connections.loaded
         if current is None or current.context is not failed:
             # Another request has been here.
             return None if current is None else current.context
@@ -84,17 +62,14 @@ class TlsContexts:
         except (ConfigError, NoThreadError):
             # It may be being written just now: the next failure reads it again.
             return None
-        if connections in self._own:
-            self._own[connections] = made
-        else:
-            self._shared[connections.tls] = made
+        current.context, current.files = made.context, made.files
         return made.context
 
 
-async def _load(tls: TLS) -> _Loaded:
+async def _load(tls: TLS) -> LoadedTls:
     files: FileStates = []
     if tls.ca_file is not None or tls.client_cert is not None:
         with suppress(NoThreadError):
             # Before they are read: a file that is written meanwhile counts as changed.
             files = await in_thread(partial(states_of_files, tls))
-    return _Loaded(await in_thread_if_possible(partial(ServerContext, tls)), files)
+    return LoadedTls(await in_thread_if_possible(partial(ServerContext, tls)), files)

@@ -5,17 +5,16 @@ import socket
 
 import pytest
 
-from aiovbo._transport.descriptors import CountedSocket, DescriptorLimit, current_slot
+from aiovbo._transport.descriptors import CountedSocket, DescriptorLimit
 
 
 async def request(limit: DescriptorLimit, made: list[CountedSocket]) -> None:
     """A request that ends before its socket is closed."""
-    async with limit:
-        slot = current_slot.get()
-        assert slot is not None
-        one = CountedSocket(socket.AF_INET, socket.SOCK_STREAM)
-        slot.hold(one)
-        made.append(one)
+    slot = await limit.acquire()
+    one = CountedSocket(socket.AF_INET, socket.SOCK_STREAM)
+    slot.hold(one)
+    made.append(one)
+    slot.drop()
 
 
 async def settle() -> None:
