@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from functools import partial
 from http import HTTPStatus
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -29,9 +29,7 @@ from aiohttp.tracing import Trace
 
 from aiovbo._settings.proxies import Proxy
 from aiovbo._settings.servers import TLS
-
-if TYPE_CHECKING:
-    from aiovbo._transport.tls import LoadedTls
+from aiovbo._transport.tls import LoadedTls
 
 log = logging.getLogger("aiovbo.http")
 
@@ -62,6 +60,9 @@ class ServerConnections:
 
     __slots__ = ("idle", "loaded", "number", "proxy", "reads_files_again", "server", "tls")
 
+    loaded: LoadedTls | None
+    """The context of their TLS policy; None before their first request."""
+
     def __init__(
         self,
         name: str,
@@ -72,8 +73,7 @@ class ServerConnections:
     ) -> None:
         self.tls: TLS = tls
         """Whom they trust."""
-        self.loaded: LoadedTls | None = None
-        """The same as it was loaded; None before their first request."""
+        self.loaded = None
         self.proxy: Proxy | None = proxy
         """The forward proxy through which they go."""
         self.number: int = next(_numbers)

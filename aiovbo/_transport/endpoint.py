@@ -4,8 +4,9 @@ May use the rest of `_transport`, and `_core`. Must not know tokens, retries or 
 """
 
 import logging
+from datetime import datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from yarl import URL
 
@@ -22,9 +23,6 @@ from aiovbo._transport.pool import HttpPool
 from aiovbo._transport.request_timeout import RequestTimeout
 from aiovbo.errors import ServerError
 
-if TYPE_CHECKING:
-    from datetime import datetime
-
 log = logging.getLogger("aiovbo.requests")
 
 E = TypeVar("E", bound=ServerError)
@@ -32,6 +30,9 @@ E = TypeVar("E", bound=ServerError)
 
 class Endpoint:
     """One server at one address, with one TLS policy: sends single requests, and reports how each ended."""
+
+    _date: tuple[str, datetime] | None
+    """The server's time as it sent it last, and when that was received."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class Endpoint:
         """Whether the last request found it unreachable."""
         self.was_unreachable: bool = False
         """Whether the last operation found it unreachable."""
-        self._date: tuple[str, datetime] | None = None
+        self._date = None
         self.time_is_known: bool = False
         """Whether it has sent its time."""
 
