@@ -158,10 +158,10 @@ class DecodedPage(Generic[M]):
             href = href_in(links, "next")
             # A link that cannot be read means that there is more.
             self.is_doubtful |= href is None and has_unreadable_link(links, "next")
-            return href
         except BROKEN:
             self.is_doubtful = True
             return None
+        return href
 
     def __len__(self) -> int:
         return len(self._raws) if self.sessions is None else len(self.sessions) + len(self.rejected)
