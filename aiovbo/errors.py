@@ -227,7 +227,7 @@ class FleetError(VboError, ExceptionGroup[ServerError]):
         """The error for `errors` out of `asked` servers."""
         named = "; ".join(f"{error.server}: {error.what}" for error in errors[:3])
         alone = len(errors) == asked > 1 and all(_is_out_of_reach(error) for error in errors)
-        ours = ". All of them are out of reach: is this machine's own network up?" if alone else ""
+        ours = ". All of them are out of reach: check this machine's own network" if alone else ""
         more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""  # noqa: PLR2004  # three are enough to recognise a pattern
         return cls(f"{len(errors)} of {asked} servers failed: {named}{more}{ours}", errors)
 

@@ -135,7 +135,7 @@ class TokenManager:
                 "Is it this server's, and has it expired? A Bearer cannot be renewed here: provide a new one."
             )
             return AuthenticationError("it refused the token that was given", hint=hint)
-        hint = "Does the account have the rights, and do the clocks of the servers agree?"
+        hint = "Check the account's rights, and that the clocks of the servers agree."
         return AuthenticationError("it refused a token that it had just granted", hint=hint)
 
     def take_over(self, former: "TokenManager") -> None:

@@ -18,11 +18,11 @@ _OUR_WORDS = {
     r"To see it: openssl .*": "`aiovbo pin URL` shows it.",
     r"\(deadline=\.\.\.\)": "(--deadline)",
     r"\(concurrency=\.\.\.\)": "(concurrency, in [fleet] of an inventory)",
-    r"Ask for fewer items \(page_size=\.\.\.\), or raise max_body": (
+    r"Request fewer items \(page_size=\.\.\.\), or raise max_body": (
         "Raise max_body, in [fleet] of an inventory"
     ),
     r"If it is right, raise max_resource": "If it is right, raise max_resource, in [fleet] of an inventory",
-    r"api_version='auto' finds": "In an inventory, api_version = 'auto' finds",
+    r"use api_version='auto'": "set api_version = 'auto' in the inventory",
     r"and give it as api_version if need be": "or give it as api_version in an inventory",
     r"say Server\(\.\.\., allow_http=True\)": "say --allow-http",
     r"give one a name=\.\.\. of its own": "give each --url once, or names of their own in an inventory",

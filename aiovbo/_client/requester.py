@@ -155,7 +155,7 @@ class Requester:
             if status != HTTPStatus.NOT_FOUND:
                 log.debug("%s offers %s", self.server.name, version)
                 return version
-        hint = "Is this the REST API of Veeam Backup for Microsoft 365?"
+        hint = "Check that this is the REST API of Veeam Backup for Microsoft 365."
         what = f"it offers none of the API versions {usable[0]} to {usable[-1]}"
         if isinstance(self.server.credentials, Integration):
             what += ", to which an integration token can log in"
@@ -279,12 +279,12 @@ class Requester:
         if request.body_is_optional:
             return read(reply)
         if reply.status in SUCCESS and not reply.body.strip():
-            hint = "Rejected tokens are answered like that too: check the account's rights."
+            hint = "Check the account's rights: servers respond to rejected tokens like this too."
             raise PayloadError("the answer is empty", hint=hint)
         if reply.unknown_charset:
             charset = printable(reply.unknown_charset, 40)
             what = f"the response is in the charset {charset}, which is not supported"
-            raise PayloadError(what, hint="Let the server, or the proxy in front of it, send UTF-8.")
+            raise PayloadError(what, hint="Configure the server, or the proxy in front of it, to send UTF-8.")
         return read(reply)
 
     async def _following(
@@ -341,6 +341,6 @@ def _refuses_token(request: Request, reply: Reply) -> bool:
 
 def _status_of_probe(reply: Reply) -> int:
     if reply.status == HTTPStatus.OK and not holds_json(reply.body):
-        hint = "Is there a proxy, a login page or another product at this address?"
+        hint = "Check whether a proxy, a login page or another product is at this address."
         raise PayloadError("asked without a token, it answered with something that is no resource", hint=hint)
     return reply.status

@@ -21,7 +21,7 @@ What arrived meanwhile is read before anything counts as late.
 RESOLUTION = 0.001
 """Seconds by which a timer may fire early."""
 
-IS_IT_UP = "Is the server up, and does a firewall drop the connection?"
+IS_IT_UP = "Check that the server is running, and that no firewall drops the connection."
 
 DOING: dict[Phase, str] = {
     "queue": "waiting for its turn, behind requests that had no answer",
@@ -41,7 +41,7 @@ HINTS: dict[Phase, str] = {
     "queue": f"The server is slow or stuck; if it is not, send it fewer requests at once, or {_MORE_TIME}.",
     "dns": IS_IT_UP,
     "connect": IS_IT_UP,
-    "tls": "Is this the right port, does it speak https, and is the server alive?",
+    "tls": "Check that the port is correct, that the server speaks https, and that it responds.",
     "decoding": f"The response has many rows: query a smaller span of time, or {_MORE_TIME}.",
     "paging": f"The list has many pages: query a smaller span of time, or {_MORE_TIME}.",
 }
@@ -165,7 +165,7 @@ class SharedDeadline(Deadline):
 def deadline_passed(seconds: float, phase: Phase) -> ServerTimeoutError:
     """The error of an operation that its deadline has ended; `phase` is where the time went."""
     what = f"the deadline of {seconds:g} s passed while {DOING.get(phase, phase)}"
-    hint = HINTS.get(phase, f"The server is slow or stuck: try again, or {_MORE_TIME}.")
+    hint = HINTS.get(phase, f"The server is slow or does not respond. Try again, or {_MORE_TIME}.")
     return ServerTimeoutError(what, phase=phase, hint=hint)
 
 

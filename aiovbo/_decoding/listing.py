@@ -310,7 +310,7 @@ def decode_one(body: bytes, cls: type[M], server: str, fetcher: Fetcher | None) 
 
 def _not_the_promised(body: bytes, promised: str, said: str, *, retryable: bool = False) -> PayloadError:
     if body[:1] == b"<":
-        hint = "Is there a proxy, a login page or another product at this address?"
+        hint = "Check whether a proxy, a login page or another product is at this address."
         title = page_title(body)
         named = f" with the title {title!r}" if title else ""
         return PayloadError(f"the answer is a web page{named}, not JSON", hint=hint)

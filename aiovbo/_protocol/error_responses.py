@@ -303,21 +303,27 @@ def _kind_of(  # a table
 ) -> tuple[type[ResponseError], str]:
     match status:
         case 403:
-            return ForbiddenError, "This account may not do that: ask for the rights, or use another."
+            return ForbiddenError, "Give this account the rights, or use another account."
         case 404 if version and not is_api:
-            return NotFoundError, f"Does this server offer API {version}? api_version='auto' finds out."
+            return NotFoundError, f"Check that this server offers API {version}, or use api_version='auto'."
         case 404:
-            return NotFoundError, "Is it gone, or was it never there?"
+            return (
+                NotFoundError,
+                "It was deleted, the path or ID is wrong, or this API version does not have it.",
+            )
         case 409:
-            return ConflictError, "Its present state forbids it: look at it again before you repeat it."
+            return (
+                ConflictError,
+                "Its current state does not allow it. Fetch it again before you repeat the request.",
+            )
         case 429:
-            return RateLimitedError, "Ask this server less often."
+            return RateLimitedError, "Send fewer requests to this server."
         case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return ServerFaultError, "The cause is in the server's log, or in the proxy before it."
+            return ServerFaultError, "Check the log of the server, and of the proxy in front of it."
         case _ if is_api:
-            return ResponseError, "The server refuses what was asked for: ask for something else."
+            return ResponseError, "The server rejects this request. Check its parameters."
         case _:
-            return ResponseError, "Is this the REST API of Veeam Backup for Microsoft 365?"
+            return ResponseError, "Check that this is the REST API of Veeam Backup for Microsoft 365."
 
 
 def _line(value: object) -> str:

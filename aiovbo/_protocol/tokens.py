@@ -94,7 +94,7 @@ def read_grant(reply: Reply) -> Grant:
     )
 
 
-_IS_IT_VBO = "Is this the REST API of Veeam Backup for Microsoft 365, and is it enabled?"
+_IS_IT_VBO = "Check that this is the REST API of Veeam Backup for Microsoft 365, and that it is enabled."
 _TOKEN = re.compile(r"[\x21-\x7e]{1,65536}")
 _INVALID = "empty, too long, or has characters that no header can have"
 

@@ -35,7 +35,7 @@ class Secret:
             message = "a secret is a str, or an async callable that returns one"
             raise ConfigError(message)
         if isinstance(source, str) and not can_be_sent(source):
-            message = "a password or token is not UTF-8: is its variable in another encoding?"
+            message = "a password or token is not UTF-8: check the encoding of its variable"
             raise ConfigError(message)
         self._source = source
 
@@ -100,7 +100,7 @@ def _secret(value: SecretSource | Secret) -> Secret:
 
 def _sent_secret(value: SecretSource | Secret) -> Secret:
     if value == "":
-        message = "an empty secret would be sent, and refused: is the variable set that it comes from?"
+        message = "an empty secret would be sent, and rejected: check that its variable is set"
         raise ConfigError(message)
     return _secret(value)
 
@@ -119,7 +119,7 @@ def _utf8(value: str) -> str:
         message = f"a user name or client ID is a text, not {type(given).__name__}"
         raise ConfigError(message)
     if not can_be_sent(value):
-        message = f"{value!r} is not UTF-8: is the variable that it comes from in another encoding?"
+        message = f"{value!r} is not UTF-8: check the encoding of its variable"
         raise ConfigError(message)
     return value
 

@@ -83,7 +83,7 @@ async def fetch_certificate(
         async with asyncio.timeout(timeout):
             return _read(await _shown_by(url, server_name, proxy))
     except TimeoutError:
-        hint = "Is the server up, is this the right port, and does it speak https?"
+        hint = "Check that the server is running, that the port is correct, and that it speaks https."
         failure = ServerTimeoutError(f"no TLS handshake within {timeout:g} s", phase="connect", hint=hint)
     except NoThreadError:
         failure = no_thread_left()

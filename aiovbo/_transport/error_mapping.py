@@ -38,7 +38,7 @@ class TooLargeError(Exception):
 
     def __init__(self, most: int, *, is_resource: bool) -> None:
         super().__init__(f"the answer is larger than {most:,} bytes")
-        self.hint = "Ask for fewer items (page_size=...), or raise max_body."
+        self.hint = "Request fewer items (page_size=...), or raise max_body."
         if is_resource:
             self.hint = "Check what is at this address. If it is right, raise max_resource."
 
@@ -113,28 +113,28 @@ def map_aiohttp_error(  # noqa: C901, PLR0912  # a table, one line of thought pe
             # Not of aiohttp, but of a transport that was given in its place.
             return _unreachable(error, phase)
         case aiohttp.ServerDisconnectedError() | EOFError():
-            hint = "The server, or a proxy before it, hung up: try again."
+            hint = "The server, or a proxy in front of it, closed the connection. Try again."
             what = "the connection was closed without an answer"
             return PayloadError(what, phase=phase, retryable=True, hint=hint)
         case EarlyDataError():
-            hint = "Is this the right port, and does a proxy garble answers?"
+            hint = "Check the port, and whether a proxy changes responses."
             what = "it sent data before it was sent a request, so this is not HTTP"
             return PayloadError(what, phase="read", retryable=True, hint=hint)
         case aiohttp.ClientPayloadError():
-            hint = "The connection was cut, or a proxy garbles answers: try again."
+            hint = "The connection was cut off, or a proxy changes responses. Try again."
             return PayloadError("the answer broke off", retryable=True, hint=hint)
         case aiohttp.ClientResponseError():
             # Without what it quotes of the answer, which may be an echo of our request.
             said = _QUOTED.split(error.message, maxsplit=1)[0]
             what = f"the answer is not HTTP: {printable(said)}"
-            hint = "Is this the right port, and does a proxy garble answers?"
+            hint = "Check the port, and whether a proxy changes responses."
             return PayloadError(what, phase="read", retryable=True, hint=hint)
         case OSError():
             # After the handshake of TLS 1.3, a server may still refuse our certificate.
             for cause in (error.__cause__, error.__context__, error):
                 if isinstance(cause, ssl.SSLError):
                     return tls_error(cause, context)
-            hint = "The server, or something on the way, cut it off: try again."
+            hint = "The server, or a device in between, closed the connection. Try again."
             return UnreachableError("the connection was lost", phase=phase, hint=hint)
         case aiohttp.ClientError():
             return UnreachableError("no conversation came about", phase=phase)
@@ -171,7 +171,7 @@ def _unreachable(error: OSError, phase: Phase) -> UnreachableError:
         return UnreachableError(
             "this process has no file descriptor left for a connection",
             phase="connect",
-            hint="Raise the limit (ulimit -n), or ask fewer servers at once (concurrency=...).",
+            hint="Raise the limit (ulimit -n), or query fewer servers at once (concurrency=...).",
         )
     if error.errno == errno.ECONNREFUSED or "refused" in words:
         hint = "Check that the REST API service is running and that the port is correct."
@@ -183,5 +183,5 @@ def _unreachable(error: OSError, phase: Phase) -> UnreachableError:
         )
         what = "the connection was cut off during the TLS handshake"
         return UnreachableError(what, phase="tls", hint=hint)
-    hint = "Is the server up, and is there a route to it?"
+    hint = "Check that the server is running, and that there is a route to it."
     return UnreachableError(f"no connection: {printable(words)}", phase="connect", hint=hint)

@@ -194,7 +194,7 @@ class RequestTimeout:
         if self.proxy and phase in ("dns", "connect"):
             hint = "Check that the proxy is running, and that it can connect to the server."
             return ServerTimeoutError(what, phase=phase, hint=hint)
-        hint = HINTS.get(phase, "The server is slow or stuck: try again, or allow more time.")
+        hint = HINTS.get(phase, "The server is slow or does not respond. Try again, or allow more time.")
         return ServerTimeoutError(what, phase=phase, hint=hint)
 
 

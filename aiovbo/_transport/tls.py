@@ -191,7 +191,7 @@ _HINTS: dict[TlsReason, str] = {
         "which `aiovbo pin` shows. If the address must stay, state the name in the certificate: "
         "TLS(server_name=...)."
     ),
-    "pin": "If the certificate was renewed, pin the new fingerprint; if not, find out who answers.",
+    "pin": "If the certificate was renewed, pin the new fingerprint; if not, find out which server responds.",
     "protocol": (
         "The server offers only versions or ciphers of TLS that are rejected here: update it, or allow old "
         "ones: TLS(minimum_version='TLSv1')."
@@ -202,7 +202,7 @@ _HINTS: dict[TlsReason, str] = {
         "or accept this one: TLS(pin='sha256:...') with its fingerprint, which `aiovbo pin` shows."
     ),
     "strict": "The authority's certificate breaks RFC 5280: renew it, or allow it: TLS(strict_x509=False).",
-    "not_tls": "Is this the right port, and does it speak https?",
+    "not_tls": "Check that the port is correct, and that the server speaks https.",
 }
 _WEAK_HANDSHAKE = (
     "The server's keys or signatures in the handshake are too weak: update it, or allow weak ones: "

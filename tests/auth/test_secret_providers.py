@@ -102,7 +102,7 @@ async def test_a_servers_new_password_counts_from_the_next_login() -> None:
 @pytest.mark.parametrize("made", [Password, Assertion])
 async def test_an_empty_secret_is_never_sent(made: type[Password] | type[Assertion]) -> None:
     """It would only be refused: mostly, a variable is not set. A provider that gives one has failed."""
-    with pytest.raises(ConfigError, match="is the variable set"):
+    with pytest.raises(ConfigError, match="variable is set"):
         made("a-user", "")
 
     async def provide() -> str:

@@ -31,7 +31,7 @@ BY_URL = {
 }  # fmt: skip
 BY_INVENTORY = {
     "[fleet]\nmax_body = 100": (4, "Raise max_body, in [fleet] of an inventory."),
-    "[groups.g]\napi_version = 'v8'": (4, "In an inventory, api_version = 'auto' finds out."),
+    "[groups.g]\napi_version = 'v8'": (4, "or set api_version = 'auto' in the inventory."),
     "[groups.g]\ntls = { pin = 'nonsense' }": (2, "`aiovbo pin URL` shows it."),
     "[groups.g]\ntls = { client_cert = 'nowhere.pem' }": (2, "nowhere.pem' cannot be used"),
     "[groups.g]\ntls = { client_key = 'nowhere.pem' }": (2, "client_key needs client_cert too"),

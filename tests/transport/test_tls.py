@@ -149,7 +149,7 @@ async def test_a_handshake_that_stalls_ends_with_the_connect_timeout() -> None:
     async with RawServer(vbo_routes()) as raw:
         server = Server(raw.url.replace("http:", "https:"), Password("u", "p"), name="bad")
         async with beside_a_healthy_server(server) as fleet:
-            with pytest.raises(ServerTimeoutError, match="speak https") as caught:
+            with pytest.raises(ServerTimeoutError, match="speaks https") as caught:
                 await fleet["bad"].restore_sessions()
         assert caught.value.phase == "tls"
 
