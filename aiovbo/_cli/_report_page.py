@@ -62,6 +62,8 @@ def page_of(  # each a part of the page
     complete = '<p class="all">All servers answered completely.</p>'
     return template.substitute(
         title=_text(f"Restores from {begin} to {end}"),
+        # A phone breaks the line between two times, not inside of one.
+        heading=f'Restores from <span class="time">{begin}</span> to <span class="time">{end}</span>',
         zone=_text(f"Times in {times.description(window)}"),
         summary=_text(summary),
         selected=_text(f"Selected: {selected}." if selected else "Selected: all restore sessions."),
