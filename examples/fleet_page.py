@@ -1,4 +1,4 @@
-"""A web page that shows a fleet live: one watch for all browsers, which receive it as server-sent events.
+"""A web page that shows a fleet live: one poll for all browsers, which receive it as server-sent events.
 
     pip install '.[testing]'
     python examples/fleet_page.py --port 8080
@@ -15,13 +15,14 @@ import json
 import re
 from argparse import Namespace
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
+from uuid import UUID
 
 from _servers import arguments, run_until_ended, servers_of
 from aiohttp import web
@@ -29,6 +30,7 @@ from yarl import URL
 
 from aiovbo import (
     Added,
+    Answer,
     Change,
     Changed,
     Finished,
@@ -39,13 +41,14 @@ from aiovbo import (
     RestoreSessionResult,
     RestoreSessionType,
     Unreachable,
-    WatchStatus,
 )
 from aiovbo.errors import printable
 
 PAGE = Path(__file__).with_suffix(".html")
 SPAN = timedelta(days=1)
 """How far back the page can show."""
+MARGIN = 60_000
+"""Milliseconds by which an answer may begin later than that."""
 NEWS = 500
 """News that are kept; a browser that is further behind gets a snapshot."""
 LATEST = 12
@@ -131,9 +134,33 @@ class Board:
         self.is_closed = False
         """Whether there will be no news any more."""
 
-    # ------------------------------------------------------------------------- what the watch reports
+    # -------------------------------------------------------------------------- what the poll reports
 
-    def hear(self, change: Change, statuses: Mapping[str, WatchStatus]) -> None:
+    def take(self, answer: Answer[RestoreSession]) -> None:
+        """Store the answer of a server, and send the browsers what differs from the one before."""
+        name = answer.server
+        if answer.error is not None:
+            if self._servers[name]["state"] != "down":
+                self.hear(Unreachable(server=name, id="", error=answer.error))
+            return
+        state = self._servers[name]["state"]
+        if state == "waiting":
+            self._tell(self._set_server(name, "up"))
+        elif state == "down":
+            self.hear(Recovered(server=name, id="", gap=timedelta()))
+        for session in sorted(answer.items, key=lambda one: one.creation_time):
+            before = self._sessions.get((name, str(session.id)))
+            if before != row_of(session):
+                kind = Finished if session.has_ended else Added if before is None else Changed
+                self.hear(kind(server=name, id="", session=session))
+        there = {str(session.id) for session in answer.items}
+        # What ended a day ago is in no answer any more, and is not removed.
+        horizon = milliseconds(datetime.now(UTC) - SPAN) + MARGIN
+        for server, key in list(self._sessions) if answer.complete else ():
+            if server == name and key not in there and self._sessions[server, key]["begin"] > horizon:
+                self.hear(Removed(server=name, id="", session_id=UUID(key)))
+
+    def hear(self, change: Change) -> None:
         """Store a change, and send it to the browsers."""
         match change:
             case Added(session=session) | Changed(session=session) | Finished(session=session):
@@ -153,7 +180,7 @@ class Board:
         now = asyncio.get_running_loop().time()
         if now >= self._seen_to:
             self._seen_to = now + 1
-            self._see_to(statuses)
+            self._forget_old()
 
     def _hear_of_session(self, change: Change, row: Row) -> None:
         self._sessions[row["server"], row["id"]] = row
@@ -168,11 +195,8 @@ class Board:
         entry = self._entry(row["server"], row["outcome"], f"{subject}{by} {WORDS[row['outcome']]}", at)
         self._tell({"session": row}, entry)
 
-    def _see_to(self, statuses: Mapping[str, WatchStatus]) -> None:
-        """Notice servers that have answered for the first time; forget what is out of sight."""
-        for name, status in statuses.items():
-            if status.up and self._servers[name]["state"] == "waiting":
-                self._tell(self._set_server(name, "up"))
+    def _forget_old(self) -> None:
+        """Discard what is out of sight."""
         horizon = milliseconds(datetime.now(UTC) - SPAN)
         old = [key for key, row in self._sessions.items() if row["end"] is not None and row["end"] < horizon]
         for key in old:
@@ -369,21 +393,20 @@ async def serving(board: Board, host: str, port: int, names: Collection[str] = (
 
 
 async def main(options: Namespace) -> None:
-    """Watch, and serve what is known, until the program is ended."""
+    """Poll, and serve what is known, until the program is ended."""
     every = timedelta(seconds=options.every)
     async with (
         servers_of(options) as servers,
         Fleet(servers, deadline=20) as fleet,
-        # A heartbeat each second, to notice servers that have answered without a change.
-        fleet.watch(every=every, since=SPAN, remember=SPAN, heartbeat=timedelta(seconds=1)) as changes,
+        fleet.poll(every=every) as poll,
     ):
-        board = Board(changes.status())
+        board = Board(fleet)
         async with serving(board, options.host, options.port, options.name) as address:
             print(address, flush=True)
             with suppress(TimeoutError):
                 async with asyncio.timeout(options.seconds):
-                    async for change in changes:
-                        board.hear(change, changes.status())
+                    async for answer in poll:
+                        board.take(answer)
 
 
 if __name__ == "__main__":
@@ -398,6 +421,6 @@ if __name__ == "__main__":
         default=[],
         help="name of this machine under which browsers may open the page; repeatable",
     )
-    parser.add_argument("--every", type=float, default=10.0, help="seconds between two looks (default 10)")
+    parser.add_argument("--every", type=float, default=10.0, help="seconds between two polls (default 10)")
     parser.add_argument("--seconds", type=float, help="how long to run (default: until it is interrupted)")
     run_until_ended(main(parser.parse_args()))

@@ -472,8 +472,13 @@ class History:
             then = world.now - timedelta(minutes=self.random.choice((0, 20)))
             ended.append(world.add(creation_time=then, state="Stopped", end_time=world.now).id)
         for backup in self.backups.values():
-            is_simple = _has_feed(backup) and _is_prompt(backup) and self.remember > timedelta(days=1)
-            if is_simple and self.random.random() < 0.5:
+            is_read = _has_feed(backup) and backup.requests[-1].path.endswith("/Events")
+            if (
+                is_read
+                and _is_prompt(backup)
+                and self.remember > timedelta(days=1)
+                and self.random.random() < 0.5
+            ):
                 # What an event reports is not found yet.
                 backup.fail(Fault.status(404), on="RestoreSessions/*")
         late = await self._late(opened + ended)

@@ -293,10 +293,10 @@ async def test_who_comes_back_hears_what_it_has_missed(page: ModuleType) -> None
     async with page.serving(board, "127.0.0.1", 0) as url:
         async with listening(url) as events:
             snapshot = await heard(events)
-            board.hear(finished(1), {})
+            board.hear(finished(1))
             assert (await heard(events)).data["session"]["name"] == "session 1"
         for number in (2, 3):
-            board.hear(finished(number), {})
+            board.hear(finished(number))
         async with listening(url, snapshot.id) as events:
             missed = [(await heard(events)).data["session"]["name"] for _ in range(3)]
         assert missed == ["session 1", "session 2", "session 3"]
@@ -306,7 +306,7 @@ async def test_who_comes_back_hears_what_it_has_missed(page: ModuleType) -> None
 async def test_a_place_that_is_not_ours_leads_to_a_snapshot(page: ModuleType, last: str) -> None:
     """Of another process, of the future, or nonsense."""
     board = page.Board(["vbo1"])
-    board.hear(finished(), {})
+    board.hear(finished())
     async with page.serving(board, "127.0.0.1", 0) as url:
         async with listening(url) as events:
             era = (await heard(events)).id.partition("-")[0]
@@ -321,7 +321,7 @@ async def test_who_is_too_far_behind_gets_a_snapshot(page: ModuleType) -> None:
         async with listening(url) as events:
             early = (await heard(events)).id
         for number in range(page.NEWS + 1):
-            board.hear(finished(number), {})
+            board.hear(finished(number))
         async with listening(url, early) as events:
             snapshot = await heard(events)
         assert snapshot.kind == "snapshot"
@@ -351,8 +351,8 @@ async def flood(board: Any) -> AsyncIterator[int]:
     texts = {field: field[0] * 120 for field in fields}
     for number in range(5_000):
         change = finished(number, **texts)
-        board.hear(change, {})
-        board.hear(Removed(server="vbo1", id="", session_id=change.session.id), {})
+        board.hear(change)
+        board.hear(Removed(server="vbo1", id="", session_id=change.session.id))
         if number % 100 == 99:
             await asyncio.sleep(0.001)
             yield number
@@ -373,7 +373,7 @@ async def test_a_slow_browser_holds_nobody_and_begins_anew(
                 event = await heard(quick, 2)
                 assert event.kind == "change"
                 sent += 1
-        board.hear(finished(name="the last word"), {})
+        board.hear(finished(name="the last word"))
         assert len(board._news) == page.NEWS
         received = b""
         async with asyncio.timeout(20):
@@ -396,7 +396,7 @@ async def test_a_browser_that_never_reads_is_given_up(
         async for _ in flood(board):
             pass
         await asyncio.sleep(1)
-        board.hear(finished(name="the last word"), {})
+        board.hear(finished(name="the last word"))
         received = b""
         with contextlib.suppress(ConnectionResetError):
             async with asyncio.timeout(20):
@@ -443,10 +443,10 @@ async def test_what_ended_a_day_ago_is_forgotten(page: ModuleType) -> None:
     long_ago = datetime.now(UTC) - page.SPAN - MINUTE
     old = session(creation_time=long_ago - MINUTE, end_time=long_ago)
     running = session(creation_time=long_ago, end_time=None, state=RestoreSessionState.WORKING)
-    board.hear(Added(server="vbo1", id="1", session=old), {})
-    board.hear(Added(server="vbo1", id="2", session=running), {})
+    board.hear(Added(server="vbo1", id="1", session=old))
+    board.hear(Added(server="vbo1", id="2", session=running))
     board._seen_to = 0
-    board.hear(finished(), {})
+    board.hear(finished())
     names = {row["id"] for row in board._sessions.values()}
     assert str(old.id) not in names
     assert str(running.id) in names
@@ -457,10 +457,10 @@ async def test_texts_of_servers_are_short_lines_before_they_are_sent(page: Modul
     """No line break can end an event early, no control character gets through, nothing is long."""
     board = page.Board(["vbo1"])
     text = "a\r\n\r\nevent: snapshot\ndata: {}\n\n\x1b[31m\u202e" + "x" * 1000
-    board.hear(finished(name=text, initiated_by=text, organization=text, reason=text, details=text), {})
+    board.hear(finished(name=text, initiated_by=text, organization=text, reason=text, details=text))
     error = UnreachableError(text, server="vbo1", hint=text)
-    board.hear(Unreachable(server="vbo1", id="1", error=error), {})
-    board.hear(Recovered(server="vbo1", id="2", gap=MINUTE), {})
+    board.hear(Unreachable(server="vbo1", id="1", error=error))
+    board.hear(Recovered(server="vbo1", id="2", gap=MINUTE))
     events, _ = board.after(0)
     assert events.count(b"\n\n") == 3
     assert b"\\n" not in events

@@ -180,9 +180,9 @@ async def test_the_page_fits_phones_and_desks(
 ) -> None:
     """Nothing sticks out to the side, however long a word is; dark is dark, and light is light."""
     board = page.Board(["vbo1", "a-name-without-any-blank-" * 4])
-    board.hear(finished(name="x" * 200, initiated_by="y" * 200), {})
+    board.hear(finished(name="x" * 200, initiated_by="y" * 200))
     error = UnreachableError("z" * 200, server="vbo1", hint="w" * 300)
-    board.hear(Unreachable(server="vbo1", id="1", error=error), {})
+    board.hear(Unreachable(server="vbo1", id="1", error=error))
     async with page.serving(board, "127.0.0.1", 0) as url, chromium(profile) as browser:
         await browser.size(width, 844, phone=width < 500)
         await browser.scheme(scheme)

@@ -56,9 +56,9 @@ async def board_of(page: ModuleType) -> Any:
             },
             server="vbo1",
         )
-        board.hear(Finished(server="vbo1", id=str(number), session=session), {})
+        board.hear(Finished(server="vbo1", id=str(number), session=session))
     error = UnreachableError("it refused the connection", server="vbo2", hint="Check the port.")
-    board.hear(Unreachable(server="vbo2", id="down", error=error), {})
+    board.hear(Unreachable(server="vbo2", id="down", error=error))
     return board
 
 
