@@ -52,6 +52,8 @@ def home(tmp_path: Path, shell: str) -> Path:
         f'#!/bin/sh\n[ -e {tmp_path}/started ] || exec cat {tmp_path}/script\necho "ran: $*"\n',
     )
     (tmp_path / "bin" / "aiovbo").chmod(0o700)
+    # fish would begin to read all manual pages of the system, and go on after the test.
+    (tmp_path / ".local/share/fish/generated_completions").mkdir(parents=True)
     return tmp_path
 
 
