@@ -1,4 +1,4 @@
-"""One backup server: what it can be queried for, and what can be changed on it.
+"""One backup server: queries of what it has, and its few actions.
 
 Knows resources; how their pages arrive is in `_client/pagination`, how a request gets its response in
 `_client/requester`, what both contain in `_protocol`.
