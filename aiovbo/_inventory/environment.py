@@ -97,8 +97,8 @@ def _from_urls(given: Arguments, values: Mapping[str, str]) -> Inventory:
 
 
 def _password_of(user: str, ask: Callable[[str], str] | None) -> str:
-    # A line break at its end was not meant: `echo` and secret stores add it.
-    password = os.environ.get(PASSWORD, "").removesuffix("\n").removesuffix("\r")
+    # Line breaks at its end were not meant: `echo` and secret stores add them.
+    password = os.environ.get(PASSWORD, "").rstrip("\r\n")
     if not password and ask is not None:
         password = ask(user)
     if not password:

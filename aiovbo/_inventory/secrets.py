@@ -101,8 +101,8 @@ class SecretProvider:
 
 
 def _without_line_break(text: str) -> str:
-    """The text without one line break at its end: editors, `echo` and secret stores add it."""
-    return text.removesuffix("\n").removesuffix("\r")
+    """The text without line breaks at its end: editors, `echo` and secret stores add them."""
+    return text.rstrip("\r\n")
 
 
 _PLACES = {"env": "the environment variable", "file": "the file", "keyring": "the keyring's entry"}

@@ -54,6 +54,8 @@ def rejection_hint(fields: Redacted[dict[str, str]], version: ApiVersion) -> str
     hint = _SECRETS.get(grant, "Check the client ID, and that the assertion has not expired")
     if grant == "password" and supports(version, "administrator role"):
         hint += "; the account needs the Veeam Backup Administrator role"
+    if any(value.endswith(("\n", "\r")) for value in fields.content.values()):
+        hint = f"What was sent ends with a line break: remove it. {hint}"
     if grant in ("operator", "integration"):
         return f"{hint}."
     return (

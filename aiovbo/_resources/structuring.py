@@ -48,7 +48,8 @@ def parse_time(text: str) -> datetime | None:
 
     Naive means UTC. Raises: ValueError where `text` is no time.
     """
-    return in_utc(datetime.fromisoformat(text))
+    # RFC 3339 permits both cases, Python reads one.
+    return in_utc(datetime.fromisoformat(text[:-1] + "Z" if text.endswith("z") else text))
 
 
 def in_utc(time: datetime) -> datetime | None:

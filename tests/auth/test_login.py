@@ -311,6 +311,15 @@ async def test_a_wrong_integration_token_is_rejected_and_not_shown() -> None:
     assert "a-wrong-one" not in f"{caught.value!s}{caught.value.__dict__}{wrong!r}"
 
 
+async def test_a_rejected_password_that_ends_with_a_line_break_is_reported_as_such() -> None:
+    """The hint names the likely cause."""
+    async with BackupServer() as backup:
+        given = Password(backup.username, backup.password + "\n")
+        async with Client(server_of(backup, credentials=given)) as client:
+            with pytest.raises(AuthenticationError, match="ends with a line break"):
+                await client.restore_sessions()
+
+
 async def test_a_hanging_login_is_bounded_by_the_deadline_and_says_what_hung() -> None:
     """All that wait fail once, with the phase that the login was in."""
     async with BackupServer() as backup, Client(server_of(backup), deadline=0.4) as client:

@@ -230,6 +230,13 @@ def test_property_names_are_read_without_regard_to_case() -> None:
     assert items[0].creation_time == datetime(2020, 1, 1, tzinfo=UTC)
 
 
+def test_a_time_may_end_with_a_small_z() -> None:
+    """RFC 3339 permits it; no session is rejected for it."""
+    items, rejected = read(array(session(1, creationTime="2020-01-01T00:00:00z"), session(2)))
+    assert not rejected
+    assert items[0].creation_time == datetime(2020, 1, 1, tzinfo=UTC)
+
+
 def test_half_a_surrogate_pair_does_no_harm() -> None:
     """It becomes U+FFFD, so that the text can be logged and stored; whole pairs stay whole."""
     body = array(session(1, name="NAME")).replace(b"NAME", rb"a\ud800b \ud83d\ude00 \\ud800")

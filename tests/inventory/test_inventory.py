@@ -213,7 +213,7 @@ async def test_every_kind_of_secret_logs_on_to_a_real_server(
         canary.assert_absent(inventory, fleet)
 
 
-@pytest.mark.parametrize("line_break", ["\n", "\r\n"])
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\n\n"])
 async def test_a_line_break_at_the_end_of_an_env_secret_is_not_sent(
     line_break: str, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
