@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 from harness.backups import server_of
+from harness.contract import VERSIONS
 from harness.documents import session
 from harness.listings import PATH, Pager, following, read, rows
 from harness.raw import Connection, RawServer, http, in_turn, json_answer, vbo_routes
@@ -446,3 +447,25 @@ def test_rows_inserted_while_paging_lose_nothing_and_double_nothing(
 
 
 BOUND = datetime(2026, 11, 20, 12, 0, 0, 123456, UTC)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_every_list_is_requested_in_large_pages(version: Any) -> None:
+    """Whatever it lists; the default of the API would be 30."""
+    async with (
+        BackupServer(World(sessions=2), version=version) as backup,
+        Client(server_of(backup)) as client,
+    ):
+        one = (await client.restore_sessions())[0]
+        await one.events()
+        organization = await one.fetch_organization()
+        for contents in (organization.mailboxes(), organization.one_drives(), organization.sites()):
+            await contents
+        await client.organizations()
+        await client.job_sessions()
+        await client.query("Jobs")
+        # The probe for a version has no token and gets no list.
+        lists = [one for one in backup.requests if one.status == 200 and one.resource.lower().endswith("s")]
+    assert len(lists) == 8
+    for request in lists:
+        assert "limit=1000" in request.query, request

@@ -174,7 +174,7 @@ async def test_limit_has_the_documented_default_and_maximum(connect):
 
 
 @pytest.mark.parametrize("thread", [True, False])
-async def test_a_waiting_waitinghears_of_a_change_at_once(connect, thread):
+async def test_a_waiting_poll_reports_a_change_at_once(connect, thread):
     """Made in the loop's thread or in another."""
     client = await connect(frozen())
     waiting = poll(client)
@@ -192,7 +192,7 @@ async def test_a_waiting_waitinghears_of_a_change_at_once(connect, thread):
     assert changes_in(body) == [(added.id, added.etag)]
 
 
-async def test_a_waiting_waitinghears_of_what_time_does(connect):
+async def test_a_waiting_poll_reports_what_time_does(connect):
     """A session that ends because the world's clock runs wakes it."""
     world = World(sessions=0, now=START, speed=3600)
     client = await connect(world)
@@ -204,7 +204,7 @@ async def test_a_waiting_waitinghears_of_what_time_does(connect):
     assert changes_in(body) == [(session.id, session.etag + 1)]
 
 
-async def test_a_waitingin_vain_ends_in_its_time(connect):
+async def test_a_poll_without_news_ends_in_its_time(connect):
     """Empty, and with a token to go on with; without a time it does not wait at all."""
     client = await connect(frozen())
     begun = time.monotonic()
@@ -366,7 +366,7 @@ async def test_the_feed_is_for_who_is_logged_on(connect):
     assert (await client.get(PATH, **{"from": "latest", "timeoutSeconds": "30"})).status == 401
 
 
-async def test_a_fault_strikes_a_waitingat_once(connect):
+async def test_a_fault_strikes_a_waiting_poll_at_once(connect):
     """A spoilt answer is that of the moment: it does not wait."""
     client = await connect(frozen())
     client.server.fail(Fault.edit(lambda body: body | {"edited": True}), on="Events")

@@ -2,6 +2,8 @@
 
 import asyncio
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,24 @@ async def test_two_hundred_servers_share_one_key():
         ports = [server.port for server in (fleet[0], fleet[199])]
         shown = [await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port)) for port in ports]
     assert shown[0] == shown[1]
+
+
+def test_two_hundred_servers_take_twenty_mebibytes():
+    """In a process of its own, from before the first is made until all listen."""
+    program = """
+import asyncio, gc, tracemalloc
+from aiovbo.testing import BackupFleet
+
+async def main():
+    gc.collect()
+    tracemalloc.start()
+    async with BackupFleet(200):
+        print(tracemalloc.get_traced_memory()[0])
+
+asyncio.run(main())
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert 1 << 20 < int(ran.stdout) < 20 << 20
 
 
 async def test_fleet_takes_servers_that_were_made_already(client_of):
