@@ -193,12 +193,45 @@ FAULTS: dict[str, tuple[Edit, ...]] = {
 }
 """Each with its replacements."""
 
+STATEMENTS, LEASES = "_watch/postgres_statements.py", "_watch/leases.py"
+LEASE_FAULTS: dict[str, tuple[Edit, ...]] = {
+    "a save does not lock its leases": (
+        Edit(STATEMENTS, "ORDER BY server FOR SHARE OF aiovbo_leases", "ORDER BY server"),
+    ),
+    "a process renews leases that have ended": (
+        Edit(
+            STATEMENTS,
+            "AND id = %(id)s AND expires > clock_timestamp() RETURNING 1",
+            "AND id = %(id)s RETURNING 1",
+        ),
+    ),
+    "a process keeps its lease row locked while it renews": (
+        Edit(
+            STATEMENTS,
+            "AND id = %(id)s AND expires > clock_timestamp() RETURNING 1",
+            "AND id = %(id)s AND expires > clock_timestamp() AND (SELECT count(*) FROM "
+            "(SELECT 1 FROM {schema}.aiovbo_leases WHERE owner = %(id)s FOR UPDATE) AS its) >= 0 RETURNING 1",
+        ),
+    ),
+    "a claim does not begin an epoch": (
+        Edit(STATEMENTS, "owner = %(id)s, epoch = epoch + 1", "owner = %(id)s, epoch = epoch"),
+    ),
+    "changes are delivered after the lease": (
+        Edit(LEASES, "return time.monotonic() < self._valid_until", "return bool(time)"),
+    ),
+    "the next process does not deliver what was saved and not acknowledged": FAULTS[
+        "the next worker does not deliver what was saved and not acknowledged"
+    ],
+    "the next process begins with what is there": FAULTS["the next worker begins with what is there"],
+}
+"""Those of processes that share a watch; `tests/shared_watches.py` is to find them."""
+
 
 def put_back(name: str, folder: Path) -> None:
     """Make a copy of the package with a fault."""
     package = folder / "aiovbo"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    for edit in FAULTS[name]:
+    for edit in (FAULTS | LEASE_FAULTS)[name]:
         edit.apply(package)
 
 
@@ -206,13 +239,19 @@ def find(name: str, seeds: int, first: int) -> tuple[int | None, str]:
     """After how many seeds a fault was found, and by what; None where it was not."""
     with tempfile.TemporaryDirectory() as folder:
         put_back(name, Path(folder))
-        command = [sys.executable, str(ROOT / "tests/seeds.py"), "--until-failure"]
+        program = "tests/shared_watches.py" if name in LEASE_FAULTS else "tests/seeds.py"
+        command = [sys.executable, str(ROOT / program), "--until-failure"]
         command += ["--seeds", str(seeds), "--first", str(first)]
-        environment = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+        command += ["--processes", "0"] if name in LEASE_FAULTS else []
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{folder}{os.pathsep}{ROOT / 'tests'}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         done = subprocess.run(
             command, env=environment, cwd=folder, capture_output=True, text=True, check=False
         )
-    if found := re.search(r"^seed (\d+): .*\n\s*(.*)", done.stdout, re.MULTILINE):
+    if found := re.search(r"^seed (\d+)(?:: .*\n\s*| \(Thread\): )(.*)", done.stdout, re.MULTILINE):
         return int(found[1]) - first + 1, found[2]
     if done.returncode:
         return None, f"ended with {done.stderr[-300:]}"
@@ -225,9 +264,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=200, help="for each fault, at most")
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--only", default="", help="faults whose name contains this")
+    parser.add_argument("--postgres", action="store_true", help="those of processes that share a watch")
     options = parser.parse_args()
     missed = 0
-    for name in FAULTS:
+    for name in LEASE_FAULTS if options.postgres else FAULTS:
         if options.only in name:
             seeds, by = find(name, options.seeds, options.first)
             missed += seeds is None

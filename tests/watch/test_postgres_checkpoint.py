@@ -168,6 +168,16 @@ async def test_a_server_cannot_be_claimed_while_a_transaction_writes_for_it(data
         assert await successor.load("vbo1") == ServerCheckpoint({KEYS[0]: SOME}, None, None)
 
 
+async def test_a_renewal_does_not_wait_for_a_transaction_of_the_consumer(database: str) -> None:
+    """However long that is open: it locks the leases of its servers, which a renewal leaves alone."""
+    async with member(database) as store:
+        await store.renew(SERVERS)
+        async with await psycopg.AsyncConnection.connect(database) as connection:
+            await store.save_within(connection, {name: [] for name in SERVERS})
+            async with asyncio.timeout(30):
+                assert len((await store.renew(SERVERS)).epochs) == 7
+
+
 async def test_a_transaction_that_comes_after_the_lease_ended_cannot_be_committed(database: str) -> None:
     """LeaseLostError names the servers; what was written before in the transaction is rolled back."""
     async with (

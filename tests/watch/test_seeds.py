@@ -16,10 +16,13 @@ def test_what_a_consumer_stored_is_what_the_server_has_whatever_happened(seed: i
     assert outcome.changes
 
 
-@pytest.mark.parametrize("name", watch_faults.FAULTS)
+ALL_FAULTS = watch_faults.FAULTS | watch_faults.LEASE_FAULTS
+
+
+@pytest.mark.parametrize("name", ALL_FAULTS)
 def test_each_fault_can_be_put_back(name: str, tmp_path: Path) -> None:
     """The texts that `nox -s watching -- --faults` replaces exist; what comes of it is still Python."""
     watch_faults.put_back(name, tmp_path)
-    for edit in watch_faults.FAULTS[name]:
+    for edit in ALL_FAULTS[name]:
         path = tmp_path / "aiovbo" / edit.file
         compile(path.read_text(encoding="utf-8"), path, "exec")
