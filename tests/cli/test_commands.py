@@ -305,7 +305,7 @@ def test_who_is_asked_for_a_password_and_types_none_is_told_so(
             assert chunk, said
             said += chunk
         os.write(ours, typed)
-        said += process.communicate(timeout=20)[1]
+        said += process.communicate(timeout=150)[1]
     os.close(ours)
     assert process.returncode == 2
     assert b"aiovbo: no password: set the variable VBO_PASSWORD" in said

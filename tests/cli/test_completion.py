@@ -80,7 +80,7 @@ def ran(shell: str, home: Path, lines: tuple[str, ...]) -> list[str]:
     def until(mark: str) -> None:
         nonlocal screen
         while re.search(f"{mark}.*{PROMPT}", screen, re.DOTALL) is None:
-            assert select.select([terminal], [], [], 40)[0], screen
+            assert select.select([terminal], [], [], 150)[0], screen
             screen += os.read(terminal, 65536).decode(errors="replace")
 
     try:

@@ -22,7 +22,7 @@ ESCAPE = "\x1b"
 
 def test_the_demonstration_shows_sessions_failures_and_figures() -> None:
     """Twelve servers' sessions, newest first; three failures, each with a hint."""
-    done = subprocess.run([*COMMAND, "demo"], capture_output=True, text=True, check=False, timeout=50)
+    done = subprocess.run([*COMMAND, "demo"], capture_output=True, text=True, check=False, timeout=150)
     assert (done.returncode, done.stderr) == (0, "")
     text = done.stdout
     assert ESCAPE not in text
@@ -103,7 +103,7 @@ def test_without_the_extra_it_says_what_to_install(missing: str, tmp_path: Path)
         capture_output=True,
         text=True,
         check=False,
-        timeout=40,
+        timeout=150,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
     assert (done.returncode, done.stdout) == (2, "")

@@ -59,7 +59,7 @@ def test_a_process_whose_reader_closes_the_pipe_reports_nothing(command: str) ->
         assert process.stderr is not None
         process.stdout.close()
         said = process.stderr.read()
-        process.wait(20)
+        process.wait(150)
     assert (process.returncode, said) == (141, "")
 
 
@@ -79,7 +79,7 @@ def test_a_reader_may_go_while_servers_are_still_asked(servers: list[BackupServe
         assert process.stdout.readline().startswith('{"server": "vbo0"')
         process.stdout.close()
         said = process.stderr.read()
-        process.wait(20)
+        process.wait(150)
     assert (process.returncode, said) == (141, "")
 
 
@@ -108,7 +108,7 @@ def test_a_process_that_cannot_write_its_output_reports_it_once(command: str) ->
             stderr=subprocess.PIPE,
             text=True,
             check=False,
-            timeout=40,
+            timeout=150,
         )
     assert (done.returncode, done.stderr) == (2, NOT_WRITTEN)
 

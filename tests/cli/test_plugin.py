@@ -209,5 +209,5 @@ def test_a_check_that_is_terminated_is_unknown(healthy: list[BackupServer], inve
         while len(healthy[0].requests) == asked:
             signal.sigtimedwait([], 0.01)
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=40)
+        out, _ = process.communicate(timeout=150)
     assert (process.returncode, out) == (3, "AIOVBO UNKNOWN - interrupted before all servers answered\n")

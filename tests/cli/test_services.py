@@ -59,7 +59,7 @@ def test_the_documented_command_mails_a_failed_restore(
     for one in servers[2].world.sessions:
         if one.id != failed.id:
             servers[2].world.change(one.id, result="Success")
-    subprocess.run(program, env=environment, check=True, timeout=50, stdout=subprocess.DEVNULL)
+    subprocess.run(program, env=environment, check=True, timeout=150, stdout=subprocess.DEVNULL)
     assert (tmp_path / "arguments").read_text(encoding="utf-8") == "-s A restore failed admins@tech.local\n"
     alert = json.loads((tmp_path / "mailbox").read_text(encoding="utf-8"))
     assert (alert["session"]["id"], alert["change"]) == (str(failed.id), "Finished")
@@ -81,7 +81,7 @@ def test_the_nightly_audit_of_cron_writes_both_files(
         assert printed in command
         command = command.replace(printed, here)
     environment = {"PATH": "/usr/bin:/bin", "VBO_TEST_PASSWORD": os.environ["VBO_TEST_PASSWORD"]}
-    subprocess.run(["/bin/sh", "-c", command], env=environment, check=True, timeout=50)
+    subprocess.run(["/bin/sh", "-c", command], env=environment, check=True, timeout=150)
     assert all(server.name in (tmp_path / "audit.html").read_text(encoding="utf-8") for server in servers)
     assert (tmp_path / "audit.csv").read_text(encoding="utf-8-sig").startswith("server,")
 
@@ -101,6 +101,6 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / "aiovbo-alerts.service"
     unit.write_text(UNIT.replace(PROGRAM, sys.executable), encoding="utf-8")
     command = ["systemd-analyze", "verify", "--man=no", str(unit)]
-    checked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    checked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=150)
     said = [line for line in checked.stderr.splitlines() if unit.name in line]
     assert (checked.returncode, said) == (0, []), checked.stderr

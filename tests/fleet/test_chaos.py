@@ -12,7 +12,7 @@ def test_a_few_seconds_of_chaos_break_nothing() -> None:
     """Whatever fails, every server is whole in the result or named in an error, and no secret goes astray."""
     program = Path(__file__).parents[1] / "chaos.py"
     command = [sys.executable, str(program), "--seconds", "4", "--seed", "7"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "nothing broke" in ended.stdout
     assert "Traceback" not in ended.stderr

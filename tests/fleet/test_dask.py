@@ -14,7 +14,7 @@ pytest.importorskip("distributed")
 
 pytestmark = [
     # A cluster of three processes starts, and one of them again: on a busy machine that takes a while.
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
     pytest.mark.xdist_group("dask"),
 ]
 
@@ -27,7 +27,7 @@ def seen() -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=170,
+        timeout=150,
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -290,7 +290,7 @@ def test_a_command_works_without_a_standard_stream(closed: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=40,
+        timeout=150,
         env={**os.environ, "VBO_PASSWORD": "p"},
     )
     assert done.returncode in {2, 4}

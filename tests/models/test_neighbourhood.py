@@ -122,7 +122,7 @@ async def test_wait_follows_a_session_of_a_world_that_goes_on_over_a_restart(ver
         Client(server_of(backup), retries=0) as client,
     ):
         session = await client.fetch_restore_session(going.id)
-        waiting = asyncio.create_task(session.wait(timeout=20, every=0.02))
+        waiting = asyncio.create_task(session.wait(timeout=150, every=0.02))
         looks = asked(backup, f"RestoreSessions/{going.id}")
         while asked(backup, f"RestoreSessions/{going.id}") < looks + 2:
             await asyncio.sleep(0.01)

@@ -362,7 +362,7 @@ def run(code: str, *options: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, *options, "-c", code],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=150,
         check=False,
         cwd=Path(__file__).parents[2],
     )

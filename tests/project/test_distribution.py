@@ -100,7 +100,7 @@ def test_the_example_can_start_before_redis_and_trims_the_stream(redis_port: int
             assert process.stderr is not None
             first = process.stderr.readline()
             with redis_at(redis_port, tmp_path) as url:
-                output, _ = process.communicate(timeout=50)
+                output, _ = process.communicate(timeout=150)
                 with redis.Redis.from_url(url) as client:
                     entries = client.xlen("vbo:changes")
     assert first.startswith("Redis cannot be reached, trying again: Error 111")

@@ -161,5 +161,5 @@ def test_how_a_test_of_an_application_starts_servers_passes_as_printed(tmp_path:
         part for name in ("asyncio", "cacheprovider", "hypothesispytest") for part in ("-p", f"no:{name}")
     ]
     command = [sys.executable, "-m", "pytest", "-q", *without, tmp_path]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=50)
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=150)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -61,7 +61,7 @@ def test_the_script_prints_what_the_page_shows(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=40,
+            timeout=150,
             env={**os.environ, "VBO_PASSWORD": backup.password, "SSL_CERT_FILE": backup.ca_file},
         )
         names = {"127.0.0.1:9": "vbo1.tech.local", f"127.0.0.1:{backup.port}": "vbo2.tech.local"}

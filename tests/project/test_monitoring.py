@@ -38,7 +38,7 @@ def test_promtool_accepts_the_rules_and_their_tests(command: list[str]) -> None:
     """As the first lines of the files show it."""
     assert PROMTOOL is not None
     done = subprocess.run(
-        [PROMTOOL, *command], cwd=FOLDER, capture_output=True, text=True, check=False, timeout=50
+        [PROMTOOL, *command], cwd=FOLDER, capture_output=True, text=True, check=False, timeout=150
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SUCCESS" in done.stdout

@@ -67,7 +67,7 @@ def serving(name: str, *arguments: str, password: str = "", says: str, on: str =
                 said += line
             yield found[1]
             process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=20)
+            output, errors = process.communicate(timeout=150)
         finally:
             process.kill()
     assert process.returncode == 0, errors
@@ -78,7 +78,7 @@ def serving(name: str, *arguments: str, password: str = "", says: str, on: str =
 def get(url: str, **headers: str) -> tuple[str, str]:
     """What is served there, and as what."""
     request = urllib.request.Request(url, headers=headers)  # noqa: S310  # http, on loopback
-    with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310  # as above
+    with urllib.request.urlopen(request, timeout=150) as answer:  # noqa: S310  # as above
         return answer.read().decode(), answer.headers["Content-Type"]
 
 
@@ -128,7 +128,7 @@ def test_the_exporter_serves_metrics_that_prometheus_has_nothing_against() -> No
     if promtool is None:
         pytest.skip("promtool is not installed: the metrics were not checked by it")
     checked = subprocess.run(
-        [promtool, "check", "metrics"], input=text, text=True, capture_output=True, check=False, timeout=20
+        [promtool, "check", "metrics"], input=text, text=True, capture_output=True, check=False, timeout=150
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 

@@ -53,7 +53,7 @@ def test_the_first_screen_runs_as_printed_and_prints_what_it_shows(
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=150,
         env={**os.environ, "VBO_PASSWORD": backups.password, "SSL_CERT_FILE": backups.ca_file},
     )
     printed = run.stdout
@@ -125,7 +125,7 @@ def test_the_test_of_an_application_passes_as_printed(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=150,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "1 passed" in run.stdout

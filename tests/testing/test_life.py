@@ -215,7 +215,7 @@ def test_missing_trustme_says_what_to_install():
         "except ImportError as error: print(error)\n"
     )
     run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=150
     )
     assert "the extra 'testing' of aiovbo installs" in run.stdout, run.stderr
 

@@ -67,7 +67,7 @@ def project(tmp_path):
             capture_output=True,
             text=True,
             check=False,
-            timeout=40,
+            timeout=150,
         )
 
     return run
@@ -151,7 +151,7 @@ def test_the_plugin_imports_no_server_before_a_fixture_is_used(project):
 def test_importing_needs_no_pytest(code):
     """Neither the SDK nor the backup server; both are used without any tests."""
     code += "; import sys; sys.exit('pytest' in sys.modules or 'aiovbo.testing.plugin' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=40).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=150).returncode == 0
 
 
 FAILING = """

@@ -140,7 +140,7 @@ def test_a_fleet_whose_event_loop_was_closed_during_a_use_can_be_closed(tmp_path
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=150,
     )
     assert done.returncode == 0, done.stderr
     closed = re.findall(r"event loop was closed before the fleet or client \((\w+)\)", done.stdout)

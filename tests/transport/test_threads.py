@@ -392,7 +392,7 @@ socket.getaddrinfo = hang
 
 def ran(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", HANGS + program], capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", HANGS + program], capture_output=True, text=True, check=False, timeout=150
     )
 
 

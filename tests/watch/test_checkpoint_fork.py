@@ -43,5 +43,5 @@ asyncio.run(go_on())
 def test_a_forked_process_leaves_the_checkpoint_to_its_parent(tmp_path: Path) -> None:
     """The parent's `-wal` file stays, and what it saves afterwards is kept."""
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "checkpoint")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     assert done.stdout.splitlines() == ["0 True", "['a', 'b']"], done.stderr
