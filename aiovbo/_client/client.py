@@ -87,7 +87,7 @@ _LAST_LOOK = 1.0
 
 
 class Client:
-    """One backup server: ask it for its restore sessions, follow their links.
+    """One backup server: query its restore sessions, follow their links.
 
     Use it as `async with Client(server) as client`, or take it from a fleet: `fleet["name"]`.
     """
@@ -228,12 +228,12 @@ class Client:
 
     @property
     def is_out_of_reach(self) -> bool:
-        """Whether the last request found the server unreachable; False while nothing was asked."""
+        """Whether the last request found the server unreachable; False before the first request."""
         return self._requester.endpoint.is_out_of_reach
 
     @property
     def api_version(self) -> ApiVersion | None:
-        """The API version spoken; None while it has not been found out."""
+        """The API version in use; None while it is not known."""
         return self._requester.endpoint.version
 
     @property
@@ -245,7 +245,7 @@ class Client:
         return self._requester.endpoint.clock_skew
 
     def status(self) -> ServerStatus:
-        """How the server has been doing; nothing is asked for it."""
+        """How the server has been doing; sends no request."""
         return self._requester.status()
 
     async def __aenter__(self) -> Self:
@@ -270,7 +270,7 @@ class Client:
             await self._pool.close(self.log_out)
 
     async def log_out(self) -> None:
-        """Give the token back where the API takes it (since v7), within a second; never raises."""
+        """Log out where the API can do it (since v7), within a second; never raises."""
         await self._requester.log_out()
 
     def __repr__(self) -> str:
@@ -346,8 +346,8 @@ class Client:
 
         - `only`: function of a session; the events are requested only where it returns true.
 
-        Raises: ConfigError at once as `restore_sessions`. Where the server refuses the events of a session,
-        the events of the others are delivered first.
+        Raises: ConfigError at once as `restore_sessions`. Where the server rejects a request for events of a
+        session, the events of the others are delivered first.
         """
         bounds = SessionFilter(
             started_after=started_after,
@@ -526,7 +526,7 @@ class Client:
         return url_for(self.server.url, organizations_target(version)), None
 
     async def fetch_api_version(self) -> ApiVersion:
-        """The API version spoken; one request or a few, unless it is known already."""
+        """The API version in use; one request or a few, unless it is known already."""
         operation = self._begin()
         with operation.deadline:
             return await self._requester.find_version(operation)
@@ -541,7 +541,7 @@ class Client:
         return operation
 
     def operation(self, *, may_retry: bool = True) -> Operation:
-        """A block for several questions that are to be over within one deadline."""
+        """A block for several queries within one deadline."""
         return Operation(self._options, may_retry=may_retry)
 
     @property
@@ -756,7 +756,7 @@ class Client:
         )
 
     def url_of(self, href: str) -> URL:
-        """The URL that would be asked for a path below `/vN/` or a link's text."""
+        """The URL that would be requested for a path below `/vN/` or a link's text."""
         version = self._requester.endpoint.likely_version
         return resolve_link(self.server.url, version, href, f"/{version}/")
 

@@ -56,7 +56,7 @@ R = TypeVar("R", bound=Model | Resource)
 
 
 class _Overrides(FleetOptions, total=False):
-    """What a `Fleet` takes besides servers, whatever its inventory says."""
+    """The arguments of a `Fleet` besides servers, which replace those of its inventory."""
 
     proxy: URL | str | None
     http: aiohttp.ClientSession | None
@@ -67,7 +67,7 @@ class _Overrides(FleetOptions, total=False):
 
 
 class Fleet:
-    """Many backup servers, asked at once over one HTTP session.
+    """Many backup servers, queried at once over one HTTP session.
 
     `async with Fleet([...], Password(...)) as fleet:` opens it and closes it; without `async with` it opens
     when first used, and `await fleet.aclose()` closes it. `fleet["name"]` is one server's `Client`.
@@ -108,13 +108,13 @@ class Fleet:
 
         - `deadline`: for everything that one operation costs on one server, retries and waiting included.
         - `connect_timeout`: to resolve the name, connect and shake hands.
-        - `read_timeout`: without a byte, until an answer is given up.
+        - `read_timeout`: without a byte, after which a response is given up.
         - `idle_timeout`: for which an idle connection is kept; 0 keeps none.
         - `retries`: maximum number of retries for requests that are safe to repeat, or a `Retry`; 0 disables
           retries.
-        - `concurrency`: servers asked at once; those that take long do not count. If in doubt, leave it.
+        - `concurrency`: servers queried at once; those that take long do not count. If in doubt, leave it.
         - `connections`: requests at once to one server.
-        - `max_body`: the largest answer that is read.
+        - `max_body`: the largest response that is read.
         - `max_resource`: the largest response of a single resource that is read.
         - `user_agent`: what is sent as `User-Agent` with every request.
         - `login_cooldown`: seconds of the first cool-down after a login that was not accepted, in which
@@ -215,7 +215,7 @@ class Fleet:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], **options: Unpack[_Overrides]) -> Self:
-        """The fleet that a mapping of the same form describes; `options` override what it says.
+        """The fleet that a mapping of the same form describes; `options` replace its settings.
 
         Raises: ConfigError with everything that is wrong, a line each, by key.
         """
@@ -243,7 +243,7 @@ class Fleet:
                 raise ConfigError(same_server(server.name, server.url, name))
 
     def add(self, server: Server | str | URL) -> Client:
-        """One more server; queries that are made from now on ask it too, and watches begin to watch it.
+        """One more server; queries that are used from now on include it, and watches begin to watch it.
 
         Raises: ConfigError where the fleet has a server of that name, or one with the same URL and equal
         credentials; ClosedError once the fleet is closed, or where a watch runs in another event loop.
@@ -313,9 +313,9 @@ class Fleet:
         return resource.with_links(links)
 
     def remove(self, name: str) -> None:
-        """One server less; what is under way with it goes on to its end, watches release it at once.
+        """One server less. Requests in progress continue to their end; watches release the server at once.
 
-        Its token is given back when nothing is in progress any more, or when the fleet is closed. To use its
+        It is logged out when nothing is in progress any more, or when the fleet is closed. To use its
         `Client` for something new is a ClosedError.
 
         Raises: KeyError where no server is called so; ClosedError where a watch runs in another loop.
@@ -459,10 +459,10 @@ class Fleet:
           aware `datetime`, or a `timedelta` for "that long ago". If not given: what is unfinished, and what
           changes from now on.
         - `overlap`: how far each look reaches back before the newest session, for rows that appear late.
-        - `full_look_every`: how often everything that is remembered is looked at.
+        - `full_look_every`: how often everything that is remembered is polled.
         - `remember`: how long sessions that have ended are remembered, counted from the newest one.
         - `heartbeat`: after how long a silence a `Heartbeat` is delivered; if not given, none is.
-        - `ack`: whether a change counts as delivered when the next one is asked for, or by `changes.ack`.
+        - `ack`: whether a change is acknowledged by the request for the next one, or by `changes.ack`.
         - `only`: which changes are delivered, by a function that takes a change; if not given, all.
         - `min_down`: for how long a server must fail before it is reported as `Unreachable`.
         - `max_backoff`: time between two polls of a server that is down, at most, unless `every` is longer.
@@ -503,7 +503,7 @@ class Fleet:
         other. A server that fails is probed with one request, after longer and longer pauses.
 
         - `query`: what to ask, from this fleet's `restore_sessions` or `map`; if not given, the restore
-          sessions of the last day. Servers that join the fleet later are asked too.
+          sessions of the last day. Servers that join the fleet later are queried too.
         - `every`: from one poll of a server to the next.
 
         Raises: ConfigError at once for a query of another fleet, or an interval that is not above 0.
@@ -669,7 +669,7 @@ class Fleet:
     @overload
     def map(self, func: Callable[[Client], Awaitable[T]]) -> FleetQuery[T]: ...
     def map(self, func: Callable[[Client], Any]) -> FleetQuery[Any]:
-        """What `func(client)` gives for each server, at once: something to await, or to iterate.
+        """What `func(client)` returns for each server, at once: something to await, or to iterate.
 
         A ServerError that comes of it is that server's, and so is a LinkError, which becomes a PayloadError;
         anything else is raised when all others have ended.
@@ -687,7 +687,7 @@ class Fleet:
         return at_each_use()
 
     def status(self) -> dict[str, ServerStatus]:
-        """How each server has been doing, by name; nothing is asked for it."""
+        """How each server has been doing, by name; sends no request."""
         return {name: client.status() for name, client in self._members.items()}
 
     def _raise_if_closed(self) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 from harness.provoked import PROVOKED, text_of
-from harness.readme import PAGES, TEXT, blocks
+from harness.readme import PAGES, ROOT, TEXT, blocks
 from test_readme import backups, run_in_context
 
 import aiovbo
@@ -163,3 +163,13 @@ def test_how_a_test_of_an_application_starts_servers_passes_as_printed(tmp_path:
     command = [sys.executable, "-m", "pytest", "-q", *without, tmp_path]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=150)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_every_file_that_contributors_are_sent_to_exists() -> None:
+    """The paths and the links of CONTRIBUTING."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"`((?:aiovbo|docs|tests)/[\w./]+)`", text)) | set(
+        re.findall(r"\]\((.+?)\)", text)
+    )
+    assert len(paths) > 15
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
