@@ -97,6 +97,12 @@ def test_a_long_file_has_its_reason_in_the_description_of_the_architecture() -> 
     assert listed == long
 
 
+def test_no_file_of_the_tests_has_more_than_600_lines() -> None:
+    """A longer one has more than one subject."""
+    paths = sorted((ROOT / "tests").rglob("*.py"))
+    assert not [path.name for path in paths if len(path.read_text(encoding="utf-8").splitlines()) > 600]
+
+
 def test_a_module_refers_to_modules_that_exist() -> None:
     """In its docstring, a module in code style begins with an underscore."""
     known = {path.relative_to(PACKAGE).with_suffix("").as_posix() for path in EVERY_FILE}
