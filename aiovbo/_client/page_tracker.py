@@ -20,6 +20,12 @@ from aiovbo.errors import LinkError
 number_of = attrgetter("id.int")
 """The number that an ID is; read and hashed in C."""
 
+_DEFAULT_LIMIT = 30
+"""Rows on a page where no limit is requested.
+
+Source: vendor's help center, REST API v4 to v8, pagination, read 2026-11-23.
+"""
+
 _MOST_IDLE_PAGES = 3
 """Pages in a row that bring nothing new before a listing is taken for endless."""
 
@@ -117,6 +123,9 @@ def has_more(listing: DecodedPage[Any], url: URL, received: int, count: int) -> 
     if listing.total is not None:
         return received < listing.total and count > 0
     limit = listing.limit or asked_limit(url)
+    if listing.limit is None and count == _DEFAULT_LIMIT:
+        # It may have ignored the limit that was requested, without saying so.
+        return True
     if listing.is_array:
         return count == limit
     return limit is not None and count >= limit > 0

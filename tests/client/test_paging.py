@@ -54,6 +54,21 @@ async def test_next_links_are_followed_to_the_end() -> None:
     assert queries == ["limit=1000", "offset=30", "offset=31"]
 
 
+@pytest.mark.parametrize("version", ["v4", "v6"])
+async def test_a_server_that_ignores_the_requested_limit_without_saying_so_is_read_to_the_end(
+    version: str,
+) -> None:
+    """It sends 30 rows, the API's default: there may be more, and no link leads to them."""
+
+    def pager(offset: int, _: int) -> object:
+        some = rows(offset, min(offset + 30, 95))
+        return some if version == "v4" else {"results": some}
+
+    answer, queries = await read(pager, version)
+    assert (len(answer.items), answer.complete) == (95, True)
+    assert len(queries) == 4
+
+
 @pytest.mark.parametrize("link", ["/v6/RestoreSessions?offset=1", 30, {"href": 30}, [{"href": "?offset=1"}]])
 async def test_a_next_link_of_an_unknown_form_makes_the_answer_incomplete(link: object) -> None:
     """More rows exist than were read; a link that is null or empty says that there are none."""
