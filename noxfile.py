@@ -183,6 +183,8 @@ def watching(session: nox.Session) -> None:
         session.run("python", "tests/seeds.py", *session.posargs)
     if not session.posargs or not session.posargs[0].startswith(("--seeds", "--first")):
         session.run("python", "tests/bench/watching.py", *session.posargs)
+        if not session.posargs:
+            session.run("python", "tests/bench/open_sessions.py")
 
 
 @nox.session(default=False)
