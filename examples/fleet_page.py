@@ -145,7 +145,7 @@ class Board:
             return
         state = self._servers[name]["state"]
         if state == "waiting":
-            self._tell(self._set_server(name, "up"))
+            self._send(self._set_server(name, "up"))
         elif state == "down":
             self.hear(Recovered(server=name, id="", gap=timedelta()))
         for session in sorted(answer.items, key=lambda one: one.creation_time):
@@ -164,17 +164,17 @@ class Board:
         """Store a change, and send it to the browsers."""
         match change:
             case Added(session=session) | Changed(session=session) | Finished(session=session):
-                self._hear_of_session(change, row_of(session))
+                self._receive_session(change, row_of(session))
             case Removed(server=server, session_id=key):
                 self._sessions.pop((server, str(key)), None)
                 gone = {"server": server, "id": str(key)}
-                self._tell({"gone": gone}, self._entry(server, "other", "a session was removed"))
+                self._send({"gone": gone}, self._entry(server, "other", "a session was removed"))
             case Unreachable(server=server, error=error):
                 about = {"what": printable(error.what), "hint": printable(error.hint, 400)}
                 entry = self._entry(server, "down", f"does not answer: {about['what']}")
-                self._tell(self._set_server(server, "down", **about), entry)
+                self._send(self._set_server(server, "down", **about), entry)
             case Recovered(server=server):
-                self._tell(self._set_server(server, "up"), self._entry(server, "up", "answers again"))
+                self._send(self._set_server(server, "up"), self._entry(server, "up", "answers again"))
             case _:
                 pass
         now = asyncio.get_running_loop().time()
@@ -182,18 +182,18 @@ class Board:
             self._seen_to = now + 1
             self._forget_old()
 
-    def _hear_of_session(self, change: Change, row: Row) -> None:
+    def _receive_session(self, change: Change, row: Row) -> None:
         self._sessions[row["server"], row["id"]] = row
         has_ended = row["outcome"] != "running"
         if isinstance(change, Added) and has_ended:
             # Its end follows, and is worth an entry of its own.
-            self._tell({"session": row})
+            self._send({"session": row})
             return
         subject = row["name"] or f"{row['kind']} restore".strip()
         by = f" by {name_of_user(row['who'])}" if row["who"] else ""
         at = row["end"] if has_ended else row["begin"]
         entry = self._entry(row["server"], row["outcome"], f"{subject}{by} {WORDS[row['outcome']]}", at)
-        self._tell({"session": row}, entry)
+        self._send({"session": row}, entry)
 
     def _forget_old(self) -> None:
         """Discard what is out of sight."""
@@ -216,7 +216,7 @@ class Board:
         del self._latest[LATEST:]
         return entry
 
-    def _tell(self, news: Row, entry: Row | None = None) -> None:
+    def _send(self, news: Row, entry: Row | None = None) -> None:
         if entry is not None and entry in self._latest:
             news["entry"] = entry
         self._count += 1

@@ -30,8 +30,12 @@ _fcntl: Any = import_module("fcntl") if os.name == "posix" else None
 _LARGEST = 16 * 2**20
 """Bytes of a file that is read."""
 
-_PATIENCE, _PAUSE = 0.2, 0.005
-"""Seconds to wait for another process's lock, and between two attempts to take it."""
+_PATIENCE, _PAUSE = 2.0, 0.005
+"""Seconds to wait for another process's lock, and between two attempts to take it.
+
+Each holder writes one small file, but 20 processes that log in at once on busy cores need more than 0.2 s.
+A process that holds the lock for longer is stopped or hangs: the login then continues without the store.
+"""
 
 
 @frozen

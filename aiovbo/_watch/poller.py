@@ -206,7 +206,7 @@ class ServerPoller:
             await self.save(entries)
         return pause
 
-    async def _tell_recovery(self) -> None:
+    async def _report_recovery(self) -> None:
         """The server has answered: if it had been out of reach, that is over."""
         await self._report(self.tracker.succeed(self._options.clock.now(), self._silence()))
 
@@ -275,7 +275,7 @@ class ServerPoller:
             server = self._client.server
             if not await self._identify():
                 self._is_full_poll_due = True
-                await self._tell_recovery()
+                await self._report_recovery()
                 return
             self._identified = server
         tracker = self.tracker
@@ -310,7 +310,7 @@ class ServerPoller:
             end = sessions[-1].creation_time
             read = len(sessions) + len(answer.rejected)
             self._history = _Stretch(tracker.horizon, end, read, answer.items[0].id, seen)
-            await self._tell_recovery()
+            await self._report_recovery()
         is_all = answer.error is None
         if tracker.is_first:
             await self.save(tracker.begin(sessions, self._options.clock.now(), is_all=is_all))
@@ -328,7 +328,7 @@ class ServerPoller:
         try:
             while not history.is_over:
                 await self._read_on(history)
-                await self._tell_recovery()
+                await self._report_recovery()
         except ServerTimeoutError:
             if history.offset == before:
                 raise
@@ -482,7 +482,7 @@ class ServerPoller:
         answer = await self._client.filtered_sessions(bounds, reports_rejected=True).answer()
         await self._reject(answer.rejected)
         if answer.error is None:
-            await self._tell_recovery()
+            await self._report_recovery()
         return answer
 
     async def _reject(self, rows: Sequence[Rejected]) -> None:
@@ -587,7 +587,7 @@ class ServerPoller:
                 await self._look_at_latest()
             return None
         with self._operation():
-            await self._tell_recovery()
+            await self._report_recovery()
             await self._look_at_some(found)
         feed.keep()
         if not seconds or (not found and passed < seconds / 2):

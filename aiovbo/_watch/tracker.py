@@ -160,7 +160,7 @@ class Tracker:
             # Its end is a change of its own, so until that is reported it counts as open.
             revision = 1 if before is None else before.revision + 1
             before = SessionRecord(session.creation_time, is_open=True, marks=marks, revision=revision)
-            reported.append(self._tell(Added, session, before))
+            reported.append(self._report_change(Added, session, before))
         has_finished = has_ended and before.is_open
         merged = _merged(before.marks, marks)
         if has_finished or _differ(before.marks, marks):
@@ -168,7 +168,7 @@ class Tracker:
             after = SessionRecord(
                 session.creation_time, is_open=not has_ended, marks=merged, revision=before.revision + 1
             )
-            reported.append(self._tell(kind, session, after))
+            reported.append(self._report_change(kind, session, after))
         elif merged != before.marks:
             # Members that were absent until now, as after an upgrade, are known from now on.
             self.known[session.id] = evolve(before, marks=merged)
@@ -295,7 +295,7 @@ class Tracker:
         self.horizon, self._next_horizon = now - self._remember, None
         return True
 
-    def _tell(
+    def _report_change(
         self, kind: type[Added | Changed | Finished], session: RestoreSession, entry: SessionRecord
     ) -> tuple[AnyChange, CheckpointEntry]:
         self.known[session.id] = entry

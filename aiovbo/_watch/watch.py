@@ -165,7 +165,7 @@ class Watch:
         self._saver = asyncio.create_task(self._save_forever(), name="aiovbo watch saves")
         if self._leases is not None:
             self._keeper = asyncio.create_task(self._leases.run(), name="aiovbo watch leases")
-            self._keeper.add_done_callback(self._hear_of_its_end)
+            self._keeper.add_done_callback(self._learn_of_its_end)
             return self
         try:
             for count, name in enumerate(list(self._members), 1):
@@ -396,7 +396,7 @@ class Watch:
         if former := self._removed.pop(name, None):
             lookout.succeed(former)
         task = asyncio.create_task(lookout.follow(self._leaving.get(name)), name=f"aiovbo watch {name}")
-        task.add_done_callback(self._hear_of_its_end)
+        task.add_done_callback(self._learn_of_its_end)
         self._lookouts[name] = lookout, task
 
     def remove(self, name: str) -> None:
@@ -410,7 +410,7 @@ class Watch:
     def _stop_polling(self, name: str) -> None:
         if name in self._lookouts:
             self._removed[name], task = self._lookouts.pop(name)
-            task.remove_done_callback(self._hear_of_its_end)
+            task.remove_done_callback(self._learn_of_its_end)
             self._leaving[name] = task
             task.add_done_callback(partial(self._has_left, name))
             task.cancel()
@@ -454,7 +454,7 @@ class Watch:
         known = None if poller.tracker.is_first else poller.tracker.installation
         return await self._former_names.adopt(name, installation, known, members, poller)
 
-    def _hear_of_its_end(self, task: asyncio.Task[None]) -> None:
+    def _learn_of_its_end(self, task: asyncio.Task[None]) -> None:
         if self._closed:
             _retrieve(task)
         elif task.cancelled():

@@ -208,7 +208,7 @@ async def test_a_late_401_for_an_old_token_does_not_drop_the_new_one() -> None:
         assert len(logins(raw)) == 2
 
 
-async def test_a_waiter_that_is_cancelled_takes_nobody_with_it() -> None:
+async def test_a_cancelled_waiter_does_not_affect_the_others() -> None:
     """Also when it was the first, for whom the login was begun."""
     async with BackupServer() as backup, Client(server_of(backup)) as client:
         backup.fail(Fault.delay(0.2), on="token")
@@ -388,7 +388,7 @@ async def test_a_fleet_starts_with_as_many_logins_as_may_fail() -> None:
         assert len(raw.asked("POST", ANY)) == 100
 
 
-async def test_a_right_password_is_held_up_by_nobody() -> None:
+async def test_a_right_password_is_not_delayed_by_the_guard() -> None:
     """Once one server has accepted it, all others are logged in to; some that refuse it change nothing."""
     common, refusing = BackupServer().password, (3, 4, 5, 6)
     async with BackupFleet(
@@ -493,7 +493,7 @@ async def test_servers_that_come_and_go_are_not_counted_twice() -> None:
         assert not any(asked(backup, "ServiceInstance") for backup in backups)
 
 
-async def test_a_sign_of_life_that_does_not_come_is_told_as_what_it_is() -> None:
+async def test_a_probe_without_a_response_is_reported_as_such() -> None:
     """The request that was sent is named and counted, not the login that was not."""
     signals: list[ClientEvent] = []
     async with BackupFleet(5, sessions=1, versions=("v8",)) as backups:

@@ -1,6 +1,7 @@
 """Token stores: processes share tokens and rejected logins; what is on disk is for the user alone."""
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -263,6 +264,20 @@ async def test_updates_of_several_stores_at_once_are_not_lost(store: FileTokenSt
     await asyncio.gather(*(one.update("key", count) for one in stores for _ in range(5)))
     assert await store.read("key") == StoredEntry("20", 1e12)
     assert await store.read("old") is None
+
+
+async def test_an_update_waits_for_a_process_that_is_slow_with_its_lock(
+    store: FileTokenStore, tmp_path: Path
+) -> None:
+    """On busy cores, another process may hold the lock for more than 0.2 s."""
+    await store.update("key", lambda _: StoredEntry("1", 1e12))
+    with (tmp_path / "tokens.lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        update = asyncio.create_task(store.update("key", lambda _: StoredEntry("2", 1e12)))
+        done, _ = await asyncio.wait([update], timeout=0.4)
+        assert not done
+    await update
+    assert await store.read("key") == StoredEntry("2", 1e12)
 
 
 async def test_a_store_that_fails_costs_no_login(caplog: pytest.LogCaptureFixture) -> None:

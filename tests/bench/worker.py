@@ -31,7 +31,7 @@ class Worker:
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._tell(self._start)
+        self._report(self._start)
         return self
 
     def __exit__(
@@ -56,7 +56,7 @@ class Worker:
 
         Raises: RuntimeError where it fails.
         """
-        self._tell(json.dumps({"do": command, **arguments}))
+        self._report(json.dumps({"do": command, **arguments}))
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         answer: dict[str, Any] = json.loads(line) if line else {"error": "it died"}
@@ -64,7 +64,7 @@ class Worker:
             raise RuntimeError(answer["error"])
         return answer
 
-    def _tell(self, line: str) -> None:
+    def _report(self, line: str) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()

@@ -126,7 +126,7 @@ def test_a_type_goes_by_its_product_and_a_word_that_is_new_is_doubted(
         ("--type Vex,Vet", "'Vex,Vet' is not a valid type; give several as --type Vex --type Vet"),
     ],
 )
-def test_a_slip_of_the_pen_is_refused_before_anybody_is_asked(
+def test_a_likely_typo_is_rejected_before_any_request(
     command: str,
     filters: str,
     said: str,
@@ -179,7 +179,7 @@ def test_a_session_has_no_result_before_it_has_ended(
 
 
 @pytest.mark.usefixtures("inventory")
-def test_servers_that_fail_cost_the_status_and_are_told_below(
+def test_failed_servers_change_the_status_and_are_listed_below(
     servers: list[BackupServer], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """3 if some failed, 4 if all did. The sessions of the others are printed."""
@@ -270,7 +270,7 @@ def test_a_variable_that_is_empty_is_one_that_is_not_set(
     assert "which servers? Give an inventory" in capsys.readouterr().err
 
 
-def test_an_empty_password_is_sent_to_nobody(
+def test_an_empty_password_is_never_sent(
     servers: list[BackupServer], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It would count as a wrong one, of which an account has but a few."""
@@ -282,7 +282,7 @@ def test_an_empty_password_is_sent_to_nobody(
 
 
 @pytest.mark.parametrize("typed", [b"\n", b"\x04"], ids=["nothing", "Ctrl-D"])
-def test_who_is_asked_for_a_password_and_types_none_is_told_so(
+def test_an_empty_answer_to_the_password_prompt_is_reported(
     typed: bytes, servers: list[BackupServer]
 ) -> None:
     """No traceback, and no login."""
@@ -497,7 +497,7 @@ def test_stop_asks_first(servers: list[BackupServer], capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("inventory")
-def test_watch_tells_changes_and_goes_on_where_it_ended(
+def test_watch_reports_changes_and_continues_where_it_ended(
     servers: list[BackupServer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A line each; with a checkpoint, nothing is printed twice."""

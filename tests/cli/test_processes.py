@@ -122,7 +122,7 @@ def test_a_process_writes_in_the_encoding_of_its_environment(
     [(b"y\n", 0, "Stop requested.", True), (b"\n", 0, "Not stopped.", False), (None, 130, "[y/N]", False)],
     ids=["yes", "nothing", "Ctrl-C"],
 )
-def test_whoever_is_asked_may_say_yes_or_no_or_go_away(
+def test_a_confirmation_may_be_answered_yes_or_no_or_interrupted(
     answer: bytes | None,
     status: int,
     said: str,

@@ -253,7 +253,7 @@ def test_sessions_that_overlap_stand_in_lanes() -> None:
 
 
 @pytest.mark.parametrize("width", [24, 40, 50, 60, 100, 160])
-def test_servers_can_be_told_apart_by_their_names(width: int) -> None:
+def test_servers_are_distinguished_by_their_names(width: int) -> None:
     """Names that are alike where they would be cut stand above their bars, on as many lines as it takes."""
     names = [f"backup-athens-0{number}.internal.example.com" for number in (1, 2, 3)]
     lines = shown([session(server=names[0])], width, servers=names)

@@ -78,7 +78,7 @@ def test_a_server_of_an_inventory(
 
 
 @pytest.mark.parametrize("name", BY_CERTIFICATE)
-async def test_a_server_whose_certificate_is_the_trouble(name: str) -> None:
+async def test_a_server_whose_certificate_is_the_cause(name: str) -> None:
     """It belongs to another server, or the server requires one of ours."""
     identity: tls.Identity = getattr(tls, name)()
     async with RawServer(vbo_routes(), ssl=identity.context) as raw:

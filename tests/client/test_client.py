@@ -187,7 +187,7 @@ def test_a_naive_time_is_refused_at_the_call_and_not_when_it_is_used() -> None:
         client.restore_sessions(started_after=datetime(2026, 1, 1))  # noqa: DTZ001  # the point
 
 
-async def test_what_makes_no_sense_is_refused_in_words_before_anything_is_sent() -> None:
+async def test_invalid_arguments_are_rejected_with_a_reason_before_any_request() -> None:
     """Not by an error from deep inside, and not when a fleet has begun to ask."""
     async with BackupServer() as backup, Client(server_of(backup)) as client:
         with pytest.raises(ConfigError, match="beyond the calendar"):
@@ -198,7 +198,7 @@ async def test_what_makes_no_sense_is_refused_in_words_before_anything_is_sent()
         assert not backup.requests
 
 
-async def test_a_server_that_cannot_tell_of_itself_says_since_when_others_do() -> None:
+async def test_a_server_that_reports_no_data_of_itself_names_the_version_that_does() -> None:
     """Not that it is gone."""
     async with BackupServer(version="v5") as backup, Client(server_of(backup)) as client:
         with pytest.raises(NotFoundError, match=r"needs API v6 or later.*queried by v5"):

@@ -194,7 +194,7 @@ async def test_a_start_that_is_cut_off_by_the_closing_is_said_to_be_perhaps_open
         ]
 
 
-def test_a_program_that_ends_while_a_session_starts_is_told_that_it_may_be_open(
+def test_a_program_that_ends_while_a_session_starts_learns_that_it_may_be_open(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """All its tasks are cancelled at once, the start among them: no task receives the response."""
@@ -221,7 +221,7 @@ def test_a_program_that_ends_while_a_session_starts_is_told_that_it_may_be_open(
     assert notes[0] in caplog.messages
 
 
-async def test_a_start_that_was_refused_while_it_was_cancelled_leaves_nothing_to_tell() -> None:
+async def test_a_start_that_was_rejected_while_it_was_cancelled_reports_nothing() -> None:
     """The server said no, so there is no session."""
     async with exploring() as (backup, client):
         backup.fail(Fault.delay(0.05), on="Organization/Explore")

@@ -163,7 +163,7 @@ async def test_rows_that_go_away_while_paging_make_a_listing_incomplete() -> Non
     ],
     ids=["a limit", "a total", "an array"],
 )
-async def test_a_server_that_ignores_our_offset_is_not_asked_for_ever(page: Any, version: str) -> None:
+async def test_a_server_that_ignores_the_offset_is_not_queried_indefinitely(page: Any, version: str) -> None:
     """The same full page again is the end of what can be had, and completeness is not shown."""
     answer, queries = await read(lambda _, __: page, version, page_size=30)
     assert answer.error is None
@@ -208,7 +208,7 @@ async def test_pages_that_lead_in_circles_are_an_error_and_what_came_is_kept(
 
 
 @pytest.mark.parametrize("retries", [0, 1], ids=["before", "when it is left"])
-async def test_a_page_read_ahead_that_failed_is_nobodys_trouble_once_the_listing_is_left(
+async def test_a_page_read_ahead_that_failed_raises_nothing_once_the_listing_is_left(
     retries: int,
 ) -> None:
     """Neither we nor asyncio complain, also where an application's own clock fails as it is cancelled."""
@@ -412,7 +412,7 @@ def test_a_page_that_counts_nonsense_keeps_its_items_and_is_not_called_complete(
 
 
 @pytest.mark.parametrize("limit", ["", "many", "9" * 5000, "-1", "0"])
-def test_a_limit_that_makes_no_sense_is_none(limit: str) -> None:
+def test_an_invalid_limit_counts_as_none(limit: str) -> None:
     """Where a server's own link brings it, and the page says nothing of a limit, the page is the last."""
     listing = decode_listing(json.dumps({"results": rows(0, 5)}).encode(), RestoreSession, "vbo1", None)
     walk: PageTracker[RestoreSession] = PageTracker(lambda _, url: url)

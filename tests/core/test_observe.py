@@ -47,7 +47,7 @@ def kinds(signals: list[ClientEvent]) -> list[Any]:
     ]
 
 
-async def test_an_observer_is_told_of_requests_logins_and_servers_that_come_up() -> None:
+async def test_an_observer_is_notified_of_requests_logins_and_servers_that_come_up() -> None:
     """In the order in which they end, with the server's name and without ids."""
     signals: list[ClientEvent] = []
     async with BackupServer(version="v8") as backup, Client(named(backup), observer=signals.append) as client:
@@ -87,7 +87,7 @@ async def test_every_request_is_a_line_of_the_log_and_every_retry_says_which_one
     ]
 
 
-async def test_every_request_is_told_exactly_once() -> None:
+async def test_every_request_is_reported_exactly_once() -> None:
     """As many as the server has counted, whatever became of them."""
     signals: list[ClientEvent] = []
     async with BackupServer(version="v6") as backup:
@@ -103,7 +103,7 @@ async def test_every_request_is_told_exactly_once() -> None:
     assert status.logins == sum(isinstance(signal, LoginFinished) for signal in signals) == 1
 
 
-async def test_a_server_that_goes_down_and_comes_up_is_told_once_each() -> None:
+async def test_a_server_that_goes_down_and_comes_up_is_reported_once_each() -> None:
     """However often it is asked meanwhile; a session that does not exist is no sign of a server down."""
     signals: list[ClientEvent] = []
     virtual = VirtualClock()

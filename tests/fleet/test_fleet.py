@@ -72,7 +72,7 @@ async def test_all_servers_are_asked_for_the_same_span_of_time_at_each_use_anoth
         assert first < second
 
 
-async def test_servers_are_asked_in_the_context_of_whoever_asks() -> None:
+async def test_servers_are_queried_in_the_context_of_the_caller() -> None:
     """What the application notes for itself is there, also where the turn came from another query's end."""
     whose: ContextVar[str] = ContextVar("whose")
     async with Fleet([f"https://vbo{n}.example" for n in range(9)], LOGIN, concurrency=1) as fleet:
@@ -108,7 +108,7 @@ async def test_a_question_may_ask_the_fleet_itself(eager: bool) -> None:  # noqa
 
 
 @pytest.mark.parametrize("how", ["left", "left, then something else", "closed", "cancelled, then closed"])
-async def test_whatever_is_given_up_is_told_once_and_may_clean_up(how: str) -> None:
+async def test_cancelled_work_is_notified_once_and_may_clean_up(how: str) -> None:
     """However a query ends, its questions' own clean-up runs to its end, and is waited for."""
     cleaned: list[str] = []
 
@@ -181,7 +181,7 @@ async def test_a_consumer_that_is_cancelled_twice_leaves_nothing_to_complain_abo
     assert complaints == []
 
 
-def test_a_program_that_ends_begins_to_ask_nobody() -> None:
+def test_a_program_that_ends_starts_no_further_server() -> None:
     """Servers that waited for their turn are not asked while the event loop shuts down."""
     asked_for: list[str] = []
 
@@ -204,7 +204,7 @@ def test_a_program_that_ends_begins_to_ask_nobody() -> None:
     assert asked_for == ["a", "a", "b"]
 
 
-async def test_a_query_made_before_the_fleet_closed_asks_nobody_afterwards() -> None:
+async def test_a_query_made_before_the_fleet_closed_sends_no_request_afterwards() -> None:
     """Nor while it closes: what would begin then would be left behind."""
     fleet = Fleet(["vbo1"], LOGIN)
     query = fleet.map(lambda client: asyncio.sleep(0, client.name))
@@ -213,7 +213,7 @@ async def test_a_query_made_before_the_fleet_closed_asks_nobody_afterwards() -> 
         await query
 
 
-async def test_an_answer_is_the_asked_servers_whoever_was_asked_instead() -> None:
+async def test_an_answer_has_the_name_of_the_server_even_if_another_was_queried() -> None:
     """A mapped function may pass the question on, also to a client of another fleet."""
     async with BackupServer() as backup, Client(server_of(backup)) as other:
         async with Fleet(["vbo1", "vbo2"], LOGIN) as fleet:
@@ -389,7 +389,7 @@ async def test_a_share_takes_urls_as_its_fleet_does() -> None:
             assert len((await share.restore_sessions()).items) == 40
 
 
-async def test_a_link_that_leads_nowhere_is_its_own_servers_trouble() -> None:
+async def test_a_link_that_leads_nowhere_is_the_failure_of_its_own_server() -> None:
     """Whatever a question makes of what one server sent, the others' answers are not lost with it."""
 
     async def organizations(client: Client) -> list[str | None]:
@@ -444,7 +444,7 @@ async def test_a_slow_consumer_is_not_buried() -> None:
         assert len(rest) == 159
 
 
-async def test_a_fleets_client_is_not_closed_by_whoever_borrows_it() -> None:
+async def test_a_fleets_client_is_not_closed_by_its_borrower() -> None:
     """Its block, or closing it, ends nothing: the HTTP session and the token are the fleet's."""
     async with BackupFleet(2, sessions=4) as backups, Fleet(servers_of(backups)) as fleet:
         async with fleet[next(iter(fleet))] as client:
@@ -509,7 +509,7 @@ async def test_a_url_needs_the_fleets_credentials() -> None:
         Fleet(["vbo1"])
 
 
-async def test_trust_that_cannot_be_set_up_is_told_by_server() -> None:
+async def test_trust_that_cannot_be_set_up_is_reported_by_server() -> None:
     """At the opening it stops everything, before anything is sent; of one that joins later it is its own."""
     async with BackupServer() as backup:
         broken = Server("vbo9", LOGIN, tls=TLS(ca_file="nowhere.pem"))

@@ -62,7 +62,7 @@ def _asking(*faults: Fault, password: str = "", **limits: float) -> Callable[[],
     return ask
 
 
-async def _nobody_there() -> None:
+async def _unreachable_server() -> None:
     async with Client(Server("127.0.0.1:9", Password("u", "p"), name="vbo1"), retries=0) as client:
         await client.restore_sessions()
 
@@ -130,7 +130,7 @@ async def _lease_lost() -> None:
 
 PROVOKED: dict[type[Exception], Callable[[], Awaitable[object]]] = {
     ConfigError: _config,
-    UnreachableError: _nobody_there,
+    UnreachableError: _unreachable_server,
     TlsError: _untrusted,
     ServerTimeoutError: _asking(Fault.stall(), read_timeout=0.2),
     ForbiddenError: _asking(Fault.status(403)),

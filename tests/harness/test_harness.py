@@ -45,7 +45,7 @@ async def client():
 # ----------------------------------------------------------------------------------------- clock
 
 
-async def test_virtual_time_passes_when_somebody_sleeps():
+async def test_virtual_time_passes_when_a_task_sleeps():
     """An hour takes one turn of the loop, and both clocks show it."""
     clock = VirtualClock()
     began = clock.now()

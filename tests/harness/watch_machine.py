@@ -288,7 +288,9 @@ class WatchMachine(ServerHistory):
         is_open=st.booleans(),
         forgets=st.booleans(),
     )
-    def what_happens_is_told_by_the_next_look(self, kinds: list[str], is_open: bool, forgets: bool) -> None:
+    def what_happens_is_reported_by_the_next_look(
+        self, kinds: list[str], is_open: bool, forgets: bool
+    ) -> None:
         """Where nothing goes wrong and the clock is right: by any look, not only one at everything."""
         self.settle()
         if abs(self.clock.now() - self.world.now) > timedelta(minutes=10):
@@ -305,7 +307,9 @@ class WatchMachine(ServerHistory):
 
     @precondition(lambda self: not self.is_away)
     @rule(kind=st.sampled_from(["comes", "ends"]), is_open=st.booleans())
-    def what_happens_during_a_look_at_everything_is_told_by_the_next(self, kind: str, is_open: bool) -> None:
+    def what_happens_during_a_look_at_everything_is_reported_by_the_next(
+        self, kind: str, is_open: bool
+    ) -> None:
         """Right after the list was read: whatever follows it goes on from before."""
         self.settle()
         happened: list[bool] = []

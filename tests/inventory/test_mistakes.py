@@ -163,7 +163,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_told_by_file_key_and_what_was_expected(mistake: str, write: Write) -> None:
+def test_a_mistake_is_reported_by_file_key_and_what_was_expected(mistake: str, write: Write) -> None:
     """Each in a line of its own, and nothing else is complained of."""
     text, expected = MISTAKES[mistake]
     with pytest.raises(ConfigError) as caught:
@@ -171,7 +171,7 @@ def test_a_mistake_is_told_by_file_key_and_what_was_expected(mistake: str, write
     assert str(caught.value) == expected
 
 
-def test_all_mistakes_are_told_at_once(write: Write) -> None:
+def test_all_mistakes_are_reported_at_once(write: Write) -> None:
     """A line each, those of the defaults only once although every server has them."""
     file = write(f"""
     defaults.credentials.token = {{}}

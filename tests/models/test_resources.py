@@ -53,7 +53,7 @@ async def test_without_a_file_descriptor_left_the_error_says_what_to_raise() -> 
         assert await client.restore_sessions() == []
 
 
-async def test_a_loop_that_somebody_held_is_no_timeout() -> None:
+async def test_a_loop_that_was_blocked_is_no_timeout() -> None:
     """The answer had come long before the loop was free to read it."""
     with BackupServer().run_in_thread() as backup:
         async with Client(server_of(backup), read_timeout=0.3, retries=0) as client:
@@ -347,7 +347,7 @@ async def test_the_servers_clock_is_measured_and_not_trusted() -> None:
             assert client.clock_skew == skew
 
 
-async def test_a_closed_client_tells_everyone_who_still_holds_a_link() -> None:
+async def test_a_link_of_a_closed_client_states_that_it_is_closed() -> None:
     """Also those who took a value from it long ago."""
     async with BackupServer() as backup:
         async with Client(server_of(backup)) as client:

@@ -239,7 +239,7 @@ async def test_many_browsers_are_one_watch() -> None:
         assert fleet[0].logins == 1
 
 
-async def test_a_server_that_is_gone_is_told_with_its_hint_and_its_return_too() -> None:
+async def test_an_unreachable_server_is_shown_with_its_hint_and_its_return_too() -> None:
     """Each once."""
     async with (
         BackupFleet(2, sessions=3) as fleet,
@@ -358,7 +358,7 @@ async def flood(board: Any) -> AsyncIterator[int]:
             yield number
 
 
-async def test_a_slow_browser_holds_nobody_and_begins_anew(
+async def test_a_slow_browser_delays_no_other_and_starts_over(
     page: ModuleType, sleeper: tuple[Any, socket.socket]
 ) -> None:
     """Others hear everything meanwhile; what is kept for it is bounded; awake, it is up to date."""
@@ -420,7 +420,7 @@ async def test_browsers_that_read_nothing_do_not_hold_up_the_end(
     assert loop.time() - began < 5
 
 
-async def test_a_silent_fleet_is_told_apart_from_a_dead_program(
+async def test_a_silent_fleet_is_distinguished_from_a_dead_program(
     page: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Now and then a browser hears what time it is, without a place of its own."""

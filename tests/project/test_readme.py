@@ -192,7 +192,7 @@ def test_the_quoted_figures_are_those_of_the_last_benchmark() -> None:
     assert made.stdout in PAGES["performance"]
 
 
-def test_every_example_and_every_command_is_told_of() -> None:
+def test_every_example_and_every_command_is_listed() -> None:
     """In the two tables; and nothing that does not exist."""
     listed = {name for cell, *_ in table("example") for name in re.findall(r"\w+", cell)}
     assert listed == {path.stem for path in (ROOT / "examples").glob("[!_]*.py")}

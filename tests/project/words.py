@@ -35,6 +35,12 @@ _WORDS = (
     ),
 )
 _PATTERN = re.compile(rf"\b({'|'.join(_WORDS)})\b", re.IGNORECASE)
+_NAME = re.compile(r"\b(?:def|class) +(\w+)")
+
+
+def _prose(line: str) -> list[str]:
+    """The line itself, and the words of the function or class that it defines."""
+    return [line, *(name.replace("_", " ").strip() for name in _NAME.findall(line) if "_" in name)]
 
 
 def find(root: Path, paths: tuple[str, ...] = PATHS) -> list[str]:
@@ -48,7 +54,7 @@ def find(root: Path, paths: tuple[str, ...] = PATHS) -> list[str]:
             if name in UNCHECKED:
                 continue
             for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-                words = (match[0] for match in _PATTERN.finditer(line))
+                words = (match[0] for text in _prose(line) for match in _PATTERN.finditer(text))
                 found += [f"{name}:{number}:{word}" for word in words if (name, word.lower()) not in ALLOWED]
     return found
 

@@ -333,7 +333,7 @@ async def _waits_for_what_is_cancelled(_: str) -> str:
     ],
 )
 @pytest.mark.parametrize("kind", [Bearer, lambda provide: Password("u", provide)])
-async def test_a_provider_that_fails_is_its_servers_trouble_and_keeps_its_secret(
+async def test_a_provider_that_fails_is_the_failure_of_its_server_and_keeps_its_secret(
     fail: Callable[[str], Awaitable[str]],
     problem: str,
     kind: Callable[[Callable[[], Awaitable[str]]], Bearer | Password],

@@ -182,7 +182,7 @@ def test_credentials_are_values_that_can_be_copied(login: Password | Bearer | As
         (Password("u", lambda: "p"), r"the provider of its password failed \(it is no async function\)"),  # type: ignore[arg-type, return-value]
     ],
 )
-async def test_a_secret_that_cannot_be_used_is_told_as_what_it_is(login: Any, said: str) -> None:
+async def test_a_secret_that_cannot_be_used_is_described_in_the_error(login: Any, said: str) -> None:
     """Neither a server nor a provider is blamed that had no part in it; nothing was tried."""
     async with Client(Server("vbo1", login, api_version="v8")) as client:
         with pytest.raises(AuthenticationError, match=said) as caught:
@@ -190,7 +190,7 @@ async def test_a_secret_that_cannot_be_used_is_told_as_what_it_is(login: Any, sa
     assert caught.value.attempts == 0
 
 
-async def test_a_lent_session_that_is_closed_is_told_as_such() -> None:
+async def test_a_borrowed_session_that_is_closed_is_reported_as_such() -> None:
     """The fleet itself is open, and was never closed."""
     http = aiohttp.ClientSession()
     await http.close()

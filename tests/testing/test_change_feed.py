@@ -69,7 +69,7 @@ OUTDATED = (400, "OutdatedChangeToken")
 INVALID = (400, "ParameterValidationFailure")
 
 
-async def test_coming_changing_ending_and_going_are_told_in_order(connect):
+async def test_added_changed_finished_and_removed_sessions_are_reported_in_order(connect):
     """Each once, with the eTag that the session had after it; ends come by time alone."""
     client = await connect(frozen())
     world, token = client.server.world, await latest(client)
@@ -95,7 +95,7 @@ async def test_coming_changing_ending_and_going_are_told_in_order(connect):
     }
 
 
-async def test_sessions_that_begin_by_themselves_are_told(connect):
+async def test_sessions_that_begin_by_themselves_are_reported(connect):
     """Who follows the feed from the start knows all sessions and their eTags; IDs that change too."""
     world = frozen(sessions=50)
     client = await connect(world)
@@ -116,7 +116,7 @@ async def test_sessions_that_begin_by_themselves_are_told(connect):
     assert len(known) > 60
 
 
-async def test_what_a_client_does_to_a_session_is_told_too(connect):
+async def test_what_a_client_does_to_a_session_is_reported_too(connect):
     """Explored and stopped over the API."""
     client = await connect(frozen())
     token = await latest(client)
@@ -301,7 +301,7 @@ async def test_forgotten_events_outdate_every_token(connect):
     assert (await since(client, await latest(client))).status == 200
 
 
-async def test_another_world_is_told_at_once_and_outdates_every_token(connect):
+async def test_another_world_is_reported_at_once_and_outdates_every_token(connect):
     """Sessions and feed are those of the new world, and what happens in the old one is no event."""
     client = await connect(frozen())
     old, token = client.server.world, await latest(client)

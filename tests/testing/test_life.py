@@ -182,7 +182,7 @@ async def test_servers_may_share_an_authority(client_of):
     assert not Path(authority.ca_file).exists()
 
 
-async def test_authority_is_trusted_by_nobody_else():
+async def test_authority_is_trusted_by_no_other_client():
     """Without its CA file, or with another's, the handshake fails, and the server lives on."""
     with Authority() as other:
         async with BackupServer() as server, aiohttp.ClientSession() as http:

@@ -277,7 +277,7 @@ async def test_unknown_session_is_404(connect, version, code, below, unknown):
         ("v4", {"v4"}),
     ],
 )
-async def test_served_versions_can_be_told_without_a_token(connect, version, served):
+async def test_served_versions_are_listed_without_a_token(connect, version, served):
     """401 where a version is served, 404 below every other; ServiceInstance came with v6."""
     client = await connect(version=version, log_in=False)
     for asked in ("v1", "v3", *ALL, "v9", "v10"):

@@ -115,7 +115,7 @@ def test_session_added_takes_any_field_as_given():
     assert {name: getattr(session, name) for name in fields} == fields
 
 
-def test_session_added_without_an_end_works_for_ever():
+def test_session_added_without_an_end_works_indefinitely():
     """With `end_time=None` no time ends it."""
     world = frozen(sessions=0)
     session = world.add(end_time=None)

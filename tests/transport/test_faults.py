@@ -199,7 +199,7 @@ JSON = {
 
 
 @pytest.mark.parametrize("case", JSON)
-async def test_json_at_its_worst_is_the_trouble_of_one_server(case: str) -> None:
+async def test_json_at_its_worst_is_the_failure_of_one_server(case: str) -> None:
     """A listing without the rejected items, or a PayloadError; a healthy server goes on answering."""
     script = http(body=JSON[case])
     server = RawServer(vbo_routes(sessions=script))
@@ -257,7 +257,7 @@ async def test_a_token_that_no_header_can_hold_is_refused_here(token: str) -> No
 
 
 @pytest.mark.parametrize("status", [405, 406, 415, 418, 299, 599, 501])
-async def test_an_unheard_of_status_is_told_with_its_number(status: int) -> None:
+async def test_an_unknown_status_is_reported_with_its_number(status: int) -> None:
     """Whatever it means."""
     error = await error_behind(http(status, b'{"message": "odd"}'))
     assert str(status) in str(error)

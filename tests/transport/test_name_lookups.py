@@ -41,7 +41,7 @@ def named(name: str, port: int) -> Server:
     return Server(f"http://{name}:{port}", LOGIN, allow_http=True, api_version="v4", name=name)
 
 
-async def test_a_name_server_that_hangs_holds_up_nobody_else(
+async def test_a_name_server_that_hangs_delays_no_other_server(
     known_as: Callable[[Addresses], None],
 ) -> None:
     """50 names that are never resolved: their servers time out in that phase, closing does not wait."""

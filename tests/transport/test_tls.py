@@ -120,7 +120,7 @@ async def test_a_certificate_that_is_not_the_pinned_one_gets_no_password() -> No
         assert raw.received == 0
 
 
-async def test_an_expired_certificate_of_ours_is_told_from_one_of_theirs() -> None:
+async def test_an_expired_client_certificate_is_distinguished_from_one_of_the_server() -> None:
     """The server refuses it, perhaps only after the handshake (TLS 1.3)."""
     identity, ours = tls.client_cert_required(), tls.expired_client()
     trust = TLS(ca_file=identity.ca_file, client_cert=ours.cert_file, client_key=ours.key_file)
@@ -181,7 +181,7 @@ async def test_a_plain_answer_to_a_handshake_is_no_tls() -> None:
         assert caught.value.reason == "not_tls"
 
 
-async def test_an_insecure_server_is_named_in_the_log_and_changes_nobody_elses_trust(
+async def test_an_insecure_server_is_named_in_the_log_and_changes_no_others_trust(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Its neighbour with a bad certificate is refused as ever."""
@@ -288,7 +288,7 @@ async def test_a_certificate_is_fetched_to_be_looked_at_and_its_pin_works() -> N
 
 
 @pytest.mark.parametrize("name", ["self_signed", "expired", "not_yet_valid", "wrong_host", "weak_ca"])
-async def test_a_certificate_that_nobody_trusts_can_be_looked_at(name: str) -> None:
+async def test_an_untrusted_certificate_can_be_read(name: str) -> None:
     """That is what it is for."""
     identity: tls.Identity = getattr(tls, name)()
     async with RawServer(vbo_routes(), ssl=identity.context) as raw:

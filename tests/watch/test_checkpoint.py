@@ -159,7 +159,7 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def place_of_nobody(tmp_path: Path) -> Iterator[Path]:
+def place_of_no_server(tmp_path: Path) -> Iterator[Path]:
     """A file that its user may not write, in a directory that may not be written either."""
     if os.geteuid() != 0 or not hasattr(os, "setresuid"):
         yield tmp_path / "place.db"
@@ -177,14 +177,14 @@ def place_of_nobody(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions are another matter there")
 @pytest.mark.parametrize("exists", [False, True])
-async def test_a_file_that_cannot_be_written_is_an_error(exists: bool, place_of_nobody: Path) -> None:  # noqa: FBT001  # parametrised
+async def test_a_file_that_cannot_be_written_is_an_error(exists: bool, place_of_no_server: Path) -> None:  # noqa: FBT001  # parametrised
     """It says whose permissions are missing."""
     if exists:
-        await filled(place_of_nobody)
-        place_of_nobody.chmod(0o400)
-    place_of_nobody.parent.chmod(0o500)
+        await filled(place_of_no_server)
+        place_of_no_server.chmod(0o400)
+    place_of_no_server.parent.chmod(0o500)
     with pytest.raises(CheckpointError, match="this user must be able to write"):
-        await Checkpoint(place_of_nobody).open()
+        await Checkpoint(place_of_no_server).open()
 
 
 async def test_a_disk_that_is_full_is_an_error_and_the_old_place_stays(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ async def test_a_session_is_added_and_finished_each_once(backup: BackupServer) -
         assert await silent(changes)
 
 
-async def test_what_starts_and_ends_between_two_looks_is_told_whole(backup: BackupServer) -> None:
+async def test_what_starts_and_ends_between_two_polls_is_reported_completely(backup: BackupServer) -> None:
     """Added, then finished."""
     async with watching(backup) as changes:
         await ready(changes)
@@ -55,7 +55,7 @@ async def test_what_starts_and_ends_between_two_looks_is_told_whole(backup: Back
         assert await silent(changes)
 
 
-async def test_an_old_session_that_ends_now_is_told(backup: BackupServer) -> None:
+async def test_an_old_session_that_ends_now_is_reported(backup: BackupServer) -> None:
     """It was created long before the newest one, and before anybody watched."""
     old = backup.world.add(creation_time=NOW - timedelta(days=300), end_time=None)
     new = backup.world.add(creation_time=NOW, end_time=NOW)
@@ -152,7 +152,7 @@ async def test_a_server_that_is_restored_from_a_backup_of_itself_breaks_nothing(
         assert summary(await take(changes, 1)) == [("Finished", first.id)]
 
 
-async def test_what_a_restored_server_does_is_told_though_its_time_was_forgotten(
+async def test_what_a_restored_server_does_is_reported_though_its_time_was_forgotten(
     backup: BackupServer,
 ) -> None:
     """Its clock is back where the watch remembers nothing any more."""
@@ -224,7 +224,7 @@ async def test_a_restart_goes_on_where_it_was(backup: BackupServer, tmp_path: Pa
         assert await silent(changes)
 
 
-async def test_what_was_not_dealt_with_is_told_again_with_the_same_id(backup: BackupServer) -> None:
+async def test_what_was_not_acknowledged_is_delivered_again_with_the_same_id(backup: BackupServer) -> None:
     """A consumer that stops in the midst of a change has not had it."""
     place = MemoryCheckpoint()
     backup.world.add(creation_time=NOW - timedelta(seconds=1), end_time=NOW)

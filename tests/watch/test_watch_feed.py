@@ -65,7 +65,7 @@ async def test_many_sessions_of_the_feed_cost_one_list_no_longer_than_needed() -
             assert since > old.creation_time + timedelta(days=1)
 
 
-async def test_every_version_tells_the_same(tmp_path: Path) -> None:
+async def test_every_version_reports_the_same(tmp_path: Path) -> None:
     """By lists or by the feed: the same history is the same changes, in the same order."""
     worlds = [World(now=NOW, speed=0, sessions=0) for _ in VERSIONS]
     random = Random(5)  # noqa: S311  # it is to be repeatable
@@ -119,7 +119,7 @@ async def test_a_server_without_the_feed_is_asked_for_lists(status: int) -> None
         assert asked(backup, "Events") == 1
 
 
-async def test_v8_tells_by_itself_long_before_the_next_beat() -> None:
+async def test_v8_reports_long_before_the_next_scheduled_poll() -> None:
     """The poll waits at the server."""
     async with (
         BackupServer(World(now=NOW, speed=0, sessions=0)) as backup,

@@ -39,7 +39,7 @@ from aiovbo._watch.poller import ServerPoller
 from aiovbo.testing import BackupFleet, BackupServer, Fault, World
 
 
-async def test_a_server_that_is_away_is_told_once_and_what_it_did_meanwhile_after() -> None:
+async def test_an_unreachable_server_is_reported_once_and_what_it_did_meanwhile_after() -> None:
     """Unreachable, recovered, and then all that happened, long ago as it may be; its neighbour goes on."""
     async with (
         BackupServer(World(now=NOW, speed=0, sessions=0), name="away") as away,
@@ -273,7 +273,7 @@ async def test_a_watch_that_is_not_open_says_so() -> None:
                 await over.__aenter__()
 
 
-async def test_a_watch_whose_closing_is_cancelled_lets_go_of_its_place(tmp_path: Path) -> None:
+async def test_a_watch_whose_closing_is_cancelled_releases_its_checkpoint(tmp_path: Path) -> None:
     """Another one may have the file at once."""
     path = tmp_path / "place.db"
     async with (
@@ -290,7 +290,7 @@ async def test_a_watch_whose_closing_is_cancelled_lets_go_of_its_place(tmp_path:
             assert await silent(changes)
 
 
-async def test_who_replaces_a_server_that_was_told_as_gone_hears_that_it_is_back() -> None:
+async def test_replacing_a_server_that_was_unreachable_reports_that_it_is_back() -> None:
     """As with its new password, under the same name; and nothing is delivered twice."""
     async with (
         BackupServer(World(now=NOW, speed=0, sessions=0), name="vbo1") as backup,
@@ -367,7 +367,7 @@ async def test_a_watch_is_not_used_from_another_thread() -> None:
         assert summary(await take(changes, 1)) == [("Added", begun.id)]
 
 
-async def test_closing_ends_it_for_whoever_waits() -> None:
+async def test_closing_ends_it_for_every_waiting_task() -> None:
     """The fleet's end is the watch's end."""
     async with BackupServer(World(now=NOW, speed=0, sessions=0)) as backup:
         fleet = Fleet([server_of(backup)])
@@ -410,7 +410,7 @@ def test_a_new_worker_moves_only_its_share(names: list[str], count: int) -> None
     assert all(after[name] == count for name in names if after[name] != before[name])
 
 
-async def test_whoever_waits_hears_of_the_end_also_several() -> None:
+async def test_every_waiting_task_is_notified_of_the_end() -> None:
     """Three tasks that share a watch: each of them learns that there will be no more changes."""
     async with BackupServer() as backup, Fleet([server_of(backup)]) as fleet:
         changes = fleet.watch(ack="manual")
@@ -509,7 +509,7 @@ async def test_a_last_save_that_fails_is_heard_of(*, has_failed: bool, takes: fl
         assert str(caught.value) == "no space left"
 
 
-async def test_a_feed_of_nonsense_is_that_servers_trouble_and_no_others() -> None:
+async def test_an_invalid_feed_is_the_failure_of_its_server_only() -> None:
     """Whatever its answer holds in place of events, or of the token that it goes on with."""
     async with (
         asyncio.timeout(20),
@@ -527,7 +527,7 @@ async def test_a_feed_of_nonsense_is_that_servers_trouble_and_no_others() -> Non
 
 
 @pytest.mark.parametrize("version", ["v4", "v6", "v8"])
-async def test_rows_that_make_no_sense_for_a_while_are_not_taken_for_gone(version: str) -> None:
+async def test_rows_that_are_invalid_for_a_while_do_not_count_as_removed(version: str) -> None:
     """Eleven of twelve sessions, more than are fetched one by one, are rejected by several lists in a row."""
 
     def spoiled(document: Any) -> Any:  # JSON holds anything
