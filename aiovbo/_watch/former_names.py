@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 from uuid import UUID
 
+from attrs import evolve
+
 from aiovbo._watch.changes import CheckpointEntry, ServerCheckpoint
 from aiovbo._watch.checkpoint import CheckpointStore
 
@@ -83,6 +85,9 @@ class FormerNames:
                 return False
             is_used = former in members
             own = None if known is None else await self._store.load(name)
+            if is_used and self._is_shared:
+                # Another process may watch it, and delivers what is pending. That may take long: do not wait.
+                place = _without_pending(place)
             if (is_used and _has_pending(place)) or (own is not None and _has_pending(own)):
                 log.info("%s was called %s: waits for changes that are not acknowledged", name, former)
                 return None
@@ -150,3 +155,7 @@ class FormerNames:
 
 def _has_pending(place: ServerCheckpoint) -> bool:
     return any(one.kind == "pending" for one in place.known.values())
+
+
+def _without_pending(place: ServerCheckpoint) -> ServerCheckpoint:
+    return evolve(place, known={key: one for key, one in place.known.items() if one.kind != "pending"})
