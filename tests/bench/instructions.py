@@ -16,7 +16,7 @@ from contestants import ENTRIES, Aims, present
 from rounds import Table, against
 from stub import Stub
 
-from aiovbo._auth import lockout_guard
+from aiovbo._auth import probe_limiter
 
 SERVERS, ROUNDS, ITEMS = 30, 3, 30
 SLOWER = 50
@@ -102,6 +102,6 @@ async def _rounds(name: str, phase: str, rounds: int, aims: Aims) -> None:
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
     # Else this would count requests that are sent only because valgrind is slow.
-    lockout_guard.PROBE_PATIENCE *= SLOWER
+    probe_limiter.PROBE_PATIENCE *= SLOWER
     aims = Aims(given["urls"], given["ca"], deadline=3600)
     asyncio.run(_rounds(given["name"], given["phase"], given["rounds"], aims))

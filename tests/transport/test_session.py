@@ -238,7 +238,7 @@ async def test_wait_ends_by_its_timeout_and_notices_what_has_vanished() -> None:
     async with asking("v8", routes, clock=clock_of(VirtualClock())) as (client, _):
         found = await client.fetch_restore_session(KEY)
         with pytest.raises(ServerTimeoutError, match="timed out after 30 s"):
-            await found.wait(timeout=150, every=10)
+            await found.wait(timeout=30, every=10)
         with pytest.raises(NotFoundError, match="gone"):
             await found.wait(lambda now: now.result == "Nonsense", every=10)
 
