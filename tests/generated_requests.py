@@ -6,6 +6,7 @@ Knows the backup server, the vendor's documents and schemathesis. Must not know 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -155,7 +156,9 @@ def run(version: str, examples: int, seed: int) -> bool:
         }
         words = [one for pair in options.items() for one in pair]
         arguments = ["--config-file", str(configuration), "run", str(file), "--continue-on-failure", *words]
-        is_passed = not _status_of(arguments)
+        # It keeps what it found in the current folder.
+        with contextlib.chdir(folder):
+            is_passed = not _status_of(arguments)
         schemathesis.auths.unregister()
         statuses = Counter(request.status for request in server.requests)
     counts = ", ".join(
