@@ -70,7 +70,16 @@ def lint(session: nox.Session) -> None:
 def examples(session: nox.Session) -> None:
     """Every example, every code block of the README, every example in a docstring."""
     session.install("-e", ".[dev]")
-    names = ("examples", "more_examples", "fleet_page", "page_access", "monitoring", "readme", "docstrings")
+    names = (
+        "examples",
+        "more_examples",
+        "fleet_page",
+        "page_access",
+        "monitoring",
+        "readme",
+        "how_to",
+        "docstrings",
+    )
     session.run("python", "-m", "pytest", *(f"tests/project/test_{name}.py" for name in names))
 
 

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 import attrs
+from docutils import nodes
 from parameters import text_of
 from sphinx.application import Sphinx
 from sphinx.domains.python import PyObject
@@ -146,8 +147,30 @@ def _parameters(what: str, value: Any, *, is_of_init: bool) -> list[str]:
     return [name for name in parameters if name not in {"self", "cls"}]
 
 
+def describe_alias(
+    _app: object, what: str, name: str, _value: object, _options: object, lines: list[str]
+) -> None:
+    """Take the text below a type alias where it is defined; Python has only that of unions in general."""
+    home = aiovbo._HOMES.get(name.rpartition(".")[2])  # noqa: SLF001  # where each public name lives
+    if what == "data" and home and not name.startswith("aiovbo.testing."):
+        found = ModuleAnalyzer.for_module(f"aiovbo.{home}").find_attr_docs()
+        lines[:] = found.get(("", name.rpartition(".")[2]), lines)
+
+
+def hide_none(_app: object, _domain: str, _kind: str, content: Any) -> None:
+    """Leave out that a function returns None."""
+    for fields in list(content.findall(nodes.field_list)):
+        for field in list(fields.children):
+            if field[0].astext() == "rtype" and field[1].astext() == "None":
+                fields.remove(field)
+        if not fields.children:
+            fields.parent.remove(fields)
+
+
 def _plural(line: str) -> str:
     """Let a letter follow a backtick, as in `Server`s, which reStructuredText would not take for the end."""
+    # In single backticks, a backslash would be lost.
+    line = re.sub(r"(?<!`)`([^`]*\\[^`]*)`(?!`)", r"``\1``", line)
     return re.sub(r"(?<!`)(`[^`]+`)(?=[a-z])", r"\1\\ ", line)
 
 
@@ -180,10 +203,19 @@ def sign(
     if signature and what in {"class", "exception"} and value.__name__ not in MADE:
         app.env.current_document.autodoc_annotations.pop(name, None)
         return "", returns
-    if signature and "DEFAULTS." in signature:
+    if signature:
         values = re.sub(r"DEFAULTS\.(\w+)", lambda found: repr(getattr(DEFAULTS, found[1])), signature)
+        if isinstance(value, type) and attrs.has(value):
+            values = re.sub(r"attr_dict\['(\w+)'\]\.default", lambda found: _default(value, found[1]), values)
+            values = values.replace("= NOTHING", "= ...")
         return values, returns
     return None
+
+
+def _default(cls: type, name: str) -> str:
+    """The default of a field, as it is written."""
+    default = attrs.fields_dict(cls)[name].default
+    return "..." if isinstance(default, attrs.Factory) else repr(default)  # type: ignore[arg-type]  # a class
 
 
 def skip(
@@ -211,8 +243,10 @@ def setup(app: Sphinx) -> dict[str, bool]:
     for field in PyObject.doc_field_types:
         if field.name == "returntype":
             field.label = "Returns"
+    app.connect("autodoc-process-docstring", describe_alias)
     app.connect("autodoc-process-docstring", restructure)
     app.connect("autodoc-process-signature", sign, priority=900)
     app.connect("autodoc-skip-member", skip)
+    app.connect("object-description-transform", hide_none, priority=900)
     app.connect("missing-reference", rename, priority=100)
     return {"parallel_read_safe": True}
