@@ -6,6 +6,7 @@ parameters.
 
 import inspect
 import re
+import sys
 from typing import Any
 
 import attrs
@@ -151,10 +152,14 @@ def describe_alias(
     _app: object, what: str, name: str, _value: object, _options: object, lines: list[str]
 ) -> None:
     """Take the text below a type alias where it is defined; Python has only that of unions in general."""
-    home = aiovbo._HOMES.get(name.rpartition(".")[2])  # noqa: SLF001  # where each public name lives
-    if what == "data" and home and not name.startswith("aiovbo.testing."):
-        found = ModuleAnalyzer.for_module(f"aiovbo.{home}").find_attr_docs()
-        lines[:] = found.get(("", name.rpartition(".")[2]), lines)
+    if what != "data":
+        return
+    package, _, short = name.rpartition(".")
+    # Where each public name lives.
+    home = getattr(sys.modules[package], "_HOMES", {}).get(short)
+    if home:
+        found = ModuleAnalyzer.for_module(f"{package}.{home}").find_attr_docs()
+        lines[:] = found.get(("", short), lines)
 
 
 def hide_none(_app: object, _domain: str, _kind: str, content: Any) -> None:
