@@ -26,8 +26,8 @@ settings.load_profile("quick")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Number of workers of `-n auto`: more than cores, because many tests mostly wait."""
-    return (os.cpu_count() or 1) * 3 // 2 or 1
+    """Number of workers of `-n auto`: two for each core, because many tests mostly wait."""
+    return (os.cpu_count() or 1) * 2
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -49,7 +49,7 @@ async def exploring(version: str = "v8", **limits: Any) -> AsyncIterator[tuple[B
 
 async def nothing_under_way() -> None:
     """No start and no stop that goes on by itself."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while exploration._under_way:
             await asyncio.wait(set(exploration._under_way))
 

@@ -231,7 +231,7 @@ async def test_two_hundred_servers_three_of_them_dead() -> None:
         backups[60].fail(Fault.stall(), times=None)
         servers[120] = server_of(backups[120], credentials=Password("TECH\\monitor", "wrong"))
         healthy = {s.name for n, s in enumerate(servers) if n not in (17, 60, 120)}
-        async with Fleet(servers, read_timeout=2, retries=0) as fleet:
+        async with Fleet(servers, read_timeout=5, retries=0) as fleet:
             found: list[RestoreSession] = []
             with pytest.raises(FleetError) as caught:
                 async for session in fleet.restore_sessions(started_after=ALL):
@@ -244,6 +244,9 @@ async def test_two_hundred_servers_three_of_them_dead() -> None:
                 servers[60].name: ServerTimeoutError,
                 servers[120].name: AuthenticationError,
             }
+            # Another failure of the same server, which takes no time.
+            backups[60].heal()
+            backups[60].fail(Fault.status(503), times=None)
             result = await fleet.restore_sessions(started_after=ALL)
             assert len(result.failed) == 3
             assert list(result.answers) == [s.name for s in servers]

@@ -31,7 +31,7 @@ async def watching(*backups: BackupServer, **options: object) -> AsyncIterator[W
         yield changes
 
 
-async def take(changes: Watch, count: int, seconds: float = 5.0) -> list[Change]:
+async def take(changes: Watch, count: int, seconds: float = 30.0) -> list[Change]:
     """The next changes, in time."""
     taken: list[Change] = []
     async with asyncio.timeout(seconds):

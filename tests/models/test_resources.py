@@ -292,7 +292,7 @@ async def test_links_that_are_followed_inside_a_stream_never_wait_for_themselves
     """One server at a time, one connection each: nothing holds what the other needs."""
     async with BackupFleet(3, sessions=4) as backups:
         servers = [server_of(backup, name=backup.name) for backup in backups]
-        async with asyncio.timeout(5), Fleet(servers, concurrency=1, connections=1) as fleet:
+        async with asyncio.timeout(30), Fleet(servers, concurrency=1, connections=1) as fleet:
             seen = 0
             async for session in fleet.restore_sessions(page_size=2):
                 assert (await session.fetch_organization()).name == session.organization
