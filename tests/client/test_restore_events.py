@@ -147,8 +147,8 @@ async def test_a_slow_consumer_costs_no_deadline() -> None:
 
 async def test_a_deadline_that_passes_is_the_servers_failure() -> None:
     """With what had come before it; no task is left."""
-    async with BackupServer(world(8)) as backup, Client(server_of(backup), deadline=0.3) as client:
-        await client.restore_sessions()
+    async with BackupServer(world(8)) as backup, Client(server_of(backup), deadline=2) as client:
+        await client.with_options(deadline=30).restore_sessions()
         backup.fail(Fault.stall(), on=EVENTS, times=None, after=2)
         answer = await client.restore_events().answer()
         assert len({one.session.id for one in answer.items}) == 2
