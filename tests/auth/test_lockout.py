@@ -40,7 +40,7 @@ from aiovbo import (
 )
 from aiovbo._auth.lockout_guard import LockoutGuard
 from aiovbo._protocol.messages import Redacted
-from aiovbo.testing import BackupFleet, BackupServer, Fault
+from aiovbo.testing import BackupFleet, BackupServer, Fault, MemoryTransport, SimClock, World
 
 LOGIN = Password("TECH\\monitor", "correct horse")
 PAGE = b"<html><head><title>Web Filter Violation</title></head><body>Denied</body></html>"
@@ -293,16 +293,18 @@ async def test_a_login_that_is_cut_off_is_sent_five_times_at_most(cut: Script) -
 
 async def test_a_login_that_was_given_up_counts_as_sent() -> None:
     """A server that is too slow for the deadline is sent five passwords in a cool-down, not one a poll."""
-    async with BackupServer(version="v8") as backup:
-        backup.fail(Fault.stall(), on="token", times=None)
-        server = server_of(backup, api_version="v8")
-        async with Client(server, deadline=0.1) as client:
-            for _ in range(5):
-                assert isinstance((await client.restore_sessions().answer()).error, ServerTimeoutError)
-            answer = await client.restore_sessions().answer()
-        assert isinstance(answer.error, ServerTimeoutError)
-        assert "not tried again" in str(answer.error)
-        assert sum(request.resource.lower() == "token" for request in backup.requests) == 5
+    clock = SimClock()
+    backup = BackupServer(World(clock=clock), version="v8")
+    backup.fail(Fault.stall(), on="token", times=None)
+    server = Server("vbo1", Password(backup.username, backup.password), api_version="v8")
+    transport = MemoryTransport({"vbo1": backup})
+    async with Client(server, transport=transport, clock=clock, deadline=10) as client:
+        for _ in range(5):
+            assert isinstance((await client.restore_sessions().answer()).error, ServerTimeoutError)
+        answer = await client.restore_sessions().answer()
+    assert isinstance(answer.error, ServerTimeoutError)
+    assert "not tried again" in str(answer.error)
+    assert sum(request.resource.lower() == "token" for request in backup.requests) == 5
 
 
 @pytest.mark.parametrize("borrowed", [False, True])

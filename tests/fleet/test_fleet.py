@@ -38,7 +38,7 @@ from aiovbo import (
     TlsError,
     UnreachableError,
 )
-from aiovbo.testing import BackupFleet, BackupServer, Fault, World
+from aiovbo.testing import BackupFleet, BackupServer, Fault, MemoryTransport, SimClock, World
 
 ALL = timedelta(days=400)
 LOGIN = Password("portal", "secret")
@@ -262,7 +262,7 @@ async def test_items_come_before_the_slowest_server_has_answered() -> None:
         backups[0].fail(Fault.stall(), on="RestoreSessions", times=None)
         async with Fleet(servers_of(backups)) as fleet:
             stream = aiter(fleet.restore_sessions(started_after=ALL))
-            first = [await asyncio.wait_for(anext(stream), 2) for _ in range(4)]
+            first = [await asyncio.wait_for(anext(stream), 30) for _ in range(4)]
             assert len({s.server for s in first}) == 2
             await stream.aclose()  # type: ignore[attr-defined]  # an async generator
 
@@ -314,15 +314,16 @@ async def test_a_huge_server_keeps_no_small_one_waiting() -> None:
 
 async def test_the_consumers_own_time_is_not_the_servers() -> None:
     """Who takes longer over all pages than the deadline allows for asking still gets all of them."""
-    async with (
-        BackupServer(World(sessions=20, speed=0), version="v8") as backup,
-        Fleet([server_of(backup)], deadline=0.6) as fleet,
-    ):
+    clock = SimClock()
+    backup = BackupServer(World(clock=clock, sessions=20, speed=0), version="v8")
+    login = Password(backup.username, backup.password)
+    transport = MemoryTransport({"vbo1": backup})
+    async with Fleet(["vbo1"], login, clock=clock, transport=transport, deadline=6) as fleet:
         count = 0
         async for _ in fleet.restore_sessions(page_size=5):
             count += 1
             if count % 5 == 0:
-                await asyncio.sleep(0.3)
+                await clock.sleep(4)
         assert count == 20
 
 
@@ -428,7 +429,7 @@ async def test_a_task_that_outlives_a_question_has_all_its_time_again() -> None:
                 rechecks.append(asyncio.create_task(recheck()))
 
         healed = asyncio.Event()
-        async with Fleet([server_of(backup)], deadline=0.3, observer=observe) as fleet:
+        async with Fleet([server_of(backup)], deadline=1, observer=observe) as fleet:
             backup.fail(Fault.stall(), times=None)
             assert len((await fleet.restore_sessions()).failed) == 1
             backup.heal()
@@ -468,7 +469,7 @@ async def test_a_task_that_is_cancelled_from_outside_does_not_hang_the_consumer(
             if task.get_name().startswith("aiovbo 127"):
                 task.cancel()
         with pytest.raises(ClosedError, match="from outside"):
-            await asyncio.wait_for(waiting, 2)
+            await asyncio.wait_for(waiting, 30)
 
 
 async def test_no_request_goes_anywhere_but_to_the_configured_servers() -> None:

@@ -1,11 +1,9 @@
 """When servers are polled: spread over the interval, rarely where they are down, in shares of workers."""
 
-import time
 from datetime import datetime, timedelta
 
 import pytest
-from harness.backups import server_of
-from harness.watches import NOW, silent
+from harness.watches import NOW
 
 from aiovbo import (
     Clock,
@@ -15,7 +13,7 @@ from aiovbo import (
     Server,
 )
 from aiovbo._watch.schedule import PollSchedule
-from aiovbo.testing import BackupFleet
+from aiovbo.testing import BackupServer, MemoryTransport, SimClock, World
 
 
 def beat_of(every: float, now: datetime = NOW, chance: float = 0.5) -> PollSchedule:
@@ -82,24 +80,32 @@ def test_a_server_that_is_down_is_left_alone_for_twice_as_long_each_time(
 
 async def test_many_watches_of_one_moment_are_spread_and_steady() -> None:
     """Each server has its own place in the interval, the same after a restart."""
-    async with BackupFleet(20, sessions=1, versions=("v4",)) as backups:
-        servers = [
-            server_of(one, name=f"vbo{number}", api_version="v4") for number, one in enumerate(backups)
+    clock = SimClock()
+    backups = {
+        f"vbo{number}": BackupServer(World(seed=number, clock=clock, sessions=1, speed=0), version="v4")
+        for number in range(20)
+    }
+    servers = [
+        Server(f"https://{host}", Password(one.username, one.password), api_version="v4")
+        for host, one in backups.items()
+    ]
+    places: list[list[float]] = []
+    for pause in (0, 17):
+        await clock.sleep(pause)
+        for one in backups.values():
+            one.requests.clear()
+        async with (
+            Fleet(servers, clock=clock, transport=MemoryTransport(backups)) as fleet,
+            fleet.watch(every=timedelta(minutes=1)),
+        ):
+            await clock.sleep(150)
+        last = [
+            [r.at for r in one.requests if r.resource == "RestoreSessions"][-1] for one in backups.values()
         ]
-        places: list[list[float]] = []
-        for _ in range(2):
-            for one in backups:
-                one.requests.clear()
-            async with Fleet(servers) as fleet, fleet.watch(every=timedelta(seconds=1)) as changes:
-                await silent(changes, 2.6)
-                offset = time.time() - time.monotonic()
-                last = [
-                    [r.at for r in one.requests if r.resource == "RestoreSessions"][-1] for one in backups
-                ]
-                places.append([(at + offset) % 1 for at in last])
-        assert len({round(place, 1) for place in places[0]}) >= 6
-        differences = [min((a - b) % 1, (b - a) % 1) for a, b in zip(*places, strict=True)]
-        assert sum(difference < 0.15 for difference in differences) >= 17
+        places.append([(clock.now().timestamp() - clock.monotonic() + at) % 60 for at in last])
+    assert len({round(place / 6) for place in places[0]}) >= 6
+    differences = [min((a - b) % 60, (b - a) % 60) for a, b in zip(*places, strict=True)]
+    assert max(differences) < 1
 
 
 def test_workers_have_shares_of_about_a_size() -> None:
