@@ -25,6 +25,8 @@ class _Flight(Generic[T]):
 
     def __init__(self, caller: Operation, call: Callable[[Operation], Coroutine[Any, Any, T]]) -> None:
         self.deadline = SharedDeadline(caller.options.clock)
+        # Before the task is made: an eager one runs at once.
+        self.deadline.join(caller.deadline)
         self.operation = Operation(caller.options, deadline=self.deadline, may_retry=caller.may_retry)
         self.task = asyncio.create_task(call(self.operation), name="aiovbo shared call")
         self.waiters = 0
@@ -52,9 +54,10 @@ class SingleFlight(Generic[T]):
             # A call that its deadline is ending would pass the error on to a caller that has time left.
             if flight is None or flight.task.done() or flight.deadline.was_reached:
                 flight = self._flights[key] = _Flight(caller, call)
+            else:
+                flight.deadline.join(caller.deadline)
             task, sent = flight.task, flight.operation.attempts
             flight.waiters += 1
-            flight.deadline.join(caller.deadline)
             try:
                 await _wait(flight, caller, sent)
             finally:

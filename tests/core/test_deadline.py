@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, cast
 
 import pytest
@@ -105,6 +105,16 @@ async def test_a_caller_leaves_a_shared_call_at_its_own_deadline_and_the_call_go
     go.set()
     assert await long == 7
     assert calls == 1
+
+
+async def test_a_shared_call_has_its_callers_time_before_its_first_step() -> None:
+    """An eager task runs as soon as it is made."""
+    flights: SingleFlight[float] = SingleFlight()
+
+    def call(operation: Operation) -> Coroutine[Any, Any, float]:
+        return asyncio.sleep(0, operation.deadline.left())
+
+    assert await flights.run("key", caller(), call) > 0
 
 
 async def test_a_shared_call_that_its_deadline_ends_is_not_joined_any_more() -> None:
