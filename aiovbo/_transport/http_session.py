@@ -178,6 +178,7 @@ class HttpSession:
         whose = current_connections.set(connections)
         slot: DescriptorSlot | None = None
         failure: BaseException
+        response: aiohttp.ClientResponse | None = None
         try:
             if self._descriptors is not None:
                 slot = await self._descriptors.acquire()
@@ -217,6 +218,8 @@ class HttpSession:
         except BaseException as error:  # a cancellation or an interruption
             failure = error.with_traceback(None)
         finally:
+            # This frame is in the traceback of what is raised, and a response may show the token.
+            response = None
             current_timeout.reset(mark)
             current_connections.reset(whose)
             if slot is not None:
