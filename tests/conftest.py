@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -15,6 +16,10 @@ from aiovbo.testing import BackupServer, World
 
 # Many tests start Python: with compiled modules each start takes half the time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A run that a script starts in the background ignores Ctrl-C, and so would the programs that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: how long an example takes depends on what else the machine does.
 settings.register_profile(
