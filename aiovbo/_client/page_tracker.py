@@ -36,7 +36,7 @@ SMALLER_SPAN = "What had come until then was kept; a smaller span of time may ne
 class PageTracker(Generic[M]):
     """One walk through a listing: takes its pages in turn, says what is new and where to go on."""
 
-    def __init__(self, follow: Callable[[str, URL], URL]) -> None:
+    def __init__(self, follow: Callable[[str, URL], URL], *, limit_is_kept: bool = False) -> None:
         self._follow = follow
         self._asked: set[URL] = set()
         self._known = SeenIds()
@@ -44,7 +44,11 @@ class PageTracker(Generic[M]):
         self._last: list[object] = []
         self._idle = 0
         self._guessed = False
+        self._is_check = False
+        """Whether the current page was requested only to see whether the limit was kept."""
         self._total: int | None = None
+        self.limit_is_kept: bool = limit_is_kept
+        """Whether the server is known not to end its pages at a limit of its own without saying so."""
         self.received = 0
         """Rows on the pages so far, as the server counts them."""
         self.complete = True
@@ -91,6 +95,10 @@ class PageTracker(Generic[M]):
             self._total = listing.total
         repeated = bool(self._page) and self._page == self._last
         self._last, self._page = self._page, []
+        if self._is_check and (repeated or not len(listing)):
+            # It has no further rows, or no pages at all.
+            self.limit_is_kept = True
+            return None
         if repeated and self._guessed:
             # We guessed that there is more; a server that ignores offsets sends the same again.
             self.complete = False
@@ -105,10 +113,11 @@ class PageTracker(Generic[M]):
         return following
 
     def _following(self, url: URL, listing: DecodedPage[M]) -> URL | None:
-        self._guessed = False
+        self._guessed = self._is_check = False
         if listing.next_href is not None:
             return self._follow(listing.next_href, url)
-        more = has_more(listing, url, self.received, len(listing))
+        self._is_check = may_ignore_limit(listing, url, len(listing), limit_is_kept=self.limit_is_kept)
+        more = self._is_check or has_more(listing, url, self.received, len(listing))
         if listing.total is not None:
             self.complete &= more or self.received >= listing.total
         if not more:
@@ -123,12 +132,16 @@ def has_more(listing: DecodedPage[Any], url: URL, received: int, count: int) -> 
     if listing.total is not None:
         return received < listing.total and count > 0
     limit = listing.limit or asked_limit(url)
-    if listing.limit is None and count == _DEFAULT_LIMIT:
-        # It may have ignored the limit that was requested, without saying so.
-        return True
     if listing.is_array:
         return count == limit
     return limit is not None and count >= limit > 0
+
+
+def may_ignore_limit(listing: DecodedPage[Any], url: URL, count: int, *, limit_is_kept: bool) -> bool:
+    """Whether the page of `count` rows may be short because the server ignores the requested limit."""
+    if count != _DEFAULT_LIMIT or limit_is_kept:
+        return False
+    return listing.limit is None and listing.total is None and asked_limit(url) != count
 
 
 def _keys(items: Sequence[object]) -> list[object]:

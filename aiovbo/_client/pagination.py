@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from copy import copy
 from datetime import datetime
 from functools import partial
-from typing import Generic, Self, cast
+from typing import Any, Generic, Self, cast
 from uuid import UUID
 
 from attrs import define, evolve, frozen
 from yarl import URL
 
-from aiovbo._client.page_tracker import SMALLER_SPAN, PageTracker, has_more, number_of
+from aiovbo._client.page_tracker import SMALLER_SPAN, PageTracker, has_more, may_ignore_limit, number_of
 from aiovbo._client.requester import Requester
 from aiovbo._core.deadline import Operation
 from aiovbo._core.query import Page, Rejected
@@ -78,7 +78,7 @@ class CollectionReader(Generic[M]):
                 request = Request(url, smaller=asked.halve, may_be_large=True)
                 listing = await requester.send(request, operation, self.read)
             if asked.url is url and (time_was_known or not requester.clock_is_off):
-                page = _only_page(listing, url, check)
+                page = _only_page(listing, url, check, limit_is_kept=requester.endpoint.limit_is_kept)
                 if page is not None:
                     return page
             pages = PageIterator(
@@ -113,10 +113,14 @@ class _FirstResponse(Generic[M]):
     listing: DecodedPage[M]
 
 
-def _only_page(listing: DecodedPage[M], url: URL, check: Check[M] | None) -> Page[M] | None:
+def _only_page(
+    listing: DecodedPage[M], url: URL, check: Check[M] | None, *, limit_is_kept: bool
+) -> Page[M] | None:
     """The page where nothing follows it, and nothing in it needs a closer look; None elsewhere."""
     items = listing.sessions
     if items is None or listing.rejected or listing.is_doubtful or listing.next_href is not None:
+        return None
+    if may_ignore_limit(listing, url, len(items), limit_is_kept=limit_is_kept):
         return None
     if has_more(listing, url, len(items), len(items)) or len(set(map(number_of, items))) < len(items):
         return None
@@ -140,7 +144,7 @@ class PageIterator(Generic[M]):
         self._operation = operation
         self._check: Check[M] | None = None
         # Not a method of ours: nothing that a query made may wait for the garbage collector.
-        self._walk: PageTracker[M] = PageTracker(partial(_follow, collection.requester))
+        self._walk: PageTracker[M] = _tracker(collection.requester)
         self._ahead: asyncio.Task[tuple[Page[M], URL | PayloadError | None]] | None = None
         self._failure: PayloadError | None = None
         self._first = first
@@ -204,7 +208,7 @@ class PageIterator(Generic[M]):
         corrected, self._check = await find(self._operation)
         if corrected == url:
             return first
-        self._walk = PageTracker(partial(_follow, self._requester))
+        self._walk = _tracker(self._requester)
         self._rejected = self._structured = 0
         self._problems.clear()
         return await self._page(corrected)
@@ -263,6 +267,7 @@ class PageIterator(Generic[M]):
         following: URL | PayloadError | None
         try:
             following = walk.next_url(url, listing, news=news)
+            self._requester.endpoint.limit_is_kept |= walk.limit_is_kept
         except LinkError as error:
             failure = PayloadError(f"paging: {error}", phase="paging", retryable=False, hint=SMALLER_SPAN)
             following = self._requester.endpoint.annotate(url, failure)
@@ -309,6 +314,10 @@ def _first(problems: list[str], count: int) -> list[str]:
     """The first few of so many problems, and how many more there are."""
     more = count - len(problems)
     return [*problems, f"and {more} more"] if more else problems
+
+
+def _tracker(requester: Requester) -> PageTracker[Any]:
+    return PageTracker(partial(_follow, requester), limit_is_kept=requester.endpoint.limit_is_kept)
 
 
 def _follow(requester: Requester, href: str, asked: URL) -> URL:

@@ -69,6 +69,22 @@ async def test_a_server_that_ignores_the_requested_limit_without_saying_so_is_re
     assert len(queries) == 4
 
 
+@pytest.mark.parametrize("has_pages", [True, False])
+async def test_a_server_with_exactly_thirty_sessions_is_asked_for_more_only_once(*, has_pages: bool) -> None:
+    """Nothing follows, or the same again where it has no pages: it needs no such request from then on."""
+
+    async def send(connection: Connection) -> None:
+        offset = URL(connection.requests[-1].target).query.get("offset", "0")
+        await connection.send(json_answer(rows(0, 30) if offset == "0" or not has_pages else []))
+
+    async with RawServer(vbo_routes(sessions=send)) as raw:
+        async with Client(Server(raw.url, Password("u", "p"), allow_http=True, api_version="v4")) as client:
+            for _ in range(3):
+                answer = await client.restore_sessions().answer()
+                assert (len(answer.items), answer.complete) == (30, True)
+        assert len([one for one in raw.requests if "RestoreSessions" in one.target]) == 4
+
+
 @pytest.mark.parametrize("link", ["/v6/RestoreSessions?offset=1", 30, {"href": 30}, [{"href": "?offset=1"}]])
 async def test_a_next_link_of_an_unknown_form_makes_the_answer_incomplete(link: object) -> None:
     """More rows exist than were read; a link that is null or empty says that there are none."""
