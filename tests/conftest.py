@@ -17,9 +17,11 @@ from aiovbo.testing import BackupServer, World
 # Many tests start Python: with compiled modules each start takes half the time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# A run that a script starts in the background ignores Ctrl-C, and so would the programs that tests start.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A run in the background ignores Ctrl-C, one under nohup the end of its terminal, and so would the programs
+# that tests start. A handler is not inherited: they begin as usual.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 
 # No deadline: how long an example takes depends on what else the machine does.
 settings.register_profile(
