@@ -36,7 +36,7 @@ SMALLER_SPAN = "What had come until then was kept; a smaller span of time may ne
 class PageTracker(Generic[M]):
     """One walk through a listing: takes its pages in turn, says what is new and where to go on."""
 
-    def __init__(self, follow: Callable[[str, URL], URL], *, limit_is_kept: bool = False) -> None:
+    def __init__(self, follow: Callable[[str, URL], URL], checked_page: Sequence[object] = ()) -> None:
         self._follow = follow
         self._asked: set[URL] = set()
         self._known = SeenIds()
@@ -45,10 +45,10 @@ class PageTracker(Generic[M]):
         self._idle = 0
         self._guessed = False
         self._is_check = False
-        """Whether the current page was requested only to see whether the limit was kept."""
+        """Whether the second page was requested only to see whether the first one was short."""
         self._total: int | None = None
-        self.limit_is_kept: bool = limit_is_kept
-        """Whether the server is known not to end its pages at a limit of its own without saying so."""
+        self.checked_page: Sequence[object] = checked_page
+        """The keys on a first page of default length after which the server had no more."""
         self.received = 0
         """Rows on the pages so far, as the server counts them."""
         self.complete = True
@@ -93,11 +93,11 @@ class PageTracker(Generic[M]):
                 # Rows went away while we paged: those behind them moved up, perhaps past us.
                 self.complete = False
             self._total = listing.total
-        repeated = bool(self._page) and self._page == self._last
-        self._last, self._page = self._page, []
+        before, self._last, self._page = self._last, self._page, []
+        repeated = bool(self._last) and self._last == before
         if self._is_check and (repeated or not len(listing)):
             # It has no further rows, or no pages at all.
-            self.limit_is_kept = True
+            self.checked_page = before
             return None
         if repeated and self._guessed:
             # We guessed that there is more; a server that ignores offsets sends the same again.
@@ -116,8 +116,9 @@ class PageTracker(Generic[M]):
         self._guessed = self._is_check = False
         if listing.next_href is not None:
             return self._follow(listing.next_href, url)
-        self._is_check = may_ignore_limit(listing, url, len(listing), limit_is_kept=self.limit_is_kept)
-        more = self._is_check or has_more(listing, url, self.received, len(listing))
+        is_short = may_be_short(listing, url, self._last, self.checked_page)
+        self._is_check = is_short and self.received == len(listing)
+        more = is_short or has_more(listing, url, self.received, len(listing))
         if listing.total is not None:
             self.complete &= more or self.received >= listing.total
         if not more:
@@ -137,11 +138,13 @@ def has_more(listing: DecodedPage[Any], url: URL, received: int, count: int) -> 
     return limit is not None and count >= limit > 0
 
 
-def may_ignore_limit(listing: DecodedPage[Any], url: URL, count: int, *, limit_is_kept: bool) -> bool:
-    """Whether the page of `count` rows may be short because the server ignores the requested limit."""
-    if count != _DEFAULT_LIMIT or limit_is_kept:
+def may_be_short(
+    listing: DecodedPage[Any], url: URL, keys: Sequence[object], checked_page: Sequence[object]
+) -> bool:
+    """Whether the server may have ignored the requested limit without saying so, and have more rows."""
+    if len(listing) != _DEFAULT_LIMIT or keys == checked_page:
         return False
-    return listing.limit is None and listing.total is None and asked_limit(url) != count
+    return listing.limit is None and listing.total is None and asked_limit(url) != _DEFAULT_LIMIT
 
 
 def _keys(items: Sequence[object]) -> list[object]:

@@ -16,7 +16,7 @@ from uuid import UUID
 from attrs import define, evolve, frozen
 from yarl import URL
 
-from aiovbo._client.page_tracker import SMALLER_SPAN, PageTracker, has_more, may_ignore_limit, number_of
+from aiovbo._client.page_tracker import SMALLER_SPAN, PageTracker, has_more, may_be_short, number_of
 from aiovbo._client.requester import Requester
 from aiovbo._core.deadline import Operation
 from aiovbo._core.query import Page, Rejected
@@ -78,7 +78,7 @@ class CollectionReader(Generic[M]):
                 request = Request(url, smaller=asked.halve, may_be_large=True)
                 listing = await requester.send(request, operation, self.read)
             if asked.url is url and (time_was_known or not requester.clock_is_off):
-                page = _only_page(listing, url, check, limit_is_kept=requester.endpoint.limit_is_kept)
+                page = _only_page(listing, url, check, requester.checked_page)
                 if page is not None:
                     return page
             pages = PageIterator(
@@ -114,15 +114,16 @@ class _FirstResponse(Generic[M]):
 
 
 def _only_page(
-    listing: DecodedPage[M], url: URL, check: Check[M] | None, *, limit_is_kept: bool
+    listing: DecodedPage[M], url: URL, check: Check[M] | None, checked_page: Sequence[object]
 ) -> Page[M] | None:
     """The page where nothing follows it, and nothing in it needs a closer look; None elsewhere."""
     items = listing.sessions
     if items is None or listing.rejected or listing.is_doubtful or listing.next_href is not None:
         return None
-    if may_ignore_limit(listing, url, len(items), limit_is_kept=limit_is_kept):
+    numbers = list(map(number_of, items))
+    if len(set(numbers)) < len(numbers) or may_be_short(listing, url, numbers, checked_page):
         return None
-    if has_more(listing, url, len(items), len(items)) or len(set(map(number_of, items))) < len(items):
+    if has_more(listing, url, len(items), len(items)):
         return None
     if check is None:
         return Page(items)
@@ -267,7 +268,7 @@ class PageIterator(Generic[M]):
         following: URL | PayloadError | None
         try:
             following = walk.next_url(url, listing, news=news)
-            self._requester.endpoint.limit_is_kept |= walk.limit_is_kept
+            self._requester.checked_page = walk.checked_page
         except LinkError as error:
             failure = PayloadError(f"paging: {error}", phase="paging", retryable=False, hint=SMALLER_SPAN)
             following = self._requester.endpoint.annotate(url, failure)
@@ -317,7 +318,7 @@ def _first(problems: list[str], count: int) -> list[str]:
 
 
 def _tracker(requester: Requester) -> PageTracker[Any]:
-    return PageTracker(partial(_follow, requester), limit_is_kept=requester.endpoint.limit_is_kept)
+    return PageTracker(partial(_follow, requester), requester.checked_page)
 
 
 def _follow(requester: Requester, href: str, asked: URL) -> URL:

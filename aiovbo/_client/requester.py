@@ -5,7 +5,7 @@ May use `_auth`, `_transport` and below. Must not know resources or pages.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from copy import copy
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -70,6 +70,8 @@ class Requester:
         self._turns: asyncio.Semaphore | None = None
         self.usage: Usage = Usage(server.name)
         """What is in progress, and whether anything may begin."""
+        self.checked_page: Sequence[object] = ()
+        """The page of a listing of which the server was asked whether more follows, and had no more."""
         self._former_urls: set[URL] = set()
 
     def replace(self, server: Server) -> None:

@@ -67,8 +67,6 @@ class Endpoint:
         self._date = None
         self.time_is_known: bool = False
         """Whether it has sent its time."""
-        self.limit_is_kept: bool = False
-        """Whether it is known not to end pages at a limit of its own without saying so."""
 
     def moved_to(self, server: Server, options: Options) -> "Endpoint":
         """The endpoint of the same server with other settings, over new connections.

@@ -85,6 +85,25 @@ async def test_a_server_with_exactly_thirty_sessions_is_asked_for_more_only_once
         assert len([one for one in raw.requests if "RestoreSessions" in one.target]) == 4
 
 
+@pytest.mark.parametrize("count", [30, 31, 60, 61, 90])
+async def test_a_server_that_ignores_the_limit_is_read_to_the_end_at_each_poll(count: int) -> None:
+    """However many pages of 30 rows it has, also when a row has been added since the last poll."""
+    there = count
+
+    async def send(connection: Connection) -> None:
+        offset = int(URL(connection.requests[-1].target).query.get("offset", "0"))
+        # The newest row is first.
+        await connection.send(json_answer(rows(0, there)[::-1][offset : offset + 30]))
+
+    async with (
+        RawServer(vbo_routes(sessions=send)) as raw,
+        Client(Server(raw.url, Password("u", "p"), allow_http=True, api_version="v4")) as client,
+    ):
+        for there in (count, count, count + 1, count + 1):
+            answer = await client.restore_sessions().answer()
+            assert (len(answer.items), answer.complete) == (there, True)
+
+
 @pytest.mark.parametrize("link", ["/v6/RestoreSessions?offset=1", 30, {"href": 30}, [{"href": "?offset=1"}]])
 async def test_a_next_link_of_an_unknown_form_makes_the_answer_incomplete(link: object) -> None:
     """More rows exist than were read; a link that is null or empty says that there are none."""
