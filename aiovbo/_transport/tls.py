@@ -117,6 +117,7 @@ class ServerContext(ssl.SSLContext, Fingerprint):
 
 
 FileStates = list[tuple[int, int, int] | None]
+"""When each file of a policy was written, its size and its number; None for one that is not there."""
 
 
 @define(eq=False)
@@ -126,9 +127,6 @@ class LoadedTls:
     context: ServerContext
     files: FileStates
     """The states in which its files were."""
-
-
-"""When each file of a policy was written, its size and its number; None for one that is not there."""
 
 
 def states_of_files(tls: TLS) -> FileStates:
