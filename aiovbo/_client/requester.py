@@ -240,7 +240,9 @@ class Requester:
         self._pool.claim()
         token: Token | None = None
         url = self._at_current_address(request.url) if self._former_urls else request.url
-        attempt = RequestTimeout(self._pool.attempts, operation.deadline, self._token_manager)
+        attempt = RequestTimeout(
+            self._pool.attempts, operation.deadline, lambda: self._token_manager.in_progress
+        )
         operation.phase = attempt.where
         try:
             with attempt:

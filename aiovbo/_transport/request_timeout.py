@@ -5,10 +5,11 @@ nearly every one of them ends long before its time.
 """
 
 import asyncio
+from collections.abc import Callable
 from contextvars import Context
 from copy import copy
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from aiovbo._core.deadline import DOING, EXCUSED, HINTS, RESOLUTION, Deadline, deadline_passed
 from aiovbo._settings.clock import Timer, Timers, timers_of
@@ -16,15 +17,6 @@ from aiovbo._settings.limits import Options
 from aiovbo.errors import ClosedError, Phase, ServerTimeoutError
 
 _NEVER = float("inf")
-
-
-class HasRequest(Protocol):
-    """Who may have a request under way, for which others wait."""
-
-    @property
-    def in_progress(self) -> "RequestTimeout | None":
-        """That request."""
-        ...
 
 
 class RequestTimeout:
@@ -57,11 +49,11 @@ class RequestTimeout:
         self,
         all_of_them: "TimeoutRegistry",
         deadline: Deadline,
-        behind: "HasRequest | None" = None,
+        behind: Callable[[], "RequestTimeout | None"] = lambda: None,
         *,
         most: float = _NEVER,
     ) -> None:
-        """A try until the deadline, for `most` seconds; `behind` is what it waits for while it is queued."""
+        """A try until the deadline, for `most` seconds; `behind` returns what it waits for in the queue."""
         self.phase: Phase = "queue"
         """How far it has come."""
         self.fresh: bool = False
@@ -147,7 +139,7 @@ class RequestTimeout:
 
     def where(self) -> Phase:
         """The phase in which time passes now: its own, or that of the request that it waits for."""
-        first = self._behind.in_progress if self.phase == "queue" and self._behind is not None else None
+        first = self._behind() if self.phase == "queue" else None
         return first.phase if first else self.phase
 
     def abort(self) -> None:
