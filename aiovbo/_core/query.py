@@ -153,10 +153,7 @@ class Query(Generic[T]):
 
     async def _collect(self) -> list[T]:
         operation = Operation.current(self._options)
-        if self._first_page is None or self._blocks.opened:
-            first: Page[T] | PageSource[T] = self._open_pages(operation)
-        else:
-            first = await self._first_page(operation)
+        first = await self._begin(operation)
         if isinstance(first, Page):
             return [*first.items]
         items: list[T] = []
@@ -164,6 +161,12 @@ class Query(Generic[T]):
             async for page in pages:
                 items.extend(page.items)
         return items
+
+    async def _begin(self, operation: Operation) -> Page[T] | PageSource[T]:
+        """The only page, or what gives all pages, as while an `async with` block is open."""
+        if self._first_page is None or self._blocks.opened:
+            return self._open_pages(operation)
+        return await self._first_page(operation)
 
     async def answer(self) -> Answer[T]:
         """Everything at once: items, error, what was rejected; never raises for the server."""
@@ -178,10 +181,7 @@ class Query(Generic[T]):
         rejected: Sequence[Rejected] = ()
         complete, error = True, None
         try:
-            if self._first_page is None or self._blocks.opened:
-                first: Page[T] | PageSource[T] = self._open_pages(operation)
-            else:
-                first = await self._first_page(operation)
+            first = await self._begin(operation)
             if isinstance(first, Page):
                 complete = first.complete
                 if deliver is None:
