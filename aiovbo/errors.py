@@ -32,6 +32,9 @@ from typing import ClassVar, Literal, Self, cast
 Phase = Literal["queue", "dns", "connect", "tls", "read", "body", "decoding", "paging"]
 """How far an operation had come: waiting for its turn, resolving the name, connecting, ..., paging."""
 
+_NAMED = 3
+"""Servers that the error of a fleet names in its text: enough to recognize a pattern."""
+
 BEFORE_SENDING: tuple[Phase, ...] = ("queue", "dns", "connect", "tls")
 """The phases in which nothing of a request can have arrived."""
 
@@ -225,10 +228,10 @@ class FleetError(VboError, ExceptionGroup[ServerError]):
     @classmethod
     def of(cls, errors: Sequence[ServerError], asked: int) -> Self:
         """The error for `errors` out of `asked` servers."""
-        named = "; ".join(f"{error.server}: {error.what}" for error in errors[:3])
+        named = "; ".join(f"{error.server}: {error.what}" for error in errors[:_NAMED])
         alone = len(errors) == asked > 1 and all(_is_out_of_reach(error) for error in errors)
         ours = ". All of them are out of reach: check this machine's own network" if alone else ""
-        more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""  # noqa: PLR2004  # three are enough to recognise a pattern
+        more = f"; and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""
         return cls(f"{len(errors)} of {asked} servers failed: {named}{more}{ours}", errors)
 
     def derive(self, excs: Sequence[Exception]) -> ExceptionGroup[Exception]:  # type: ignore[override]  # typeshed's overloads cannot say "the same group, narrowed"

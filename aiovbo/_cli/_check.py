@@ -34,7 +34,7 @@ from aiovbo._transport.certificate import open_connection
 _STEPS = ("name", "TCP", "TLS")
 _DAY = timedelta(days=1)
 _FAILED = "failed"
-_MUCH_SKEW = 60
+_NOTABLE_SKEW, _MUCH_SKEW = 2, 60
 
 
 @define
@@ -182,4 +182,6 @@ def _clock(skew: float | None) -> Text:
     if skew is None:
         return cell("-", "dim")
     # The server states its clock in whole seconds.
-    return cell("ok" if abs(skew) < 2 else f"{skew:+.0f} s", "yellow" if abs(skew) > _MUCH_SKEW else "")  # noqa: PLR2004  # headers have whole seconds
+    return cell(
+        "ok" if abs(skew) < _NOTABLE_SKEW else f"{skew:+.0f} s", "yellow" if abs(skew) > _MUCH_SKEW else ""
+    )

@@ -12,6 +12,7 @@ from attrs import field, frozen
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DAYS_AGO = {"today": 0, "yesterday": 1}
+_MINUTE = 60
 _EXPECTED = (
     "give 30m, 24h, 7d, today, yesterday, a date such as 2026-11-23, or a time such as 2026-11-23T08:00, "
     "2026-11-23T08:00+01:00 or 2026-11-23T08:00Z"
@@ -185,7 +186,7 @@ def _offset(local: datetime) -> str:
 def duration(took: timedelta) -> str:
     """Hours and minutes; seconds where it is less than a minute."""
     seconds = round(took.total_seconds())
-    if abs(seconds) < 60:  # noqa: PLR2004  # a minute
+    if abs(seconds) < _MINUTE:
         return f"{seconds}s"
-    hours, minutes = divmod(round(seconds / 60), 60)
+    hours, minutes = divmod(round(seconds / _MINUTE), 60)
     return f"{hours}h {minutes:02}m" if hours else f"{minutes}m"

@@ -5,6 +5,7 @@ May use `_core` and below. Sends nothing.
 
 from collections.abc import Callable
 from copy import copy
+from http import HTTPStatus
 
 from attrs import define, evolve
 
@@ -116,7 +117,7 @@ def may_repeat(request: Request, failure: ServerError, *, has_token: bool) -> bo
 
 def is_too_large(failure: ServerError) -> bool:
     """Whether the server says that a part of what was requested is all that it sends."""
-    return isinstance(failure, ResponseError) and failure.status == 413  # noqa: PLR2004  # Content Too Large; Python renamed its constant
+    return isinstance(failure, ResponseError) and failure.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
 def after_silence(request: Request, failure: ServerError) -> Request:

@@ -380,7 +380,7 @@ async def look_up(host: str, port: int, family: int = socket.AF_UNSPEC) -> list[
     """
     with suppress(ValueError):
         literal = ipaddress.ip_address(host)
-        kind = socket.AF_INET if literal.version == 4 else socket.AF_INET6  # noqa: PLR2004  # of IP
+        kind = socket.AF_INET if isinstance(literal, ipaddress.IPv4Address) else socket.AF_INET6
         return [Address(kind, socket.IPPROTO_TCP, host, port)]
     try:
         found = await _shared.threads.look_up(host, port, family)

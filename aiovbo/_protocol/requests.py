@@ -264,7 +264,7 @@ def with_large_pages(url: URL) -> URL:
 def with_smaller_pages(url: URL) -> URL | None:
     """The same items in pages of half the size; None where the URL has no limit that can be halved."""
     limit = asked_limit(url)
-    if limit is None or limit < 2:  # noqa: PLR2004  # one item is the least
+    if limit is None or limit <= 1:
         return None
     target = _LIMIT.sub(rf"\g<1>{limit // 2}", url.raw_path_qs)
     return url.join(URL(target, encoded=True))

@@ -6,6 +6,7 @@ May use `_core` and below; must not know requests or the session.
 import asyncio
 import errno
 import socket
+from http import HTTPStatus
 
 import aiohttp
 from yarl import URL
@@ -64,7 +65,7 @@ def proxy_failure(  # a table
 def _rejected(name: str, url: URL, status: int, lent: str = "") -> UnreachableError:
     target = f"{url.host_subcomponent}:{url.port}"
     what = f"{name} does not connect to {target}: HTTP {status}"
-    is_fault = status >= 500  # noqa: PLR2004  # the class of server faults
+    is_fault = status >= HTTPStatus.INTERNAL_SERVER_ERROR
     hint = _FROM_THE_PROXY if is_fault else _BY_STATUS.get(status, "Check the configuration of the proxy.")
     return UnreachableError(what, phase="connect", retryable=is_fault, hint=hint + lent)
 
@@ -97,7 +98,7 @@ async def open_tunnel(proxy: Proxy, url: URL) -> asyncio.StreamWriter:
     except BaseException:
         writer.transport.abort()
         raise
-    if status == 200:  # noqa: PLR2004  # success
+    if status == HTTPStatus.OK:
         return writer
     writer.transport.abort()
     if status:
