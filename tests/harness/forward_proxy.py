@@ -31,6 +31,8 @@ class ForwardProxy:
         task = asyncio.ensure_future(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Also where it is cancelled before it has begun.
+        task.add_done_callback(lambda _: writer.close())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         onward: asyncio.StreamWriter | None = None
@@ -47,11 +49,13 @@ class ForwardProxy:
                 self.opened += 1
                 await asyncio.gather(_pump(reader, onward), _pump(back, writer))
         finally:
-            for one in (writer, onward):
-                if one is not None:
-                    one.close()
-                    with suppress(OSError):
-                        await one.wait_closed()
+            opened = [one for one in (writer, onward) if one is not None]
+            # All of them first: a wait may be cancelled.
+            for one in opened:
+                one.close()
+            for one in opened:
+                with suppress(OSError):
+                    await one.wait_closed()
 
     async def close(self) -> None:
         """Cut off what is still open."""
