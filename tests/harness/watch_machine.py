@@ -386,8 +386,8 @@ class WatchMachine(ServerHistory):
                 assert self.is_up is isinstance(change, Unreachable), f"delivered before: {change}"
                 self.is_up = isinstance(change, Recovered)
             # After a wrong clock, it may be found again while its acknowledgement is saved.
-            is_again = any(one.id == change.id for one in self.delivered)
-            assert is_again or change.id in self.ledger.pending.values(), (
+            was_saved = any(self.delivered[number].id == change.id for number in self.ledger.saved)
+            assert was_saved or change.id in self.ledger.pending.values(), (
                 f"not saved before it was delivered: {change}"
             )
             self.delivered.append(change)
