@@ -11,9 +11,7 @@ from aiovbo._settings.numbers import check_interval
 from aiovbo._watch.changes import Change
 from aiovbo._watch.checkpoint import CheckpointStore
 from aiovbo._watch.schedule import MAX_BACKOFF
-from aiovbo.errors import (
-    ConfigError,
-)
+from aiovbo.errors import ConfigError
 
 
 @frozen(kw_only=True)
@@ -21,21 +19,21 @@ class WatchOptions:
     """How a fleet is watched."""
 
     every: timedelta
-    """From one look at a server to the next."""
+    """From one poll of a server to the next."""
     checkpoint: CheckpointStore
-    """Where the place is kept."""
+    """Where the positions of the servers are kept."""
     since: datetime | None
     """On the very first start: sessions created after are reported, even if they have ended already."""
     overlap: timedelta
-    """How far each look reaches back before the newest session, for rows that appear late."""
+    """How far each poll reaches back before the newest session, for rows that appear late."""
     full_look_every: timedelta
-    """How often everything that is remembered is looked at."""
+    """How often everything that is remembered is polled."""
     remember: timedelta
     """How long sessions that have ended are remembered, before the newest one."""
     heartbeat: timedelta | None
     """After how long a silence there is a `Heartbeat`."""
     ack_by_hand: bool
-    """Whether changes are acknowledged by `ack`, instead of by asking for the next."""
+    """Whether changes are acknowledged by `ack`, instead of by the request for the next one."""
     only: Callable[[Change], object] | None = None
     """Which changes are delivered; the others are saved as if they were acknowledged."""
     min_down: timedelta = timedelta()
@@ -64,5 +62,5 @@ class WatchOptions:
 
     @property
     def memory(self) -> timedelta:
-        """How long sessions that have ended are remembered: no look reaches further back."""
+        """How long sessions that have ended are remembered: no poll reaches further back."""
         return max(self.remember, self.overlap)

@@ -7,24 +7,24 @@ from attrs import frozen
 
 @frozen(kw_only=True)
 class WatchStatus:
-    """How the watch of one server goes."""
+    """How the watch of one server is doing."""
 
     server: str
     """The server's name."""
     up: bool
-    """Whether the last look succeeded; False before the first one."""
+    """Whether the last poll succeeded; False before the first one."""
     last_success: datetime | None
     """When; None while there was none."""
     lag: timedelta | None
     """How long ago that is: nothing newer is known of the server."""
     next_look: datetime | None
-    """When it is looked at again; None while it is being looked at."""
+    """When it is polled next; None while it is being polled."""
     backlog: int
     """Changes that were found and not yet delivered."""
     errors: int
-    """Looks that failed, in a row."""
+    """Polls that failed, in a row."""
     overruns: int
-    """Looks that were left out because the one before took too long."""
+    """Polls that were left out because the one before took too long."""
     rejected: int
     """Rows that were reported as `RowRejected`."""
     oldest_unacknowledged: datetime | None
