@@ -141,7 +141,7 @@ async def _timeline(  # as the command takes them
     answered = {answer.server for answer in answers if answer.error is None}
     silent = [name for name in names if name not in answered]
     if file is not None:
-        file.write_text(svg(found, names, *window, times=times, silent=silent), encoding="utf-8")  # noqa: ASYNC240  # nothing else runs
+        file.write_text(svg(found, names, *window, times=times, silent=silent), encoding="utf-8")
     else:
         out = console()
         out.print(bars(found, names, *window, out.width, times=times, silent=silent))
