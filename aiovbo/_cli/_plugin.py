@@ -5,13 +5,22 @@ Follows the convention of monitoring plugins, which Nagios, Icinga, Checkmk and 
 
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from attrs import define, frozen
 
-from aiovbo import Answer, Client, Fleet, RestoreSession, RestoreSessionResult, ServerError, fetch_certificate
+from aiovbo import (
+    Answer,
+    AuthenticationError,
+    Client,
+    Fleet,
+    RestoreSession,
+    RestoreSessionResult,
+    ServerError,
+    fetch_certificate,
+)
 from aiovbo._cli._options import Selection
 from aiovbo._cli._plugin_options import Limit, PluginLimits
 from aiovbo._cli._selection import fleet_of
@@ -26,6 +35,8 @@ _WORDS = {OK: "OK", WARNING: "WARNING", CRITICAL: "CRITICAL", UNKNOWN: "UNKNOWN"
 _LONGEST_RESTORE = timedelta(days=7)
 """A restore that was started up to this long before the window is counted; the whole history is not read."""
 _MOST_NAMES = 3
+_LONGEST_CAUSE = 300
+"""Long enough for the path of an inventory, a key in it and the name of a variable."""
 _LONGEST_TEXT = 1000
 _DAY = timedelta(days=1)
 
@@ -101,6 +112,10 @@ def _result(which: Selection, limits: PluginLimits) -> tuple[str, int]:
     status = run(_collect(fleet, limits, answers))
     if status != OK:
         return unknown("interrupted before all servers answered"), UNKNOWN
+    if answers and all(_lacks_its_secret(answer.error) for answer in answers):
+        # The backup servers may be well: nothing was sent to them.
+        causes = dict.fromkeys(answer.error.what for answer in answers if answer.error)
+        return unknown("\n".join(causes)), UNKNOWN
     values = _values(answers, limits)
     status = max(value.status for value in values)
     # The worst first; without a problem, everything that was checked.
@@ -108,6 +123,11 @@ def _result(which: Selection, limits: PluginLimits) -> tuple[str, int]:
     said += [value.text for value in values if OK < value.status < status]
     text = _on_one_line(", ".join([counted(len(answers), "server"), *said]))
     return f"AIOVBO {_WORDS[status]} - {text} | {' '.join(map(str, values))}\n", status
+
+
+def _lacks_its_secret(error: ServerError | None) -> bool:
+    """Whether the credentials could not be read here; every other rejection comes from the server."""
+    return isinstance(error, AuthenticationError) and error.phase == "queue"
 
 
 async def _collect(fleet: Fleet, limits: PluginLimits, answers: list[Answer[_Found]]) -> int:
@@ -159,17 +179,17 @@ def _values(answers: Sequence[Answer[_Found]], limits: PluginLimits) -> tuple[_V
             "unreachable",
             len(down),
             limits.unreachable,
-            f"{len(down)} cannot be queried{_listed(f'{name}: {error.what}' for name, error in down.items())}"
-            if down
-            else "all can be queried",
+            f"{len(down)} cannot be queried{_listed(_causes(down))}" if down else "all can be queried",
             most=str(len(answers)),
         ),
         _Value(
             "failed_restores",
-            sum(failed.values()),
+            sum(failed.values()) if found else None,
             limits.failed,
             f"{counted(sum(failed.values()), 'failed restore')} in the last {window}"
-            + _listed(f"{name}: {count}" for name, count in failed.items()),
+            + _listed(f"{name}: {count}" for name, count in failed.items())
+            if found
+            else "no restore sessions were read",
         ),
         _Value(
             "longest_restore",
@@ -177,7 +197,9 @@ def _values(answers: Sequence[Answer[_Found]], limits: PluginLimits) -> tuple[_V
             limits.long_running,
             f"a restore has been running for {duration(found[slowest].longest)} ({slowest})"
             if slowest and longest[slowest]
-            else "no restore is running",
+            else "no restore is running"
+            if found
+            else "no running restore was read",
             unit="s",
         ),
         _Value(
@@ -202,9 +224,20 @@ def _of_certificate(server: str, left: timedelta) -> str:
     return f"the certificate of {server} expires in {counted(left // _DAY, 'day')}"
 
 
+def _causes(down: Mapping[str, ServerError]) -> Iterator[str]:
+    """What keeps servers from answering, each cause once, after the names of its servers."""
+    alike: dict[str, list[str]] = {}
+    for name, error in down.items():
+        # Translated one by one: joined, they would not be recognised.
+        alike.setdefault(to_cli_terms(error.what), []).append(name)
+    for what, names in alike.items():
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        yield f"{', '.join(names[:_MOST_NAMES])}{more}: {what}"
+
+
 def _listed(texts: Iterable[str]) -> str:
     """The first few, in parentheses; empty where there are none."""
-    said = [printable(text, 100) for text in texts]
+    said = [printable(text, _LONGEST_CAUSE) for text in texts]
     if not said:
         return ""
     more = f", and {len(said) - _MOST_NAMES} more" if len(said) > _MOST_NAMES else ""

@@ -93,6 +93,8 @@ def _described(alike: Sequence[ServerError]) -> str:
     addresses = list(dict.fromkeys(one for error in alike for one in _ADDRESS.findall(error.what)))
     more = f" and {len(addresses) - _FEW} more" if len(addresses) > _FEW else ""
     what = _ADDRESS.sub(lambda _: ", ".join(addresses[:_FEW]) + more, first.what)
+    if len(addresses) > 1:
+        what = re.sub(r"^the name (?=.* cannot be resolved)", "the names ", what)
     if not first.attempts:
         return f"{operations}: {what}"
     often = "once" if first.attempts == 1 else f"{first.attempts} times"

@@ -132,12 +132,46 @@ def test_figures_that_are_not_known_are_u(
         server.fail(Fault.status(503), on="RestoreSessions", times=None)
     assert main(NAGIOS) == 2
     _, text, values = said(capsys)
-    assert "3 cannot be queried" in text
+    assert "3 cannot be queried (vbo0, vbo1, vbo2: HTTP 503" in text
     assert {label for label, value in values.items() if value.startswith("U")} == {
+        "failed_restores",
         "longest_restore",
         "certificate_days",
         "clock_skew",
     }
+
+
+@pytest.mark.usefixtures("healthy")
+def test_a_secret_that_no_server_has_is_unknown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The cause is stated once, with the whole name of the variable: the servers themselves may be well."""
+    monkeypatch.delenv("VBO_TEST_PASSWORD")
+    assert main(NAGIOS) == 3
+    word, text, values = said(capsys)
+    assert (word, values) == ("UNKNOWN", {})
+    assert text.count("password is not available") == 1
+    assert text.endswith("the environment variable VBO_TEST_PASSWORD is missing or empty)")
+
+
+def test_servers_without_their_secret_are_listed_with_others(
+    healthy: list[BackupServer],
+    inventory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each cause once, in the words of an inventory, after the names of its servers."""
+    healthy[1].fail(Fault.status(503), on="RestoreSessions", times=None)
+    written = inventory.read_text(encoding="utf-8")
+    login = "credentials = { username = 'u', password.env = 'VBO_OTHER_PASSWORD' }"
+    inventory.write_text(written.replace("labels = { site = 'a' }", login), encoding="utf-8")
+    assert main(NAGIOS) == 2
+    _, text, _ = said(capsys)
+    assert "3 cannot be queried" in text
+    assert re.search(
+        r"vbo0: its password is not available \(.* VBO_OTHER_PASSWORD is missing or empty\)", text
+    )
+    assert "the provider of" not in text
 
 
 @pytest.mark.usefixtures("healthy")

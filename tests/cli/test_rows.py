@@ -210,7 +210,7 @@ def test_equal_failures_are_one_block_with_the_names_of_the_servers() -> None:
     names = " ".join(text.split())
     assert ", ".join(f"vbo{n}" for n in range(1, 21)) + " GET /v5/ServiceInstance, GET /v4" in names
     assert "(tried 3 times, 0.1 to 2.0 s)" in names
-    assert "vbo21, vbo22, vbo23, vbo24, vbo25 GET /x: the name vbo21.invalid, vbo22.invalid," in names
+    assert "vbo21, vbo22, vbo23, vbo24, vbo25 GET /x: the names vbo21.invalid, vbo22.invalid," in names
     assert "vbo23.invalid and 2 more cannot be resolved" in names
     assert max(map(len, failures(*refused, width=50).splitlines())) <= 50
 
