@@ -5,10 +5,12 @@ Knows arguments, signals and what to print. Must not know how a server works.
 
 import argparse
 import asyncio
+import json
+import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from aiovbo.testing import QUIRK_NAMES, BackupFleet, Quirks
 from aiovbo.testing._answers import VERSIONS
@@ -41,6 +43,11 @@ def _parser() -> argparse.ArgumentParser:
         help="file of the CA, kept between runs with its key in PATH.key (default: a temporary file)",
     )
     parser.add_argument(
+        "--inventory",
+        metavar="PATH",
+        help="write an inventory of these servers, with their password; it is removed at the end",
+    )
+    parser.add_argument(
         "--quirk",
         action="append",
         default=[],
@@ -62,15 +69,45 @@ def _describe(fleet: BackupFleet) -> str:
     return "\n".join(lines)
 
 
-async def _run(fleet: BackupFleet) -> None:
+def _literal(text: str) -> str:
+    """A text as TOML writes it; a string of JSON is one of TOML."""
+    return json.dumps(text)
+
+
+@contextmanager
+def _inventory(fleet: BackupFleet, path: str | None) -> Iterator[None]:
+    """An inventory of the running servers, as long as the block; a file that exists is not replaced."""
+    if path is None:
+        yield
+        return
+    login = f"username = {_literal(fleet.username)}, password = {_literal(fleet.password)}"
+    lines = [
+        "allow_literal_secrets = true  # servers for tests only",
+        "[defaults]",
+        f"credentials = {{ {login} }}",
+        f"tls = {{ ca_file = {_literal(os.path.abspath(fleet.ca_file))} }}",
+        "[servers]",
+        *(f"{server.name} = {{ url = {_literal(server.url)} }}" for server in fleet),
+    ]
+    # Only its owner may read it, because of the password.
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write("\n".join([*lines, ""]))
+    try:
+        yield
+    finally:
+        os.remove(path)
+
+
+async def _run(fleet: BackupFleet, inventory: str | None) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         # Windows has no signal handlers in loops; there Ctrl-C arrives as KeyboardInterrupt.
         with suppress(NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with fleet:
-        print(_describe(fleet), flush=True)  # what the command is for
-        await stopping.wait()
+        with _inventory(fleet, inventory):
+            print(_describe(fleet), flush=True)  # what the command is for
+            await stopping.wait()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ca_file=options.ca_file,
     )
     try:
-        asyncio.run(_run(fleet))
+        asyncio.run(_run(fleet, options.inventory))
     except KeyboardInterrupt:
         return 0
     except (OSError, OverflowError, ImportError, ValueError) as error:

@@ -40,6 +40,26 @@ def value(lines, label):
     return next(line.split(": ", 1)[1].strip() for line in lines if line.startswith(label))
 
 
+def test_an_inventory_is_there_as_long_as_the_servers_run(tmp_path: Path) -> None:
+    """The command line queries them with it. It is for its owner only, and no other file is replaced."""
+    path = tmp_path / "fleet.toml"
+    arguments = ["--servers", "2", "--inventory", str(path), "--user", "TECH\\it's", "--password", 'a"b']
+    with running(*arguments) as (process, _):
+        assert path.stat().st_mode & 0o077 == 0
+        query = [sys.executable, "-m", "aiovbo", "check", "--format", "nagios", "--failed", "9999"]
+        done = subprocess.run(query, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=150)
+        assert "2 servers, all can be queried" in done.stdout, done.stdout + done.stderr
+        again = subprocess.run(
+            [*COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=150
+        )
+        assert again.returncode == 2
+        assert "File exists" in again.stderr
+        assert path.exists()
+        process.terminate()
+        process.wait(timeout=150)
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_fleet_runs_until_interrupted(number):
     """URLs with versions, CA file and login are printed and true; the end is clean."""
