@@ -225,6 +225,12 @@ class _Reading:
         if full:
             self._note(f'{path}: a name with dots is quoted: [servers."{full}"]')
             return None
+        if name in fields_of(Settings) and is_table(written) and not fields_of(Member).keys() & written:
+            self._note(
+                f"{path}: belongs to a server or to [defaults], such as "
+                f'vbo1 = {{ url = "vbo1.tech.local", {name} = {{ … }} }}'
+            )
+            return None
         member = self._table(path, written, Member)
         conflicts = list(self._conflicts(name, written, groups)) if is_table(written) else []
         self._note(*(f"{path}{conflict}" for conflict in conflicts))

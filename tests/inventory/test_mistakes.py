@@ -37,6 +37,13 @@ MISTAKES = {
         f"{GOOD}passwort.env = 'VBO_PASSWORD'",
         "fleet.toml: servers.vbo1: unknown key 'passwort'; did you mean 'credentials.password'?",
     ),
+    "a key of a server in the place of its name": (
+        f"{GOOD}\n[servers.tls]\npin = '{'ab' * 32}'",
+        (
+            "fleet.toml: servers.tls: belongs to a server or to [defaults], such as "
+            'vbo1 = { url = "vbo1.tech.local", tls = { … } }'
+        ),
+    ),
     "a key like no other": (
         f"{GOOD}colour = 'red'",
         (
