@@ -25,6 +25,8 @@ from aiovbo.testing import BackupFleet
 
 PICTURES = ROOT / "docs" / "pictures"
 COLUMNS = 108
+AUDITED = ("--since", "yesterday", "--until", "today")
+"""As the page of the pictures prints it."""
 
 
 @contextmanager
@@ -83,8 +85,8 @@ async def draw_pages(file: Path, folder: Path) -> None:
     """The report and the live page."""
     report = folder / "audit.html"
     subprocess.run(  # noqa: ASYNC221  # nothing else runs
-        command("report", "--fleet", str(file), "--since", "24h", "--html", str(report)), check=True
-    )  # nothing else runs
+        command("report", "--fleet", str(file), *AUDITED, "--html", str(report)), check=True
+    )
     example = [sys.executable, "examples/fleet_page.py", "--fleet", str(file), "--every", "1"]
     with subprocess.Popen(example, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220  # the same
         assert process.stdout is not None

@@ -7,8 +7,12 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from socketserver import StreamRequestHandler, TCPServer
+from threading import Thread
 
 import pytest
 from harness.readme import PAGES, blocks
@@ -18,6 +22,7 @@ from aiovbo.testing import BackupServer
 PAGE = PAGES["services"]
 (UNIT,) = blocks("ini", PAGE)
 (CRON_LINE,) = (block for block in blocks("text", PAGE) if "flock" in block)
+EXAMPLE = json.loads(blocks("json", PAGE)[0])
 PROGRAM = "/opt/aiovbo/bin/aiovbo"
 
 
@@ -63,16 +68,55 @@ def test_the_documented_command_mails_a_failed_restore(
     assert (tmp_path / "arguments").read_text(encoding="utf-8") == "-s A restore failed admins@tech.local\n"
     alert = json.loads((tmp_path / "mailbox").read_text(encoding="utf-8"))
     assert (alert["session"]["id"], alert["change"]) == (str(failed.id), "Finished")
+    assert EXAMPLE.keys() == alert.keys()
+    assert EXAMPLE["session"].keys() <= alert["session"].keys()
 
 
-AUDIT_LINE = next(block for block in blocks("text", PAGES["audits"]) if "report" in block)
+@contextmanager
+def mail_server(received: list[str]) -> Iterator[int]:
+    """The port of a server that takes one mail by SMTP."""
+
+    class Session(StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(b"220 here\r\n")
+            is_text = False
+            for line in self.rfile:
+                received.append(line.decode().rstrip("\r\n"))
+                if is_text and line != b".\r\n":
+                    continue
+                is_text = line.upper().startswith(b"DATA")
+                reply = {b"DATA": b"354 text", b"QUIT": b"221 bye"}.get(line[:4].upper(), b"250 yes")
+                self.wfile.write(reply + b"\r\n")
+
+    with TCPServer(("127.0.0.1", 0), Session) as server:
+        thread = Thread(target=server.handle_request)
+        thread.start()
+        yield server.server_address[1]
+        thread.join()
+
+
+def test_the_documented_program_sends_a_readable_mail() -> None:
+    """Of the line of JSON that the page shows."""
+    received: list[str] = []
+    (program,) = blocks("python", PAGE)
+    with mail_server(received) as port:
+        here = program.replace('"mail.tech.local"', f'"127.0.0.1", {port}')
+        assert here != program
+        command = [sys.executable, "-W", "error", "-c", here]
+        subprocess.run(command, input=json.dumps(EXAMPLE), text=True, check=True, timeout=150)
+    assert "rcpt TO:<admins@tech.local>" in received
+    assert "Subject: Restore failed on vbo2" in received
+    assert "Details: Restore failed: the target could not be found." in received
+
+
+AUDIT_LINE = next(block for block in blocks("text", PAGES["audits"]) if PROGRAM in block)
 
 
 def test_the_nightly_audit_of_cron_writes_both_files(
     servers: list[BackupServer], inventory: Path, tmp_path: Path
 ) -> None:
     """As printed, in the small environment of cron."""
-    command = AUDIT_LINE.split(maxsplit=5)[5]
+    command = AUDIT_LINE.split(maxsplit=5)[5].replace("\\%", "%")  # as cron does
     for printed, here in (
         (PROGRAM, f"{sys.executable} -m aiovbo"),
         ("/etc/aiovbo/fleet.toml", str(inventory)),
@@ -82,17 +126,19 @@ def test_the_nightly_audit_of_cron_writes_both_files(
         command = command.replace(printed, here)
     environment = {"PATH": "/usr/bin:/bin", "VBO_TEST_PASSWORD": os.environ["VBO_TEST_PASSWORD"]}
     subprocess.run(["/bin/sh", "-c", command], env=environment, check=True, timeout=150)
-    assert all(server.name in (tmp_path / "audit.html").read_text(encoding="utf-8") for server in servers)
-    assert (tmp_path / "audit.csv").read_text(encoding="utf-8-sig").startswith("server,")
+    (page,), (rows,) = tmp_path.glob("audit-20*-*-*.html"), tmp_path.glob("audit-20*-*-*.csv")
+    assert all(server.name in page.read_text(encoding="utf-8") for server in servers)
+    assert rows.read_text(encoding="utf-8-sig").startswith("server,")
+    assert page.stat().st_mode & 0o077 == rows.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("text", [CRON_LINE, AUDIT_LINE], ids=["alerts", "audit"])
 def test_cron_reads_the_line_as_it_is(text: str) -> None:
-    """One line, five fields of time, and no percent sign, which ends a command there."""
+    """One line, five fields of time, and no bare percent sign, which ends a command there."""
     (line,) = text.splitlines()
     fields = line.split(maxsplit=5)[:5]
     assert all(re.fullmatch(r"[\d*/,-]+", one) for one in fields)
-    assert "%" not in line
+    assert not re.search(r"(?<!\\)%", line)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")

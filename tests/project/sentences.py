@@ -17,7 +17,7 @@ LIMIT = 18
 def files() -> list[Path]:
     """README and project files, then the pages of the docs."""
     docs = ROOT / "docs"
-    top = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")]
+    top = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "RELEASING", "SECURITY")]
     return [*top, *sorted(docs.glob("*.md")), *sorted(docs.glob("reference/*.md"))]
 
 

@@ -8,14 +8,19 @@ import os
 import re
 import subprocess
 import sys
+import time
+import tomllib
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+from harness import closed_port
 from harness.backups import asked, server_of
 from harness.readme import PAGES, ROOT, blocks, table
 
@@ -70,6 +75,65 @@ def test_the_script_prints_what_the_page_shows(tmp_path: Path) -> None:
         printed = printed.replace(address, name)
     assert run.returncode == 1
     assert printed.splitlines() == blocks("console", PAGES["scripts"])[0].splitlines()[1:]
+
+
+def test_the_program_that_watches_prints_what_the_page_shows(tmp_path: Path) -> None:
+    """A restore that is running, and one that ended before it began."""
+    running, ended = World(sessions=0), World(sessions=0)
+    running.add(type="Vex", end_time=None)
+    ended.add(type="Vesp", result="Failed", end_time=ended.now)
+    (tmp_path / "watch.py").write_text(blocks("python", PAGES["watching"])[0], encoding="utf-8")
+    shown = blocks("console", PAGES["watching"])[0].splitlines()[1:]
+    with BackupFleet([BackupServer(running), BackupServer(ended)]).run_in_thread() as backups:
+        environment = {**os.environ, "VBO_PASSWORD": backups.password, "SSL_CERT_FILE": backups.ca_file}
+        command = [sys.executable, "-W", "error", "-u", "watch.py", *backups.urls]
+        with subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment
+        ) as process:
+            assert process.stdout is not None
+            printed = [process.stdout.readline() for _ in shown]
+            process.terminate()
+        for number, backup in enumerate(backups, 1):
+            printed = [one.replace(f"127.0.0.1:{backup.port}", f"vbo{number}.tech.local") for one in printed]
+    # In the order in which servers answer.
+    assert sorted(line.rstrip() for line in printed) == sorted(shown)
+    assert (tmp_path / "restores.db").exists()
+
+
+def test_the_small_exporter_serves_the_lines_of_the_page(tmp_path: Path) -> None:
+    """One server with three sessions, and one that is off."""
+    pytest.importorskip("prometheus_client")
+    world = World(sessions=0)
+    for result in ("Success", "Success", "Failed"):
+        world.add(result=result, end_time=world.now)
+    (program,) = (block for block in blocks("python", PAGES["observing"]) if "start_http_server" in block)
+    with closed_port() as port:
+        pass  # free again: the program takes it on all addresses
+    with BackupServer(world).run_in_thread() as backup:
+        (tmp_path / "metrics.py").write_text(program.replace("9000", str(port)), encoding="utf-8")
+        environment = {**os.environ, "VBO_PASSWORD": backup.password, "SSL_CERT_FILE": backup.ca_file}
+        command = [sys.executable, "-W", "error", "metrics.py", backup.url, "127.0.0.1:9"]
+        names = {f"127.0.0.1:{backup.port}": "vbo1.tech.local", "127.0.0.1:9": "vbo2.tech.local"}
+        shown = set(blocks("text", PAGES["observing"])[0].splitlines())
+        with subprocess.Popen(command, cwd=tmp_path, env=environment) as process:
+            served: set[str] = set()
+            ends = time.monotonic() + 60
+            while not shown <= served and time.monotonic() < ends and process.poll() is None:
+                time.sleep(0.1)
+                with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+                    text = page.read().decode()
+                    for address, name in names.items():
+                        text = text.replace(address, name)
+                    served = set(text.splitlines())
+            process.terminate()
+    assert shown <= served
+
+
+def test_every_extra_is_in_the_table() -> None:
+    """Those that users install; the others are for contributors."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {name for name, _ in table("extra")} == set(project["optional-dependencies"]) - {"docs", "dev"}
+    assert f"Python {project['requires-python'].removeprefix('>=')} or later" in PAGES["install"]
 
 
 async def test_the_cells_of_the_notebook_run_one_after_the_other(backups: BackupFleet) -> None:

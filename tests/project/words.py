@@ -9,7 +9,17 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 PATHS = (
-    *("aiovbo", "examples", "tests", "docs", "README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
+    *(
+        "aiovbo",
+        "examples",
+        "tests",
+        "docs",
+        "README.md",
+        "CONTRIBUTING.md",
+        "RELEASING.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+    ),
     *("noxfile.py", "pyproject.toml"),
 )
 """What is checked: files, and directories with all their Python files and pages."""
