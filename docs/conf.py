@@ -16,6 +16,7 @@ extensions = [
     "sphinx.ext.intersphinx",
     "reference",
     "built_pages",
+    "pictures",
     "llms",
 ]
 exclude_patterns = ["_build"]

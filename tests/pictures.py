@@ -34,9 +34,12 @@ def inventory() -> Iterator[Path]:
     """An inventory of five servers that run as long as the block, some with a restore that failed."""
     with BackupFleet(5, seed=3).run_in_thread() as servers, TemporaryDirectory() as folder:
         for backup in (servers[1], servers[3]):
-            began = backup.world.now - timedelta(hours=3)
-            end = began + timedelta(minutes=35)
-            backup.world.add(creation_time=began, end_time=end, state="Stopped", result="Failed")
+            now = backup.world.now
+            # One in the last hours, and one yesterday, for the report.
+            midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+            for began in (now - timedelta(hours=3), midnight - timedelta(hours=2)):
+                end = began + timedelta(minutes=35)
+                backup.world.add(creation_time=began, end_time=end, state="Stopped", result="Failed")
         os.environ["VBO_PICTURES_PASSWORD"] = servers.password
         login = f"{{ username = '{servers.username}', password.env = 'VBO_PICTURES_PASSWORD' }}"
         lines = [f"defaults.credentials = {login}", f"defaults.tls.ca_file = '{servers.ca_file}'"]

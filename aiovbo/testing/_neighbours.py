@@ -28,6 +28,15 @@ from aiovbo.testing._world import WorldSession
 
 _TYPES = {name.lower(): name for name in ("Vex", "Veod", "Vesp", "Vet")}
 _ITEMS = {"Vex": "Message", "Veod": "File", "Vesp": "Document", "Vet": "Post"}
+_MESSAGES = {
+    "Success": "Item processed.",
+    "Warning": "Item processed with warnings.",
+    "Failed": "The target could not be found.",
+    "Skipped": "Item exists already.",
+}
+_ANY_STATUS = ("Success", "Success", "Success", "Warning", "Failed", "Skipped")
+_STATUSES = {"Success": ("Success",), "Warning": ("Success", "Warning", "Skipped")}
+"""What became of the items of a session, by its result; anything for other results."""
 _OPTIONS = {"showdeleted": bool, "showallversions": bool, "repositoryid": str, "reason": str, "scope": dict}
 """Further options to explore, and the type of each."""
 _V4, _V6, _V8 = 4, 6, 8
@@ -64,18 +73,19 @@ def events_of(session: WorldSession, now_ticks: int, version: int) -> list[Json]
         share = rng.random()
         start = session.creation_ticks + round((end - session.creation_ticks) * share)
         length = rng.randrange(1, 90 * TICKS_PER_SECOND)
-        size = rng.choice((0, rng.randrange(1, 10**9), 2**53 + rng.randrange(10**6)))
+        size = rng.choice((0, rng.randrange(1, 10**5), rng.randrange(1, 10**8)))
+        status = rng.choice(_STATUSES.get(session.result or "", _ANY_STATUS))
         seconds, fraction = divmod(length, TICKS_PER_SECOND)
         events.append(
             {
                 "id": str(UUID(int=rng.getrandbits(128), version=4)),
                 "type": rng.choice(("Save", "Export", "Send", "Restore", "View")),
-                "status": rng.choice(("Success", "Success", "Success", "Warning", "Failed", "Skipped")),
+                "status": status,
                 "startTime": text(start),
                 "endTime": text(start + length),
                 "duration": f"00:{seconds // 60:02}:{seconds % 60:02}.{fraction:07}",
                 "title": f"Restoring item {order}",
-                "message": "Item processed.",
+                "message": _MESSAGES[status],
                 "order": order,
                 "itemName": f"Item {order}",
                 "itemType": _ITEMS.get(session.type, "Item"),

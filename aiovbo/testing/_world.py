@@ -40,6 +40,11 @@ _LONGEST = timedelta(hours=12)
 
 _TYPES = {"Vex": 45, "Veod": 25, "Vesp": 18, "Vet": 12}
 _RESULTS = {"Success": 86, "Warning": 9, "Failed": 5}
+_DETAILS = {
+    "Success": "All items were processed.",
+    "Warning": "Some items were skipped.",
+    "Failed": "Restore failed: the target could not be found.",
+}
 _WORKLOADS = {
     "Vex": ("mailboxes", "mailbox items"),
     "Veod": ("OneDrives", "OneDrive files"),
@@ -432,7 +437,7 @@ class World:
             name=f"Restore {rng.choice(_WORKLOADS[kind])}",
             organization=organization,
             initiated_by=f"{rng.choice(_DOMAINS)}\\{user}" if is_domain_user else f"{user}@{organization}",
-            details=_details(rng, result),
+            details=_DETAILS[result],
             scope_name=rng.choice(_SCOPES),
             client_host=rng.choice(_HOSTS),
             reason=rng.choice(_REASONS),
@@ -442,17 +447,6 @@ class World:
 
 def _pick(rng: Random, weights: dict[str, int]) -> str:
     return rng.choices(list(weights), list(weights.values()))[0]
-
-
-def _details(rng: Random, result: str) -> str:
-    total = rng.randint(1, 400)
-    match result:
-        case "Success":
-            return f"All {total} items processed successfully."
-        case "Warning":
-            return f"{rng.randint(1, 9)} of {total + 9} items were skipped."
-        case _:
-            return "Restore failed: the target could not be found."
 
 
 def _end_to_come(now: int, record: WorldSession) -> int | None:
@@ -476,6 +470,9 @@ def _as_of(now: int, record: WorldSession) -> WorldSession:
 
 def _with(record: WorldSession, fields: SessionFields) -> WorldSession:
     changes: dict[str, Any] = dict(fields)
+    if record.details and "details" not in fields:
+        # The drawn text would contradict a result that was given.
+        changes["details"] = _DETAILS.get(fields.get("result") or "", record.details)
     for name in ("creation", "end"):
         if f"{name}_time" in changes:
             given = changes.pop(f"{name}_time")

@@ -72,7 +72,7 @@ def test_the_first_screen_has_ten_lines_of_code_and_what_one_needs_to_decide() -
     """Two sentences, a picture, code, its output and three bullets, in this order; 200 lines in all."""
     assert len(TEXT.splitlines()) <= 200
     screen = TEXT.split("\n## ")[0]
-    order = ["# aiovbo", "An async Python client", "![", "```python", "```console", "- **A failing"]
+    order = ["# aiovbo", "An async Python client", "[![", "```python", "```console", "- **A failing"]
     places = [f"\n{screen}".index(f"\n{part}") for part in order]
     assert places == sorted(places)
     assert len([line for line in FIRST.splitlines() if line]) <= 10

@@ -206,3 +206,13 @@ def test_threads_see_one_world():
 def test_instants_are_written_with_seven_digits(text, same):
     """Whatever precision and zone came in, UTC with 100 ns goes out."""
     assert to_text(to_ticks(text)) == same
+
+
+def test_details_agree_with_a_result_that_was_given():
+    """They are not the drawn ones of another result; details that were given stay."""
+    world = World(sessions=0, speed=0)
+    failed = [world.add(end_time=world.now, result="Failed") for _ in range(20)]
+    assert {one.details for one in failed} == {"Restore failed: the target could not be found."}
+    assert world.change(failed[0].id, result="Success").details == "All items were processed."
+    assert world.add(end_time=world.now, result="Failed", details="No space.").details == "No space."
+    assert world.add(end_time=None, result="Failed").details == ""
