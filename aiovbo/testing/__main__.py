@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 
 from aiovbo.testing import QUIRK_NAMES, BackupFleet, Quirks
@@ -75,7 +75,7 @@ def _literal(text: str) -> str:
 
 
 @contextmanager
-def _inventory(fleet: BackupFleet, path: str | None) -> Iterator[None]:
+def _inventory(fleet: BackupFleet, path: str | None) -> Generator[None]:
     """An inventory of the running servers, as long as the block; a file that exists is not replaced."""
     if path is None:
         yield

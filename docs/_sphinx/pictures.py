@@ -5,7 +5,7 @@ from sphinx.addnodes import download_reference
 from sphinx.application import Sphinx
 
 
-def show(app: Sphinx, tree: nodes.document, page: str) -> None:
+def show(_app: Sphinx, tree: nodes.document, page: str) -> None:
     """Replace the downloads around pictures by links."""
     for node in list(tree.findall(download_reference)):
         if "filename" in node and node.next_node(nodes.image) is not None:
