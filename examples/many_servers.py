@@ -21,7 +21,7 @@ async def main(options: Namespace) -> int:
                 # Up to v4 a session has no name of its organization, only the link.
                 name = session.organization or (await session.fetch_organization()).name or "?"
                 # What a session shows as its result while it works is no outcome yet.
-                outcomes[name, (session.end_time and session.result) or "Working"] += 1
+                outcomes[name, session.outcome or "Working"] += 1
         except FleetError as error:
             # All sessions of the healthy servers are counted by now.
             failures = len(error.exceptions)

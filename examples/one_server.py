@@ -16,7 +16,7 @@ async def main(options: Namespace) -> None:
         sessions = await client.restore_sessions(started_after=timedelta(days=7))
         print(f"{client.name} speaks {client.api_version}; {len(sessions)} sessions in a week:")
         for session in sessions[:5]:
-            print(f"  {session.creation_time:%d %b %H:%M}  {session.type}  {session.result}")
+            print(f"  {session.creation_time:%d %b %H:%M}  {session.type}  {session.outcome}")
         if not sessions:
             return
 

@@ -52,7 +52,7 @@ HISTORY = "INSERT INTO history VALUES (%s, %s, %s, clock_timestamp(), %s)"
 
 def row_of(session: RestoreSession) -> tuple[Any, ...]:
     """A row of the table `restores`."""
-    outcome = session.result if session.has_ended else None
+    outcome = session.outcome
     kind, began, ended = session.type, session.creation_time, session.end_time
     return session.server, session.id, session.organization, kind, began, ended, outcome
 

@@ -20,7 +20,7 @@ async def main(inventory: str, address: str | None = None) -> None:
     cluster = Client(address, asynchronous=True)  # type: ignore[no-untyped-call]  # dask's
     async with cluster, DaskFleet(cluster, inventory) as fleet:
         async for session in fleet.restore_sessions(started_after=timedelta(days=1)):
-            print(session.server, session.organization, session.type, session.state, session.result)
+            print(session.server, session.organization, session.type, session.outcome)
 
 
 if __name__ == "__main__":

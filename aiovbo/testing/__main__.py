@@ -75,7 +75,7 @@ def _literal(text: str) -> str:
 
 
 @contextmanager
-def _inventory(fleet: BackupFleet, path: str | None) -> Generator[None]:
+def _inventory(fleet: BackupFleet, path: str | None) -> Generator[None, None, None]:
     """An inventory of the running servers, as long as the block; a file that exists is not replaced."""
     if path is None:
         yield
