@@ -68,6 +68,9 @@ def sdist_problems(sdist: Path) -> list[str]:
         "pyproject.toml",
         "tests/conftest.py",
         "docs/conf.py",
+        "RELEASING.md",
+        "examples/exporter.py",
+        "examples/monitoring/aiovbo-rules.yml",
     }
     return [f"{sdist.name}: {name} is missing" for name in sorted(expected - found)]
 
