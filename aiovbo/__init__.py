@@ -22,7 +22,7 @@ from os import environ
 from aiovbo._settings.version import __version__ as __version__
 
 _NAMES = {
-    "_auth.token_store": "FileTokenStore StoredEntry TokenStore",
+    "_auth.file_token_store": "FileTokenStore",
     "_client.client": "Client",
     "_client.exploration": "Exploration",
     "_core.query": "Answer Page Query Rejected",
@@ -45,8 +45,9 @@ _NAMES = {
     "_settings.retry": "Retry",
     "_settings.api_versions": "ApiVersion",
     "_settings.servers": "TLS Server TlsVersion",
+    "_settings.token_store": "StoredEntry TokenStore",
+    "_settings.transport": "TimeLeft Transport TransportReply TransportRequest",
     "_transport.certificate": "Certificate fetch_certificate",
-    "_transport.interface": "TimeLeft Transport TransportReply TransportRequest",
     "_watch.changes": (
         "Added AnyChange Change Changed CheckpointEntry Finished Heartbeat Recovered Removed "
         "RowRejected ServerCheckpoint SessionRecord Unreachable"

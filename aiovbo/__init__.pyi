@@ -2,7 +2,7 @@
 
 from aiovbo import errors as errors
 from aiovbo import models as models
-from aiovbo._auth.token_store import FileTokenStore, StoredEntry, TokenStore
+from aiovbo._auth.file_token_store import FileTokenStore
 from aiovbo._client.client import Client
 from aiovbo._client.exploration import Exploration
 from aiovbo._core.query import Answer, Page, Query, Rejected
@@ -34,8 +34,9 @@ from aiovbo._settings.events import (
 )
 from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import TLS, Server, TlsVersion
+from aiovbo._settings.token_store import StoredEntry, TokenStore
+from aiovbo._settings.transport import TimeLeft, Transport, TransportReply, TransportRequest
 from aiovbo._transport.certificate import Certificate, fetch_certificate
-from aiovbo._transport.interface import TimeLeft, Transport, TransportReply, TransportRequest
 from aiovbo._watch.changes import (
     Added,
     AnyChange,

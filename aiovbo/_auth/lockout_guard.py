@@ -13,12 +13,12 @@ from secrets import token_bytes
 from aiovbo._auth.credential_verdicts import CredentialVerdicts, LoginTurn
 from aiovbo._auth.login_rounds import LoginLimits
 from aiovbo._auth.shared_logins import SharedLogins
-from aiovbo._auth.token_store import TokenStore, check_token_store
 from aiovbo._auth.token_throttle import TokenThrottle
 from aiovbo._protocol.messages import Redacted
 from aiovbo._settings.clock import TimeSource
 from aiovbo._settings.credentials import Assertion, Bearer, Credentials, Integration, Password
 from aiovbo._settings.servers import Server
+from aiovbo._settings.token_store import TokenStore, check_token_store
 
 _SECRETS_PER_SERVER = 16
 """Secrets that are remembered: a provider may give a new one for every login."""

@@ -12,12 +12,12 @@ from secrets import token_bytes, token_hex
 from typing import Any, cast
 
 from aiovbo import errors
-from aiovbo._auth.token_store import StoredEntry, TokenStore
 from aiovbo._core.threads import in_thread_if_possible
 from aiovbo._protocol.messages import Redacted
 from aiovbo._protocol.tokens import Grant, checked_token
 from aiovbo._settings.clock import TimeSource
 from aiovbo._settings.servers import Server
+from aiovbo._settings.token_store import StoredEntry, TokenStore
 from aiovbo.errors import AuthenticationError, ServerError
 
 log = logging.getLogger("aiovbo.login")

@@ -18,18 +18,17 @@ from attrs import evolve
 from multidict import CIMultiDict
 from yarl import URL
 
-from aiovbo._auth.lockout_guard import LockoutGuard
-from aiovbo._auth.token_store import TokenStore
 from aiovbo._client.exploration import Exploration
 from aiovbo._client.pagination import CollectionReader, ListingStart, PageIterator
 from aiovbo._client.requester import Requester
 from aiovbo._client.restore_events import EventPages
+from aiovbo._client.shared_parts import SharedParts
 from aiovbo._core.deadline import Deadline, Operation
 from aiovbo._core.query import Query
 from aiovbo._core.single_flight import SingleFlight
 from aiovbo._core.status import ServerStatus
 from aiovbo._decoding.listing import DecodedPage, decode_listing, decode_one
-from aiovbo._decoding.recognition import Recognition, ServerRecognition
+from aiovbo._decoding.recognition import ServerRecognition
 from aiovbo._protocol.job_session_filter import JobSessionFilter
 from aiovbo._protocol.messages import Reply, Request, Response
 from aiovbo._protocol.requests import (
@@ -52,8 +51,8 @@ from aiovbo._settings.events import Observer
 from aiovbo._settings.limits import DEFAULTS, Options, other_limits
 from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import Server
-from aiovbo._transport.interface import Transport
-from aiovbo._transport.pool import HttpPool
+from aiovbo._settings.token_store import TokenStore
+from aiovbo._settings.transport import Transport
 from aiovbo._transport.request_timeout import RequestTimeout
 from aiovbo.errors import (
     ConfigError,
@@ -132,29 +131,24 @@ class Client:
             observer=observer,
             clock=clock or Clock(),
         )
-        pool = HttpPool(options, http, transport)
-        pool.register(server)
-        guard = LockoutGuard(1, login_cooldown, options.clock, token_store)
-        self._bind(server, options, pool, guard, Recognition())
+        shared = SharedParts(options, http, transport, token_store, lockout_guard=1)
+        shared.register(server)
+        self._bind(server, options, shared)
         self._closes_pool = True
 
     @classmethod
-    def of_fleet(
-        cls, server: Server, options: Options, pool: HttpPool, guard: LockoutGuard, recognition: Recognition
-    ) -> Self:
+    def of_fleet(cls, server: Server, options: Options, shared: SharedParts) -> Self:
         """A client that shares a fleet's session."""
         client = cls.__new__(cls)
-        client._bind(server, options, pool, guard, recognition)  # noqa: SLF001  # its own
+        client._bind(server, options, shared)  # noqa: SLF001  # its own
         return client
 
-    def _bind(
-        self, server: Server, options: Options, pool: HttpPool, guard: LockoutGuard, recognition: Recognition
-    ) -> None:
+    def _bind(self, server: Server, options: Options, shared: SharedParts) -> None:
         self._options = options
-        self._pool = pool
+        self._pool = shared.pool
         self._closes_pool = False
-        self._requester = Requester(server, options, pool, guard)
-        self._recognition = ServerRecognition(recognition)
+        self._requester = Requester(server, options, shared.pool, shared.guard)
+        self._recognition = ServerRecognition(shared.recognition)
         self._fetches: SingleFlight[Any] = SingleFlight()
 
     def with_options(

@@ -19,13 +19,11 @@ import aiohttp
 from attrs import asdict, evolve
 from yarl import URL
 
-from aiovbo._auth.lockout_guard import LockoutGuard
-from aiovbo._auth.token_store import TokenStore
 from aiovbo._client.client import Client
+from aiovbo._client.shared_parts import SharedParts
 from aiovbo._core.query import Query
 from aiovbo._core.status import ServerStatus
 from aiovbo._core.use import Uses
-from aiovbo._decoding.recognition import Recognition
 from aiovbo._fleet.poll import Poll
 from aiovbo._fleet.query import FleetQuery
 from aiovbo._fleet.run import ConcurrencyLimiter, Question
@@ -41,8 +39,8 @@ from aiovbo._settings.numbers import check_count
 from aiovbo._settings.proxies import Proxy, parse_proxy
 from aiovbo._settings.retry import Retry
 from aiovbo._settings.servers import TLS, Server, check_credentials, check_tls, same_server
-from aiovbo._transport.interface import Transport
-from aiovbo._transport.pool import HttpPool
+from aiovbo._settings.token_store import TokenStore
+from aiovbo._settings.transport import Transport
 from aiovbo._watch.changes import Change
 from aiovbo._watch.checkpoint import CheckpointStore, MemoryCheckpoint
 from aiovbo._watch.options import WatchOptions
@@ -162,9 +160,8 @@ class Fleet:
         del proxy
         self._options = self._own_options = options
         self._http, self._transport = http, transport
-        self._pool = HttpPool(options, http, transport)
-        self._guard = LockoutGuard(lockout_guard, login_cooldown, options.clock, token_store)
-        self._recognition = Recognition()
+        self._shared = SharedParts(options, http, transport, token_store, lockout_guard)
+        self._pool = self._shared.pool
         self._token_store = token_store
         self._clients: dict[str, Client] = {}
         self._members: Mapping[str, Client] = self._clients
@@ -229,11 +226,8 @@ class Fleet:
         if server.name in self._clients:
             message = f"two servers are called {server.name!r}: give one a name=... of its own"
             raise ConfigError(message)
-        self._pool.register(server)
-        self._guard.register(server)
-        client = self._clients[server.name] = Client.of_fleet(
-            server, self._own_options, self._pool, self._guard, self._recognition
-        )
+        self._shared.register(server)
+        client = self._clients[server.name] = Client.of_fleet(server, self._own_options, self._shared)
         self._names_by_url.setdefault(server.url, []).append(server.name)
         return client
 
@@ -285,10 +279,8 @@ class Fleet:
         self._raise_if_repeated(server, replaces=server.name)
         self._names_by_url[former.url].remove(former.name)
         self._names_by_url.setdefault(server.url, []).append(server.name)
-        self._pool.register(server)
-        self._pool.forget(former)
-        self._guard.register(server)
-        self._guard.forget(former)
+        self._shared.register(server)
+        self._shared.forget(former)
         client.replace_server(server)
         return client
 
@@ -327,8 +319,7 @@ class Fleet:
         names.remove(name)
         if not names:
             del self._names_by_url[client.server.url]
-        self._pool.forget(client.server)
-        self._guard.forget(client.server)
+        self._shared.forget(client.server)
         for watch in self._watches:
             watch.remove(client.name)
         for poll in self._polls:
@@ -542,7 +533,7 @@ class Fleet:
             self._running.clear()
         # From the last to the first, and all of them, whatever one of them raises.
         async with AsyncExitStack() as steps:
-            steps.callback(self._recognition.clear)
+            steps.callback(self._shared.recognition.clear)
             steps.push_async_callback(self._pool.close, self._log_out)
             for run in list(self._running):
                 steps.push_async_callback(run.stop)

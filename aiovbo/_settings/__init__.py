@@ -1,4 +1,5 @@
-"""Settings that users give: credentials, servers, limits, the clock, and the events that observers receive.
+"""Settings that users give: credentials, servers, limits.
 
-Validates each value when it is given. May use `errors` only; must not do I/O and must not know HTTP.
+Also the methods of the objects that they give: clocks, observers, token stores, transports. Validates each
+value when it is given. May use `errors` only; must not do I/O and must not know how requests are sent.
 """

@@ -9,9 +9,10 @@ from multidict import CIMultiDict
 
 from aiovbo._protocol.documents import completed
 from aiovbo._protocol.messages import Reply
+from aiovbo._settings.transport import Transport, TransportRequest
 from aiovbo._transport.connections import ServerConnections
 from aiovbo._transport.error_mapping import ERROR_LIMIT, TooLargeError, forget_origin, map_aiohttp_error
-from aiovbo._transport.interface import OutgoingRequest, Transport, TransportRequest
+from aiovbo._transport.interface import OutgoingRequest
 from aiovbo._transport.request_timeout import RequestTimeout
 from aiovbo.errors import ConfigError
 

@@ -15,9 +15,9 @@ import aiohttp
 
 from aiovbo._settings.limits import Options
 from aiovbo._settings.servers import Server
+from aiovbo._settings.transport import Transport
 from aiovbo._transport.given_transport import GivenTransport
 from aiovbo._transport.http_session import HttpSession
-from aiovbo._transport.interface import Transport
 from aiovbo._transport.request_timeout import TimeoutRegistry
 from aiovbo.errors import ClosedError, ConfigError
 

@@ -4,13 +4,13 @@ Knows the requests of the feed and how they fail. A failure of the feed is not a
 """
 
 import logging
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 from urllib.parse import quote
 from uuid import UUID
 
 from aiovbo._client.client import Client
-from aiovbo._resources.links import Resource
 from aiovbo._settings.api_versions import supports
 from aiovbo._settings.clock import TimeSource
 from aiovbo.errors import (
@@ -140,7 +140,7 @@ class ChangeFeed:
         """Continue after what was read last."""
         self._token = self._following
 
-    async def _fetch(self, path: str) -> Resource:
+    async def _fetch(self, path: str) -> Mapping[str, Any]:
         # One request, with a deadline of its own: what it takes is not taken from the lists.
         with self._client.operation(may_retry=False):
             return await self._client.fetch(path)
@@ -176,7 +176,7 @@ def _is_cut_off(error: ServerError) -> bool:
     return error.retryable and isinstance(error, UnreachableError | PayloadError)
 
 
-def _sessions_of(page: Resource) -> dict[UUID, bool]:
+def _sessions_of(page: Mapping[str, Any]) -> dict[UUID, bool]:
     """The sessions of a page's events, each once: those that were deleted (False) after the others.
 
     Raises: PayloadError where it holds no list of events.
@@ -207,7 +207,7 @@ def _of_a_session(event: object) -> tuple[str, UUID | None]:
     return "", None
 
 
-def _token_of(page: Resource) -> str:
+def _token_of(page: Mapping[str, Any]) -> str:
     """Where the feed continues.
 
     Raises: PayloadError where that is not a valid token.

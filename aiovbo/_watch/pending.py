@@ -12,8 +12,8 @@ from uuid import UUID
 from attrs import evolve, frozen
 
 from aiovbo import errors
+from aiovbo._client.client import Client
 from aiovbo._core.query import Rejected
-from aiovbo._resources.links import Fetcher
 from aiovbo._watch.changes import (
     Added,
     AnyChange,
@@ -68,7 +68,7 @@ class PendingChange:
         return CheckpointEntry(self.key, record)
 
     @classmethod
-    def from_record(cls, record: SessionRecord, server: str, client: Fetcher) -> "PendingChange":
+    def from_record(cls, record: SessionRecord, server: str, client: Client) -> "PendingChange":
         """The change of a record, with links that are followed by way of `client`.
 
         Raises: CheckpointError where the record is not valid.
@@ -100,7 +100,7 @@ def _encoded(change: AnyChange) -> dict[str, Any]:
     return found
 
 
-def _decoded(document: dict[str, Any], server: str, client: Fetcher) -> AnyChange:
+def _decoded(document: dict[str, Any], server: str, client: Client) -> AnyChange:
     kind, name = document["change"], document["id"]
     if kind in _OF_SESSIONS:
         session = RestoreSession.from_dict(document["session"], server=server)

@@ -565,7 +565,7 @@ async def test_the_guard_holds_no_password(answer: bytes) -> None:
     async with RawServer(routes) as raw, AsyncExitStack() as stack:
         fleet = await stack.enter_async_context(Fleet(servers_of(raw, 5)))
         await fleet.restore_sessions()
-        held = _reachable(fleet._guard)
+        held = _reachable(fleet._shared.guard)
         texts = [one for one in held if isinstance(one, str | bytes | bytearray)]
         assert len(texts) >= 10
         assert not [t for t in texts if "correct horse" in (t if isinstance(t, str) else t.decode("latin-1"))]

@@ -37,6 +37,20 @@ def test_the_backup_server_imports_nothing_of_the_sdk(path: Path) -> None:
     assert all(name.startswith("aiovbo.testing") for name in ours)
 
 
+def test_the_description_of_the_architecture_states_how_many_packages_import_each_other() -> None:
+    """Pairs of packages of the library itself, of which one imports the other."""
+    pairs = {
+        (path.relative_to(PACKAGE).parts[0], name.split(".")[1])
+        for path in PACKAGE.glob("_*/*.py")
+        for name in imported(path)
+        if name.startswith("aiovbo._")
+    }
+    packages = {path.parent.name for path in PACKAGE.glob("_*/__init__.py")} - {"_cli"}
+    edges = [(one, other) for one, other in pairs if one != other and {one, other} <= packages]
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert f"there are {len(edges)} imports of one package by another" in text
+
+
 def test_a_module_is_named_after_what_it_contains() -> None:
     """No module has a name that fits anything."""
     bare = {path.stem.strip("_") for path in EVERY_FILE}

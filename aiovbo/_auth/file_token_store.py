@@ -1,4 +1,4 @@
-"""Token stores: where processes share tokens, and what servers said of a secret.
+"""A token store in a file, for the processes of one user.
 
 Knows files and entries of text. Knows no servers and sends nothing.
 """
@@ -15,11 +15,10 @@ from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Protocol, cast
-
-from attrs import field, frozen
+from typing import Any, cast
 
 from aiovbo._core.threads import in_thread
+from aiovbo._settings.token_store import StoredEntry
 from aiovbo.errors import ConfigError
 
 log = logging.getLogger("aiovbo.login")
@@ -36,30 +35,6 @@ _PATIENCE, _PAUSE = 2.0, 0.005
 Each holder writes one small file, but 20 processes that log in at once on busy cores need more than 0.2 s.
 A process that holds the lock for longer is stopped or hangs: the login then continues without the store.
 """
-
-
-@frozen
-class StoredEntry:
-    """One entry of a token store."""
-
-    value: str = field(repr=False)
-    """A text that may contain a token."""
-    expires: float
-    """When the entry is of no use any more, in seconds since 1970."""
-
-
-class TokenStore(Protocol):
-    """Where processes share tokens and rejected logins.
-
-    Keys contain no secret, values may contain tokens. Where a method fails, the failure is logged, and the
-    login continues without the store.
-    """
-
-    async def read(self, key: str, /) -> StoredEntry | None:
-        """The entry of that key; None where there is none."""
-
-    async def update(self, key: str, change: Callable[[StoredEntry | None], StoredEntry | None], /) -> None:
-        """Replace the entry by what `change` returns for it, while no other process replaces it."""
 
 
 class FileTokenStore:
@@ -162,18 +137,6 @@ class FileTokenStore:
         finally:
             # Closing releases the lock.
             os.close(descriptor)
-
-
-def check_token_store(given: object) -> None:
-    """Return if it is a token store.
-
-    Raises: ConfigError where it is something else, such as a path.
-    """
-    if isinstance(given, type) or not all(
-        callable(getattr(given, name, None)) for name in ("read", "update")
-    ):
-        message = f"token_store is a TokenStore, such as FileTokenStore('tokens'), not {given!r}"
-        raise ConfigError(message)
 
 
 def _check_private(found: os.stat_result, path: Path) -> None:
