@@ -42,19 +42,17 @@ _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 class Token:
     """A bearer token, never shown."""
 
-    __slots__ = ("_headers", "renew_at", "text")
+    __slots__ = ("headers", "json_headers", "renew_at", "text")
 
     def __init__(self, text: str, renew_at: float) -> None:
-        self.text = Redacted(text)
-        self._headers = Redacted({"Authorization": f"Bearer {text}", "Accept": "application/json"})
-        self.renew_at = renew_at
+        headers = {"Authorization": f"Bearer {text}", "Accept": "application/json"}
+        self.text: Redacted[str] = Redacted(text)
+        self.headers: Redacted[dict[str, str]] = Redacted(headers)
+        """The headers of a request without a body."""
+        self.json_headers: Redacted[dict[str, str]] = Redacted(headers | {"Content-Type": "application/json"})
+        """The headers of a request with a body."""
+        self.renew_at: float = renew_at
         """When to renew it, by the monotonic clock."""
-
-    def headers(self, *, json: bool) -> Redacted[dict[str, str]]:
-        """What a request carries; `json` where it has such a body."""
-        return (
-            Redacted(self._headers.content | {"Content-Type": "application/json"}) if json else self._headers
-        )
 
     def __repr__(self) -> str:
         return "Token(***)"
@@ -108,7 +106,7 @@ class TokenManager:
         token = self._token
         if token is not None and not isinstance(self._credentials, Bearer) and self._shared is None:
             self.drop(token)
-            await self._endpoint.log_out(token.headers(json=False))
+            await self._endpoint.log_out(token.headers)
 
     @property
     def in_progress(self) -> RequestTimeout | None:

@@ -144,6 +144,8 @@ class Client:
         return client
 
     def _bind(self, server: Server, options: Options, shared: SharedParts) -> None:
+        self.name: str = server.name
+        """The server's name."""
         self._options = options
         self._pool = shared.pool
         self._closes_pool = False
@@ -214,11 +216,6 @@ class Client:
         self._requester.replace(server)
         self._recognition.forget()
         self._fetches = SingleFlight()
-
-    @property
-    def name(self) -> str:
-        """The server's name."""
-        return self.server.name
 
     @property
     def is_out_of_reach(self) -> bool:
@@ -403,13 +400,14 @@ class Client:
         version = self._requester.endpoint.version or await self._requester.find_version(operation)
         now = now or self._options.clock.now()
         fixed = fixed or bounds.as_of(now)
-        if fixed is not bounds and (its_now := self._requester.server_time(now)) is not now:
-            fixed = bounds.as_of(its_now)
+        if fixed is not bounds and (offset := self._requester.clock_offset()) is not None:
+            fixed = bounds.as_of(now + offset)
         try:
-            return url_for(self.server.url, fixed.target(version)), fixed.bounds(version)
+            target, check = fixed.for_version(version)
         except ConfigError as error:
             message = f"{self.name}: {error}"
             raise ConfigError(message) from None
+        return url_for(self._requester.server.url, target), check
 
     def _collection(
         self,
@@ -419,7 +417,7 @@ class Client:
         reports_rejected: bool = False,
     ) -> Query[M]:
         collection = CollectionReader(self._requester, self, self._recognition, cls, find, reports_rejected)
-        return Query(self.server.name, self._options, collection.pages, collection.first_page)
+        return Query(self.name, self._options, collection.pages, collection.first_page)
 
     async def fetch_restore_session(self, session_id: UUID | str) -> RestoreSession:
         """The restore session with this id, as it is now; one request."""

@@ -86,7 +86,7 @@ class PageTracker(Generic[M]):
 
         Raises: LinkError where the server leads in circles, or out of the API.
         """
-        self.received += len(listing)
+        self.received += listing.count
         self.complete &= not listing.is_doubtful
         if listing.total is not None:
             if self._total is not None and listing.total < self._total:
@@ -95,7 +95,7 @@ class PageTracker(Generic[M]):
             self._total = listing.total
         before, self._last, self._page = self._last, self._page, []
         repeated = bool(self._last) and self._last == before
-        if self._is_check and (repeated or not len(listing)):
+        if self._is_check and (repeated or not listing.count):
             # It has no further rows, or no pages at all.
             self.checked_page = before
             return None
@@ -117,8 +117,8 @@ class PageTracker(Generic[M]):
         if listing.next_href is not None:
             return self._follow(listing.next_href, url)
         is_short = may_be_short(listing, url, self._last, self.checked_page)
-        self._is_check = is_short and self.received == len(listing)
-        more = is_short or has_more(listing, url, self.received, len(listing))
+        self._is_check = is_short and self.received == listing.count
+        more = is_short or has_more(listing, url, self.received)
         if listing.total is not None:
             self.complete &= more or self.received >= listing.total
         if not more:
@@ -128,21 +128,21 @@ class PageTracker(Generic[M]):
         return url.join(URL(target, encoded=True))
 
 
-def has_more(listing: DecodedPage[Any], url: URL, received: int, count: int) -> bool:
-    """Whether more rows must exist than were received, `count` of them on the last page; without a link."""
-    if listing.total is not None:
-        return received < listing.total and count > 0
-    limit = listing.limit or asked_limit(url)
-    if listing.is_array:
-        return count == limit
-    return limit is not None and count >= limit > 0
+def has_more(page: DecodedPage[Any], url: URL, received: int) -> bool:
+    """Whether more rows must exist than were received, to the end of this page; without a link."""
+    if page.total is not None:
+        return received < page.total and page.count > 0
+    limit = page.limit or asked_limit(url)
+    if page.is_array:
+        return page.count == limit
+    return limit is not None and page.count >= limit > 0
 
 
 def may_be_short(
     listing: DecodedPage[Any], url: URL, keys: Sequence[object], checked_page: Sequence[object]
 ) -> bool:
     """Whether the server may have ignored the requested limit without saying so, and have more rows."""
-    if len(listing) != _DEFAULT_LIMIT or keys == checked_page:
+    if listing.count != _DEFAULT_LIMIT or keys == checked_page:
         return False
     return listing.limit is None and listing.total is None and asked_limit(url) != _DEFAULT_LIMIT
 

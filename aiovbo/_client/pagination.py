@@ -68,26 +68,19 @@ class CollectionReader(Generic[M]):
         """
         requester = self.requester
         requester.usage.check(operation)
-        requester.usage.begin()
-        pages: PageIterator[M] | None = None
-        try:
+        with requester.usage:
             with operation.deadline:
                 time_was_known = requester.endpoint.time_is_known
                 url, check = await self.find(operation)
                 asked = _RequestedPage(url)
                 request = Request(url, smaller=asked.halve, may_be_large=True)
                 listing = await requester.send(request, operation, self.read)
-            if asked.url is url and (time_was_known or not requester.clock_is_off):
+            if asked.url is url and (time_was_known or requester.clock_offset() is None):
                 page = _only_page(listing, url, check, requester.checked_page)
                 if page is not None:
                     return page
-            pages = PageIterator(
-                self, operation, _FirstResponse(time_was_known, url, check, asked.url, listing)
-            )
-            return pages
-        finally:
-            if pages is None:
-                requester.usage.end()
+            first = _FirstResponse(time_was_known, url, check, asked.url, listing)
+            return PageIterator(self, operation, first)
 
     def read(self, reply: Reply) -> DecodedPage[M]:
         """The page in a response."""
@@ -123,7 +116,7 @@ def _only_page(
     numbers = list(map(number_of, items))
     if len(set(numbers)) < len(numbers) or may_be_short(listing, url, numbers, checked_page):
         return None
-    if has_more(listing, url, len(items), len(items)):
+    if has_more(listing, url, listing.count):
         return None
     if check is None:
         return Page(items)
@@ -150,6 +143,8 @@ class PageIterator(Generic[M]):
         self._failure: PayloadError | None = None
         self._first = first
         self._is_in_use = first is not None
+        if self._is_in_use:
+            self._requester.usage.begin()
         self._structured = 0
         self._rejected = 0
         self._problems: list[str] = []
@@ -203,7 +198,7 @@ class PageIterator(Generic[M]):
         else:
             time_was_known, url, self._check = arrived.time_was_known, arrived.start, arrived.check
             first = await self._take(arrived.url, arrived.listing)
-        if time_was_known or not self._requester.clock_is_off:
+        if time_was_known or self._requester.clock_offset() is None:
             return first
         # Bounds that were counted back from our time may be others by the server's, which is known only now.
         corrected, self._check = await find(self._operation)

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from copy import copy
-from datetime import datetime, timedelta
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -97,16 +97,10 @@ class Requester:
                 return url_for(self.server.url, url.raw_path_qs.removeprefix(prefix))
         return url
 
-    @property
-    def clock_is_off(self) -> bool:
-        """Whether the server's clock is known to be over a minute off."""
+    def clock_offset(self) -> timedelta | None:
+        """How far the server's clock is ahead of ours; None where it is not known to be over a minute off."""
         skew = self.endpoint.clock_skew
-        return skew is not None and abs(skew) > _TOLERATED_SKEW
-
-    def server_time(self, now: datetime) -> datetime:
-        """The server's time at `now` where its clock is known to be over a minute off, else `now`."""
-        skew = self.endpoint.clock_skew
-        return now if skew is None or abs(skew) <= _TOLERATED_SKEW else now + timedelta(seconds=skew)
+        return None if skew is None or abs(skew) <= _TOLERATED_SKEW else timedelta(seconds=skew)
 
     def status(self) -> ServerStatus:
         """How the server has been doing."""
@@ -171,50 +165,43 @@ class Requester:
 
         Raises: ServerError, complete; ClosedError.
         """
-        self.usage.begin()
-        try:
-            return await self._send(request, operation, read)
-        finally:
-            self.usage.end()
-
-    async def _send(self, request: Request, operation: Operation, read: Callable[[Reply], R]) -> R:
-        clock = self._clock
-        started = clock.monotonic()
+        started = self._clock.monotonic()
         attempts, logins, renewed = 0, 0, False
         count: RetryCount | None = None
         was_unreachable = self.endpoint.was_unreachable
         self._retries.requests += 1
-        while True:
-            outcome, token, sent = await self._send_once(request, operation)
-            attempts += sent
-            logins += 0 if token else sent
-            operation.attempts += sent
-            if isinstance(outcome, Reply) and token is not None and _refuses_token(request, outcome):
-                if not renewed:
-                    self._token_manager.drop(token)
-                    renewed = True
-                    continue
-                if outcome.status == HTTPStatus.UNAUTHORIZED:
-                    outcome = self._token_manager.rejection()
-            if isinstance(outcome, Reply):
-                try:
-                    answer = self._judged(request, outcome, read)
-                except ServerError as error:
-                    outcome = copy(error)
-                else:
-                    self._status.success()
-                    return answer
-            if count is None:
-                # Most likely it is still unreachable: the other tries would only cost time.
-                count = self._retries.begin(operation, may_retry=not was_unreachable)
-            has_token = token is not None
-            following = await self._following(request, outcome, count, operation, has_token=has_token)
-            if following is None:
-                break
-            request = following
+        with self.usage:
+            while True:
+                outcome, token, sent = await self._send_once(request, operation)
+                attempts += sent
+                logins += 0 if token else sent
+                operation.attempts += sent
+                if isinstance(outcome, Reply) and token is not None and _refuses_token(request, outcome):
+                    if not renewed:
+                        self._token_manager.drop(token)
+                        renewed = True
+                        continue
+                    if outcome.status == HTTPStatus.UNAUTHORIZED:
+                        outcome = self._token_manager.rejection()
+                if isinstance(outcome, Reply):
+                    try:
+                        answer = self._judged(request, outcome, read)
+                    except ServerError as error:
+                        outcome = copy(error)
+                    else:
+                        self._status.success()
+                        return answer
+                if count is None:
+                    # Most likely it is still unreachable: the other tries would only cost time.
+                    count = self._retries.begin(operation, may_retry=not was_unreachable)
+                has_token = token is not None
+                following = await self._following(request, outcome, count, operation, has_token=has_token)
+                if following is None:
+                    break
+                request = following
         # Where the login failed, it is the login that was tried so often.
         of_login = bool(outcome.operation)
-        tried, elapsed = logins if of_login else attempts, clock.monotonic() - started
+        tried, elapsed = logins if of_login else attempts, self._clock.monotonic() - started
         failure = self.endpoint.annotate(request.url, outcome, request.method, tried, elapsed)
         self._status.failure(failure, of_login=of_login)
         self.endpoint.was_unreachable |= _shows_unreachable(failure)
@@ -244,6 +231,7 @@ class Requester:
             self._pool.attempts, operation.deadline, lambda: self._token_manager.in_progress
         )
         operation.phase = attempt.where
+        headers = ACCEPT
         try:
             with attempt:
                 token = await self._token_manager.token(operation) if request.needs_token else None
@@ -252,7 +240,8 @@ class Requester:
                 # Not in the branch above: while it opened, another request may have come this far.
                 self._turns = self._turns or asyncio.Semaphore(self._pool.connections_per_server)
                 async with self._turns:
-                    headers = token.headers(json=request.body is not None) if token else ACCEPT
+                    if token is not None:
+                        headers = token.headers if request.body is None else token.json_headers
                     reply = await self.endpoint.exchange(
                         attempt,
                         request.method,

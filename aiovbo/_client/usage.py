@@ -23,11 +23,14 @@ class Usage:
         """Note that a request or a listing is in progress, which needs the token; followed by `end`."""
         self._count += 1
 
-    def end(self) -> None:
+    def end(self, *_: object) -> None:
         """Note that it has ended."""
         self._count -= 1
         if not self._count and self._when_idle is not None:
             self._when_idle()
+
+    # A block during which a request or a listing is in progress.
+    __enter__, __exit__ = begin, end
 
     @property
     def is_active(self) -> bool:

@@ -16,7 +16,7 @@ from aiovbo._core.query import Rejected
 from aiovbo._decoding.fast_sessions import NULL, SessionReader, WireSession, as_text
 from aiovbo._protocol.documents import without_byte_order_mark
 from aiovbo._protocol.error_responses import page_title
-from aiovbo._resources.links import Fetcher, M, has_unreadable_link, href_in
+from aiovbo._resources.links import Fetcher, M, href_in
 from aiovbo._resources.structuring import (
     BROKEN,
     DOCUMENT,
@@ -120,6 +120,8 @@ class DecodedPage(Generic[M]):
         """All of its items but the rejected ones, where they were decoded with the page."""
         self.rejected = rejected
         """Those of its items that were rejected when they were decoded with the page."""
+        self.count: int = len(raws) if sessions is None else len(sessions) + len(rejected)
+        """The rows on the page, rejected ones included."""
         self._origin = origin
         cls, server, fetcher = origin
         is_raw = cls is RestoreSession and sessions is None
@@ -154,17 +156,11 @@ class DecodedPage(Generic[M]):
                 # To parse all of it would block the event loop; in another case it is not recognized.
                 self.is_doubtful = True
                 raw = b'{"next":%b}' % bytes(_NEXT.decode(raw).next)[:STEP]
-            links = DOCUMENT.decode(raw)
-            href = href_in(links, "next")
-            # A link that cannot be read means that there is more.
-            self.is_doubtful |= href is None and has_unreadable_link(links, "next")
+            return href_in(DOCUMENT.decode(raw), "next")
         except BROKEN:
+            # A link that cannot be read means that there is more.
             self.is_doubtful = True
             return None
-        return href
-
-    def __len__(self) -> int:
-        return len(self._raws) if self.sessions is None else len(self.sessions) + len(self.rejected)
 
     def just_after(self, member: str, moment: datetime) -> set[UUID]:
         """The ids of sessions whose time, as it came, is later than `moment` by less than a microsecond."""

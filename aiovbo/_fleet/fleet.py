@@ -21,14 +21,13 @@ from yarl import URL
 
 from aiovbo._client.client import Client
 from aiovbo._client.shared_parts import SharedParts
-from aiovbo._core.query import Query
 from aiovbo._core.status import ServerStatus
 from aiovbo._core.use import Uses
 from aiovbo._fleet.poll import Poll
 from aiovbo._fleet.query import FleetQuery
 from aiovbo._fleet.run import ConcurrencyLimiter, Question
 from aiovbo._protocol.job_session_filter import JobSessionFilter
-from aiovbo._protocol.session_filter import OrderBy, SessionFilter, TimeBound, resolve
+from aiovbo._protocol.session_filter import OrderBy, SessionFilter, TimeBound, TimeFilter, resolve
 from aiovbo._resources.enums import JobSessionStatus
 from aiovbo._resources.links import Resource
 from aiovbo._settings.clock import Clock, TimeSource
@@ -577,13 +576,7 @@ class Fleet:
             ascending=ascending,
             page_size=page_size,
         )
-        return self._query(partial(self._sessions_within, bounds))
-
-    def _sessions_within(self, bounds: SessionFilter) -> Callable[[Client], Query[RestoreSession]]:
-        # Counted back from one point in time for all servers.
-        now = self._options.clock.now()
-        fixed = bounds.as_of(now)
-        return lambda client: client.filtered_sessions(bounds, fixed, now)
+        return self._query(Client.filtered_sessions, bounds)
 
     def restore_events(  # the API's own filters
         self,
@@ -612,14 +605,7 @@ class Fleet:
             ended_before=ended_before,
             page_size=page_size,
         )
-        return self._query(partial(self._events_within, bounds, only))
-
-    def _events_within(
-        self, bounds: SessionFilter, only: Callable[[RestoreSession], object] | None
-    ) -> Callable[[Client], Query[RestoreEvent]]:
-        now = self._options.clock.now()
-        fixed = bounds.as_of(now)
-        return lambda client: client.filtered_events(bounds, only, fixed, now)
+        return self._query(partial(Client.filtered_events, only=only), bounds)
 
     def job_sessions(
         self,
@@ -648,12 +634,7 @@ class Fleet:
             status=status,
             page_size=page_size,
         )
-        return self._query(partial(self._job_sessions_within, bounds))
-
-    def _job_sessions_within(self, bounds: JobSessionFilter) -> Callable[[Client], Query[JobSession]]:
-        now = self._options.clock.now()
-        fixed = bounds.as_of(now)
-        return lambda client: client.filtered_job_sessions(bounds, fixed, now)
+        return self._query(Client.filtered_job_sessions, bounds)
 
     @overload
     def map(self, func: Callable[[Client], AsyncIterable[T]]) -> FleetQuery[T]: ...
@@ -665,17 +646,30 @@ class Fleet:
         A ServerError that comes of it is that server's, and so is a LinkError, which becomes a PayloadError;
         anything else is raised when all others have ended.
         """
-        return self._query(lambda: func)
+        return self._query(func)
 
-    def _query(self, at_each_use: Callable[[], Question[T]]) -> FleetQuery[T]:
+    def _query(
+        self, ask: Callable[..., Awaitable[T] | AsyncIterable[T]], bounds: TimeFilter | None = None
+    ) -> FleetQuery[T]:
+        """The query of `ask(client)`; with bounds, of `ask(client, bounds=..., fixed=..., now=...)`."""
         self._raise_if_closed()
-        question = partial(self._unless_closed, at_each_use)
+        question = partial(self._question, ask, bounds)
         return FleetQuery(list(self._members.values()), question, self._options, self._slots, self._running)
 
-    def _unless_closed(self, at_each_use: Callable[[], Question[T]]) -> Question[T]:
+    def _question(
+        self, ask: Callable[..., Awaitable[T] | AsyncIterable[T]], bounds: TimeFilter | None
+    ) -> Question[T]:
+        """What is requested from each server in one use of a query.
+
+        Raises: ClosedError once the fleet is closed, and in another event loop.
+        """
         self._raise_if_closed()
         self._pool.claim()
-        return at_each_use()
+        if bounds is None:
+            return ask
+        # Counted back from one point in time for all servers.
+        now = self._options.clock.now()
+        return partial(ask, bounds=bounds, fixed=bounds.as_of(now), now=now)
 
     def status(self) -> dict[str, ServerStatus]:
         """How each server has been doing, by name; sends no request."""

@@ -111,7 +111,7 @@ class FleetQuery(Generic[T]):
         # In the fleet's order, regardless of which came first.
         answers: dict[str, Answer[T]] = {}
         for client in self._clients:
-            answer = found.get(client.server.name)
+            answer = found.get(client.name)
             if answer is not None:
                 answers[answer.server] = answer
         return FleetResult(answers)

@@ -43,6 +43,9 @@ _SLOT_RELEASED_FINALLY = 0.1
 """The same where the event loop is busy, with handshakes most of all: that is no sign of a slow server."""
 
 
+_STOPPED = "closed while its answers were still being read"
+
+
 class ConcurrencyLimiter:
     """How many servers are asked at once: the others begin one by one, as those before them end.
 
@@ -158,7 +161,7 @@ class Run(Generic[T]):
         """Begin to ask a server, in a task of its own, of which the consumer hears however it ends."""
         # Not in the context of the task that leaves the slot: in the consumer's own.
         create = self._context.copy().run
-        task = create(asyncio.create_task, self._answer(client), name=f"aiovbo {client.server.name}")
+        task = create(asyncio.create_task, self._answer(client), name=f"aiovbo {client.name}")
         task.add_done_callback(partial(self._ended, client))
         self._tasks.add(task)
 
@@ -187,19 +190,17 @@ class Run(Generic[T]):
         Raises: ClosedError once it was stopped, so that no stream ends quietly.
         """
         if self._stopped:
-            message = "closed while its answers were still being read"
-            raise ClosedError(message)
+            raise ClosedError(_STOPPED)
 
     async def next_event(self) -> Page[T] | Answer[T] | None:
         """A page (when streaming), a server's answer, or None at the end.
 
         Raises: ClosedError once stopped; a bug that a task died of, after all other servers have ended.
         """
-        while True:
+        while not self._stopped:
             if self._taken is not None:
                 self._taken.set()
                 self._taken = None
-            self.check()
             if not self._open:
                 if self._bugs:
                     raise self._bugs.pop()
@@ -222,6 +223,7 @@ class Run(Generic[T]):
                 self._bugs.append(bug)
             # It is raised from here at the end, and keeps this frame, which must not keep it in turn.
             del bug, event
+        raise ClosedError(_STOPPED)
 
     async def stop(self) -> None:
         """Cancel what is still under way, and wait until it has ended; a task of its own does not wait."""
@@ -263,7 +265,7 @@ async def answer_of(
     query = cast("Query[T]", asked) if isinstance(asked, Query) else _as_query(client, asked, options)
     answer = await query.run(deliver)
     # A question may also have been put to another server.
-    name = client.server.name
+    name = client.name
     return answer if answer.server == name else evolve(answer, server=name)
 
 

@@ -64,9 +64,10 @@ class JobSessionFilter(TimeFilter):
     job: UUID | None = field(default=None, converter=id_or_none)
     page_size: int | None = field(default=None, converter=checked_page_size)
 
-    def target(self, version: ApiVersion) -> str:
-        """Path and query that request them from a server of this version; `as_of` comes first.
+    def for_version(self, version: ApiVersion) -> "tuple[str, JobSessionCheck]":
+        """Path and query that request them from a server of this version, and what checks the rows.
 
+        `as_of` comes first.
         Source: operation JobSession_GetPage, v6 to v8, read 2026-11-27; help center, "Getting Backup Job
         Sessions", v4, and "/Jobs/{ID}/JobSessions", v2, read 2026-11-27.
         """
@@ -87,11 +88,8 @@ class JobSessionFilter(TimeFilter):
             if supports(version, "job status filter"):
                 query.append(f"status={status.value}")
         query.append(f"limit={self.page_size or PAGE_SIZE}")
-        return f"/{version}/{path}?{'&'.join(query)}"
-
-    def bounds(self, _version: ApiVersion) -> "JobSessionCheck":
-        """What checks every row; `as_of` comes first."""
-        return JobSessionCheck(self.checks(), self.status, self.job)
+        checks = JobSessionCheck(self.checks(), self.status, self.job)
+        return f"/{version}/{path}?{'&'.join(query)}", checks
 
 
 @frozen

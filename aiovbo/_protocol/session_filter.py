@@ -108,18 +108,12 @@ class TimeFilter:
 
     def as_of(self, now: datetime) -> Self:
         """The same with every "ago" counted back from `now`."""
-        for bound in (self.started_after, self.started_before, self.ended_after, self.ended_before):
+        points: dict[str, datetime] = {}
+        for name in ("started_after", "started_before", "ended_after", "ended_before"):
+            bound = getattr(self, name)
             if isinstance(bound, timedelta):
-                break
-        else:
-            return self
-        return evolve(
-            self,
-            started_after=resolve(self.started_after, now),
-            started_before=resolve(self.started_before, now),
-            ended_after=resolve(self.ended_after, now),
-            ended_before=resolve(self.ended_before, now),
-        )
+                points[name] = now - bound
+        return evolve(self, **points) if points else self
 
     def checks(
         self, *, sent_start: tuple[str, ...] = (), sent_end: tuple[str, ...] = ()
@@ -143,25 +137,23 @@ class SessionFilter(TimeFilter):
     order_by: OrderBy | None = field(default=None, converter=_order)
     ascending: bool = False
     page_size: int | None = field(default=None, converter=checked_page_size)
-    _targets: dict[ApiVersion, str] = field(factory=dict[ApiVersion, str], init=False, eq=False, repr=False)
-    _bounds: "dict[ApiVersion, SessionBounds | None]" = field(
-        factory=dict[ApiVersion, "SessionBounds | None"], init=False, eq=False, repr=False
+    _made: "dict[ApiVersion, tuple[str, SessionBounds | None]]" = field(
+        factory=dict[ApiVersion, "tuple[str, SessionBounds | None]"], init=False, eq=False, repr=False
     )
 
-    def target(self, version: ApiVersion) -> str:
-        """Path and query that ask a server of this version; `as_of` comes first.
+    def for_version(self, version: ApiVersion) -> "tuple[str, SessionBounds | None]":
+        """Path and query that request them from a server of this version, and what checks the rows.
 
+        `as_of` comes first. Without bounds, nothing is checked: None.
         Source: operation RestoreSession_GetPage, v6 to v8, read 2026-11-23.
         """
-        # Made once: a fleet asks all its servers the same.
-        target = self._targets.get(version)
-        if target is None:
-            target = self._targets[version] = self._make_target(version)
-        return target
-
-    def _make_target(self, version: ApiVersion) -> str:
+        made = self._made.get(version)
+        if made is not None:
+            # A fleet sends the same request to all its servers.
+            return made
         bounds = {"startTimeFrom": self.started_after, "startTimeTo": self.started_before}
-        if supports(version, "end time filter"):
+        filters_ends = supports(version, "end time filter")
+        if filters_ends:
             bounds |= {"endTimeFrom": self.ended_after, "endTimeTo": self.ended_before}
         query: list[str] = []
         for name, bound in bounds.items():
@@ -177,15 +169,9 @@ class SessionFilter(TimeFilter):
                 raise ConfigError(message)
             query.append(f"orderBy={self.order_by or 'CreationTime'}&orderAsc={str(self.ascending).lower()}")
         query.append(f"limit={self.page_size or PAGE_SIZE}")
-        return f"/{version}/RestoreSessions?{'&'.join(query)}"
-
-    def bounds(self, version: ApiVersion) -> "SessionBounds | None":
-        """What checks that rows are within the bounds; None where there are none. `as_of` comes first."""
-        # Made once, as the target is.
-        if version not in self._bounds:
-            sent = _END if supports(version, "end time filter") else ()
-            self._bounds[version] = self.checks(sent_start=_START, sent_end=sent)
-        return self._bounds[version]
+        checks = self.checks(sent_start=_START, sent_end=_END if filters_ends else ())
+        made = self._made[version] = f"/{version}/RestoreSessions?{'&'.join(query)}", checks
+        return made
 
 
 _START, _END = ("startTimeFrom", "startTimeTo"), ("endTimeFrom", "endTimeTo")

@@ -258,27 +258,21 @@ class Links(_Attached, Mapping[str, Link]):
 
 
 def href_in(document: object, rel: str) -> str | None:
-    """The text of the link `rel`, in any case, in an object of links; None where there is none."""
-    if isinstance(document, dict):
-        for name, link in cast("dict[str, Any]", document).items():
-            if name.casefold() == rel and isinstance(link, dict):
-                href = cast("dict[str, Any]", link).get("href")
-                if isinstance(href, str) and href:
-                    return href
-    return None
+    """The text of the link `rel`, in any case, in an object of links; None where there is none.
 
-
-def has_unreadable_link(document: object, rel: str) -> bool:
-    """Whether an object of links has a link `rel` of an unknown form; one that is null or empty is none."""
+    Raises: ValueError for a link of an unknown form; one that is null or empty is none.
+    """
     links = cast("dict[str, Any]", document).items() if isinstance(document, dict) else ()
-    return any(_is_unreadable(link) for name, link in links if name.casefold() == rel)
-
-
-def _is_unreadable(link: object) -> bool:
-    if isinstance(link, dict):
-        href = cast("dict[str, Any]", link).get("href")
-        return bool(href) and not isinstance(href, str)
-    return bool(link)
+    is_unreadable = False
+    for name, link in links:
+        if name.casefold() == rel:
+            href: object = cast("dict[str, Any]", link).get("href") if isinstance(link, dict) else link
+            if isinstance(href, str) and href and isinstance(link, dict):
+                return href
+            is_unreadable |= bool(href)
+    if is_unreadable:
+        raise ValueError(rel)
+    return None
 
 
 class LinkTemplate:

@@ -24,6 +24,13 @@ from aiovbo.errors import ClosedError, ConfigError
 log = logging.getLogger("aiovbo.http")
 
 _CLOSED = "the fleet or client that this came from is closed"
+_OTHER_PROCESS = (
+    "the fleet or client was opened in another process than the one it is used in: make one per process"
+)
+_OTHER_LOOP = (
+    "the fleet or client was opened in another event loop than the one it is used in: "
+    "make one per loop, and per asyncio.run()"
+)
 
 
 class HttpPool:
@@ -78,9 +85,12 @@ class HttpPool:
                 # Another thread may have been faster.
                 if self._loop is None:
                     self._loop, self._process = asyncio.get_running_loop(), os.getpid()
-        if self._closing.locked():
+        if self.closed or self._closing.locked():
             raise ClosedError(_CLOSED)
-        self._check()
+        if os.getpid() != self._process:
+            raise ClosedError(_OTHER_PROCESS)
+        if asyncio.get_running_loop() is not self._loop:
+            raise ClosedError(_OTHER_LOOP)
 
     async def open(self) -> HttpSession | GivenTransport:
         """Build the TLS contexts and the session; done once.
@@ -98,7 +108,7 @@ class HttpPool:
                     # What was never open can be opened in another event loop.
                     self._loop, self._opening = None, asyncio.Lock()
                     raise
-        self._check()
+        self.claim()
         return self.carrier
 
     async def _build(self) -> HttpSession | GivenTransport:
@@ -114,20 +124,6 @@ class HttpPool:
         carrier = self._session or self._given
         assert carrier is not None  # one of them was made
         return carrier
-
-    def _check(self) -> None:
-        if self.closed:
-            raise ClosedError(_CLOSED)
-        if os.getpid() != self._process:
-            raise ClosedError(
-                "the fleet or client was opened in another process than the one it is used in: "
-                "make one per process"
-            )
-        if asyncio.get_running_loop() is not self._loop:
-            raise ClosedError(
-                "the fleet or client was opened in another event loop than the one it is used in: "
-                "make one per loop, and per asyncio.run()"
-            )
 
     async def close(self, take_leave: Callable[[], Awaitable[None]]) -> None:
         """Take leave of the servers, end what is under way, close the session unless it was borrowed.
@@ -187,9 +183,8 @@ class HttpPool:
         if os.getpid() != self._process:
             self.closed, self.carrier = True, None
             return False
-        if self._loop.is_closed():
-            return True
-        self._check()
+        if not self._loop.is_closed() and asyncio.get_running_loop() is not self._loop:
+            raise ClosedError(_OTHER_LOOP)
         return True
 
 

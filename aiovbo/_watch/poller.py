@@ -378,9 +378,10 @@ class ServerPoller:
             page_size=_STEP,
         )
         version = await self._client.fetch_api_version()
+        path_and_query, _ = bounds.for_version(version)
         rows = 0
         while rows < _STEP and not stretch.is_over:
-            target = with_offset(bounds.target(version), stretch.offset)
+            target = with_offset(path_and_query, stretch.offset)
             page = await self._client.fetch_page(target, RestoreSession)
             ids: list[UUID] = []
             for sessions, rejected in page.slices():
@@ -394,9 +395,9 @@ class ServerPoller:
             is_same = bool(ids) and ids[0] == stretch.first
             stretch.first = ids[0] if ids else None
             stretch.seen.update(ids)
-            stretch.offset += len(page)
-            rows += len(page)
-            stretch.is_over = is_same or not len(page) or (page.next_href is None and len(page) < _STEP)
+            stretch.offset += page.count
+            rows += page.count
+            stretch.is_over = is_same or not page.count or (page.next_href is None and page.count < _STEP)
 
     async def _identify(self) -> bool:
         """Which installation this is: one that had another name before goes on where it was.

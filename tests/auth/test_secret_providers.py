@@ -154,7 +154,7 @@ async def test_a_provider_is_asked_once_more_after_a_refusal(version: str) -> No
             await other.restore_sessions()
             fresh = other._requester._token_manager._token
             assert fresh is not None
-            good = fresh.headers(json=False).content["Authorization"].removeprefix("Bearer ")
+            good = fresh.headers.content["Authorization"].removeprefix("Bearer ")
             logins = backup.logins
             async with Client(server_of(backup, credentials=Bearer(providing("stale", good)))) as client:
                 assert len(await client.restore_sessions()) == 40

@@ -130,10 +130,10 @@ def test_the_bounds_are_exclusive_to_the_last_digit_that_a_server_sends(
         time = base + timedelta(microseconds=tick // 10)
         return time.strftime("%Y-%m-%dT%H:%M:%S.%f") + f"{tick % 10}Z"
 
-    bounds = SessionFilter(
+    _, bounds = SessionFilter(
         started_after=base + timedelta(microseconds=after),
         started_before=base + timedelta(microseconds=before),
-    ).bounds("v8")
+    ).for_version("v8")
     assert bounds is not None
     body = json.dumps([timed(n, text(tick)) for n, tick in enumerate(ticks)]).encode()
     listing = decode_listing(body, RestoreSession, "s", None)

@@ -441,7 +441,7 @@ def test_a_page_that_counts_nonsense_keeps_its_items_and_is_not_called_complete(
     body = json.dumps({"results": rows(0, 5), **odd}).encode()
     listing = decode_listing(body, RestoreSession, "vbo1", None)
     walk: PageTracker[RestoreSession] = PageTracker(lambda _, url: url)
-    assert len(listing) == 5
+    assert listing.count == 5
     assert walk.next_url(URL(f"https://vbo1{PATH}"), listing, news=True) is None
     assert not walk.complete
 

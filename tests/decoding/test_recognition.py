@@ -56,7 +56,7 @@ def described(listing: DecodedPage[RestoreSession]) -> object:
     for some, others in listing.slices():
         items += [(item, item.extra, item.links.raw, item.links.fetcher) for item in some]
         rejected += others
-    head = (len(listing), listing.is_array, listing.is_doubtful)
+    head = (listing.count, listing.is_array, listing.is_doubtful)
     return items, rejected, head, listing.limit, listing.total, listing.next_href
 
 

@@ -39,7 +39,7 @@ def test_bounds_are_sent_in_utc_with_a_z(version: str) -> None:
     """A `+00:00` would arrive as a blank."""
     east = datetime(2026, 11, 23, 14, 0, 0, 5, timezone(timedelta(hours=2)))
     bounds = SessionFilter(started_after=timedelta(days=1), started_before=east).as_of(NOW)
-    assert bounds.target(version) == (  # type: ignore[arg-type]  # parametrised
+    assert bounds.for_version(version)[0] == (  # type: ignore[arg-type]  # parametrised
         f"/{version}/RestoreSessions?startTimeFrom=2026-11-22T12:00:00.000000Z"
         "&startTimeTo=2026-11-23T12:00:00.000005Z&limit=1000"
     )
@@ -83,8 +83,8 @@ def test_the_ends_of_the_calendar_are_times_like_any_other(moment: datetime) -> 
 def test_only_v8_is_asked_to_filter_by_the_end() -> None:
     """Older servers do not know these parameters."""
     bounds = SessionFilter(ended_after=NOW, ended_before=NOW, page_size=7).as_of(NOW)
-    assert bounds.target("v7") == "/v7/RestoreSessions?limit=7"
-    assert "endTimeFrom=2026-11-23T12:00:00.000000Z&endTimeTo=" in bounds.target("v8")
+    assert bounds.for_version("v7")[0] == "/v7/RestoreSessions?limit=7"
+    assert "endTimeFrom=2026-11-23T12:00:00.000000Z&endTimeTo=" in bounds.for_version("v8")[0]
 
 
 @pytest.mark.parametrize("name", BOUNDS)
