@@ -12,7 +12,7 @@ A tour, from the outside in:
 
 `aiovbo.testing` has a backup server to test against.
 
-Knows where each name lives, and imports it when it is first asked for: a command that prints its help, or a
+Knows where each name lives, and imports it when it is first requested: a command that prints its help, or a
 test run that has our plugin installed, needs no HTTP library. Type checkers and editors read `__init__.pyi`.
 """
 

@@ -135,7 +135,7 @@ class ServerTimeoutError(UnreachableError, TimeoutError):
 
 
 class ResponseError(ServerError):
-    """The server answered with a status that is not a success."""
+    """The server responded with a status that is not a success."""
 
     def __init__(  # the same
         self,
@@ -151,7 +151,7 @@ class ResponseError(ServerError):
         self.status = status
         """The HTTP status."""
         self.error_code = error_code
-        """Veeam's `errorCode`, such as ResourceNotFound; None where the answer has none."""
+        """Veeam's `errorCode`, such as ResourceNotFound; None where the response has none."""
         self.message = message
         """The server's own words, the first 200 characters."""
 
@@ -189,7 +189,7 @@ class AuthenticationError(ServerError):
 
 
 class PayloadError(ServerError):
-    """An answer that is not what the API promises: empty, cut short, too large, of the wrong shape."""
+    """A response that is not what the API promises: empty, cut short, too large, of the wrong shape."""
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ from aiovbo.errors import ConfigError
 
 
 class _FromAnswer:
-    """What came in an answer with others, and shares with them what their links have in common."""
+    """What came in a response with others, and shares with them what their links have in common."""
 
     __slots__ = ("origin",)
     origin: LinkTemplate

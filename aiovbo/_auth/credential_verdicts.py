@@ -66,7 +66,7 @@ class CredentialVerdicts:
         self._failures: dict[str, _Failure] = {}
         self._tried_at: dict[str, float] = {}
         self._waiting: set[str] = set()
-        """Servers that asked for a turn and have not got one."""
+        """Servers that wait for a turn."""
         self._rounds = LoginRounds(limits)
         self._rounds_alone = LoginRounds(limits)
         """Those of servers that fail while others accept."""
@@ -186,10 +186,10 @@ class CredentialVerdicts:
 
     @asynccontextmanager
     async def probed(self, server: Server, doubtful_since: float) -> AsyncGenerator[bool]:
-        """A block for the login of a server that has not answered yet; whether to probe it first.
+        """A block for the login of a server that has not responded yet; whether to probe it first.
 
         Only as many servers are probed as may try a secret that no server has accepted: the others wait for
-        the verdict, after which they need no probe. A server that does not answer delays the others for
+        the verdict, after which they need no probe. A server that does not respond delays the others for
         no longer than `ProbeLimiter` says.
         """
 
@@ -363,8 +363,8 @@ class LoginTurn:
             self.outcome = CredentialVerdicts.accept
         elif self._posts:
             if not isinstance(error, ServerError):
-                # Cancelled: the server may have judged the secret, and its answer is lost.
-                what = "the server had not answered the login when the caller stopped waiting for it"
+                # Cancelled: the server may have judged the secret, and its response is lost.
+                what = "the server had not responded to the login when the caller stopped waiting for it"
                 error = ServerTimeoutError(what, phase="read", hint="Allow more time (deadline=...).")
             self._note_failure(copy(error))
             self._verdicts.fail(self._server, error, self._posts)

@@ -90,7 +90,7 @@ class LoginRounds:
 
     @property
     def free(self) -> int:
-        """How many servers may be tried now, if those that have not answered yet all reject."""
+        """How many servers may be tried now, if those that have not responded yet all reject."""
         return min(self._limits.limit(self.stage) - self.rejections - self._pending, self._free_posts)
 
     @property

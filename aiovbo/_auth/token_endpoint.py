@@ -106,7 +106,7 @@ class TokenEndpoint:
                 raise
             else:
                 self.in_progress = None
-                # The throttle answers before the secret is looked at, and says for itself when to go on.
+                # The throttle responds before the secret is looked at, and says for itself when to go on.
                 if turn is not None and not (is_throttled(reply) and "Retry-After" in reply.headers):
                     turn.count("body")
                 return self._granted(attempt, redact_secrets(reply, fields), fields)

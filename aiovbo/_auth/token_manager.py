@@ -233,7 +233,7 @@ class TokenManager:
     async def _send(self, verdicts: CredentialVerdicts, form: Redacted[dict[str, str]]) -> Grant:
         """What the server grants, once it may be sent the secret."""
         await self._throttle.wait(self._deadline)
-        # A server that does not answer at all would keep the others waiting for its verdict.
+        # A server that does not respond at all would keep the others waiting for its verdict.
         is_shared = self._guard.is_widely_shared(self._server.credentials)
         if self._endpoint.has_responded or not is_shared or verdicts.is_trusted(self._doubtful_since):
             return await self._send_in_turn(verdicts, form)

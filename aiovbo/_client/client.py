@@ -435,7 +435,7 @@ class Client:
 
         Raises: LinkError where it leads out of the API; ServerError where the server fails.
         """
-        _check_asked(path_or_href, cls)
+        _check_requested(path_or_href, cls)
         operation = self._begin()
         with operation.deadline:
             await self._requester.find_version(operation)
@@ -465,7 +465,7 @@ class Client:
         parameters: Mapping[str, Parameter | Sequence[Parameter] | None] | None = None,
         repeatable: bool = False,
     ) -> Response:
-        """What the server answers to any request, for operations that have no method of their own.
+        """The response to any request, for operations that have no method of their own.
 
         Every 2xx status is a result, with or without a body. The token, the deadline and the rules for links
         are those of all other requests.
@@ -480,7 +480,7 @@ class Client:
         Raises: ConfigError at once for arguments that cannot be sent; LinkError where the path leads out of
         the API; ResponseError for other statuses, and another ServerError where the server fails.
         """
-        _check_asked(path_or_href, Resource)
+        _check_requested(path_or_href, Resource)
         make = free_request(method, parameters, json, repeatable=repeatable)
         operation = self._begin()
         with operation.deadline:
@@ -493,7 +493,7 @@ class Client:
     def query(self, path_or_href: str, cls: type[M]) -> Query[M]: ...
     def query(self, path_or_href: str, cls: type[Any] = Resource) -> Query[Any]:
         """The collection at a path below `/vN/`, or behind a link's text, page after page."""
-        _check_asked(path_or_href, cls)
+        _check_requested(path_or_href, cls)
         return self._collection(cls, partial(self._start_of, path_or_href))
 
     async def fetch_page(self, path_or_href: str, cls: type[M]) -> DecodedPage[M]:
@@ -538,7 +538,7 @@ class Client:
 
     @property
     def longest_silence(self) -> float:
-        """Seconds for which an answer may be silent."""
+        """Seconds for which a response may be silent."""
         return min(self._options.read_timeout, self._options.deadline)
 
     def organizations(self) -> Query[Organization]:
@@ -716,7 +716,7 @@ class Client:
             looks += 1
             last = "it is not what was waited for"
             left = waiting.left()
-            # Also a silent server ends with the time; the last poll has a moment to be answered.
+            # Also a silent server ends with the time; the last poll has a moment for its response.
             limit = left if left > _EARLY else _LAST_LOOK
             operation = Operation(self._options, deadline=Deadline(min(self._options.deadline, limit), clock))
             self._requester.usage.check()
@@ -729,7 +729,7 @@ class Client:
                 if not error.retryable:
                     raise
                 is_silent = limit < self._options.deadline and isinstance(error, ServerTimeoutError)
-                last = "it had not answered" if is_silent else error.what
+                last = "it had not responded" if is_silent else error.what
             left = waiting.left()
             if left < _EARLY:
                 break
@@ -753,10 +753,10 @@ class Client:
         return resolve_link(self.server.url, version, href, f"/{version}/")
 
 
-def _check_asked(path_or_href: object, cls: object) -> None:
+def _check_requested(path_or_href: object, cls: object) -> None:
     if not isinstance(path_or_href, str):
         message = (
-            f"what is asked for is a path such as 'Organizations', or a link's text, not {path_or_href!r}"
+            f"what is requested is a path such as 'Organizations', or a link's text, not {path_or_href!r}"
         )
         raise ConfigError(message)
     check_model(cls)

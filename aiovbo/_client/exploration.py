@@ -92,7 +92,7 @@ class Exploration:
 
     async def _undo(self, starting: asyncio.Task[RestoreSession]) -> Failure | None:
         """Stop what is being started; what went wrong, if anything may be open."""
-        # The request may have arrived: only its answer identifies the session to stop.
+        # The request may have arrived: only its response identifies the session to stop.
         await asyncio.wait([starting])
         if starting.cancelled():
             return ClosedError("its start was cut off")

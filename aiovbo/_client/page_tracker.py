@@ -82,7 +82,7 @@ class PageTracker(Generic[M]):
         return is_new
 
     def next_url(self, url: URL, listing: DecodedPage[M], *, news: bool) -> URL | None:
-        """What to ask after the page at `url`, all of whose items were given to `new`; None at the end.
+        """What to request after the page at `url`, all of whose items were given to `new`; None at the end.
 
         Raises: LinkError where the server leads in circles, or out of the API.
         """

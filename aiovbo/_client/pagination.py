@@ -244,7 +244,7 @@ class PageIterator(Generic[M]):
         news = False
         for number, (some, others) in enumerate(listing.slices()):
             if number:
-                # A long answer must not hold the event loop.
+                # A long response must not block the event loop.
                 await asyncio.sleep(0)
                 if operation.deadline.has_passed():
                     raise self._requester.overdue(url, operation, "decoding")

@@ -52,7 +52,7 @@ _TOLERATED_SKEW = 60.0
 
 
 class Requester:
-    """Sends one server's requests, whatever they ask for."""
+    """Sends one server's requests."""
 
     def __init__(self, server: Server, options: Options, pool: HttpPool, guard: LockoutGuard) -> None:
         self._options = options
@@ -71,7 +71,7 @@ class Requester:
         self.usage: Usage = Usage(server.name)
         """What is in progress, and whether anything may begin."""
         self.checked_page: Sequence[object] = ()
-        """The page of a listing of which the server was asked whether more follows, and had no more."""
+        """The page of a listing after which a request for more was sent, and the server had no more."""
         self._former_urls: set[URL] = set()
 
     def replace(self, server: Server) -> None:
@@ -107,7 +107,7 @@ class Requester:
         return self._status.status(self.endpoint.version, self.endpoint.clock_skew)
 
     async def find_version(self, operation: Operation) -> ApiVersion:
-        """The API version spoken: what was given, or the newest that the server offers, asked for once."""
+        """The API version spoken: what was given, or the newest that the server offers, found once."""
         endpoint = self.endpoint
         if endpoint.version is None:
             url = endpoint.url(probe_target(endpoint.likely_version))
@@ -159,7 +159,7 @@ class Requester:
         raise self.endpoint.annotate(self.server.url, NotFoundError(what, status=404, hint=hint))
 
     async def send(self, request: Request, operation: Operation, read: Callable[[Reply], R]) -> R:
-        """What `read` makes of the answer, whatever it takes within the operation's limits.
+        """What `read` makes of the response, whatever it takes within the operation's limits.
 
         What changes something is sent again only where it cannot have arrived.
 
@@ -185,12 +185,12 @@ class Requester:
                         outcome = self._token_manager.rejection()
                 if isinstance(outcome, Reply):
                     try:
-                        answer = self._judged(request, outcome, read)
+                        result = self._judged(request, outcome, read)
                     except ServerError as error:
                         outcome = copy(error)
                     else:
                         self._status.success()
-                        return answer
+                        return result
                 if count is None:
                     # Most likely it is still unreachable: the other tries would only cost time.
                     count = self._retries.begin(operation, may_retry=not was_unreachable)
@@ -273,7 +273,7 @@ class Requester:
             return read(reply)
         if reply.status in SUCCESS and not reply.body.strip():
             hint = "Check the account's rights: servers respond to rejected tokens like this too."
-            raise PayloadError("the answer is empty", hint=hint)
+            raise PayloadError("the response is empty", hint=hint)
         if reply.unknown_charset:
             charset = printable(reply.unknown_charset, 40)
             what = f"the response is in the charset {charset}, which is not supported"
@@ -303,8 +303,8 @@ class Requester:
         )
         if delay is None:
             return None
-        asked, what = f"{method} {url.raw_path}", failure.what.rstrip(".")
-        log.debug("%s: %s: %s; try %d in %.2f s", self.server.name, asked, what, count.total + 1, delay)
+        sent, what = f"{method} {url.raw_path}", failure.what.rstrip(".")
+        log.debug("%s: %s: %s; try %d in %.2f s", self.server.name, sent, what, count.total + 1, delay)
         self._status.retry(method, url.raw_path, failure, delay)
         try:
             with RequestTimeout(self._pool.attempts, operation.deadline):
@@ -323,7 +323,7 @@ def _shows_unreachable(failure: ServerError) -> bool:
 
 
 def _refuses_token(request: Request, reply: Reply) -> bool:
-    # An empty success is how VB365 was seen to answer a token that it no longer accepts. Where no body is
+    # An empty success is how VB365 was seen to respond to a token that it no longer accepts. Where no body is
     # needed it is a result, and the request would do the same again.
     may_be_refusal = request.method == "GET" or (
         reply.status == HTTPStatus.OK and not request.body_is_optional
@@ -335,5 +335,5 @@ def _refuses_token(request: Request, reply: Reply) -> bool:
 def _status_of_probe(reply: Reply) -> int:
     if reply.status == HTTPStatus.OK and not holds_json(reply.body):
         hint = "Check whether a proxy, a login page or another product is at this address."
-        raise PayloadError("asked without a token, it answered with something that is no resource", hint=hint)
+        raise PayloadError("the response to a request without a token is not a resource", hint=hint)
     return reply.status

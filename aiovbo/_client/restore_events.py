@@ -182,7 +182,7 @@ class EventPages:
         self._complete = False
         self._failure = self._failure or error
         self._failures += 1
-        # What it answers about one session, it may not answer about others. Whether it answers at all does
+        # Its response about one session may differ from those about others. Whether it responds at all does
         # not depend on the session.
         is_about_the_session = isinstance(error, ResponseError | PayloadError)
         if not is_about_the_session or self._failures >= _MOST_FAILURES:

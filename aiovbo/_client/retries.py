@@ -26,7 +26,7 @@ _SHORTEST_PAUSE = 0.1
 """Seconds before a retry that does not count against the limit of retries."""
 
 _CREDIT, _EARNED = 10.0, 0.1
-"""Retries a server may cost at once, and what each request earns back: no flood answers an outage."""
+"""Retries a server may cost at once, and what each request earns back: no outage is followed by a flood."""
 
 _MAY_BE_DONE = " It may have been done all the same: look before you repeat it."
 

@@ -1,6 +1,6 @@
 """What is in progress on one server, so that it can be removed from a fleet without harm.
 
-Uses nothing but errors. Must not know what is in progress.
+Counts operations. Must not know what they request.
 """
 
 from collections.abc import Callable

@@ -24,13 +24,13 @@ RESOLUTION = 0.001
 IS_IT_UP = "Check that the server is running, and that no firewall drops the connection."
 
 DOING: dict[Phase, str] = {
-    "queue": "waiting for its turn, behind requests that had no answer",
+    "queue": "waiting for its turn, behind requests that had no response",
     "dns": "resolving the name",
     "connect": "connecting",
     "tls": "shaking hands (TLS)",
-    "read": "waiting for the answer",
-    "body": "reading the answer",
-    "decoding": "decoding the answer",
+    "read": "waiting for the response",
+    "body": "reading the response",
+    "decoding": "decoding the response",
     "paging": "paging through the list",
 }
 """What an operation was doing in each phase."""
@@ -172,7 +172,7 @@ def deadline_passed(seconds: float, phase: Phase) -> ServerTimeoutError:
 class Operation:
     """What one operation on a server may still spend, and what it has spent.
 
-    Entered, it takes in all that the current task, and tasks that it begins, ask until it is left.
+    Entered, it includes all that the current task, and tasks that it begins, request until it is left.
     """
 
     __slots__ = ("_before", "_is_over", "attempts", "deadline", "may_retry", "options", "phase")

@@ -43,7 +43,7 @@ class Rejected:
 
 @frozen
 class Page(Sequence[T]):
-    """Some items of a listing, as one answer brought them."""
+    """Some items of a listing, as one response brought them."""
 
     items: tuple[T, ...] = field(converter=tuple)
     """The items, in the server's order."""

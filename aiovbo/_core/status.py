@@ -1,4 +1,4 @@
-"""What can be seen of the traffic with a server while it goes on: signals to an observer, and a status.
+"""How a server has been doing: counts what its requests come to, and notifies the observer.
 
 Knows counts, times and names. Knows no metrics library, and nothing that a metric must not be labelled with:
 no URL, no id, no text of a server.
@@ -91,7 +91,7 @@ class StatusRecorder:
             self._notify(RequestFinished(self._server, _operation(method, path), _outcome(outcome), seconds))
 
     def login(self, outcome: int | ServerError | None, seconds: float) -> None:
-        """Note that a token was asked for."""
+        """Note that a login has ended."""
         self._logins += 1
         if self._observer is not None:
             self._notify(LoginFinished(self._server, _outcome(outcome), seconds))
@@ -103,7 +103,7 @@ class StatusRecorder:
             self._notify(RetryScheduled(self._server, _operation(method, path), _outcome(error), delay))
 
     def success(self) -> None:
-        """Note that what was asked for has come."""
+        """Note that what was requested has arrived."""
         self._last_success = self._now()
         if self._up is False:
             state = "reachable" if isinstance(self._last_error, UnreachableError) else "working"

@@ -144,7 +144,7 @@ class Threads:
         name = _Name(host, port, family)
         with self._lock:
             call = self._look_ups.get(name)
-            # One that hangs for so long may never return, but the name server may answer again.
+            # One that hangs for so long may never return, but the name server may respond again.
             is_stuck = call is not None and time.monotonic() - call.began > SHARED_FOR
             if call is None or is_stuck:
                 work = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, family=family)

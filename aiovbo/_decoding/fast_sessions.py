@@ -71,14 +71,14 @@ def as_text(document: bytes) -> bytes:
 
     Raises: ValueError where it is not.
     """
-    # Of ASCII, which most answers are, that is said in no time.
+    # Of ASCII, which most responses are, that is said in no time.
     if not document.isascii():
         document.decode()
     return document
 
 
 class SessionReader:
-    """Reads the sessions of one answer; what their links have in common is kept once."""
+    """Reads the sessions of one response; what their links have in common is kept once."""
 
     def __init__(self, server: str, fetcher: Fetcher | None) -> None:
         self._server = server
@@ -155,7 +155,7 @@ class SessionReader:
                 ended = at(text)
                 if text[-1] != "Z" or text[0] != "2":
                     ended = in_utc(ended)
-            # A copy of the links' bytes: what msgspec hands out would keep the whole answer in memory.
+            # A copy of the links' bytes: what msgspec hands out would keep the whole response in memory.
             draft.links = b"" + wire.links
             draft.origin = plain
             draft.server = server

@@ -1,4 +1,4 @@
-"""Bytes of an answer to models: fast where all is as documented, item by item and tolerant where not.
+"""Response bytes to models: fast where all is as documented, item by item and tolerant where not.
 
 Both paths end in the same frozen classes, equal for equal input. Knows listings and pages; knows no URLs, no
 HTTP, no asyncio, no clock.
@@ -102,7 +102,7 @@ def _read_page(body: bytes) -> RawPage:
 
 
 class DecodedPage(Generic[M]):
-    """One answer of a collection: its items, slice by slice, and what it says of further pages."""
+    """One response of a collection: its items, slice by slice, and what it says of further pages."""
 
     def __init__(
         self,
@@ -248,7 +248,7 @@ def read_item(
 
 
 def decode_listing(body: bytes, cls: type[M], server: str, fetcher: Fetcher | None) -> DecodedPage[M]:
-    """What a collection's answer holds: a bare array (up to v4) or a page (from v5), in every version.
+    """What a collection's response contains: a bare array (up to v4) or a page (from v5), in every version.
 
     Shape: `[...]`, or `{"results": [...], "limit": ..., "_links": {"next": {"href": ...}}}`.
     Raises: PayloadError where it is neither.
@@ -293,7 +293,7 @@ def _raws_of(body: bytes) -> list[msgspec.Raw]:
 
 
 def decode_one(body: bytes, cls: type[M], server: str, fetcher: Fetcher | None) -> M:
-    """The one resource that an answer holds.
+    """The one resource that a response contains.
 
     Raises: PayloadError where it is none.
     """
@@ -309,9 +309,9 @@ def _not_the_promised(body: bytes, promised: str, said: str, *, retryable: bool 
         hint = "Check whether a proxy, a login page or another product is at this address."
         title = page_title(body)
         named = f" with the title {title!r}" if title else ""
-        return PayloadError(f"the answer is a web page{named}, not JSON", hint=hint)
+        return PayloadError(f"the response is a web page{named}, not JSON", hint=hint)
     return PayloadError(
-        f"the answer is not {promised}",
+        f"the response is not {promised}",
         problems=(printable(said),),
         retryable=retryable,
         hint=f"It says: {printable(said)}.",

@@ -1,6 +1,6 @@
 """A fleet: many backup servers behind one HTTP session, queried at once.
 
-Knows the life of the session and who is in the fleet; how answers are merged is in `_fleet/run`.
+Knows who is in the fleet, and when it opens and closes; how answers are merged is in `_fleet/run`.
 """
 
 import asyncio
@@ -492,7 +492,7 @@ class Fleet:
         Each server is polled at its own time in the interval, and never twice at once; a slow one delays no
         other. A server that fails is probed with one request, after longer and longer pauses.
 
-        - `query`: what to ask, from this fleet's `restore_sessions` or `map`; if not given, the restore
+        - `query`: what to request, from this fleet's `restore_sessions` or `map`; if not given, the restore
           sessions of the last day. Servers that join the fleet later are queried too.
         - `every`: from one poll of a server to the next.
 

@@ -1,6 +1,6 @@
-"""Many servers' answers as one: every item as it comes, every server's end heard of, nothing left behind.
+"""Queries of many servers: lazy, to iterate or to await, and their results.
 
-Knows tasks and queues; knows nothing of requests. One server's failure is a value here; a bug is raised.
+What happens in one use of a query is in `_fleet/run`. Knows nothing of requests.
 """
 
 from collections.abc import (

@@ -34,10 +34,10 @@ from aiovbo.errors import ClosedError, LinkError, PayloadError
 T = TypeVar("T")
 
 Question = Callable[[Client], Awaitable[T] | AsyncIterable[T]]
-"""What to ask each server."""
+"""What to request from each server."""
 
 SLOT_RELEASED_AFTER = 0.05
-"""Seconds after which a server that has not finished no longer keeps others from being asked."""
+"""Seconds after which a server that has not finished no longer keeps others from being queried."""
 
 _SLOT_RELEASED_FINALLY = 0.1
 """The same where the event loop is busy, with handshakes most of all: that is no sign of a slow server."""
@@ -47,7 +47,7 @@ _STOPPED = "closed while its answers were still being read"
 
 
 class ConcurrencyLimiter:
-    """How many servers are asked at once: the others begin one by one, as those before them end.
+    """How many servers are queried at once: the others begin one by one, as those before them end.
 
     A server that takes long while others wait is parked: it goes on outside, and no longer counts.
     """
@@ -61,7 +61,7 @@ class ConcurrencyLimiter:
         self._parking: Timer | None = None
 
     def queue(self, run: "Run[Any]", clients: Iterable[Client]) -> None:
-        """Have each of them asked by the run, as soon as there is a slot for it."""
+        """Have each of them queried by the run, as soon as there is a slot for it."""
         self._waiting.extend(zip(repeat(run), clients))
         timers = timers_of(self._clock)
         while self._waiting and self._free:
@@ -88,20 +88,20 @@ class ConcurrencyLimiter:
             self._free += 1
 
     def _begin_next(self, timers: Timers) -> None:
-        run, client = asked = self._waiting.popleft()
-        self._held[asked] = timers.time()
+        run, client = holder = self._waiting.popleft()
+        self._held[holder] = timers.time()
         run.begin(client)
 
     def _park(self, timers: Timers, delay: float) -> None:
         """Let those that wait have the slots that were held for so long; look again while any wait."""
         while self._waiting:
             # While anybody waits, every slot is held.
-            asked, since = next(iter(self._held.items()))
+            holder, since = next(iter(self._held.items()))
             due = since + delay
             if due > timers.time():
                 self._parking = self._parking or timers.call_at(due, self._park_again, timers, due)
                 return
-            del self._held[asked]
+            del self._held[holder]
             self._begin_next(timers)
 
     def _park_again(self, timers: Timers, due: float) -> None:
@@ -145,7 +145,7 @@ class Run(Generic[T]):
     async def __aenter__(self) -> Self:
         for register in self._registers:
             register.add(self)
-        # Who was out of reach the last time is asked last, and keeps no other server's slot.
+        # Who was out of reach the last time is queried last, and keeps no other server's slot.
         self._slots.queue(self, sorted(self._clients, key=attrgetter("is_out_of_reach")))
         return self
 
@@ -158,7 +158,7 @@ class Run(Generic[T]):
         await self.stop()
 
     def begin(self, client: Client) -> None:
-        """Begin to ask a server, in a task of its own, of which the consumer hears however it ends."""
+        """Begin to query a server, in a task of its own, of which the consumer hears however it ends."""
         # Not in the context of the task that leaves the slot: in the consumer's own.
         create = self._context.copy().run
         task = create(asyncio.create_task, self._answer(client), name=f"aiovbo {client.name}")
@@ -261,21 +261,21 @@ async def answer_of(
     deliver: Callable[[Page[T]], Awaitable[None]] | None = None,
 ) -> Answer[T]:
     """What one server answers; its pages go to `deliver`, or into the answer where there is none."""
-    asked = question(client)
-    query = cast("Query[T]", asked) if isinstance(asked, Query) else _as_query(client, asked, options)
+    result = question(client)
+    query = cast("Query[T]", result) if isinstance(result, Query) else _as_query(client, result, options)
     answer = await query.run(deliver)
     # A question may also have been put to another server.
     name = client.name
     return answer if answer.server == name else evolve(answer, server=name)
 
 
-def _as_query(client: Client, asked: Awaitable[T] | AsyncIterable[T], options: Options) -> Query[T]:
+def _as_query(client: Client, result: Awaitable[T] | AsyncIterable[T], options: Options) -> Query[T]:
     async def pages(_: Operation) -> AsyncGenerator[Page[T]]:
         try:
-            if not isinstance(asked, AsyncIterable):
-                yield Page((await asked,))
+            if not isinstance(result, AsyncIterable):
+                yield Page((await result,))
                 return
-            items = aiter(asked)
+            items = aiter(result)
             async with AsyncExitStack() as stack:
                 if isinstance(items, AsyncGenerator):
                     # Its own `finally` is to run when we leave, not when the garbage collector finds it.

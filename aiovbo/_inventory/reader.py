@@ -1,7 +1,7 @@
 """An inventory: the servers of a fleet and its limits, as they are written down in a file.
 
-Knows how defaults, groups and servers add up, and how the file is described to editors. Must not know how a
-server is asked. Whatever is wrong is reported by file and key, all of it at once, and never with a secret.
+Knows how defaults, groups and servers add up. Must not know how a server is queried. Whatever is wrong is
+reported by file and key, all of it at once, and never with a secret.
 """
 
 import logging

@@ -1,7 +1,6 @@
-"""An inventory: the servers of a fleet and its limits, as they are written down in a file.
+"""The JSON schema of an inventory, with which editors check and complete the file.
 
-Knows how defaults, groups and servers add up, and how the file is described to editors. Must not know how a
-server is asked. Whatever is wrong is reported by file and key, all of it at once, and never with a secret.
+Made of the tables of `_inventory/tables` and of what each key means. Reads no file.
 """
 
 from collections.abc import Mapping
@@ -85,7 +84,7 @@ _BOUNDS: dict[str, dict[str, int]] = {
 }
 _DESCRIPTIONS = {
     "allow_literal_secrets": "Whether secrets may be written out here; false if not given.",
-    "fleet": "The limits within which all servers are asked.",
+    "fleet": "The limits within which all servers are queried.",
     "defaults": "What holds for every server whose group and own table say nothing else.",
     "groups": "By name: what servers have in common that name the group.",
     "servers": "By name: the servers. A name with dots is quoted.",
@@ -112,21 +111,21 @@ _DESCRIPTIONS = {
     "ca_file": "PEM file of the authorities to trust, in place of the system's.",
     "pin": "SHA-256 fingerprints of the server's own certificate, one or several.",
     "insecure": "Verify no certificate. An attacker in between can read the password.",
-    "client_cert": "PEM file with our own certificate, where a server asks for one.",
+    "client_cert": "PEM file with our own certificate, where a server requires one.",
     "client_key": "PEM file with its key, where it is not in client_cert.",
     "strict_x509": "False accepts old authorities that break RFC 5280.",
     "server_name": "Name in the certificate, where it is not the one in the URL.",
     "minimum_version": "Lowest version of TLS that is accepted, for old servers; TLSv1.2 if not given.",
     "deadline": "Seconds for one whole operation on a server, retries and waiting included.",
     "connect_timeout": "Seconds to resolve the name, connect and shake hands.",
-    "read_timeout": "Seconds without a byte after which an answer is given up.",
+    "read_timeout": "Seconds without a byte after which a response is given up.",
     "idle_timeout": "Seconds an idle connection is kept; 0 keeps none.",
     "retries": "Maximum number of retries for requests that are safe to repeat.",
-    "concurrency": "Servers asked at once.",
+    "concurrency": "Servers queried at once.",
     "connections": "Requests at once to one server.",
     "max_resource": "Bytes of the response of a single resource above which it is refused.",
     "user_agent": "What is sent as User-Agent with every request.",
-    "max_body": "Bytes of an answer above which it is refused.",
+    "max_body": "Bytes of a response above which it is rejected.",
     "login_cooldown": "Seconds of the first cool-down after a login that was not accepted.",
     "lockout_guard": "Servers that may reject the same credentials before the others are skipped.",
     "strict": "Whether an invalid item is an error of its server.",

@@ -1,7 +1,6 @@
-"""Bytes of an answer to models: fast where all is as documented, item by item and tolerant where not.
+"""JSON documents in response bodies, whole or cut off.
 
-Both paths end in the same frozen classes, equal for equal input. Knows listings and pages; knows no URLs, no
-HTTP, no asyncio, no clock.
+Knows bytes and JSON; knows no resources, no HTTP, no asyncio, no clock.
 """
 
 import re
@@ -27,7 +26,7 @@ def decode_object(body: bytes) -> Mapping[str, Any] | None:
 
 
 def holds_json(body: bytes) -> bool:
-    """Whether `body` is a JSON object or array, as every answer of the API is."""
+    """Whether `body` is a JSON object or array, as every response of the API is."""
     return isinstance(decode_document(body), dict | list)
 
 

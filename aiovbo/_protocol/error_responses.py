@@ -1,4 +1,4 @@
-"""Answers that are no success to errors that say what to do, without the secrets that the answer repeats.
+"""Responses that are not a success, as errors that state what to do; without the secrets that they repeat.
 
 Knows statuses and the vendor's form of an error; no I/O, no clock.
 """
@@ -95,7 +95,7 @@ def _without_in_page(body: bytes, secret: str) -> bytes:
 
 
 def error_from_response(reply: Reply, now: datetime, version: str | None = None) -> ServerError:
-    """The error for an answer that is no success.
+    """The error for a response that is not a success.
 
     Source: schema RESTExceptionInfo, v6 to v8, read 2026-11-23.
     """
@@ -115,7 +115,7 @@ def error_from_response(reply: Reply, now: datetime, version: str | None = None)
             hint="Give the address that it leads to, or fix the proxy in front of the server.",
         )
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-        return PayloadError(f"HTTP {status} without the answer that was asked for")
+        return PayloadError(f"HTTP {status} without the resource that was requested")
     # A server that says in its own words what is wrong is the right one, and speaks this version.
     own = _line(said.get("message")) or _line(said.get("error_description"))
     is_api = bool(own) and "no http resource was found" not in own.lower()
@@ -149,9 +149,9 @@ def _throttle_said(body: bytes) -> str:
 def login_error(
     reply: Reply, now: datetime, version: str | None = None, *, rejection_hint: str = ""
 ) -> ServerError:
-    """The error for a login that was answered without success; `rejection_hint` is for a rejection.
+    """The error for a login whose response is not a success; `rejection_hint` is for a rejection.
 
-    Only the API's own words are a rejection. A proxy, a web filter or a login page may answer with the same
+    Only the API's own words are a rejection. A proxy, a web filter or a login page may respond with the same
     statuses, and says nothing of the credentials.
     """
     error = error_from_response(reply, now, version)
@@ -171,7 +171,7 @@ def login_error(
         error.args = (error.what,)
         is_version = reply.status == HTTPStatus.NOT_FOUND and version is not None
         error.hint = _special_hint(reply) or (error.hint + " " if is_version else "") + (
-            "A proxy, a web filter or another program may have answered. Check the address, the port and "
+            "A proxy, a web filter or another program may have responded. Check the address, the port and "
             "what is in front of the server."
         )
     return error
@@ -271,7 +271,7 @@ _SPECIAL_HINTS: tuple[tuple[int, bytes, str], ...] = (
         400,
         b"invalid hostname",
         (
-            "The server does not answer to this host name. Use the name or the address for which its web "
+            "The server does not respond to this host name. Use the name or the address for which its web "
             "service or a proxy in front of it is configured."
         ),
     ),

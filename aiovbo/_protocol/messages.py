@@ -1,6 +1,6 @@
-"""What goes over the wire, without sending it: arguments to requests, and answers as they came.
+"""A request before it has a token, a response as it came, and secrets on their way into a request.
 
-Knows the paths and parameters of every API version; knows no aiohttp, no asyncio, no clock.
+Knows methods, headers and charsets; knows no paths of the API, no aiohttp, no asyncio, no clock.
 """
 
 import codecs
@@ -38,7 +38,7 @@ class Request:
     body: Redacted[bytes] | None = field(default=None, kw_only=True)
     """JSON."""
     expected: Collection[int] = field(default=(200,), kw_only=True)
-    """Statuses that are answers, and no errors."""
+    """Statuses that are results, and no errors."""
     needs_token: bool = field(default=True, kw_only=True)
     """Whether a token goes with it."""
     body_is_optional: bool = field(default=False, kw_only=True)
@@ -58,7 +58,7 @@ class Request:
 
 @frozen
 class Reply:
-    """An answer as it came: status, headers by name in any case, the body."""
+    """A response as it came: status, headers by name in any case, the body."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -80,7 +80,7 @@ class Reply:
 
 @frozen(kw_only=True)
 class Response:
-    """What a server answered to `client.request`, whichever 2xx status it has, and with or without a body."""
+    """The response to `client.request`, whichever 2xx status it has, and with or without a body."""
 
     status: int
     """The HTTP status, 200 to 299."""

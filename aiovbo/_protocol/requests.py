@@ -1,4 +1,4 @@
-"""What goes over the wire, without sending it: arguments to requests, and answers as they came.
+"""Requests for everything but sessions in lists: organizations, actions, free requests, and pages of lists.
 
 Knows the paths and parameters of every API version; knows no aiohttp, no asyncio, no clock.
 """
@@ -249,7 +249,7 @@ def organizations_target(version: ApiVersion) -> str:
 
 
 def probe_target(version: ApiVersion) -> str:
-    """What to ask without a token to see if a server offers this version: 401 if so, 404 if not."""
+    """What to request without a token to see if a server offers this version: 401 if so, 404 if not."""
     return f"/{version}/{'ServiceInstance' if supports(version, 'service instance') else 'RestoreSessions'}"
 
 

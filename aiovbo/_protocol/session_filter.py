@@ -1,6 +1,6 @@
-"""What goes over the wire, without sending it: arguments to requests, and answers as they came.
+"""Which restore sessions are requested: bounds, order and page size, and the check that rows are within them.
 
-Knows the paths and parameters of every API version; knows no aiohttp, no asyncio, no clock.
+Knows the path and the parameters in every API version; knows no aiohttp, no asyncio, no clock.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -55,7 +55,7 @@ def checked_bound(value: TimeBound | None) -> TimeBound | None:
             return value
     except OverflowError:
         pass
-    message = f"{value} is beyond the calendar: leave the bound out, to ask for everything"
+    message = f"{value} is beyond the calendar: leave the bound out, to request everything"
     raise ConfigError(message)
 
 
@@ -163,8 +163,8 @@ class SessionFilter(TimeFilter):
             if not supports(version, "order"):
                 first = versions_with("order")[0]
                 message = (
-                    f"order_by and ascending need API {first}, and this server is asked by {version}, which "
-                    "orders as it likes: sort what came instead"
+                    f"order_by and ascending need API {first}, and this server is queried by {version}, "
+                    "which orders as it likes: sort what came instead"
                 )
                 raise ConfigError(message)
             query.append(f"orderBy={self.order_by or 'CreationTime'}&orderAsc={str(self.ascending).lower()}")
@@ -237,7 +237,7 @@ class _Span:
 
 @frozen(eq=False)
 class SessionBounds:
-    """The bounds that were asked for, to be checked on every row: a server may forget them or ignore them."""
+    """The bounds that were requested, to be checked on every row: a server may forget them or ignore them."""
 
     _spans: list[_Span]
 

@@ -1,4 +1,4 @@
-"""What a login is asked, and what its answer grants.
+"""The form of a login, and the token in its response.
 
 Knows forms and tokens; does no I/O, and has no clock: how long a token is good is counted from its receipt.
 """
@@ -26,7 +26,7 @@ def token_target(version: ApiVersion) -> str:
 def token_form(fields: Redacted[dict[str, str]], version: ApiVersion) -> Redacted[bytes]:
     """The body of a login.
 
-    Source: operation token, v6 to v8, read 2026-11-23: from v7 on the answer also wants a cookie, unless
+    Source: operation token, v6 to v8, read 2026-11-23: from v7 on the response also requires a cookie, unless
     the antiforgery token is declined.
     """
     extra = {"disable_antiforgery_token": "true"} if supports(version, "antiforgery cookie") else {}
@@ -75,7 +75,7 @@ class Grant:
 
 
 def read_grant(reply: Reply) -> Grant:
-    """The token in the answer to a login.
+    """The token in the response to a login.
 
     Source: schema OAuthTokenResponse, v6 to v8, read 2026-11-23.
     Raises: PayloadError where it has no token that can be used.

@@ -1,6 +1,6 @@
-"""Links of the API to the URLs that are asked: on the server's configured address, and nowhere else.
+"""Links of the API to the URLs that are requested: on the server's configured address, and nowhere else.
 
-Knows URLs, and that every text of a server may be hostile; knows nothing of what is asked there.
+Knows URLs, and that every text of a server may be hostile; knows nothing of what is requested there.
 """
 
 import re
@@ -14,15 +14,15 @@ _ESCAPING = re.compile(r"(?i)(^|/)(\.|%2e){1,2}(/|$)|//|%2f|%5c|%00")
 _HREF_LIMIT = 8192
 
 
-def resolve_link(base: URL, version: str, href: str, asked: str) -> URL:
-    """The URL to ask for a link: its path and query, on the server's configured address.
+def resolve_link(base: URL, version: str, href: str, requested: str) -> URL:
+    """The URL to request for a link: its path and query, on the server's configured address.
 
     The host in a link is the server's own name, often one that clients cannot reach, and could be anybody's:
-    it is never asked. `asked` is the path of the request that brought the link, for relative ones.
+    it is never queried. `requested` is the path of the request that brought the link, for relative ones.
 
     Raises: LinkError where the path is not under the API's own `/vN/`.
     """
-    target = _path_and_query(href, asked)
+    target = _path_and_query(href, requested)
     path = target.partition("?")[0]
     prefix = base.raw_path.rstrip("/")
     if prefix and path.lower().startswith(f"{prefix.lower()}/"):
@@ -44,7 +44,7 @@ def url_for(base: URL, target: str) -> URL:
     )
 
 
-def _path_and_query(href: str, asked: str) -> str:
+def _path_and_query(href: str, requested: str) -> str:
     if len(href) > _HREF_LIMIT:
         raise _unsafe(href, "it is absurdly long")
     if _UNSAFE.search(href) or not href.isascii():
@@ -62,7 +62,7 @@ def _path_and_query(href: str, asked: str) -> str:
         return f"/{rest}"
     if text.startswith("/"):
         return text
-    path = asked.partition("?")[0]
+    path = requested.partition("?")[0]
     if text.startswith("?"):
         return path + text
     if not text:

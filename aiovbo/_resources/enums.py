@@ -10,7 +10,7 @@ from typing import Self
 class OpenEnum(StrEnum):
     """A set of texts that may grow: known members, and any other text kept as it came.
 
-    A `match` over one needs a `case _:`, which type checkers do not ask for: to them an enum is closed.
+    A `match` over one needs a `case _:`, which type checkers do not require: to them an enum is closed.
     """
 
     @classmethod

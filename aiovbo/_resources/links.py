@@ -276,7 +276,7 @@ def href_in(document: object, rel: str) -> str | None:
 
 
 class LinkTemplate:
-    """What the links of one answer's resources have in common: who fetched them, and a pattern."""
+    """What the links of one response's resources have in common: who fetched them, and a pattern."""
 
     __slots__ = ("_fetcher", "_pattern", "_start", "_stop")
 
@@ -306,7 +306,7 @@ class LazyLinks:
         self.origin = origin
         """Where it is kept what to make of them."""
 
-    def __get__(self, model: object, owner: type[Any]) -> Any:  # of the class, this is asked for
+    def __get__(self, model: object, owner: type[Any]) -> Any:  # of the class, this is requested
         if model is None:
             return self
         kept = self.slot.__get__(model)

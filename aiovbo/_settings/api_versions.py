@@ -1,6 +1,6 @@
 """The versions of the REST API, and what each can do.
 
-The only place that knows in which versions a feature exists: other modules ask `supports`.
+The only place that knows in which versions a feature exists: other modules call `supports`.
 """
 
 from typing import Literal

@@ -24,7 +24,7 @@ class TimeSource(Protocol):
         ...
 
     def now(self) -> datetime:
-        """The wall clock, aware UTC: "a day ago", and the date of an answer."""
+        """The wall clock, aware UTC: "a day ago", and the date of a response."""
         ...
 
     def sleep(self, seconds: float, /) -> Awaitable[None]:
@@ -64,7 +64,7 @@ class Clock:
     monotonic: Callable[[], float] = time.monotonic
     """Seconds that only ever go forward: deadlines, expiry, backoff."""
     now: Callable[[], datetime] = field(default=partial(datetime.now, UTC))
-    """The wall clock, aware UTC: "a day ago", and the date of an answer."""
+    """The wall clock, aware UTC: "a day ago", and the date of a response."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     """Waits for that many seconds."""
     random: Callable[[], float] = random.random

@@ -1,6 +1,6 @@
-"""What a user sets: servers, credentials, trust, limits. Frozen values, checked when they are made.
+"""Credentials: frozen values, checked when they are made, and the secrets in them, which nothing shows.
 
-Knows nothing of HTTP libraries and does no I/O: files are named here and read elsewhere.
+Does no I/O: a provider of a secret is called when the secret is needed.
 """
 
 import re
@@ -45,7 +45,7 @@ class Secret:
         return not isinstance(self._source, str)
 
     async def reveal(self) -> str:
-        """The secret's text; asks the provider where there is one.
+        """The secret's text; calls the provider where there is one.
 
         Raises: ConfigError where that is no async function.
         """

@@ -1,7 +1,7 @@
-"""What can be seen of the traffic with a server while it goes on: signals to an observer, and a status.
+"""The events that an observer receives: requests, retries, logins, and servers that go down and come up.
 
-Knows counts, times and names. Knows no metrics library, and nothing that a metric must not be labelled with:
-no URL, no id, no text of a server.
+Counts, times and names. Knows no metrics library, and nothing that a metric must not be labelled with: no
+URL, no id, no text of a server.
 """
 
 import inspect
@@ -12,7 +12,7 @@ from attrs import frozen
 
 @frozen
 class RequestFinished:
-    """One request to a server has ended, answered or not."""
+    """One request to a server has ended, with or without a response."""
 
     server: str
     """The server's name."""
@@ -57,7 +57,7 @@ class ServerStateChanged:
     server: str
     """The server's name."""
     up: bool
-    """Whether the last request was answered."""
+    """Whether the last request had a response."""
     outcome: str
     """"ok", or the class of the error."""
 

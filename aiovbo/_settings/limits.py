@@ -1,7 +1,4 @@
-"""What a user sets: servers, credentials, trust, limits. Frozen values, checked when they are made.
-
-Knows nothing of HTTP libraries and does no I/O: files are named here and read elsewhere.
-"""
+"""The limits of a client and of a fleet: frozen values with their defaults, checked when they are made."""
 
 from collections.abc import Mapping
 from typing import Any, TypedDict, TypeVar

@@ -1,4 +1,4 @@
-"""What a user sets: servers, credentials, trust, limits. Frozen values, checked when they are made.
+"""A server and how it is trusted: address, credentials, TLS policy. Frozen values, checked when made.
 
 Knows nothing of HTTP libraries and does no I/O: files are named here and read elsewhere.
 """

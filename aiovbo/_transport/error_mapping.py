@@ -1,7 +1,7 @@
-"""One exchange over aiohttp: send a request, read its answer, within limits; and the session that carries it.
+"""Exceptions of aiohttp and of the operating system, as errors of the SDK.
 
-Knows aiohttp, and lets none of its exceptions out: their repr prints the bearer token. Knows no tokens, no
-retries, no resources.
+One table. No exception of aiohttp passes it, not even as a cause: their repr prints the bearer token. Knows
+no tokens, no retries, no resources.
 """
 
 import errno
@@ -37,7 +37,7 @@ class TooLargeError(Exception):
     """The body is larger than we are ready to read."""
 
     def __init__(self, most: int, *, is_resource: bool) -> None:
-        super().__init__(f"the answer is larger than {most:,} bytes")
+        super().__init__(f"the response is larger than {most:,} bytes")
         self.hint = "Request fewer items (page_size=...), or raise max_body."
         if is_resource:
             self.hint = "Check what is at this address. If it is right, raise max_resource."
@@ -114,7 +114,7 @@ def map_aiohttp_error(  # noqa: C901, PLR0912  # a table, one line of thought pe
             return _unreachable(error, phase)
         case aiohttp.ServerDisconnectedError() | EOFError():
             hint = "The server, or a proxy in front of it, closed the connection. Try again."
-            what = "the connection was closed without an answer"
+            what = "the connection was closed without a response"
             return PayloadError(what, phase=phase, retryable=True, hint=hint)
         case EarlyDataError():
             hint = "Check the port, and whether a proxy changes responses."
@@ -122,11 +122,11 @@ def map_aiohttp_error(  # noqa: C901, PLR0912  # a table, one line of thought pe
             return PayloadError(what, phase="read", retryable=True, hint=hint)
         case aiohttp.ClientPayloadError():
             hint = "The connection was cut off, or a proxy changes responses. Try again."
-            return PayloadError("the answer broke off", retryable=True, hint=hint)
+            return PayloadError("the response broke off", retryable=True, hint=hint)
         case aiohttp.ClientResponseError():
-            # Without what it quotes of the answer, which may be an echo of our request.
+            # Without what it quotes of the response, which may be an echo of our request.
             said = _QUOTED.split(error.message, maxsplit=1)[0]
-            what = f"the answer is not HTTP: {printable(said)}"
+            what = f"the response is not HTTP: {printable(said)}"
             hint = "Check the port, and whether a proxy changes responses."
             return PayloadError(what, phase="read", retryable=True, hint=hint)
         case OSError():

@@ -66,13 +66,13 @@ class HttpPool:
         return self._options.connections if self._session is None else self._session.connections_per_server
 
     def register(self, server: Server) -> None:
-        """Note that a server will be asked."""
+        """Note that a server will be queried."""
         self._servers.append(server)
         if self.carrier is not None:
             _warn_of_insecure(server)
 
     def forget(self, server: Server) -> None:
-        """Note that it will not be asked any more."""
+        """Note that it will not be queried any more."""
         self._servers.remove(server)
 
     def claim(self) -> None:

@@ -56,7 +56,7 @@ def proxy_failure(  # a table
             | aiohttp.ClientPayloadError()
             | ConnectionError()
         ) if phase == "connect" and not isinstance(error, aiohttp.ClientConnectorError):
-            what = f"{name} did not answer the request to connect (CONNECT) with HTTP"
+            what = f"{name} did not respond to the request to connect (CONNECT) with HTTP"
             return UnreachableError(what, phase="connect", hint=_IS_IT_UP)
         case _:
             return None
@@ -104,7 +104,7 @@ async def open_tunnel(proxy: Proxy, url: URL) -> asyncio.StreamWriter:
     if status:
         name = f"the proxy {proxy}"
         raise _rejected(name, url, status)
-    what = f"the proxy {proxy} did not answer the request to connect (CONNECT) with HTTP"
+    what = f"the proxy {proxy} did not respond to the request to connect (CONNECT) with HTTP"
     raise UnreachableError(what, phase="connect", hint=_IS_IT_UP)
 
 

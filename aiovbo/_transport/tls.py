@@ -55,7 +55,7 @@ class ServerContext(ssl.SSLContext, Fingerprint):
             self._trust(tls)
         if tls.client_cert is not None:
             try:
-                # A passphrase would be asked for on the terminal, and the program would hang.
+                # A passphrase would be requested on the terminal, and the program would hang.
                 self.load_cert_chain(tls.client_cert, tls.client_key, password=lambda: "")
             except (OSError, ssl.SSLError) as error:
                 message = f"TLS(client_cert={tls.client_cert!r}) cannot be used: {error}"
@@ -110,8 +110,8 @@ class ServerContext(ssl.SSLContext, Fingerprint):
         elif digest and transport.get_extra_info("sslcontext") is self:
             # The handshake verified it, as this context requires.
             return
-        # Not at once: aiohttp still asks the connection for its address. A server that does not answer the
-        # closing of TLS would keep it open.
+        # Not at once: aiohttp still reads the address of the connection. A server that does not respond to
+        # the closing of TLS would keep it open.
         asyncio.get_running_loop().call_soon(transport.abort)
         raise NotVerifiedError(self._pins, digest if self._pins else b"")
 
@@ -194,7 +194,7 @@ _HINTS: dict[TlsReason, str] = {
         "The server offers only versions or ciphers of TLS that are rejected here: update it, or allow old "
         "ones: TLS(minimum_version='TLSv1')."
     ),
-    "client_cert": "The server asks for a certificate of ours: TLS(client_cert=..., client_key=...).",
+    "client_cert": "The server requires a certificate of ours: TLS(client_cert=..., client_key=...).",
     "weak": (
         "The key or the signature is too weak. Renew the certificate (RSA of 2048 bits or more, SHA-256), "
         "or accept this one: TLS(pin='sha256:...') with its fingerprint, which `aiovbo pin` shows."

@@ -1,6 +1,6 @@
-"""Where a watch keeps its place: a file that survives a crash, or memory that does not.
+"""Where a watch keeps its position: a file that survives a crash, or memory that does not.
 
-Knows places and files; knows no servers. The file is read and written away from the event loop.
+Knows records and files; knows no servers. The file is read and written away from the event loop.
 """
 
 import asyncio

@@ -36,7 +36,7 @@ _DOUBLINGS = 10
 _LONGEST_TOKEN = 2000
 """Characters; it goes into a URL."""
 _GATEWAY_STATUSES = (408, 502, 504)
-"""What a proxy answers in place of the server."""
+"""What a proxy responds with in place of the server."""
 _UNREACHED = ("queue", "dns", "connect", "tls")
 """Phases in which a request has not reached anything that could treat the feed differently."""
 
@@ -170,7 +170,7 @@ class ChangeFeed:
 
 
 def _is_cut_off(error: ServerError) -> bool:
-    """Whether a request ended without an answer of the server, as where a proxy waits less long."""
+    """Whether a request ended without a response of the server, as where a proxy waits less long."""
     if isinstance(error, ResponseError):
         return error.status in _GATEWAY_STATUSES
     return error.retryable and isinstance(error, UnreachableError | PayloadError)

@@ -18,7 +18,7 @@ log = logging.getLogger("aiovbo.watch")
 
 _FEW = 3
 _KEPT = " (installation "
-"""Follows the name of a server whose checkpoint is kept for another name that has not asked for it yet."""
+"""Follows the name of a server whose checkpoint is kept for another name that has not requested it yet."""
 
 
 class WatchedServer(Protocol):
@@ -122,7 +122,7 @@ class FormerNames:
         return None
 
     async def _keep(self, name: str, installation: UUID) -> None:
-        """Keep the checkpoint of a name for the server that had it, until that asks for it."""
+        """Keep the checkpoint of a name for the server that had it, until that requests it."""
         place = await self._store.load(name)
         if place is not None:
             kept = f"{name}{_KEPT}{installation})"

@@ -1,4 +1,4 @@
-"""How a fleet is watched: the options of one watch, checked."""
+"""How a fleet is watched: the options of one watch, checked when they are made."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta

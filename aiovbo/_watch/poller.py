@@ -207,11 +207,11 @@ class ServerPoller:
         return pause
 
     async def _report_recovery(self) -> None:
-        """The server has answered: if it had been out of reach, that is over."""
+        """The server has responded: if it had been out of reach, that is over."""
         await self._report(self.tracker.succeed(self._options.clock.now(), self._silence()))
 
     def _silence(self) -> timedelta | None:
-        """For how long it has not answered, by the monotonic clock; None where it never did here."""
+        """For how long it has not responded, by the monotonic clock; None where it never did here."""
         if self._answered_at is None:
             return None
         return timedelta(seconds=self._options.clock.monotonic() - self._answered_at)
@@ -359,7 +359,7 @@ class ServerPoller:
             self._unfinished = stretch = _Stretch(min(created), max(created))
         await self._read_on(stretch)
         if stretch.is_over:
-            # Who is gone costs a request; of many, the others are asked for after the next round.
+            # Who is gone costs a request; of many, the others are requested after the next round.
             missing = [key for key in unfinished if key not in stretch.seen]
             await self._fetch_each([key for key in missing if self._lies_in(stretch, key)][:_ONE_BY_ONE])
 
@@ -416,7 +416,7 @@ class ServerPoller:
         if installation is None or installation == known:
             return True
         if known is not None:
-            log.warning("%s answers as installation %s, and was %s before", name, installation, known)
+            log.warning("%s responds as installation %s, and was %s before", name, installation, known)
         tracker.installation = installation
         if not tracker.is_first:
             await self.save([])
@@ -543,7 +543,7 @@ class ServerPoller:
             session = await self._client.fetch_restore_session(key)
         except NotFoundError as error:
             if error.error_code is None:
-                # Perhaps not the API's answer: after a downgrade, the version is not found. Then this fails.
+                # Perhaps not of the API: after a downgrade, the version is not found. Then this fails.
                 await self._client.fetch_page(_ONE_ROW, RestoreSession)
             return False
         except PayloadError as error:

@@ -1,6 +1,6 @@
-"""When a watched server is looked at: at its own steady place in every interval, later where it is down.
+"""When a watched server is polled: at its own steady time in every interval, later where it is down.
 
-Knows a server's name, an interval and a clock; knows nothing of what a look is.
+Knows a server's name, an interval and a clock; knows nothing of what a poll is.
 """
 
 import logging

@@ -191,7 +191,7 @@ class Tracker:
     def fail(self, error: ServerError, since: datetime) -> list[tuple[AnyChange, CheckpointEntry]]:
         """What it reports that a poll failed: `Unreachable`, once until the server has recovered.
 
-        - `since`: when it answered last, or else when it failed, by the wall clock.
+        - `since`: when it responded last, or else when it failed, by the wall clock.
         """
         if self.is_unreachable:
             return []
@@ -200,9 +200,9 @@ class Tracker:
         return [(Unreachable(server=self._server, id=name, error=error), CheckpointEntry(SERVER_KEY, record))]
 
     def succeed(self, now: datetime, silence: timedelta | None) -> list[tuple[AnyChange, CheckpointEntry]]:
-        """What it reports that the server answered: `Recovered` where it had been unreachable.
+        """What it reports when the server responded: `Recovered` where it had been unreachable.
 
-        - `silence`: for how long it did not answer, by the monotonic clock; None where that began before
+        - `silence`: for how long it did not respond, by the monotonic clock; None where that began before
           this process did.
         """
         before = self.outage

@@ -471,5 +471,5 @@ def _given_up() -> CheckpointError:
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
-    """Ask for an outcome that may not be retrieved elsewhere, which asyncio would complain about."""
+    """Retrieve an outcome that may not be retrieved elsewhere, which asyncio would complain about."""
     _ = task.cancelled() or task.exception()

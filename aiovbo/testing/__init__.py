@@ -6,7 +6,7 @@
         server.world.add(type="Vex", result="Failed")    # say what it has to report
         server.world.advance(timedelta(hours=1))         # let time pass: sessions begin and end
         server.fail(Fault.status(503), on="RestoreSessions", times=2)
-        server.requests                                  # what it was asked
+        server.requests                                  # what was requested
         server.expect("GET RestoreSessions", times=0)    # AssertionError for another number
 
 `BackupFleet(20)` is twenty of them with one CA file and one login. Both also run in a thread, with
@@ -15,7 +15,7 @@
 
 It knows nothing of the SDK: any client can be tested with it. TLS needs the extra `testing`.
 
-Names are imported when they are first asked for: pytest loads the plugin in here in every run of
+Names are imported when they are first requested: pytest loads the plugin in here in every run of
 every project that has us installed. Type checkers and editors read `__init__.pyi`.
 """
 

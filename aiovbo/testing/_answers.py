@@ -1,4 +1,4 @@
-"""What the API's answers look like in each version, v4 to v8.
+"""What the API's responses look like in each version, v4 to v8.
 
 Knows the vendor's shapes: sessions, pages, organizations, errors, links. Must not know tokens,
 routing or HTTP.

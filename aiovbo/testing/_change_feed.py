@@ -57,7 +57,7 @@ class ChangeFeed:
         self._kept = kept
         self._era = secrets.token_hex()
         self.route = Route("GET", re.compile("events"), _V8, self._answer)
-        """Where clients ask it."""
+        """Where clients request it."""
 
     def forget(self) -> None:
         """Let every token that was given so far be outdated."""
@@ -67,7 +67,7 @@ class ChangeFeed:
         """Events since a token, or the promise to look again.
 
         Source: Events_Get and Events_GetResponse, v8, 2026-11-23. No default of `timeoutSeconds` is
-        documented: without it the answer comes at once.
+        documented: without it the response comes at once.
         """
         feed = api.oddities.quirks.feed
         if feed in _RESPONSES:

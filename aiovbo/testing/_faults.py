@@ -1,6 +1,6 @@
-"""Faults on purpose: what a server does to a request instead of answering it well.
+"""Faults on purpose: what a server does to a request instead of a good response.
 
-Knows how an answer can go wrong on the wire, and which request is next in line for it. Must not
+Knows how a response can go wrong on the wire, and which request is next in line for it. Must not
 know the API's resources.
 """
 
@@ -26,14 +26,14 @@ Headers = Mapping[str, str]
 
 @attrs.frozen
 class Exchange:
-    """One request on its way to an answer, in the hands of a fault."""
+    """One request on its way to a response, in the hands of a fault."""
 
     request: web.BaseRequest
-    """What was asked."""
+    """What was requested."""
     answer: Callable[[], web.Response]
-    """Makes the good answer; with it happens what the request asks for."""
+    """Makes the good response; what the request is for happens with it."""
     refuse: Callable[[int], web.Response]
-    """Makes an answer with a status and the vendor's error body."""
+    """Makes a response with a status and the vendor's error body."""
     closing: asyncio.Event
     """Set when the server stops: waiting tasks go on at once."""
     clock: AnyClock = attrs.field(factory=RealClock, repr=False)
@@ -67,11 +67,11 @@ class Fault:
     name: str
     """What it does, in the words of the class method that made it."""
     act: Act = attrs.field(repr=False, eq=False)
-    """Does it, in place of the good answer."""
+    """Does it, in place of the good response."""
 
     @classmethod
     def delay(cls, seconds: float) -> "Fault":
-        """A good answer, late."""
+        """A good response, late."""
 
         async def act(exchange: Exchange) -> web.StreamResponse:
             await exchange.pause(seconds)
@@ -81,7 +81,7 @@ class Fault:
 
     @classmethod
     def status(cls, status: int, *, headers: Headers | None = None, body: bytes | None = None) -> "Fault":
-        """Another status instead of the answer, with the vendor's error body or with `body`."""
+        """Another status instead of the response, with the vendor's error body or with `body`."""
 
         async def act(exchange: Exchange) -> web.StreamResponse:
             answer = exchange.refuse(status)
@@ -94,24 +94,24 @@ class Fault:
 
     @classmethod
     def redirect(cls, location: str, status: int = 302) -> "Fault":
-        """A redirection instead of the answer."""
+        """A redirection instead of the response."""
         fault = cls.status(status, headers={"Location": location}, body=b"")
         return cls(f"redirect({location!r}, {status})", fault.act)
 
     @classmethod
     def empty(cls) -> "Fault":
-        """Status 200 without a body, as real servers answer a rejected token."""
+        """Status 200 without a body, as real servers respond to a rejected token."""
         return cls("empty()", cls.status(200, body=b"").act)
 
     @classmethod
     def body(cls, body: bytes, content_type: str = "application/json") -> "Fault":
-        """Status 200 with these bytes instead of the answer."""
+        """Status 200 with these bytes instead of the response."""
         fault = cls.status(200, headers={"Content-Type": content_type}, body=body)
         return cls(f"body({len(body)} bytes)", fault.act)
 
     @classmethod
     def edit(cls, function: Callable[[Any], Any]) -> "Fault":
-        """The good answer, its decoded JSON passed through `function`; refusals are left alone."""
+        """The good response, its decoded JSON passed through `function`; refusals are left alone."""
 
         async def act(exchange: Exchange) -> web.StreamResponse:
             answer = exchange.answer()
@@ -123,7 +123,7 @@ class Fault:
 
     @classmethod
     def drop(cls, *, reset: bool = False) -> "Fault":
-        """The connection closed before any byte of an answer; what was asked for is not done."""
+        """The connection closed before any byte of a response; what was requested is not done."""
 
         async def act(exchange: Exchange) -> web.StreamResponse:
             exchange.hang_up(reset=reset)
@@ -133,9 +133,9 @@ class Fault:
 
     @classmethod
     def cut(cls, after: int = 0, *, reset: bool = False) -> "Fault":
-        """The connection closed after the head and `after` bytes of the good answer's body.
+        """The connection closed after the head and `after` bytes of the good response's body.
 
-        What was asked for is done: with a login it is the reply that gets lost.
+        What was requested is done: with a login it is the reply that gets lost.
         """
 
         async def act(exchange: Exchange) -> web.StreamResponse:
@@ -147,9 +147,9 @@ class Fault:
 
     @classmethod
     def stall(cls, after: int | None = None) -> "Fault":
-        """The head and `after` bytes of the good answer's body, then nothing until the client goes.
+        """The head and `after` bytes of the good response's body, then nothing until the client goes.
 
-        With None not even the head is sent, and what was asked for is not done.
+        With None not even the head is sent, and what was requested is not done.
         """
 
         async def act(exchange: Exchange) -> web.StreamResponse:
@@ -162,7 +162,7 @@ class Fault:
 
     @classmethod
     def trickle(cls, pause: float, size: int = 1) -> "Fault":
-        """The good answer's body in pieces of `size` bytes, with `pause` seconds before each."""
+        """The good response's body in pieces of `size` bytes, with `pause` seconds before each."""
 
         async def act(exchange: Exchange) -> web.StreamResponse:
             answer = exchange.answer()
@@ -190,7 +190,7 @@ async def _head(exchange: Exchange, answer: web.Response) -> web.StreamResponse:
 
 
 async def _begin(exchange: Exchange, after: int) -> web.StreamResponse:
-    """The answer's head and the first part of its body, never the whole of it."""
+    """The response's head and the first part of its body, never the whole of it."""
     answer = exchange.answer()
     begun = await _head(exchange, answer)
     body = _body(answer)

@@ -1,6 +1,6 @@
 """Between aiohttp's requests and the API's calls.
 
-Knows how a request is read, recorded, failed on purpose and answered. Must not know the API's
+Knows how a request is read, recorded, failed on purpose, and which response is sent. Must not know the API's
 resources, nor how the server is started.
 """
 
@@ -80,7 +80,7 @@ class Front:
 
     @property
     def is_faultless(self) -> bool:
-        """Whether no fault is planned: what comes can be answered without a connection."""
+        """Whether no fault is planned: what comes gets its response without a connection."""
         return self._faults.is_empty
 
     async def respond(self, request: PlainRequest) -> tuple[int, Mapping[str, str], bytes]:
@@ -112,14 +112,14 @@ class Front:
         return response.status, sent, content
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The answer to a request, or what goes wrong instead."""
+        """The response to a request, or what goes wrong instead."""
         received, call = await self._read(request)
         self.received.add(received)
         fault = self._faults.next_for(received)
         if fault is None:
             response: web.StreamResponse = _answer(await self._best(self._reply(call)))
         else:
-            # A fault strikes at once: an answer that it spoils is never kept back.
+            # A fault strikes at once: a response that it spoils is never kept back.
             answer = partial(self._answer_now, call)
             refuse = partial(_refusal, 0 if call is None else call.version)
             response = await fault.act(Exchange(request, answer, refuse, self.closing, self._clock))
@@ -183,7 +183,7 @@ class Front:
         return _answer(self._reply(call))
 
     async def _best(self, reply: Reply) -> Reply:
-        """The reply, kept back for as long as it asks for; at most until the server stops."""
+        """The reply, kept back for as long as it states; at most until the server stops."""
         clock, closing = self._clock, self.closing
         begun = clock.monotonic()
         while reply.wait is not None and not closing.is_set():

@@ -1,4 +1,4 @@
-"""Who may ask: grants, token pairs, their life and their end.
+"""Who is logged in: grants, token pairs, their life and their end.
 
 Knows passwords, access tokens, refresh tokens and antiforgery cookies. Must not know the API's
 resources or HTTP.
@@ -31,7 +31,7 @@ class Grant:
     """Seconds until the access token expires."""
 
     def body(self) -> dict[str, object]:
-        """The answer to the login.
+        """The response to the login.
 
         Source: OAuthTokenResponse, v6 to v8, 2026-11-23.
         """

@@ -43,7 +43,7 @@ _V4, _V6, _V8 = 4, 6, 8
 _HOURS_AHEAD = 3
 """Of UTC, on the clock that events are written by up to v5."""
 _EXPLORED_WITH_200 = (6, 7)
-"""Versions whose documents answer so; all others say 201."""
+"""Versions whose documents state this status; all others say 201."""
 
 
 def events_of(session: WorldSession, now_ticks: int, version: int) -> list[Json]:

@@ -1,7 +1,7 @@
 """What a server keeps of each request, for tests to look at.
 
 Knows no secret: neither the password nor a refresh token is kept, and the access token is not
-shown. Must not know how requests are answered.
+shown. Must not know how responses are made.
 """
 
 from fnmatch import fnmatchcase
@@ -32,13 +32,13 @@ class ReceivedRequest:
     form: tuple[str, ...]
     """Names of the form fields that were sent."""
     grant_type: str
-    """What kind of login was asked for; empty elsewhere."""
+    """What kind of login was requested; empty elsewhere."""
     document: object = attrs.field(repr=False)
     """The JSON that was sent; None without any."""
     at: float
     """When it came, in seconds of `time.monotonic()`, or of the server's clock."""
     status: int | None = None
-    """What was answered; None while nothing is, and where the connection was closed instead."""
+    """The status of the response; None while there is none, and where the connection was closed instead."""
 
     def __str__(self) -> str:
         query = f"?{self.query}" if self.query else ""

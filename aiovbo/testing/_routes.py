@@ -1,4 +1,4 @@
-"""Which request gets which answer.
+"""Which request gets which response.
 
 Knows the API's paths, parameters and statuses, version by version. Must not know sockets, TLS or
 aiohttp: a `Call` comes in, a `Reply` goes out.
@@ -75,7 +75,7 @@ class Call:
 
 @attrs.frozen
 class Reply:
-    """One answer, not yet sent."""
+    """One response, not yet sent."""
 
     status: int
     body: Json | list[Json] | str | None = None
@@ -87,7 +87,7 @@ class Reply:
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
     """Further headers."""
     wait: "Wait | None" = attrs.field(default=None, repr=False)
-    """How a better answer may come; None where this one is final."""
+    """How a better response may come; None where this one is final."""
 
 
 @attrs.frozen
@@ -150,9 +150,9 @@ class Route:
     since: int
     """The first version that has it."""
     answer: Callable[["Api", Call, re.Match[str]], Reply]
-    """Makes the good answer."""
+    """Makes the good response."""
     needs_token: bool = attrs.field(default=True, kw_only=True)
-    """Whether only who is logged in may ask."""
+    """Whether it requires a login."""
     until: int = attrs.field(default=99, kw_only=True)
     """The last version that has it."""
 
@@ -175,7 +175,7 @@ class Api:
         self._throttle = Throttle(habits.token_limit, clock.monotonic)
 
     def answer(self, call: Call) -> Reply:
-        """The answer to a call."""
+        """The response to a call."""
         if call.path != "token":
             self.oddities.count(self.world, self.now_ticks)
         reply = self._answer(call)
@@ -368,7 +368,7 @@ class Api:
         return Reply(200, organization_body(self.session(found), self.links(call)))
 
     def links(self, call: Call) -> Links:
-        """Hrefs in the manner of the version that was asked."""
+        """Hrefs in the manner of the version that was queried."""
         complete = self._habits.session_links == "all"
         return Links(call.version, self._habits.host_name, complete)
 

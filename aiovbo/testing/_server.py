@@ -310,7 +310,7 @@ class BackupServer:
         """Let something go wrong with coming requests; of several faults the first planned.
 
         A fault strikes before version, token and route are looked at, as a proxy's would. With a
-        good answer in it, that answer is the one of this moment: a long poll does not wait then.
+        good response in it, that response is the one of this moment: a long poll does not wait then.
 
         - `fault`: what goes wrong.
         - `on`: glob for the path below `/vN/`, in any case: `RestoreSessions`, `token`,

@@ -154,7 +154,7 @@ class WorldChanges:
     total: int
     """How many changes there were, remembered or not."""
     changes: tuple[WorldChange, ...]
-    """Those that were asked for."""
+    """Those that were requested."""
 
 
 Listener = Callable[[UUID, WorldSession | None], object]

@@ -1,7 +1,7 @@
-"""The pytest plugin: a running backup server, or several, for any test that asks for them.
+"""The pytest plugin: a running backup server, or several, for any test that requests them.
 
 Knows pytest, which loads it by itself. The servers run in threads of their own, so that they
-serve tests of every async framework, and of none. What they need is imported when a test asks for
+serve tests of every async framework, and of none. What they need is imported when a test requests
 one: most test runs that load this plugin have nothing to do with backup servers.
 """
 
@@ -47,7 +47,7 @@ def vbo_fleet(vbo_start: "aiovbo.testing.Starter", vbo_fleet_size: int) -> "aiov
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where a test fails, show what its servers were asked, and what they answered."""
+    """Where a test fails, show what was requested from its servers, and how they responded."""
     report = yield
     start = item.stash.get(_STARTER, None)
     if report.failed and start is not None:

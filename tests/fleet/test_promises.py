@@ -234,7 +234,7 @@ PROXIES = {
     "wants a password": (http(407, headers=[("Proxy-Authenticate", "Basic")]), "HTTP 407", False),
     "refuses": (http(403, b"blocked", content_type="text/plain"), "HTTP 403", False),
     "is broken": (http(502), "HTTP 502", True),
-    "hangs up": ([fin()], "closed without an answer", True),
+    "hangs up": ([fin()], "closed without a response", True),
     "is cut off": ([rst()], "lost", True),
     "is away": (None, "the proxy cannot be reached", True),
 }

@@ -147,7 +147,7 @@ async def test_wait_ends_by_its_timeout_also_where_the_server_is_silent() -> Non
         session = await client.explore("Vex")
         backup.fail(Fault.stall(), times=None, after=1)
         async with asyncio.timeout(30):
-            with pytest.raises(ServerTimeoutError, match=r"timed out after 0\.3 s; it had not answered"):
+            with pytest.raises(ServerTimeoutError, match=r"timed out after 0\.3 s; it had not responded"):
                 await session.wait(timeout=0.3, every=0.02)
 
 

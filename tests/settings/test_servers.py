@@ -213,5 +213,5 @@ async def test_a_borrowed_session_that_is_closed_is_reported_as_such() -> None:
 async def test_what_cannot_be_asked_is_refused_before_anything_is_sent(make: Callable[[Client], Any]) -> None:
     """By what it should have been, not by a KeyError from within."""
     async with Client(Server("vbo1", LOGIN, api_version="v8")) as client:
-        with pytest.raises(ConfigError, match=r"what is asked for|is not a model|checkpoint"):
+        with pytest.raises(ConfigError, match=r"what is requested|is not a model|checkpoint"):
             await make(client)

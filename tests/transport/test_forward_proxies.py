@@ -223,8 +223,8 @@ async def test_a_proxy_that_is_none_is_named(answer: bytes) -> None:
     """Where it does not answer with HTTP."""
     async with forward_proxy(answer) as proxy:
         error = await failure(proxy.url)
-        assert f"the proxy 127.0.0.1:{proxy.port} did not answer" in str(error)
-        with pytest.raises(UnreachableError, match="did not answer"):
+        assert f"the proxy 127.0.0.1:{proxy.port} did not respond" in str(error)
+        with pytest.raises(UnreachableError, match="did not respond"):
             await fetch_certificate(Server("vbo1.example", LOGIN, proxy=proxy.url))
 
 

@@ -378,7 +378,7 @@ async def test_another_installation_under_an_old_name_is_noticed(caplog: pytest.
     ):
         found = await renamed(one, 2, then=two)
     assert [type(change).__name__ for change in found] == ["Removed", "Removed"]
-    assert "vbo1 answers as installation" in caplog.text
+    assert "vbo1 responds as installation" in caplog.text
 
 
 async def test_a_server_that_is_known_to_be_new_is_warned_of_by_nothing(
