@@ -3,7 +3,7 @@
 A tour, from the outside in:
 
 - `Fleet` holds many `Server`s behind one HTTP session; `Client` is one of them. `Password` or `Bearer` log
-  on, `TLS` states which certificates to trust.
+  in, `TLS` states which certificates to trust.
 - `fleet.restore_sessions(...)` is a `FleetQuery`: iterate it, await it for a `FleetResult`, or take an
   `Answer` per server. `client.restore_sessions(...)` is a `Query` to one server. Nothing is sent before one
   of them is used.

@@ -155,7 +155,7 @@ class TokenManager:
         token = await (
             self._ready_token(self._credentials)
             if isinstance(self._credentials, Bearer)
-            else self._log_on(self._credentials)
+            else self._log_in(self._credentials)
         )
         self._token = token
         return token
@@ -164,7 +164,7 @@ class TokenManager:
         text = await self._reveal(credentials.token, "token")
         return Token(checked_token(text, phase="queue", hint=_ONE_WORD), float("inf"))
 
-    async def _log_on(self, credentials: _Granted) -> Token:
+    async def _log_in(self, credentials: _Granted) -> Token:
         form: Redacted[dict[str, str]] | None = None
         if self._shared is not None:
             # Also after a login of this process: another one may have renewed the token since.
