@@ -125,6 +125,31 @@ async def test_the_first_polls_of_a_large_fleet_are_spread() -> None:
     assert answers.times.keys() == set(NAMES)
 
 
+async def test_a_large_fleet_is_started_in_slices() -> None:
+    """At most 100 servers in one step of the event loop, so that other tasks run in between."""
+    async with polling(*(f"vbo{index}" for index in range(1000))) as (_, _, _):
+        started = [0]
+        while started[-1] < 1000:
+            await asyncio.sleep(0)
+            names = [task.get_name() for task in asyncio.all_tasks()]
+            started.append(sum(name.startswith("aiovbo poll vbo") for name in names))
+    assert max(after - before for before, after in pairwise(started)) <= 100
+
+
+async def test_each_answer_is_delivered_as_it_arrives() -> None:
+    """A server that has not answered yet does not hold back the answers of the others."""
+    async with polling("a", "b", "c") as (_, poll, answers):
+        answers.slow = {"b": asyncio.Event(), "c": asyncio.Event()}
+        received: list[str] = []
+        await answers.clock.go_on(6)
+        async for answer in poll:
+            received.append(answer.server)
+            if len(received) == 3:
+                break
+            answers.slow.pop("c" if "c" in answers.slow else "b").set()
+        assert received == ["a", "c", "b"]
+
+
 async def test_an_unreachable_server_is_probed_with_one_request_at_increasing_intervals() -> None:
     """Retries are for the first failure; then each poll is one request, up to five minutes apart."""
     clock = VirtualClock()
