@@ -292,17 +292,23 @@ class PostgresCheckpoint:
         async def work(connection: Connection) -> Leases:
             began = time.monotonic()
             process, survey = await self._survey(connection, members)
-            epochs = {name: epoch for name, epoch, is_own, _, _ in survey if is_own}
+            epochs = {name: epoch for name, epoch, is_own, *_ in survey if is_own}
             # This process is one of them, also where its lease has ended just now.
-            processes = max((row[-1] for row in survey), default=0) or 1
+            processes = max((row[4] for row in survey), default=0) or 1
+            next_end = min((row[5] for row in survey if row[5] is not None), default=float("inf"))
             share = ceil(len(members) / processes)
             missing = share - len(epochs.keys() & members)
-            free = [name for name, _, _, is_free, _ in survey if is_free]
+            free = [name for name, _, _, is_free, *_ in survey if is_free]
             if free and missing > 0:
                 epochs |= await self._claim(connection, process, free, missing)
             seconds = self._lease.total_seconds()
             valid_until = began + seconds - seconds / _MARGIN
-            return Leases(epochs=epochs, surplus=max(0, -missing), valid_until=valid_until)
+            return Leases(
+                epochs=epochs,
+                surplus=max(0, -missing),
+                valid_until=valid_until,
+                next_end=time.monotonic() + next_end,
+            )
 
         leases = await self._run(work, may_wait=False)
         # Last, so that nothing of an earlier lease is saved under a new one before the watch knows of it.
@@ -311,8 +317,12 @@ class PostgresCheckpoint:
 
     async def _survey(
         self, connection: Connection, members: set[str]
-    ) -> tuple[UUID, list[tuple[str, int, bool | None, bool, int]]]:
-        """Renew, and see who watches what: (server, epoch, whether it is own, is free, live processes)."""
+    ) -> tuple[UUID, list[tuple[str, int, bool | None, bool, int, float | None]]]:
+        """Renew, and see who watches what.
+
+        Shape: (server, epoch, whether it is own, is free, live processes, seconds until the lease of another
+        one ends).
+        """
         process = self._id
         key = {"group": self._group, "id": process, "lease": self._lease, "servers": list(members)}
         if process is None or await _first(connection, self._sql(statements.RENEW), key) is None:

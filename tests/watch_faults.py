@@ -193,22 +193,69 @@ FAULTS: dict[str, tuple[Edit, ...]] = {
 }
 """Each with its replacements."""
 
-STATEMENTS, LEASES = "_watch/postgres_statements.py", "_watch/leases.py"
+STATEMENTS, LEASES, STORE = "_watch/postgres_statements.py", "_watch/leases.py", "postgres.py"
+_CHECKED = """
+WHERE "group" = %(group)s AND server = ANY(%(servers)s) AND NOT EXISTS (
+    SELECT 1 FROM {schema}.aiovbo_processes AS process
+    WHERE process."group" = lease."group" AND id = owner AND expires > clock_timestamp()
+)
+RETURNING server, epoch
+"""
+_UNCHECKED = """
+WHERE "group" = %(group)s AND server = ANY(%(servers)s)
+RETURNING server, epoch
+"""
+_RENEWED = "AND id = %(id)s AND expires > clock_timestamp() RETURNING 1"
 LEASE_FAULTS: dict[str, tuple[Edit, ...]] = {
+    "a renewal goes by the time at which its transaction began": (
+        Edit(STATEMENTS, _RENEWED, "AND id = %(id)s AND expires > now() RETURNING 1"),
+    ),
+    "who is alive goes by the time at which the transaction began": (
+        Edit(
+            STATEMENTS,
+            """WHERE "group" = %(group)s AND expires > clock_timestamp()
+)
+SELECT server, epoch""",
+            """WHERE "group" = %(group)s AND expires > now()
+)
+SELECT server, epoch""",
+        ),
+    ),
+    "a claim is not checked again once its rows are locked": (Edit(STATEMENTS, _CHECKED, _UNCHECKED),),
+    "a process renews leases that have ended": (Edit(STATEMENTS, _RENEWED, "AND id = %(id)s RETURNING 1"),),
+    "a save does not check its leases": (
+        Edit(
+            STORE,
+            "        if lost := epochs.keys() - {name for (name,) in rows}:\n            raise",
+            "        if lost := [name for (name,) in rows if name not in epochs]:\n            raise",
+        ),
+    ),
     "a save does not lock its leases": (
         Edit(STATEMENTS, "ORDER BY server FOR SHARE OF aiovbo_leases", "ORDER BY server"),
     ),
-    "a process renews leases that have ended": (
+    "a server is released before its changes are delivered": (
         Edit(
-            STATEMENTS,
-            "AND id = %(id)s AND expires > clock_timestamp() RETURNING 1",
-            "AND id = %(id)s RETURNING 1",
+            LEASES,
+            "            if not self._is_delivered(name):\n                self._draining[name] = now\n"
+            "            elif",
+            "            if",
         ),
+        Edit(LEASES, "now - since > _ACK_RENEWALS * self._store.renew_every:", "now >= since:"),
+    ),
+    "a process delivers until the end of its lease": (
+        Edit(
+            STORE,
+            "valid_until = began + seconds - seconds / _MARGIN",
+            "valid_until = time.monotonic() + seconds",
+        ),
+    ),
+    "changes are delivered after the lease": (
+        Edit(LEASES, "return time.monotonic() < self._valid_until", "return bool(time)"),
     ),
     "a process keeps its lease row locked while it renews": (
         Edit(
             STATEMENTS,
-            "AND id = %(id)s AND expires > clock_timestamp() RETURNING 1",
+            _RENEWED,
             "AND id = %(id)s AND expires > clock_timestamp() AND (SELECT count(*) FROM "
             "(SELECT 1 FROM {schema}.aiovbo_leases WHERE owner = %(id)s FOR UPDATE) AS its) >= 0 RETURNING 1",
         ),
@@ -216,9 +263,13 @@ LEASE_FAULTS: dict[str, tuple[Edit, ...]] = {
     "a claim does not begin an epoch": (
         Edit(STATEMENTS, "owner = %(id)s, epoch = epoch + 1", "owner = %(id)s, epoch = epoch"),
     ),
-    "changes are delivered after the lease": (
-        Edit(LEASES, "return time.monotonic() < self._valid_until", "return bool(time)"),
+    "a process claims more than its share": (
+        Edit(STORE, "missing = share - len(epochs.keys() & members)", "missing = len(members)"),
     ),
+    "the end of the lease of another process is not awaited": (
+        Edit(LEASES, "leases.next_end + _CLAIM_DELAY", 'float("inf")'),
+    ),
+    "a process keeps what is above its share": (Edit(STORE, "surplus=max(0, -missing)", "surplus=0"),),
     "the next process does not deliver what was saved and not acknowledged": FAULTS[
         "the next worker does not deliver what was saved and not acknowledged"
     ],

@@ -18,6 +18,8 @@ log = logging.getLogger("aiovbo.watch")
 
 _DRAIN_CHECK = 0.2
 """Seconds between two checks whether everything of a server that is handed over was delivered."""
+_CLAIM_DELAY = 0.05
+"""Seconds from the end of another process's lease until its servers are claimed."""
 _ACK_RENEWALS = 3
 """Renewals in which the consumer can still acknowledge what was delivered of such a server."""
 
@@ -32,6 +34,8 @@ class Leases:
     """How many of them are above the share of this process."""
     valid_until: float
     """When the process stops delivering unless it has renewed its leases, by `time.monotonic()`."""
+    next_end: float = float("inf")
+    """When the lease of another process ends unless that renews it, by `time.monotonic()`."""
 
 
 @runtime_checkable
@@ -160,7 +164,8 @@ class LeaseKeeper:
             if not self._must_rejoin:
                 self._follow(leases)
             await self._settle()
-            await self._release_until(began + self._store.renew_every)
+            # Live processes renew long before. What a dead one had is claimed as soon as it is free.
+            await self._release_until(min(began + self._store.renew_every, leases.next_end + _CLAIM_DELAY))
 
     def _follow(self, leases: Leases) -> None:
         lost = [name for name, epoch in self._epochs.items() if leases.epochs.get(name) != epoch]

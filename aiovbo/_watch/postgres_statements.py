@@ -47,9 +47,12 @@ WHERE "group" = %(group)s AND id = %(id)s AND expires > clock_timestamp() RETURN
 """
 SURVEY = """
 WITH live AS (
-    SELECT id FROM {schema}.aiovbo_processes WHERE "group" = %(group)s AND expires > clock_timestamp()
+    SELECT id, expires FROM {schema}.aiovbo_processes
+    WHERE "group" = %(group)s AND expires > clock_timestamp()
 )
-SELECT server, epoch, owner = %(id)s, live.id IS NULL, (SELECT count(*) FROM live)
+SELECT server, epoch, owner = %(id)s, live.id IS NULL, (SELECT count(*) FROM live), (
+    SELECT extract(epoch FROM min(expires) - clock_timestamp())::float8 FROM live WHERE id <> %(id)s
+)
 FROM {schema}.aiovbo_leases LEFT JOIN live ON live.id = owner
 WHERE "group" = %(group)s AND (server = ANY(%(servers)s) OR owner = %(id)s)
 """

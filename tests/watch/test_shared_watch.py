@@ -33,6 +33,10 @@ LEASE = timedelta(seconds=1.5)
 LONG = timedelta(minutes=5)
 SINCE = timedelta(days=3650)
 SOON = timedelta(milliseconds=50)
+EXPIRES = """
+SELECT expires FROM aiovbo_processes
+ORDER BY EXISTS (SELECT 1 FROM aiovbo_leases WHERE owner = id) DESC
+"""
 
 
 @asynccontextmanager
@@ -87,6 +91,31 @@ async def test_processes_share_the_servers(database: str) -> None:
     assert len({change.id for change in [*first, *second]}) == 16
 
 
+async def test_a_server_above_the_share_is_kept_until_its_changes_are_delivered(database: str) -> None:
+    """However often the process renews its leases; once they are acknowledged, the server is released."""
+    async with backups(2) as servers, process(database, servers, lease=LONG) as one:
+        await until(lambda: sum(status.backlog for status in one.status().values()) == 4)
+        (before,) = execute(database, EXPIRES)
+        async with process(database, servers, lease=LONG) as other:
+            await until(lambda: len(execute(database, EXPIRES)) == 2)
+            for _ in range(4):
+                assert one._leases is not None
+                one._leases.wake()
+                renewed = before
+                while renewed == before:
+                    await asyncio.sleep(0.01)
+                    renewed = execute(database, EXPIRES)[0]
+                before = renewed
+            owners = "SELECT count(*) FROM aiovbo_leases WHERE owner IS NOT NULL AND epoch = 1"
+            assert execute(database, owners) == [(2,)]
+            for change in await take(one, 4):
+                one.ack(change)
+            await until(lambda: execute(database, owners) == [(1,)])
+            assert other._leases is not None
+            other._leases.wake()
+            await until(lambda: len(other.status()) == 1)
+
+
 async def test_a_consumer_that_does_not_acknowledge_keeps_no_server_above_its_share(database: str) -> None:
     """Once all was delivered, it has one lease to acknowledge; then the next owner delivers it again."""
     async with backups(2) as servers, process(database, servers) as one:
@@ -115,6 +144,29 @@ async def test_the_servers_of_a_process_that_ends_are_taken_over(database: str) 
     unacknowledged = {change.id for change in changes[2:]}
     assert {change.id for change in again} <= {change.id for change in changes}
     assert unacknowledged & {change.id for change in again}
+
+
+async def test_the_servers_of_a_dead_process_are_claimed_when_its_lease_ends(database: str) -> None:
+    """Not only at the next renewal, which is more than a minute later here."""
+    async with backups(2) as servers, process(database, servers, lease=LONG) as one:
+        await take(one, 4)
+        execute(
+            database,
+            "INSERT INTO aiovbo_processes "
+            "SELECT 'tests', gen_random_uuid(), clock_timestamp() + interval '1 day'",
+            "UPDATE aiovbo_leases SET epoch = epoch + 1, owner = "
+            "(SELECT id FROM aiovbo_processes ORDER BY expires DESC LIMIT 1) WHERE server = 'vbo0'",
+        )
+        assert one._leases is not None
+        one._leases.wake()
+        await until(lambda: one.status().keys() == {"vbo1"})
+        execute(
+            database,
+            "UPDATE aiovbo_processes SET expires = clock_timestamp() + interval '1 second' "
+            "WHERE expires > clock_timestamp() + interval '1 hour'",
+        )
+        one._leases.wake()
+        await until(lambda: one.status().keys() == {"vbo0", "vbo1"})
 
 
 async def test_an_acknowledgement_after_the_lease_was_lost_is_ignored_and_counted(database: str) -> None:
