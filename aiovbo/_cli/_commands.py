@@ -16,6 +16,7 @@ from aiovbo._cli._options import (
     ChangeFilter,
     CommandOptions,
     Filter,
+    Position,
     Selection,
     TableOptions,
     TimeOptions,
@@ -29,6 +30,7 @@ from aiovbo.errors import ConfigError
 _ALL_SERVERS, _EVERYTHING = Selection(), Filter()
 _ALL_CHANGES, _NO_COMMAND, _USUAL_LIMITS = ChangeFilter(), CommandOptions(), PluginLimits()
 _LOCAL_TIME, _WHOLE_TABLE = TimeOptions(), TableOptions()
+_NO_POSITION = Position()
 _HALF_A_MINUTE = timedelta(seconds=30)
 
 _Id = Annotated[UUID, Parameter(help="The session's ID; `aiovbo sessions --ids` shows it.")]
@@ -176,11 +178,11 @@ def watch(  # each an option of its own
             show_default=False,
         ),
     ] = None,
-    checkpoint: Annotated[Path | None, Parameter(help="File that keeps the position over restarts.")] = None,
+    position: Position = _NO_POSITION,
     rewind: Annotated[
         When | None,
         Parameter(
-            help="Report sessions since then again, although --checkpoint has them: 24h or a date.",
+            help="Report sessions since then again, although they were reported before: 24h or a date.",
             converter=when,
             accepts_keys=False,
             n_tokens=1,
@@ -194,11 +196,11 @@ def watch(  # each an option of its own
 ) -> int:
     """Every change of every server, as it is noticed. Ctrl-C ends the watch.
 
-    With --checkpoint, the next run continues where this run ended, and no change is lost.
+    With --checkpoint or --postgres, the next run continues where this run ended, and no change is lost.
     """
     from aiovbo._cli._watch import watch
 
-    return watch(which, filters, command, time_zone.times(), every, since, checkpoint, rewind, output, count)
+    return watch(which, filters, command, time_zone.times(), every, since, position, rewind, output, count)
 
 
 def timeline(

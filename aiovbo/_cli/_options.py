@@ -319,3 +319,29 @@ class CommandOptions:
         ),
     ] = None
     """Attempts; None: no limit."""
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class Position:
+    """Where the position of a watch is kept over restarts."""
+
+    checkpoint: Annotated[
+        Path | None, Parameter(help="File that keeps the position over restarts.", show_default=False)
+    ] = None
+    """A path."""
+    postgres: Annotated[
+        str | None,
+        Parameter(
+            help="Keep it in PostgreSQL instead, and share the servers with the other processes of --group: "
+            "a URL or keywords for libpq. Keep the password in ~/.pgpass.",
+            metavar="CONNINFO",
+            show_default=False,
+        ),
+    ] = None
+    """How to connect, as libpq takes it."""
+    group: Annotated[
+        str | None,
+        Parameter(help="Name of the processes that share the servers.", metavar="NAME", show_default=False),
+    ] = None
+    """A name."""

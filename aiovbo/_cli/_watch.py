@@ -9,8 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -22,6 +21,7 @@ from aiovbo import (
     Change,
     Changed,
     Checkpoint,
+    CheckpointStore,
     ConfigError,
     Finished,
     Fleet,
@@ -36,12 +36,13 @@ from aiovbo import (
 )
 from aiovbo._cli._columns import NAME_LIMIT, Unpadded
 from aiovbo._cli._command_runner import CommandRunner
-from aiovbo._cli._options import ChangeFilter, CommandOptions, Kind, Selection
+from aiovbo._cli._options import ChangeFilter, CommandOptions, Kind, Position, Selection
 from aiovbo._cli._selection import fleet_of
 from aiovbo._cli._statuses import INTERRUPTED, OK
 from aiovbo._cli._terminal import console, counted, run
 from aiovbo._cli._times import Times, When, duration
 from aiovbo._cli._words import to_cli_terms
+from aiovbo._extras import install_command
 from aiovbo.errors import printable
 
 _NAME_WIDTH = 40
@@ -61,6 +62,14 @@ _KINDS: Mapping[type[Change], Kind] = {
 _STYLES = {"Success": "green", "Warning": "yellow", "Failed": "red"}
 
 
+class _Store(CheckpointStore, Protocol):
+    """A checkpoint that can be rewound, in a file or in PostgreSQL."""
+
+    async def rewind(self, server: str, since: TimeBound) -> None:
+        """Let the next watch report a server's sessions once more."""
+        ...
+
+
 def watch(  # each an option of its own
     which: Selection,
     filters: ChangeFilter,
@@ -68,7 +77,7 @@ def watch(  # each an option of its own
     times: Times,
     every: timedelta,
     since: When | None,
-    checkpoint: Path | None,
+    position: Position,
     rewind: When | None,
     output: str,
     count: int | None,
@@ -82,11 +91,11 @@ def watch(  # each an option of its own
     if command.exec is not None and not command.exec.strip():
         # As from an unset variable: the shell would succeed, and no alert would be sent.
         raise ConfigError("the command of --exec is empty")
-    if rewind is not None and checkpoint is None:
-        raise ConfigError("--rewind needs --checkpoint")
+    store = _store(position)
+    if rewind is not None and store is None:
+        raise ConfigError("--rewind needs --checkpoint or --postgres")
     wanted = _is_wanted(filters)
     fleet = fleet_of(which)
-    store = None if checkpoint is None else Checkpoint(checkpoint)
     changes = fleet.watch(
         every=every,
         since=None if since is None else since.bound(times.zone),
@@ -101,7 +110,23 @@ def watch(  # each an option of its own
     return run(_watch(fleet, changes, command, times, output, count, prepare), when_terminated=OK)
 
 
-async def _rewind(store: Checkpoint, since: TimeBound, fleet: Fleet) -> None:
+def _store(position: Position) -> _Store | None:
+    path, conninfo, group = position.checkpoint, position.postgres, position.group
+    if path is not None and conninfo is not None:
+        raise ConfigError("--checkpoint and --postgres exclude each other")
+    if (conninfo is None) != (group is None):
+        raise ConfigError("--postgres needs --group, and --group needs --postgres")
+    if conninfo is None or group is None:
+        return None if path is None else Checkpoint(path)
+    try:
+        from aiovbo.postgres import PostgresCheckpoint  # only where it is used
+    except ImportError as error:
+        message = f"{error}: {install_command('postgres')}"
+        raise ImportError(message, name=error.name) from error
+    return PostgresCheckpoint(conninfo, group=group)
+
+
+async def _rewind(store: _Store, since: TimeBound, fleet: Fleet) -> None:
     """Rewind the servers of the fleet that the checkpoint has; the others begin at --since."""
     await store.open()
     try:

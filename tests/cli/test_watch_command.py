@@ -73,6 +73,10 @@ def test_the_command_gets_only_failed_restores_as_json(
         (["--give-up", "3"], "--timeout and --give-up need --exec"),
         (["--timeout", "3s"], "--timeout and --give-up need --exec"),
         (["--exec", " "], "the command of --exec is empty"),
+        (["--rewind", "24h"], "--rewind needs --checkpoint or --postgres"),
+        (["--postgres", "host=db1"], "--postgres needs --group"),
+        (["--group", "alerts"], "--postgres needs --group"),
+        (["--postgres", "host=db1", "--group", "a", "--checkpoint", "a.db"], "exclude each other"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
@@ -81,6 +85,22 @@ def test_options_that_do_not_fit_are_refused(
     """Before any server is queried."""
     assert main([*WATCH, *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("inventory")
+def test_the_position_is_kept_in_postgresql(database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second run continues where the first one ended; `--rewind` reports everything again."""
+    pytest.importorskip("psycopg_pool")
+
+    def watched(*arguments: str, count: int) -> list[str]:
+        place = ["--postgres", database, "--group", "alerts", "--count", f"{count}"]
+        assert main([*WATCH, "--output", "jsonl", *place, *arguments]) == 0
+        return [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()]
+
+    first, second = watched(count=6), watched(count=4)
+    assert len({*first, *second}) == 10
+    again = watched("--rewind", "24h", count=10)
+    assert {*first, *second} & {*again}
 
 
 async def test_a_command_that_fails_is_retried_and_holds_up_no_other_change(
