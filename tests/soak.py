@@ -57,7 +57,7 @@ FAULTS = [
     Fault.status(503), Fault.drop(), Fault.drop(reset=True), Fault.empty(), Fault.body(b"[{"), Fault.cut(20),
     Fault.delay(0.2),
 ]  # fmt: skip
-PATIENCE = 30.0
+PATIENCE = 100.0
 """Seconds in which the last process must have delivered everything."""
 
 
@@ -162,12 +162,21 @@ def saved(place: Path) -> set[UUID]:
             return {UUID(bytes=key) for (key,) in database.execute("SELECT id FROM records")}
 
 
-def live(command: list[str], history: History, seconds: float) -> str | None:
-    """One life of the process, to its violent end; what it died of where it ended by itself."""
+def live(command: list[str], history: History, seconds: float, out: Path | None) -> str | None:
+    """One life of the process, to its violent end; what it died of where it ended by itself.
+
+    - `out`: the file whose growth begins the seconds, so that a busy machine does not end them before
+          anything was delivered; None: they begin with the process.
+    """
+    size = 0 if out is None else out.stat().st_size
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
-            history.go_on()
+        ends, gives_up = time.monotonic() + seconds, time.monotonic() + PATIENCE
+        while time.monotonic() < ends and process.poll() is None:
+            is_waiting = out is not None and out.stat().st_size == size and time.monotonic() < gives_up
+            if is_waiting:
+                ends = time.monotonic() + seconds
+            if not is_waiting or history.random.random() < 0.1:
+                history.go_on()
             time.sleep(history.random.random() / 50)
         died = process.poll()
         process.kill()
@@ -187,16 +196,18 @@ def run(kills: int, seed: int, directory: Path) -> list[str]:
         login = [backups.ca_file, backups.username, backups.password, *backups.urls]
         begin = [sys.executable, "-c", WATCHER, str(out), str(directory / "place.db")]
         for number in range(kills):
+            seconds, ack = random.random() * 1.2, random.choice(("auto", "manual"))
             # It takes about half a second to begin at all; also that is a moment to be killed at.
-            seconds, ack = 0.2 + random.random() * 1.2, random.choice(("auto", "manual"))
+            begins = "first delivery" if random.random() < 0.8 else "start"
             before = Delivered.read(out)
-            died = live([*begin, ack, *login], history, seconds)
+            died = live([*begin, ack, *login], history, seconds, out if begins == "first delivery" else None)
             delivered = Delivered.read(out)
             unsaved = delivered.now.keys() - saved(directory / "place.db")
             history.forgotten |= {key: len(delivered.kinds[key]) for key in unsaved}
             news, again = len(delivered.ids) - len(before.ids), delivered.lines - before.lines
             print(
-                f"{number + 1:3d}  killed after {seconds:.2f} s, {again:3d} delivered, {again - news} again",
+                f"{number + 1:3d}  killed {seconds:.2f} s after its {begins}, {again:3d} delivered, "
+                f"{again - news} again",
                 flush=True,
             )
             if died is not None:
