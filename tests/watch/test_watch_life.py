@@ -205,7 +205,7 @@ async def test_a_server_that_left_and_came_back_goes_on_where_it_was(backup: Bac
     world = backup.world
     server = server_of(backup, name="vbo")
     async with Fleet([server]) as fleet, fleet.watch(every=FAST, checkpoint=place) as changes:
-        await silent(changes)
+        await ready(changes)
         keys = {world.add(creation_time=NOW, end_time=NOW).id for _ in range(8)}
         first = await take(changes, 1)
         await until(lambda: changes.status()["vbo"].backlog == 15)
