@@ -106,6 +106,8 @@ class ServerPoller:
         self._full_look_at = float("-inf")
         self._identified: object = None
         self._not_identified = 0
+        self._waits_for_former = False
+        """Whether it is known to be another installation, whose checkpoint it cannot have yet."""
         self.reported: UUID | None = None
         """The installation that the server has reported; None where it has not."""
         self._has_reported = asyncio.Event()
@@ -229,6 +231,7 @@ class ServerPoller:
         if self._identified is not None and self._identified is not self._client.server:
             # It has another address: perhaps it is another installation.
             self._identified, self._not_identified, self._full_look_at = None, 0, float("-inf")
+            self._waits_for_former = False
             feed.reset()
         is_full = clock.monotonic() >= self._full_look_at
         version = self._client.api_version
@@ -409,8 +412,10 @@ class ServerPoller:
         self.reported = installation
         self._has_reported.set()
         is_another = installation is not None and known is not None and installation != known
+        self._waits_for_former = False
         if tracker.is_first or is_another:
             is_adopted = await self._adopt_former(self, installation)
+            self._waits_for_former = is_adopted is None
             if is_adopted is not False:
                 return is_adopted is not None
         if installation is None or installation == known:
@@ -446,8 +451,10 @@ class ServerPoller:
             # To start over since a server is busy would lose what it did until now; to take it for another
             # one would report all of its sessions as removed.
             self._not_identified += 1
-            may_pass = error.retryable and (self.tracker.is_first or self._not_identified < _IDENTIFIED_AGAIN)
-            if may_pass or "ServiceInstance" not in error.operation:
+            is_early = self._not_identified < _IDENTIFIED_AGAIN
+            is_unclear = error.retryable or self.tracker.installation is not None
+            may_pass = (is_early and is_unclear) or (error.retryable and self.tracker.is_first)
+            if may_pass or self._waits_for_former or "ServiceInstance" not in error.operation:
                 # The latter where it is the login that failed.
                 raise
             log.info("%s: no installation id: %s", self._client.name, error.what)

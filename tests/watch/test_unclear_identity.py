@@ -8,6 +8,7 @@ import pytest
 from aiovbo import (
     Added,
     AnyChange,
+    Change,
     Finished,
     Fleet,
     MemoryCheckpoint,
@@ -85,7 +86,12 @@ async def test_after_a_swap_of_names_nothing_overtakes_a_change_that_is_not_ackn
 
 
 @pytest.mark.parametrize(
-    ("fault", "on"), [(Fault.status(503), "ServiceInstance"), (Fault.body(b"[{"), "token")]
+    ("fault", "on"),
+    [
+        (Fault.status(503), "ServiceInstance"),
+        (Fault.body(b"[]"), "ServiceInstance"),
+        (Fault.body(b"[{"), "token"),
+    ],
 )
 async def test_a_server_that_does_not_say_who_it_is_is_not_taken_for_another(fault: Fault, on: str) -> None:
     """Its name was another's: the poll fails, and no session of the other counts as removed."""
@@ -102,6 +108,28 @@ async def test_a_server_that_does_not_say_who_it_is_is_not_taken_for_another(fau
     async with scene.fleet({"A": "two.test", "B": "one.test"}) as fleet, scene.watch(fleet) as changes:
         found = await until_silent(changes)
     assert {type(one) for one in found} <= {Unreachable, Recovered}
+
+
+@pytest.mark.parametrize("fault", [Fault.status(503), Fault.status(404), Fault.body(b"[]")])
+async def test_an_invalid_answer_while_a_swapped_server_waits_is_not_taken_for_another(fault: Fault) -> None:
+    """However often: it has reported which installation it is, and still waits for an acknowledgement."""
+    scene = Scene()
+    for backup in scene.backups.values():
+        for _ in range(4):
+            backup.world.add(creation_time=backup.world.now, end_time=backup.world.now)
+    async with scene.fleet({"A": "one.test", "B": "two.test"}) as fleet, scene.watch(fleet) as changes:
+        assert len(await until_silent(changes)) == 16
+    async with scene.fleet({"A": "two.test", "B": "one.test"}) as fleet, scene.watch(fleet) as changes:
+        again = [one for one in await until_silent(changes) if isinstance(one, Change)]
+        assert len(again) == 16
+        for backup in scene.backups.values():
+            backup.fail(fault, on="ServiceInstance", times=None)
+        assert {type(one) for one in await until_silent(changes)} <= {Unreachable}
+        for backup in scene.backups.values():
+            backup.heal()
+        for change in again:
+            changes.ack(change)
+        assert {type(one) for one in await until_silent(changes)} <= {Recovered}
 
 
 async def test_a_server_that_no_longer_has_an_api_version_has_not_removed_its_sessions() -> None:
