@@ -112,11 +112,21 @@ async def client(members: list[Member], random: Random, ends: float, findings: F
                     await cut_short(fleet, random, mapped=way == "map")
 
 
+def waited_for_processor() -> float:
+    """Seconds for which this thread could have run, and other programs had the processor; Linux only."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+    except OSError:
+        return 0.0
+
+
 async def whole(fleet: Fleet, names: dict[str, Member], findings: Findings) -> None:
     """Each server's answer is whole, or has an error."""
-    started = time.monotonic()
+    started, waited = time.monotonic(), waited_for_processor()
     result = await fleet.restore_sessions(page_size=7)
-    findings.check(time.monotonic() - started < 4.0, "a question did not end by its deadline")
+    # On a busy machine, this process may not run for seconds.
+    lasted = time.monotonic() - started - (waited_for_processor() - waited)
+    findings.check(lasted < 4.0, "a question did not end by its deadline")
     findings.check(set(result.answers) == set(names), "a server is missing from the result")
     for name, answer in result.answers.items():
         ids = [session.id for session in answer.items]
