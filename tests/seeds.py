@@ -114,6 +114,8 @@ class History:
     def __init__(self, seed: int) -> None:
         self.forgotten = set[str]()
         """Sessions that may be forgotten, after both clocks were wrong."""
+        self.returned = set[tuple[str, UUID]]()
+        """Servers and sessions that were removed, and came back when they were too old to be remembered."""
         self.story: list[str] = []
         self.held: list[Change] = []
         """Delivered by the watch that runs, and not acknowledged."""
@@ -385,7 +387,9 @@ class History:
     def is_restored(self) -> None:
         """A server goes back to the state that it began with."""
         name = self.random.choice(list(self.backups))
-        self.backups[name].world.restore(self.snapshots[name])
+        # After clocks were wrong, the watch may have forgotten what is later than the time of the snapshot.
+        if not self.forgotten:
+            self.backups[name].world.restore(self.snapshots[name])
 
     async def is_restored_later(self) -> None:
         """A session that ended long ago is removed, and comes back when the server is restored."""
@@ -396,6 +400,47 @@ class History:
             world.remove(min(ended, key=lambda one: one.creation_ticks).id)
         await self.pass_time(self.full.total_seconds() * self.random.choice((0.5, 2.5)))
         world.restore(snapshot)
+
+    async def returns_when_old(self) -> None:
+        """A session is removed just before it is too old to be remembered, and comes back after that."""
+        if self.remember > timedelta(days=1):
+            return
+        name = self.random.choice(list(self.backups))
+        world, full = self.backups[name].world, self.full.total_seconds() * 1.1
+        created = world.now - self.remember + timedelta(seconds=2 * full + 60)
+        gone = world.add(creation_time=created, state="Stopped", end_time=created)
+        await self.pass_time(full)
+        with suppress(KeyError):
+            world.remove(gone.id)
+        await self.pass_time(full + 120)
+        self.acknowledge_all()
+        for _ in range(2):
+            world.add(creation_time=world.now, state="Stopped", end_time=world.now)
+            await self.pass_time(full)
+            self.acknowledge_all()
+        its = self.oracle._servers[name].sessions.get(gone.id)
+        with suppress(ValueError):
+            world.add(id=gone.id, creation_time=created, state="Stopped", end_time=created)
+            if its is not None and its.was_added and its.stored is None:
+                self.story.append("and it does")
+                self.returned.add((name, gone.id))
+
+    async def are_missing(self) -> list[str]:
+        """Sessions that came back, and were not reported; what is that old is read a few rows at a time."""
+        ends = self.clock.monotonic() + LONGEST
+        while (missing := self._not_returned()) and self.clock.monotonic() < ends:
+            await self.pass_time(self.full.total_seconds() * 1.1)
+            self.acknowledge_all()
+        return missing
+
+    def _not_returned(self) -> list[str]:
+        return [
+            f"lost: {name}: session {key} came back"
+            for name, key in self.returned
+            if any(one.id == key for one in self.backups[name].listed)
+            and self.oracle._servers[name].sessions[key].stored is None
+            and str(key) not in self.forgotten
+        ]
 
     async def is_dated_wrongly(self) -> None:
         """Both clocks are wrong for a while: what has ended by then may be forgotten or repeated."""
@@ -451,7 +496,7 @@ class History:
             now |= {f"{name} is reported as unreachable" for name in report.unreachable}
             # What happened since the last poll is not lost yet.
             right, before, lost = 0 if now & before else right + 1, now, now & before
-        return [f"lost: {one}" for one in sorted(lost)] or await self.has_news()
+        return [f"lost: {one}" for one in sorted(lost)] or await self.are_missing() or await self.has_news()
 
     def acknowledge_all(self) -> None:
         """The consumer acknowledges all that it holds, in any order."""
@@ -545,6 +590,7 @@ STEPS = {
     "is_dated_ahead": 0.5,
     "is_restored": 0.3,
     "is_restored_later": 1.0,
+    "returns_when_old": 1.0,
     "crashes_with_news": 1.5,
     "is_replaced": 1.5,
 }
