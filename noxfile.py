@@ -27,6 +27,15 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def public_http(session: nox.Session) -> None:
+    """The tests of requests with aiohttp's public API alone; the other runs send GETs past it."""
+    session.install("-e", ".[dev]")
+    folders = [f"tests/{name}" for name in ("auth", "client", "fleet", "secrets", "transport")]
+    run = ("python", "-m", "pytest", "-n", "auto", *(session.posargs or folders))
+    session.run(*run, env={"AIOVBO_PUBLIC_HTTP": "1"})
+
+
+@nox.session
 def lowest(session: nox.Session) -> None:
     """The tests of decoding, requests and the command line, with the lowest versions that are declared."""
     run_lowest(session)
@@ -40,7 +49,7 @@ def run_lowest(session: nox.Session) -> None:
         *("uv", "pip", "install", "--quiet", "--python", f"{session.virtualenv.location}/bin/python"),
         *("--resolution", "lowest-direct", "-e", ".[dev]"),
     )
-    folders = ("client", "core", "decoding", "inventory", "models", "settings")
+    folders = ("client", "core", "decoding", "inventory", "models", "settings", "transport")
     chosen = (*(f"tests/{name}" for name in folders), "tests/cli/test_demo.py", "tests/cli/test_ends.py")
     session.run("python", "-m", "pytest", "-n", "auto", *(session.posargs or chosen))
 

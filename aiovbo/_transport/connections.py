@@ -26,10 +26,12 @@ from aiohttp.connector import Connection
 from aiohttp.http import RawResponseMessage
 from aiohttp.streams import StreamReader
 from aiohttp.tracing import Trace
+from yarl import URL
 
 from aiovbo._settings.proxies import Proxy
 from aiovbo._settings.servers import TLS
-from aiovbo._transport.tls import LoadedTls
+from aiovbo._transport.addressing import own_headers, server_name
+from aiovbo._transport.tls import LoadedTls, ServerContext
 
 log = logging.getLogger("aiovbo.http")
 
@@ -58,7 +60,7 @@ _numbers = count()
 class ServerConnections:
     """The connections of one server, which no other server's requests use, and how they are made."""
 
-    __slots__ = ("idle", "loaded", "number", "proxy", "reads_files_again", "server", "tls")
+    __slots__ = ("idle", "loaded", "number", "proxy", "reads_files_again", "server", "target", "tls")
 
     loaded: LoadedTls | None
     """The context of their TLS policy; None before their first request."""
@@ -84,6 +86,8 @@ class ServerConnections:
         """The name of the server."""
         self.idle: set[HttpConnection] = set()
         """Those that no request uses now."""
+        self.target: GetTarget | None = None
+        """What their GETs have in common; None before the first one."""
 
     def close_idle(self) -> None:
         """Close those that no request uses: one of them has failed, so the others probably will."""
@@ -112,6 +116,43 @@ class OwnedRequest(ClientRequest):
         # A field that only the key itself uses. One server has one proxy, with one set of headers.
         key = super().connection_key
         return ConnectionKey(*key[:6], current_connections.get().number, key.server_hostname)
+
+
+class GetTarget(OwnedRequest):
+    """What all GETs to a server have in common: a request of aiohttp by which connections are made.
+
+    It is never sent itself, and has no secret.
+    """
+
+    def __init__(
+        self, session: aiohttp.ClientSession, context: ServerContext, url: URL, user_agent: str
+    ) -> None:
+        own, name = own_headers(url, user_agent), server_name(url, context)
+        super().__init__(
+            "GET",
+            url.origin(),
+            headers=own,
+            session=session,
+            ssl=context,
+            server_hostname=name,
+        )
+        self._key = super().connection_key
+        self._context = context
+        self._authority = url.scheme, url.raw_authority
+        fields = [f"{name}: {value}\r\n" for name, value in self.headers.items() if name != "Accept"]
+        self.first: str = fields[0]
+        """The field of the head before those of a request: Host."""
+        self.last: str = "".join(fields[1:])
+        """The fields after those of a request."""
+
+    @property
+    def connection_key(self) -> ConnectionKey:
+        """The key of the pooled connections, made once."""
+        return self._key
+
+    def is_for(self, context: ServerContext, url: URL) -> bool:
+        """Whether requests to the URL are sent to it, under this TLS policy."""
+        return context is self._context and self._authority == (url.scheme, url.raw_authority)
 
 
 class HttpConnection(ResponseHandler):

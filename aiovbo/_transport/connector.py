@@ -1,7 +1,6 @@
-"""One exchange over aiohttp: send a request, read its answer, within limits; and the session that carries it.
+"""aiohttp's connector as our requests use it: how far connecting has come, and what is admitted to send.
 
-Knows aiohttp, and lets none of its exceptions out: their repr prints the bearer token. Knows no tokens, no
-retries, no resources.
+May use aiohttp, and what is below in `_transport`. Must not know tokens, retries or resources.
 """
 
 import asyncio
@@ -20,13 +19,12 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
 from aiovbo._core.threads import look_up
-from aiovbo._transport.connections import (
-    OwnedConnector,
-)
+from aiovbo._transport.addressing import with_interface_number
+from aiovbo._transport.connections import OwnedConnector
 from aiovbo._transport.descriptors import CountedSocket, current_slot
 from aiovbo._transport.request_timeout import RequestTimeout
 from aiovbo._transport.tls import NotVerifiedError, ServerContext
-from aiovbo.errors import Phase, UnreachableError, printable
+from aiovbo.errors import Phase
 
 current_timeout: ContextVar[RequestTimeout | None] = ContextVar("aiovbo_attempt", default=None)
 
@@ -98,7 +96,7 @@ class PoolConnector(OwnedConnector):
             return made
 
         _mark("connect")
-        kwargs["addr_infos"] = [_with_scope(found) for found in kwargs["addr_infos"]]
+        kwargs["addr_infos"] = [with_interface_number(found) for found in kwargs["addr_infos"]]
         connect = super()._wrap_create_connection  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # aiohttp's
         return await connect(make, *rest, **kwargs)
 
@@ -110,30 +108,6 @@ class PoolConnector(OwnedConnector):
         # The proxy has connected, and the server's handshake begins.
         _mark("tls")
         return await super()._start_tls_connection(*args, **kwargs)  # pyright: ignore[reportUnknownMemberType]  # aiohttp's
-
-
-_AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
-
-
-def _with_scope(found: _AddressInfo) -> _AddressInfo:
-    """The address with the number of its network interface in place of the name.
-
-    An event loop would look up an address with a name in it, in one of its own threads.
-
-    Raises: UnreachableError where there is no such interface.
-    """
-    host, port, *_ = found[4]
-    address, _, scope = host.partition("%")
-    if not scope:
-        return found
-    try:
-        number = int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)
-    except OSError:
-        hint = "Check the part of the address after '%'."
-        what = f"this machine has no network interface {printable(scope)}"
-    else:
-        return (*found[:4], (address, port, 0, number))
-    raise UnreachableError(what, phase="connect", retryable=False, hint=hint)
 
 
 def _admit(request: ClientRequest, connection: Connection) -> None:

@@ -6,9 +6,8 @@ retries, resources, or who opens and closes it.
 
 import asyncio
 import logging
-import re
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from http import HTTPStatus
 
 import aiohttp
@@ -18,6 +17,7 @@ from aiovbo._protocol.documents import completed
 from aiovbo._protocol.messages import Reply
 from aiovbo._settings.limits import Options
 from aiovbo._settings.servers import Server
+from aiovbo._transport.addressing import own_headers, server_name
 from aiovbo._transport.connections import OwnedRequest, ServerConnections, current_connections
 from aiovbo._transport.connector import (
     BoundedResolver,
@@ -27,6 +27,7 @@ from aiovbo._transport.connector import (
     middlewares_of,
 )
 from aiovbo._transport.descriptors import DescriptorLimit, DescriptorSlot, current_slot, spare_descriptors
+from aiovbo._transport.direct_get import READ_BUFFER, DirectGet, DirectGets
 from aiovbo._transport.error_mapping import ERROR_LIMIT, TooLargeError, forget_origin, map_aiohttp_error
 from aiovbo._transport.interface import OutgoingRequest
 from aiovbo._transport.proxy import proxy_failure
@@ -36,8 +37,6 @@ from aiovbo._transport.tls_contexts import TlsContexts
 from aiovbo.errors import ClosedError, ConfigError, Phase, TlsError
 
 log = logging.getLogger("aiovbo.http")
-
-_SCOPE = re.compile(r"%[^]]*")
 
 _LONG = 1_000_000
 """Bytes of a response from which on it is handled in turns of the event loop."""
@@ -62,6 +61,8 @@ class HttpSession:
         if borrowed is not None:
             _refuse_what_it_adds(borrowed)
             self._middlewares = *middlewares_of(borrowed), admit_before_sending
+        self.direct: DirectGets | None = None
+        """What sends GETs past `aiohttp.ClientSession`; None where nothing may."""
         self._contexts = TlsContexts()
         self._descriptors: DescriptorLimit | None = None
         self.connections_per_server: int = options.connections
@@ -83,9 +84,12 @@ class HttpSession:
         except NoThreadError:
             spare = None
         if self._session is None:
-            self._session = self._make_session(spare, len(servers))
+            self._session, connector = self._make_session(spare, len(servers))
+            direct = DirectGets(self._session, connector, self._options.user_agent)
+            if direct.may_be_used and not connector.force_close:
+                self.direct = direct
 
-    def _make_session(self, spare: int | None, servers: int) -> aiohttp.ClientSession:
+    def _make_session(self, spare: int | None, servers: int) -> tuple[aiohttp.ClientSession, PoolConnector]:
         if spare is not None:
             most = max(1, spare // max(1, servers))
             self.connections_per_server = min(self.connections_per_server, most)
@@ -99,7 +103,7 @@ class HttpSession:
             )
             self._descriptors = DescriptorLimit(spare or 1)
         keeps = not short and self._options.idle_timeout > 0
-        self._connector = PoolConnector(
+        connector = self._connector = PoolConnector(
             # A shared limit would be held by servers that do not answer.
             limit=0,
             # Connections are kept, so names are rarely looked up; an old address would only be in the way.
@@ -108,13 +112,15 @@ class HttpSession:
             force_close=not keeps,
             resolver=BoundedResolver(),
         )
-        return aiohttp.ClientSession(
-            connector=self._connector,
+        session = aiohttp.ClientSession(
+            connector=connector,
             request_class=OwnedRequest,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._timeout,
             trust_env=False,
+            read_bufsize=READ_BUFFER,
         )
+        return session, connector
 
     async def close(self) -> None:
         """Close the session, unless it was borrowed."""
@@ -166,41 +172,19 @@ class HttpSession:
         After a timeout on a kept connection the server's other idle ones are closed: what made that one
         silent, such as a router that forgot it, probably made them silent too.
         """
-        session, proxy = self._session, connections.proxy
+        session, proxy, url = self._session, connections.proxy, request.url
         assert session is not None  # it was opened
-        url = request.url
-        # The scope of an IPv6 address concerns this machine only (RFC 6874).
-        address, scope, _ = (url.raw_host or "").partition("%")
-        own = {"User-Agent": self._options.user_agent}
-        if scope:
-            own["Host"] = _SCOPE.sub("", url.host_port_subcomponent or "")
         mark = current_timeout.set(attempt)
         whose = current_connections.set(connections)
         slot: DescriptorSlot | None = None
         failure: BaseException
-        response: aiohttp.ClientResponse | None = None
+        response: aiohttp.ClientResponse | DirectGet | None = None
         try:
             if self._descriptors is not None:
                 slot = await self._descriptors.acquire()
             attempt.enter("read" if self._is_borrowed else "connect")
             attempt.proxy = str(proxy or "")
-            async with session.request(
-                request.method,
-                url,
-                # Without TLS there is no tunnel: the proxy reads the request itself.
-                headers=request.headers.content
-                | own
-                | (proxy.headers() if proxy and url.scheme == "http" else {}),
-                data=request.body and request.body.content,
-                allow_redirects=False,
-                raise_for_status=False,
-                timeout=self._timeout,
-                ssl=context,
-                server_hostname=context.tls.server_name or (address if scope else None),
-                proxy=None if proxy is None else proxy.address,
-                proxy_headers=None if proxy is None else own | proxy.headers(),
-                middlewares=self._middlewares,
-            ) as response:
+            async with self._request(session, connections, request, context) as response:
                 content, is_cut = await self._read(response, attempt, request)
                 return Reply.of(response.status, response.headers, completed(content) if is_cut else content)
         except Exception as error:  # one server's failure, or a bug
@@ -234,8 +218,38 @@ class HttpSession:
             # What is raised keeps this frame, which must not keep it in turn.
             del failure
 
+    def _request(
+        self,
+        session: aiohttp.ClientSession,
+        connections: ServerConnections,
+        request: OutgoingRequest,
+        context: ServerContext,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse | DirectGet]:
+        """The request as a context that gives the response; past `ClientSession` where that may be."""
+        url, proxy, headers = request.url, connections.proxy, request.headers
+        if self.direct is not None and request.method == "GET" and request.body is None:
+            direct = self.direct.get(connections, context, url, headers)
+            if direct is not None:
+                return direct
+        own = own_headers(url, self._options.user_agent)
+        return session.request(
+            request.method,
+            url,
+            # Without TLS there is no tunnel: the proxy reads the request itself.
+            headers=headers.content | own | (proxy.headers() if proxy and url.scheme == "http" else {}),
+            data=request.body and request.body.content,
+            allow_redirects=False,
+            raise_for_status=False,
+            timeout=self._timeout,
+            ssl=context,
+            server_hostname=server_name(url, context),
+            proxy=None if proxy is None else proxy.address,
+            proxy_headers=None if proxy is None else own | proxy.headers(),
+            middlewares=self._middlewares,
+        )
+
     async def _read(
-        self, response: aiohttp.ClientResponse, attempt: RequestTimeout, request: OutgoingRequest
+        self, response: aiohttp.ClientResponse | DirectGet, attempt: RequestTimeout, request: OutgoingRequest
     ) -> tuple[bytes, bool]:
         """The body, and whether it is only the beginning of one."""
         # Of an error, only what its message is taken from.

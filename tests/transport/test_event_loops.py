@@ -124,7 +124,7 @@ with socket.create_server(("127.0.0.1", 0)) as listening:
         loop.close()
         asyncio.run(close())
         silent.setblocking(True)
-        silent.settimeout(10)
+        silent.settimeout(100)
         while silent.recv(65536):
             pass
     asyncio.run(open_again())

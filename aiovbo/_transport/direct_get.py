@@ -1,0 +1,265 @@
+"""GET requests below `aiohttp.ClientSession`: over the session's own connector, read by aiohttp's own parser.
+
+`ClientSession._request` makes a request and a response, with a timer, cookies, redirects and a writer, none
+of which a GET of ours uses. Gain: GAIN.
+
+A request takes this path only where nothing can tell the difference. aiohttp's public API carries it in every
+other case and in any doubt: other methods, proxies, sessions that were lent, traces, functions of aiohttp
+that another package has replaced, an aiohttp that fails the check of `DirectGets.open`, and wherever
+AIOVBO_PUBLIC_HTTP=1 is set. Both paths share the connector, the parser, and all that follows.
+
+May use aiohttp, and the rest of `_transport` that knows connections. Must not know limits of time, tokens,
+or the errors of the SDK.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from http import HTTPStatus
+from pathlib import Path
+from types import FunctionType, TracebackType
+from typing import Self
+
+import aiohttp
+from aiohttp.connector import Connection  # noqa: TC002  # imports are the same for types
+from aiohttp.http import HttpProcessingError
+from aiohttp.streams import StreamReader
+from yarl import URL
+
+from aiovbo._protocol.messages import Redacted
+from aiovbo._transport.connections import GetTarget, HttpConnection, ServerConnections
+from aiovbo._transport.connector import PoolConnector
+from aiovbo._transport.tls import ServerContext
+
+log = logging.getLogger("aiovbo.http")
+
+SWITCH = "AIOVBO_PUBLIC_HTTP"
+"""The environment variable that, set to 1, leaves every request to aiohttp's public API."""
+
+READ_BUFFER = 2**18
+"""Bytes of a response that are received before they are read; half as many again stop the connection."""
+
+_INTERIM = set(range(HTTPStatus.CONTINUE, HTTPStatus.OK)) - {HTTPStatus.SWITCHING_PROTOCOLS}
+"""Statuses that are followed by the response's own."""
+
+_FOLDER = Path(aiohttp.__file__).parent
+
+_SAMPLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}"
+
+
+class DirectGets:
+    """Decides which requests of one session take the direct path, and counts them."""
+
+    def __init__(self, session: aiohttp.ClientSession, connector: PoolConnector, user_agent: str) -> None:
+        self._session = session
+        self._connector = connector
+        self._user_agent = user_agent
+        self._passed_by = _passed_by()
+        self.sent: int = 0
+        """How many requests took it."""
+
+    @property
+    def may_be_used(self) -> bool:
+        """Whether the environment, the session and aiohttp are such that it makes no difference."""
+        return (
+            os.environ.get(SWITCH, "0") in ("", "0")
+            and type(self._session) is aiohttp.ClientSession
+            and all(map(_is_of_aiohttp, (aiohttp.ClientSession.__init__, *self._passed_by)))
+            and _can_parse()
+        )
+
+    def get(
+        self,
+        connections: ServerConnections,
+        context: ServerContext,
+        url: URL,
+        headers: Redacted[dict[str, str]],
+    ) -> "DirectGet | None":
+        """The request as an async context that gives the response; None where aiohttp has to send it."""
+        session = self._session
+        if (
+            connections.proxy is not None
+            or session.closed
+            or session.trace_configs
+            or _passed_by() != self._passed_by
+        ):
+            return None
+        target = connections.target
+        if target is None or not target.is_for(context, url):
+            target = connections.target = GetTarget(session, context, url, self._user_agent)
+        if not _is_plain(url, headers):
+            return None
+        self.sent += 1
+        return DirectGet(self._connector, session.timeout, target, url, headers)
+
+
+class DirectGet:
+    """A GET as an async context, which gives itself as the response, as far as it is used."""
+
+    __slots__ = (
+        "_connection",
+        "_connector",
+        "_request_headers",
+        "_target",
+        "_timeout",
+        "_url",
+        "content",
+        "headers",
+        "status",
+    )
+
+    status: int
+    """The HTTP status."""
+    headers: Mapping[str, str]
+    """The headers of the response."""
+    content: StreamReader
+    """The body."""
+
+    def __init__(
+        self,
+        connector: PoolConnector,
+        timeout: aiohttp.ClientTimeout,
+        target: GetTarget,
+        url: URL,
+        headers: Redacted[dict[str, str]],
+    ) -> None:
+        self._connector = connector
+        self._timeout = timeout
+        self._target = target
+        self._url = url
+        self._request_headers = headers
+        self._connection: Connection | None = None
+
+    @property
+    def content_length(self) -> int | None:
+        """The length of the body, where it is declared."""
+        declared = self.headers.get("Content-Length")
+        return None if declared is None else int(declared)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._exchange()
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+            # A kept connection may have been dead: aiohttp too sends a GET a second time.
+            pass
+        else:
+            return self
+        await self._exchange()
+        return self
+
+    async def _exchange(self) -> None:
+        """Send the request over a connection, and receive the head of the response."""
+        connection = await self._connector.connect(self._target, [], self._timeout)
+        try:
+            protocol = connection.protocol
+            assert protocol is not None  # the connection was just handed out
+            protocol.set_response_params(read_until_eof=True, read_bufsize=READ_BUFFER)
+            transport = _writable(protocol.transport)
+            transport.write(_head(self._target, self._url, self._request_headers))
+            message, content = await protocol.read()
+            while message.code in _INTERIM:
+                message, content = await protocol.read()
+        except HttpProcessingError as error:
+            connection.close()
+            raise aiohttp.ClientResponseError(
+                self._target.request_info,
+                (),
+                status=error.code,
+                message=error.message,
+                headers=error.headers,
+            ) from error
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        self.status, self.headers, self.content = message.code, message.headers, content
+        # At once, as soon as the body is complete, whether or not all of it is read.
+        content.on_eof(self._release_at_end)
+
+    def _release_at_end(self) -> None:
+        protocol = self._connection and self._connection.protocol
+        if protocol is not None and not protocol.upgraded:
+            self._release()
+
+    def _release(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # The connector closes it where the body is not complete.
+            connection.release()
+
+    def close(self) -> None:
+        """Close the connection, since the rest of the body is not read."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._release()
+
+
+def _writable(transport: asyncio.Transport | None) -> asyncio.Transport:
+    if transport is None or transport.is_closing():
+        raise aiohttp.ClientConnectionResetError
+    return transport
+
+
+def _head(target: GetTarget, url: URL, headers: Redacted[dict[str, str]]) -> bytes:
+    """The bytes of a request, as aiohttp would send them.
+
+    In a function of its own, so that no frame that waits holds the token.
+    """
+    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.content.items()])
+    return f"GET {url.raw_path_qs} HTTP/1.1\r\n{target.first}{fields}{target.last}\r\n".encode()
+
+
+def _is_plain(url: URL, headers: Redacted[dict[str, str]]) -> bool:
+    """Whether no byte of the request needs aiohttp's checks, and whether it has the usual headers."""
+    content = headers.content
+    return (
+        "Accept" in content and all(map(str.isprintable, content.values())) and url.raw_path_qs.isprintable()
+    )
+
+
+def _passed_by() -> tuple[object, ...]:
+    """Functions that are not called for each request; packages that observe or mock aiohttp replace them."""
+    session, request = aiohttp.ClientSession, aiohttp.ClientRequest
+    return (
+        *(session.request, session._request),  # noqa: SLF001  # it is not called
+        *(request.__init__, request.update_headers, request.send),
+        aiohttp.ClientResponse.start,
+    )
+
+
+def _is_of_aiohttp(function: object) -> bool:
+    # What replaces it may have its name and its module, but not its code.
+    return type(function) is FunctionType and Path(function.__code__.co_filename).parent == _FOLDER
+
+
+def _can_parse() -> bool:
+    """Whether aiohttp's protocol of a connection, used as it is here, parses a response without a socket."""
+    try:
+        protocol = HttpConnection(asyncio.get_running_loop())
+        protocol.set_response_params(read_until_eof=True, read_bufsize=READ_BUFFER)
+        protocol.data_received(_SAMPLE)
+        reading = protocol.read()
+        try:
+            # It has arrived, so nothing is waited for.
+            reading.send(None)
+        except StopIteration as found:
+            message, content = found.value
+        else:
+            reading.close()
+            return False
+        head = (message.code, message.headers["Content-Type"], protocol.upgraded, content.is_eof())
+        return head == (HTTPStatus.OK, "application/json", False, True) and content.read_nowait() == b"{}"
+    except Exception as error:  # whatever another version of aiohttp does
+        log.debug("aiohttp's public API sends all requests: %s", type(error).__name__)
+        return False
