@@ -50,6 +50,9 @@ R = TypeVar("R")
 _TOLERATED_SKEW = 60.0
 """Seconds between a server's clock and ours that do not matter."""
 
+_UNAUTHORIZED = HTTPStatus.UNAUTHORIZED
+"""Looked up once, as every response is compared with it."""
+
 
 class Requester:
     """Sends one server's requests."""
@@ -329,7 +332,7 @@ def _refuses_token(request: Request, reply: Reply) -> bool:
         reply.status == HTTPStatus.OK and not request.body_is_optional
     )
     is_empty = may_be_refusal and reply.status in SUCCESS and not reply.body.strip()
-    return is_empty or reply.status == HTTPStatus.UNAUTHORIZED
+    return is_empty or reply.status == _UNAUTHORIZED
 
 
 def _status_of_probe(reply: Reply) -> int:

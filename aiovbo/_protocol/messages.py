@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Any, Generic, NoReturn, TypeVar
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from yarl import URL
 
 T = TypeVar("T")
@@ -29,9 +29,9 @@ class Redacted(Generic[T]):
         raise TypeError(message)
 
 
-@frozen
+@define
 class Request:
-    """A request to one server, before it has a token."""
+    """A request to one server, before it has a token; nothing changes it."""
 
     url: URL
     method: str = field(default="GET", kw_only=True)
@@ -56,7 +56,7 @@ class Request:
         return self.repeatable or self.method == "GET"
 
 
-@frozen
+@define
 class Reply:
     """A response as it came: status, headers by name in any case, the body."""
 

@@ -54,6 +54,8 @@ _PROBES = {
     "TCP_USER_TIMEOUT": UNACKNOWLEDGED * 1000,
 }
 
+_REQUEST_TIMEOUT = HTTPStatus.REQUEST_TIMEOUT
+
 _numbers = count()
 
 
@@ -216,7 +218,7 @@ class HttpConnection(ResponseHandler):
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
         """Called by aiohttp with the head of a response."""
-        if data[0].code == HTTPStatus.REQUEST_TIMEOUT and self.reused and self._connections is not None:
+        if data[0].code == _REQUEST_TIMEOUT and self.reused and self._connections is not None:
             # Sent before the request arrived, so it means what a closed connection means.
             self._connections.close_idle()
             self.abort()

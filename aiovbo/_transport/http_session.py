@@ -38,6 +38,9 @@ from aiovbo.errors import ClosedError, ConfigError, Phase, TlsError
 
 log = logging.getLogger("aiovbo.http")
 
+_NO_SUCCESS = HTTPStatus.MULTIPLE_CHOICES
+"""The first status that is no success; the lookup in the enumeration is as slow as a call."""
+
 _LONG = 1_000_000
 """Bytes of a response from which on it is handled in turns of the event loop."""
 
@@ -253,7 +256,7 @@ class HttpSession:
     ) -> tuple[bytes, bool]:
         """The body, and whether it is only the beginning of one."""
         # Of an error, only what its message is taken from.
-        is_error = response.status >= HTTPStatus.MULTIPLE_CHOICES
+        is_error = response.status >= _NO_SUCCESS
         most = ERROR_LIMIT if is_error else request.limit
         if not is_error and (response.content_length or 0) > most:
             raise TooLargeError(most, is_resource=request.is_resource)
