@@ -28,6 +28,7 @@ from aiohttp.streams import StreamReader
 from aiohttp.tracing import Trace
 from yarl import URL
 
+from aiovbo._protocol.messages import Redacted
 from aiovbo._settings.proxies import Proxy
 from aiovbo._settings.servers import TLS
 from aiovbo._transport.addressing import own_headers, server_name
@@ -123,8 +124,11 @@ class OwnedRequest(ClientRequest):
 class GetTarget(OwnedRequest):
     """What all GETs to a server have in common: a request of aiohttp by which connections are made.
 
-    It is never sent itself, and has no secret.
+    It is never sent itself.
     """
+
+    plain: Redacted[dict[str, str]] | None = None
+    """Headers in which nothing has to be checked any more: those of the last request."""
 
     def __init__(
         self, session: aiohttp.ClientSession, context: ServerContext, url: URL, user_agent: str

@@ -18,7 +18,6 @@ from harness.response_corpus import CORPUS, CUT_OFF, GOOD, LIMIT, turns
 from harness.tls import good
 from hypothesis import given
 from hypothesis import strategies as st
-from yarl import URL
 
 from aiovbo import TLS, Bearer, Client, Fleet, Server, ServerError
 from aiovbo._protocol.messages import Redacted
@@ -373,4 +372,4 @@ async def test_other_methods_proxies_and_lent_sessions_use_the_public_interface(
 async def test_a_token_with_odd_characters_is_left_to_aiohttp() -> None:
     """Which refuses what could end a header."""
     headers = Redacted({"Accept": "*/*", "Authorization": "Bearer a\r\nX: y"})
-    assert not direct_get._is_plain(URL("http://h/"), headers)
+    assert not direct_get._are_plain(headers)
