@@ -269,6 +269,12 @@ async def entered_once(request: DirectGet) -> DirectGet:
     return request
 
 
+@pytest.fixture
+def direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The direct path may be used, also where the whole run is one without it."""
+    monkeypatch.delenv(SWITCH, raising=False)
+
+
 async def sent_directly(fleet: Fleet, name: str = "raw") -> bool:
     """Whether the next GET takes the direct path."""
     direct = session_of(fleet).direct
@@ -278,6 +284,7 @@ async def sent_directly(fleet: Fleet, name: str = "raw") -> bool:
     return direct.sent > before
 
 
+@pytest.mark.usefixtures("direct")
 @pytest.mark.parametrize("name", ["request", "_request"])
 async def test_a_replaced_function_of_aiohttp_sees_every_request(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -300,6 +307,7 @@ async def test_a_replaced_function_of_aiohttp_sees_every_request(
         assert await sent_directly(fleet)
 
 
+@pytest.mark.usefixtures("direct")
 async def test_a_function_that_was_replaced_before_the_fleet_began_rules_it_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -315,6 +323,7 @@ async def test_a_function_that_was_replaced_before_the_fleet_began_rules_it_out(
         assert session_of(fleet).direct is None
 
 
+@pytest.mark.usefixtures("direct")
 async def test_a_trace_that_is_added_later_sees_every_request() -> None:
     """As a library may add one to a session that is open."""
     seen: list[str] = []
@@ -334,6 +343,7 @@ async def test_a_trace_that_is_added_later_sees_every_request() -> None:
     assert seen == ["/v4/First", "/v4/First"]  # of the healthy server too
 
 
+@pytest.mark.usefixtures("direct")
 async def test_an_aiohttp_that_parses_otherwise_rules_it_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shown by a response that is parsed when the session is opened."""
 
@@ -346,6 +356,7 @@ async def test_an_aiohttp_that_parses_otherwise_rules_it_out(monkeypatch: pytest
         assert session_of(fleet).direct is None
 
 
+@pytest.mark.usefixtures("direct")
 async def test_other_methods_proxies_and_lent_sessions_use_the_public_interface() -> None:
     """They are no plain GETs over a connection of the SDK."""
     async with reached(GOOD) as (fleet, raw):
