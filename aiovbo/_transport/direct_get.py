@@ -4,7 +4,7 @@
 of which a GET of ours uses. Gain, for a warm poll of a server with 30 sessions: 927 to 758 thousand
 instructions.
 
-A request takes this path only where nothing can tell the difference. aiohttp's public API carries it in every
+A request takes this path only where it makes no difference. aiohttp's public API carries it in every
 other case and in any doubt: other methods, proxies, sessions that were lent, traces, functions of aiohttp
 that another package has replaced, an aiohttp that fails the check of `DirectGets.open`, and wherever
 AIOVBO_PUBLIC_HTTP=1 is set. Both paths share the connector, the parser, and all that follows.

@@ -120,7 +120,7 @@ WRONG: dict[str, Script] = {
     "a 408 behind the response": [GOOD, turns(), http(408, close=True), fin()],
     "408": [http(408, close=True), fin()],
 }
-"""Responses that HTTP does not permit, or that nobody asked for."""
+"""Responses that HTTP does not permit, or that no request belongs to."""
 
 _LONG = _sized(b"[1, 2, 3, 4]")
 _PARTS = (0, 5, 12, 20, len(HEAD), len(_LONG) - 14, len(_LONG) - 12, len(_LONG) - 1, len(_LONG))
