@@ -1,9 +1,10 @@
 """What holds around every test: nothing is left behind, and the SDK never blocks the event loop."""
 
+import asyncio
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from blockbuster import BlockBuster
@@ -23,6 +24,14 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, lambda *_: None)
+
+if os.environ.get("AIOVBO_TEST_LOOP") == "uvloop":
+    import uvloop
+
+    def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+        """What makes the event loops of async tests, where asyncio's own are not wanted."""
+        return {"uvloop": uvloop.new_event_loop}
+
 
 # No deadline: how long an example takes depends on what else the machine does.
 settings.register_profile(
