@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from types import FunctionType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 from aiohttp.connector import Connection  # noqa: TC002  # imports are the same for types
@@ -233,10 +233,14 @@ def _are_plain(headers: Redacted[dict[str, str]]) -> bool:
 
 def _passed_by() -> tuple[object, ...]:
     """Functions that are not called for each request; packages that observe or mock aiohttp replace them."""
-    session, request = aiohttp.ClientSession, aiohttp.ClientRequest
+    session: Any = aiohttp.ClientSession  # its `_request` is private: it is compared, not called
+    request = aiohttp.ClientRequest
     return (
-        *(session.request, session._request),  # noqa: SLF001  # it is not called
-        *(request.__init__, request.update_headers, request.send),
+        session.request,
+        session._request,  # noqa: SLF001  # as above
+        request.__init__,
+        request.update_headers,
+        request.send,
         aiohttp.ClientResponse.start,
     )
 
