@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import pickle
-import time
 import weakref
 from collections import Counter
 from datetime import timedelta
@@ -36,7 +35,7 @@ from aiovbo import (
     Watch,
 )
 from aiovbo._watch.poller import ServerPoller
-from aiovbo.testing import BackupFleet, BackupServer, Fault, World
+from aiovbo.testing import BackupServer, Fault, MemoryTransport, SimClock, World
 
 
 async def test_an_unreachable_server_is_reported_once_and_what_it_did_meanwhile_after() -> None:
@@ -125,37 +124,34 @@ async def test_a_look_that_takes_longer_than_the_interval_skips_beats() -> None:
         assert asked(backup) <= 8
 
 
-async def test_servers_that_all_come_back_at_once_are_not_all_logged_on_to_at_once() -> None:
+async def test_servers_that_all_come_back_at_once_are_not_all_logged_in_to_at_once() -> None:
     """After an outage that took every token with it, the logins are spread over the interval."""
-    faster, count = 10, 100
-    begin = time.monotonic()
-    clock = Clock(
-        monotonic=lambda: time.monotonic() * faster,
-        now=lambda: NOW + timedelta(seconds=(time.monotonic() - begin) * faster),
-        sleep=lambda seconds: asyncio.sleep(seconds / faster),
-    )
-    async with BackupFleet(count, sessions=1, versions=("v4",)) as backups:
-        servers = [
-            server_of(one, name=f"vbo{number}", api_version="v4") for number, one in enumerate(backups)
-        ]
-        async with (
-            Fleet(servers, clock=clock, deadline=600) as fleet,
-            fleet.watch(every=timedelta(seconds=10)) as changes,
-        ):
-            await until(lambda: all(status.up for status in changes.status().values()))
-            for one in backups:
-                one.fail(Fault.status(503), times=None)
-                one.revoke_tokens()
-            await take(changes, count)
-            for one in backups:
-                one.requests.clear()
-                one.heal()
-            healed = time.monotonic()
-            await until(lambda: all(status.up for status in changes.status().values()))
-        logins = [r.at for one in backups for r in one.requests if r.resource.lower() == "token"]
-        assert len(logins) == count
-        in_each_second = Counter(int((at - healed) * faster) for at in logins)
-        assert max(in_each_second.values()) <= count / 4, in_each_second
+    clock, count = SimClock(NOW), 100
+    backups = {
+        f"vbo{number}": BackupServer(World(sessions=1, clock=clock), version="v4") for number in range(count)
+    }
+    login = Password(backups["vbo0"].username, backups["vbo0"].password)
+    servers = [Server(name, login, api_version="v4") for name in backups]
+    async with (
+        Fleet(servers, clock=clock, transport=MemoryTransport(backups), deadline=600) as fleet,
+        fleet.watch(every=timedelta(seconds=10)) as changes,
+    ):
+        while not all(status.up for status in changes.status().values()):
+            await clock.sleep(1)
+        for one in backups.values():
+            one.fail(Fault.status(503), times=None)
+            one.revoke_tokens()
+        await take(changes, count)
+        for one in backups.values():
+            one.requests.clear()
+            one.heal()
+        healed = clock.monotonic()
+        while not all(status.up for status in changes.status().values()):
+            await clock.sleep(1)
+    logins = [r.at for one in backups.values() for r in one.requests if r.resource.lower() == "token"]
+    assert len(logins) == count
+    in_each_second = Counter(int(at - healed) for at in logins)
+    assert max(in_each_second.values()) <= count / 4, in_each_second
 
 
 @pytest.mark.parametrize(("chance", "looks"), [(0.0, 54), (0.5, 60), (0.99, 66)])
