@@ -2,9 +2,11 @@
 
 import ast
 import asyncio
+import codeop
 import inspect
 import re
 import shlex
+import types
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ __all__ = ["backups"]
 
 SHAPE = re.DOTALL | re.MULTILINE
 REFERENCE = "\n".join(text for name, text in PAGES.items() if name.startswith("reference"))
-ELSEWHERE = {"tutorial", "notebooks", "threads", "services"}
+ELSEWHERE = {"tutorial", "queries", "notebooks", "threads", "services"}
 """Pages whose blocks are run by tests of their own."""
 
 SNIPPETS = [
@@ -42,7 +44,10 @@ async def test_every_piece_of_code_runs_with_the_names_that_the_readme_has(
 ) -> None:
     """A client, a fleet, a session, and everything public."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "authorities.pem").write_bytes(Path(backups.ca_file).read_bytes())
+    (store,) = (block for block in blocks("python", PAGES["watching"]) if "(CheckpointStore)" in block)
+    (tmp_path / "my_store.py").write_text(store, encoding="utf-8")
     await run_in_context(snippet, backups)
 
 
@@ -70,6 +75,55 @@ async def test_the_tutorial_can_be_typed_from_top_to_bottom(capsys: pytest.Captu
                 for text in (output, printed)
             )
             assert list(found) == list(shown)
+
+
+def typed(block: str) -> list[types.CodeType]:
+    """The statements of a block, as `python -m asyncio` reads them: an empty line ends each compound one."""
+    compiler = codeop.CommandCompiler()
+    compiler.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    statements, pending = [], ""
+    for line in [*block.splitlines(), ""]:
+        pending = f"{pending}\n{line}" if pending else line
+        if code := compiler(pending, "console", "single"):
+            statements.append(code)
+            pending = ""
+    assert not pending
+    return statements
+
+
+PASTED = [
+    pytest.param(block, id=f"{page}-{number}")
+    for page in ("tutorial", "queries", "watching", "notebooks", "large-fleets")
+    for number, block in enumerate(blocks("python", PAGES[page]), 1)
+    if "__main__" not in block and "(CheckpointStore)" not in block
+]
+
+
+@pytest.mark.parametrize("block", PASTED)
+def test_a_block_can_be_pasted_into_a_console(block: str) -> None:
+    """No blank line ends one of its statements early, and a blank line ends each of several lines."""
+    assert typed(block)
+
+
+async def test_the_page_of_queries_can_be_typed_from_top_to_bottom(
+    backups: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One block after the other; only the servers are others."""
+    tls, login = aiovbo.TLS(ca_file=backups.ca_file), aiovbo.Password(backups.username, backups.password)
+    servers = [
+        aiovbo.Server(backup.url, login, name=f"vbo{number}", tls=tls)
+        for number, backup in enumerate(backups, 1)
+    ]
+    names: dict[str, Any] = {}
+    for block in blocks("python", PAGES["queries"]):
+        for code in typed(block):
+            pending = eval(code, names)  # noqa: S307  # what the page says is what is tested
+            if inspect.isawaitable(pending):
+                await pending
+        names |= {"server": servers[0], "servers": servers}
+    assert "4 sessions, 0 servers failed" in capsys.readouterr().out
+    with pytest.raises(aiovbo.ClosedError):
+        await names["fleet"].restore_sessions()
 
 
 @pytest.mark.parametrize("kind", PROVOKED, ids=lambda kind: kind.__name__)
@@ -162,9 +216,8 @@ def test_how_a_test_of_an_application_starts_servers_passes_as_printed(tmp_path:
     import sys
 
     found = [one for one in blocks("python", PAGES["testing"]) if "def test_" in one]
-    block = "\n".join(found)
-    source = f"from aiovbo.testing import BackupFleet, BackupServer, World\n\n\n{block}"
-    (tmp_path / "test_it.py").write_text(source, encoding="utf-8")
+    for number, block in enumerate(found, 1):
+        (tmp_path / f"test_block_{number}.py").write_text(block, encoding="utf-8")
     # Without plugins that warn where they are not configured, or take long to import.
     without = [
         part for name in ("asyncio", "cacheprovider", "hypothesispytest") for part in ("-p", f"no:{name}")
