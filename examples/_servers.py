@@ -1,8 +1,8 @@
 r"""Which servers an example asks: those named on the command line, or three embedded ones.
 
-Without arguments an example starts its own servers on loopback. For real ones:
+Without arguments an example starts its own servers on loopback. For yours, set VBO_PASSWORD, and then:
 
-    VBO_PASSWORD=... python examples/many_servers.py --user 'TECH\monitor' vbo1.tech.local
+    python examples/many_servers.py --user 'TECH\monitor' vbo1.tech.local
     python examples/many_servers.py --fleet fleet.toml
 """
 

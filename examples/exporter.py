@@ -1,7 +1,7 @@
 r"""A Prometheus exporter: how a fleet does, and what it restores, under /metrics.
 
     pip install '.[prometheus,testing]'
-    VBO_PASSWORD=... python examples/exporter.py --port 9877 vbo1.tech.local vbo2.tech.local
+    python examples/exporter.py --port 9877 vbo1.tech.local vbo2.tech.local
 
 The fleet is polled on an interval of its own, however often Prometheus asks: a scrape costs the backup
 servers nothing, and never waits for them. Alert rules and a dashboard are in the folder `monitoring`.

@@ -1,7 +1,7 @@
 r"""In FastAPI: one fleet for the application's life, and a route that says what was restored in the last day.
 
     pip install '.[testing]' fastapi uvicorn
-    VBO_PASSWORD=... python examples/in_fastapi.py --port 8000 vbo1.tech.local vbo2.tech.local
+    python examples/in_fastapi.py --port 8000 vbo1.tech.local vbo2.tech.local
 
 Nothing is polled: the servers are queried when a request arrives. Requests that arrive at the same time,
 or within a few seconds, share one question.

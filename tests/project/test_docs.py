@@ -126,6 +126,15 @@ async def test_the_page_of_queries_can_be_typed_from_top_to_bottom(
         await names["fleet"].restore_sessions()
 
 
+async def test_the_share_of_a_worker_is_as_large_as_shown(
+    backups: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the three servers, whose names decide."""
+    page = PAGES["large-fleets"]
+    await run_in_context(blocks("python", page)[0], backups)
+    assert [capsys.readouterr().out] == blocks("text", page)
+
+
 @pytest.mark.parametrize("kind", PROVOKED, ids=lambda kind: kind.__name__)
 async def test_the_message_of_an_error_is_a_real_one(kind: type[Exception]) -> None:
     """Provoked now, it says what the page says that it says."""
