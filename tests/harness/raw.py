@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 from urllib.parse import parse_qsl
 
 from multidict import CIMultiDict
@@ -305,7 +305,8 @@ class Connection(asyncio.Protocol):
 
     async def fin(self) -> None:
         """Send what is left, and close."""
-        if self._transport is None:
+        # uvloop's transports refuse to be closed twice.
+        if self._transport is None or self._transport.is_closing():
             return
         if self._tls is not None and not self.half_closed:
             # Says goodbye, and does not wait for the client's.
@@ -354,8 +355,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio says: here it is."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not checked: uvloop's are of no class of asyncio.
+        self._transport = cast("asyncio.Transport", transport)
         if self._tls is None:
             self._ready.set()
         self._news.set()

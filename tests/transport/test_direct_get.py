@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -182,6 +183,7 @@ STOPS: dict[str, Script] = {
 }
 
 
+@pytest.mark.skipif("AIOVBO_TEST_LOOP" in os.environ, reason="SimClock works with asyncio's event loops only")
 @pytest.mark.parametrize("case", STOPS)
 async def test_silence_times_out_in_the_same_phase(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the next request goes over a new connection."""
