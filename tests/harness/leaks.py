@@ -20,7 +20,7 @@ _SETTLING = 1.0
 _PAUSE = 0.005
 _QUICK_TURNS = 10
 # The loop's default executor keeps its threads until the loop is closed.
-_LOOPS_OWN_THREADS = "asyncio_"
+_LOOPS_OWN_THREADS = ("asyncio_", "uvloop_")
 _SERVERS = tuple(
     part.replace("/", os.sep) for part in ("/tests/harness/", "/aiovbo/testing/", "/aiohttp/web_")
 )
