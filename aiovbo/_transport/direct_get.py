@@ -6,7 +6,7 @@ instructions.
 
 A request takes this path only where it makes no difference. aiohttp's public API carries it in every
 other case and in any doubt: other methods, proxies, sessions that were lent, traces, functions of aiohttp
-that another package has replaced, an aiohttp that fails the check of `DirectGets.open`, and wherever
+that another package has replaced, an aiohttp that fails the check of `_can_parse`, and wherever
 AIOVBO_PUBLIC_HTTP=1 is set. Both paths share the connector, the parser, and all that follows.
 
 May use aiohttp, and the rest of `_transport` that knows connections. Must not know limits of time, tokens,
@@ -39,7 +39,7 @@ SWITCH = "AIOVBO_PUBLIC_HTTP"
 """The environment variable that, set to 1, leaves every request to aiohttp's public API."""
 
 READ_BUFFER = 2**18
-"""Bytes of a response that are received before they are read; half as many again stop the connection."""
+"""Bytes of a response that may be received before they are read, as aiohttp has it by itself."""
 
 _INTERIM = set(range(HTTPStatus.CONTINUE, HTTPStatus.OK)) - {HTTPStatus.SWITCHING_PROTOCOLS}
 """Statuses that are followed by the response's own."""
