@@ -6,7 +6,7 @@ instructions.
 
 A request takes this path only where it makes no difference. aiohttp's public API carries it in every
 other case and in any doubt: other methods, proxies, sessions that were lent, traces, functions of aiohttp
-that another package has replaced, an aiohttp that fails the check of `_can_parse`, and wherever
+that another package has replaced, an aiohttp that parses a response otherwise, and wherever
 AIOVBO_PUBLIC_HTTP=1 is set. Both paths share the connector, the parser, and all that follows.
 
 May use aiohttp, and the rest of `_transport` that knows connections. Must not know limits of time, tokens,
