@@ -314,6 +314,43 @@ async def test_a_replaced_function_of_aiohttp_sees_every_request(
         assert await sent_directly(fleet)
 
 
+class Proxy:
+    """Stands for a function and equals it, as the wrappers of instrumentation packages do."""
+
+    def __init__(self, wrapped: Callable[..., Any], called: list[str]) -> None:
+        self.wrapped = wrapped
+        self.called = called
+
+    def __get__(self, session: object, owner: type) -> Any:
+        return self if session is None else functools.partial(self, session)
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """Note the call, and make it."""
+        self.called.append(self.wrapped.__name__)
+        return self.wrapped(*given, **named)
+
+    def __eq__(self, other: object) -> bool:
+        return self.wrapped == other
+
+    def __hash__(self) -> int:
+        return hash(self.wrapped)
+
+
+@pytest.mark.usefixtures("direct")
+async def test_a_wrapper_that_equals_what_it_wraps_sees_every_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A function of aiohttp is recognized by identity."""
+    called: list[str] = []
+    async with reached(GOOD) as (fleet, _):
+        assert await sent_directly(fleet)
+        with monkeypatch.context() as patch:
+            patch.setattr(aiohttp.ClientSession, "_request", Proxy(aiohttp.ClientSession._request, called))
+            assert not await sent_directly(fleet)
+        assert called == ["_request"]
+        assert await sent_directly(fleet)
+
+
 @pytest.mark.usefixtures("direct")
 async def test_a_function_that_was_replaced_before_the_fleet_began_rules_it_out(
     monkeypatch: pytest.MonkeyPatch,
