@@ -143,7 +143,6 @@ class GetTarget(OwnedRequest):
             server_hostname=name,
         )
         self._key = super().connection_key
-        self._context = context
         self._authority = url.scheme, url.raw_authority
         fields = [f"{name}: {value}\r\n" for name, value in self.headers.items() if name != "Accept"]
         self.first: str = fields[0]
@@ -158,7 +157,7 @@ class GetTarget(OwnedRequest):
 
     def is_for(self, context: ServerContext, url: URL) -> bool:
         """Whether requests to the URL are sent to it, under this TLS policy."""
-        return context is self._context and self._authority == (url.scheme, url.raw_authority)
+        return context is self.ssl and self._authority == (url.scheme, url.raw_authority)
 
 
 class HttpConnection(ResponseHandler):

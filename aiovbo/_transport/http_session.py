@@ -87,12 +87,9 @@ class HttpSession:
         except NoThreadError:
             spare = None
         if self._session is None:
-            self._session, connector = self._make_session(spare, len(servers))
-            direct = DirectGets(self._session, connector, self._options.user_agent)
-            if direct.may_be_used and not connector.force_close:
-                self.direct = direct
+            self._session = self._make_session(spare, len(servers))
 
-    def _make_session(self, spare: int | None, servers: int) -> tuple[aiohttp.ClientSession, PoolConnector]:
+    def _make_session(self, spare: int | None, servers: int) -> aiohttp.ClientSession:
         if spare is not None:
             most = max(1, spare // max(1, servers))
             self.connections_per_server = min(self.connections_per_server, most)
@@ -123,7 +120,10 @@ class HttpSession:
             trust_env=False,
             read_bufsize=READ_BUFFER,
         )
-        return session, connector
+        direct = DirectGets(session, connector, self._options.user_agent)
+        if keeps and direct.may_be_used:
+            self.direct = direct
+        return session
 
     async def close(self) -> None:
         """Close the session, unless it was borrowed."""
