@@ -70,8 +70,8 @@ def _describe(fleet: BackupFleet) -> str:
 
 
 def _literal(text: str) -> str:
-    """A text as TOML writes it; a string of JSON is one of TOML."""
-    return json.dumps(text)
+    """A text as TOML writes it: a string of JSON, but without escapes of half a character."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 @contextmanager
