@@ -43,7 +43,16 @@ def value(lines, label):
 def test_an_inventory_is_there_as_long_as_the_servers_run(tmp_path: Path) -> None:
     """The command line queries them with it. It is for its owner only, and no other file is replaced."""
     path = tmp_path / "fleet.toml"
-    arguments = ["--servers", "2", "--inventory", str(path), "--user", "TECH\\it's", "--password", 'a"b\U0001f511']
+    arguments = [
+        "--servers",
+        "2",
+        "--inventory",
+        str(path),
+        "--user",
+        "TECH\\it's",
+        "--password",
+        'a"b\U0001f511',
+    ]
     with running(*arguments) as (process, _):
         assert path.stat().st_mode & 0o077 == 0
         query = [sys.executable, "-m", "aiovbo", "check", "--format", "nagios", "--failed", "9999"]
