@@ -4,8 +4,8 @@ In HTTP/1.1 a response does not name its request: whatever arrives on a connecti
 to the request that was sent there. So a connection serves one server only, and it is closed when anything
 arrives on it without a request.
 
-Knows aiohttp's connector and its protocol of a connection. Must not know requests, limits or errors of the
-SDK.
+Knows aiohttp's connector and its protocol of a connection. Must not know which requests are sent, limits or
+errors of the SDK.
 """
 
 import asyncio
