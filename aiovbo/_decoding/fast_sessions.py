@@ -49,10 +49,6 @@ _DOCUMENTED = {*AnySession.__struct_encode_fields__}
 _IN_ANY_CASE = {name.casefold() for name in _DOCUMENTED}
 
 
-_WORTH_PACKING = 4
-"""Sessions from which on what their links have in common takes less memory than what is saved."""
-
-
 class _Draft(RestoreSession):
     """A session that is not frozen yet: the same slots, filled at a quarter of the price."""
 
@@ -106,16 +102,6 @@ class SessionReader:
         Raises: msgspec.MsgspecError or ValueError where it is not.
         """
         return self.models((_SESSION.decode(as_text(bytes(raw))),))[0]
-
-    def read_each(self, texts: Sequence[bytes]) -> list[RestoreSession]:
-        """The sessions in `texts`, which are UTF-8, each of them exactly as documented.
-
-        Raises: msgspec.MsgspecError or ValueError where one of them is not.
-        """
-        wires = list(map(_SESSION.decode, texts))
-        if len(wires) >= _WORTH_PACKING:
-            self._pack_like(wires[0])
-        return self.models(wires)
 
     def read_with_more(self, raw: bytes | msgspec.Raw) -> RestoreSession:
         """The session in `raw`, with members beyond the documented ones, as newer servers send them.

@@ -86,6 +86,14 @@ def read_page(body: bytes) -> RawPage:
     return _read_page(body) if page.links is NULL or page.limit is None else page
 
 
+def split_items(text: bytes) -> list[msgspec.Raw]:
+    """The items of a listing, each as its bytes, without the brackets around all of them.
+
+    Raises: msgspec.MsgspecError where the text is something else.
+    """
+    return _ITEMS.decode(b"[%b]" % text)
+
+
 def _read_page(body: bytes) -> RawPage:
     """A page, whatever the case of its members' names.
 
@@ -110,8 +118,8 @@ class DecodedPage(Generic[M]):
         origin: ItemOrigin[M],
         *,
         raws: Sequence[msgspec.Raw] = (),
-        sessions: Sequence[M] | None = None,
-        rejected: Sequence[Rejected] = (),
+        sessions: tuple[M, ...] | None = None,
+        rejected: tuple[Rejected, ...] = (),
         body: bytes = b"",
     ) -> None:
         self._body = body
@@ -276,11 +284,12 @@ def _listing(body: bytes, origin: ItemOrigin[M]) -> DecodedPage[M]:
         try:
             reader = SessionReader(server, fetcher)
             typed = None if is_array else _SESSION_PAGE.decode(as_text(body))
-            sessions = reader.read_many(body) if typed is None else reader.models(typed.results)
+            read = reader.read_many(body) if typed is None else reader.models(typed.results)
+            sessions = cast("tuple[M, ...]", tuple(read))
             if typed is not None and (typed.links is NULL or typed.limit is None):
                 # It may have them in another case, and must not be taken for the last page then.
-                return DecodedPage(_read_page(body), origin, sessions=cast("list[M]", sessions), body=body)
-            return DecodedPage(typed, origin, sessions=cast("list[M]", sessions), body=body)
+                return DecodedPage(_read_page(body), origin, sessions=sessions, body=body)
+            return DecodedPage(typed, origin, sessions=sessions, body=body)
         except BROKEN:
             pass
     page = None if is_array else _read_page(body)

@@ -1,22 +1,26 @@
 """Recognition of restore sessions: what arrives again byte for byte the same is the same object.
 
-A poll sends the same query again, and nearly every item of the response is unchanged. To compare 30
-unchanged sessions takes a tenth of the time of decoding them. Knows bytes and the items that were made of
-them; knows no requests. Bodies are in UTF-8 here, whatever charset the server sent them in.
+A poll sends the same query again, and nearly every item of the response is unchanged. To compare a response
+of 30 sessions takes a hundredth of the instructions of decoding it to dictionaries; where one of them
+changed, a third. What a response has in common with one before it is looked for at its beginning and at its
+end: new sessions are added at one of them, and few change in between. Knows bytes and the items that were
+made of them; knows no requests. Bodies are in UTF-8 here, whatever charset the server sent them in.
 """
 
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import cast
+from bisect import bisect_left
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Self, cast
 
-from attrs import evolve, frozen
+from attrs import define, evolve, frozen
 
 from aiovbo._core.query import Rejected
 from aiovbo._decoding.fast_sessions import SessionReader, as_text
-from aiovbo._decoding.listing import DecodedPage, decode_listing, read_item, read_page
+from aiovbo._decoding.listing import DecodedPage, RawPage, decode_listing, read_item, read_page, split_items
 from aiovbo._protocol.documents import without_byte_order_mark
 from aiovbo._resources.links import NOTHING_MORE, Fetcher
-from aiovbo._resources.structuring import BROKEN, DOCUMENT
+from aiovbo._resources.structuring import BROKEN
 from aiovbo.models import RestoreSession
 
 BUDGET = 64 * 1024 * 1024
@@ -28,11 +32,11 @@ LARGEST = 64 * 1024
 _RESPONSES = 4
 """Responses that are kept per server, so that alternating queries do not replace each other's."""
 
-_PAUSE = 20
-"""Responses that are decoded without recognition after some in which nothing was recognized."""
-
 _PER_ITEM = 700
 """Bytes that a kept session takes beside its text."""
+
+_WORTH_PACKING = 4
+"""Sessions from which on what their links have in common takes less memory than what is saved."""
 
 _PLACEHOLDER = b"365365365365365365"
 """Stands for the items while the rest of a page is decoded."""
@@ -42,62 +46,167 @@ _STARTS = (b'"results":[{', b'"results": [{')
 
 _OPENING, _CLOSING = (b"[", b"{"), (b"]", b"}")
 
+_BLANKS = b" \t\r\n"
+
 Item = RestoreSession | Rejected
 
-
-def _cut(body: bytes) -> tuple[bytes, bytes] | None:
-    """The parts of a response; None where it is written in another way.
-
-    - The page with a placeholder in place of its items; empty for a bare array.
-    - The items, without the first and the last brace.
-
-    Whether the text between the two places is that of the items is not known before the envelope is decoded.
-    """
-    if body[:2] == b"[{":
-        if body[-2:] != b"}]":
-            return None
-        return b"", body[2:-2]
-    for start in _STARTS:
-        begin = body.find(start)
-        if begin >= 0:
-            begin += len(start)
-            end = body.rfind(b"}]")
-            if end < begin:
-                return None
-            envelope = b"%b%b%b" % (body[: begin - 1], _PLACEHOLDER, body[end + 1 :])
-            return envelope, body[begin:end]
-    return None
+_Key = tuple[Fetcher | None, object, str]
+"""Client, API version and name of the server: only responses with an equal key share items."""
 
 
 @frozen(eq=False)
-class _Response:
-    """The items of one response, and the text that they were made of."""
+class _Body:
+    """A response as it came, and where its items seem to be."""
 
-    key: "_Key"
-    """Only responses with an equal key share items."""
-    size: int
-    """Bytes of the text; -1 where some of its items are not kept, or come twice."""
-    text: bytes
-    """The text, as long as it was not cut into pieces."""
-    border: bytes
-    """What is between two items, where it was cut into pieces."""
-    known: Mapping[bytes, Item]
-    """The items by their own texts, each of which was decoded by itself; in the response's order."""
-    sessions: tuple[RestoreSession, ...]
-    rejected: tuple[Rejected, ...]
+    whole: bytes
+    begin: int
+    """Where the first item begins."""
+    end: int
+    """Where the last one ends."""
+
+    @classmethod
+    def of(cls, whole: bytes) -> "_Body | None":
+        """None where the response is written in another way.
+
+        Whether these are the places of its items is not known before the rest of it is decoded.
+        """
+        if whole[:2] == b"[{":
+            return cls(whole, 1, len(whole) - 1) if whole[-2:] == b"}]" else None
+        for start in _STARTS:
+            begin = whole.find(start)
+            if begin >= 0:
+                begin += len(start) - 1
+                end = whole.rfind(b"}]") + 1
+                return cls(whole, begin, end) if end > begin else None
+        return None
+
+    @property
+    def size(self) -> int:
+        """Bytes from the first item to the last."""
+        return self.end - self.begin
+
+    @property
+    def text(self) -> bytes:
+        """The items, with the commas between them."""
+        return self.whole[self.begin : self.end]
+
+    def page(self) -> RawPage | None:
+        """The rest of the response, which is a page; None where it is a bare array.
+
+        Raises: one of `BROKEN` where it is no page, or has its items at another place.
+        """
+        whole = self.whole
+        if whole[:1] == b"[":
+            return None
+        page = read_page(as_text(b"%b%b%b" % (whole[: self.begin], _PLACEHOLDER, whole[self.end :])))
+        if len(page.results) != 1 or bytes(page.results[0]) != _PLACEHOLDER:
+            raise ValueError("these are not its items")
+        return page
+
+
+@define(eq=False)
+class _Response:
+    """A response, and what was made of it."""
+
+    key: _Key
+    body: _Body
+    items: tuple[Item, ...]
+    """All of its items, in its order."""
+    page: DecodedPage[RestoreSession]
+    starts: Sequence[int] = ()
+    """Where each item begins, counted from the first one; empty as long as that is not known."""
 
     @property
     def cost(self) -> int:
         """Bytes that it takes, by estimate."""
-        return (
-            len(self.text) + sum(map(len, self.known)) + _PER_ITEM * max(len(self.known), len(self.sessions))
+        return len(self.body.whole) + _PER_ITEM * len(self.items)
+
+    def may_resemble(self, body: _Body) -> bool:
+        """Whether one end of another response is as if it had an item in common with this one."""
+        known, begin, end = self.body.whole, self.body.begin, self.body.end
+        length = self.body.size * 3 // (2 * len(self.items))
+        return body.whole.startswith(known[begin : begin + length], body.begin, body.end) or (
+            body.whole.endswith(known[end - length : end], body.begin, body.end)
         )
 
+    def find_starts(self) -> bool:
+        """Find where each item begins, unless that is known; False where the items are at another place."""
+        if not self.starts:
+            try:
+                self.body.page()
+                starts = _starts_in(self.body.text)
+            except BROKEN:
+                return False
+            if len(starts) != len(self.items):
+                return False
+            self.starts = starts
+        return True
 
-_Key = tuple[Fetcher | None, object, str]
-"""Client, API version and name of the server."""
 
-_Items = tuple[tuple[RestoreSession, ...], tuple[Rejected, ...]]
+@frozen(eq=False)
+class _Common:
+    """What a new response has in common with a former one: items at its beginning, and at its end."""
+
+    former: _Response
+    body: _Body
+    first: int
+    """How many items at the beginning."""
+    last: int
+    """From which item of the former one on."""
+    begin: int
+    """Bytes at the beginning, with the comma after them."""
+    end: int
+    """Bytes at the end, without the comma before them."""
+
+    @classmethod
+    def of(cls, former: _Response, body: _Body) -> Self:
+        """What there is in common, in a few comparisons of bytes."""
+        known, starts = memoryview(former.body.whole)[former.body.begin : former.body.end], former.starts
+        text, begin, end = body.whole, body.begin, body.end
+        first = bisect_left(starts, x=True, key=lambda one: not text.startswith(known[:one], begin, end)) - 1
+        begin += starts[first]
+        last = bisect_left(starts, x=True, lo=first, key=lambda one: text.endswith(known[one:], begin, end))
+        of_end = len(known) - starts[last] if last < len(starts) else 0
+        return cls(former, body, first, last, starts[first], of_end)
+
+    @property
+    def size(self) -> int:
+        """Bytes in common."""
+        return self.begin + self.end
+
+    @property
+    def is_most(self) -> bool:
+        """Whether more than half of both is in common."""
+        return 2 * self.size > max(self.body.size, self.former.body.size)
+
+    def between(self) -> bytes:
+        """The text of the items that are not in common; empty where there are none.
+
+        Between what is in common and with commas where they must be, it makes a list of exactly these items.
+
+        Raises: ValueError where a comma is missing, or is followed by nothing.
+        """
+        body = self.body
+        text = body.whole[body.begin + self.begin : body.end - self.end].rstrip(_BLANKS)
+        if not self.end:
+            if not text:
+                raise ValueError("no item after a comma")
+            return text
+        if text and text[-1:] != b",":
+            raise ValueError("no comma between two items")
+        if text == b",":
+            raise ValueError("no item before a comma")
+        return text[:-1]
+
+    def joined(self, new: tuple[Item, ...], starts: Sequence[int]) -> tuple[tuple[Item, ...], list[int]]:
+        """The new response's items, and where each begins, given those between the items in common."""
+        former, first, last = self.former, self.first, self.last
+        shift = self.body.size - former.body.size
+        return (*former.items[:first], *new, *former.items[last:]), [
+            *former.starts[:first],
+            *[self.begin + start for start in starts],
+            *[shift + start for start in former.starts[last:]],
+        ]
 
 
 class Recognition:
@@ -140,8 +249,8 @@ class ServerRecognition:
         self._fleet = fleet
         self._responses: list[_Response] = []
         """The one that was used last is first."""
-        self._misses = 0
-        self._pause = 0
+        self._odd: deque[_Key] = deque(maxlen=_RESPONSES)
+        """Where a response had sessions that were not exactly as documented."""
 
     def forget(self) -> None:
         """Keep nothing; begin again with the next response."""
@@ -150,6 +259,7 @@ class ServerRecognition:
     def drop_responses(self) -> None:
         """Called when its bytes are needed for other servers."""
         self._responses = []
+        self._odd.clear()
 
     def decode(
         self, body: bytes, server: str, fetcher: Fetcher | None, version: object
@@ -160,117 +270,70 @@ class ServerRecognition:
 
         Raises: PayloadError where it is no listing.
         """
-        if body[:1] not in _OPENING or body[-1:] not in _CLOSING:
-            body = without_byte_order_mark(body)
-        parts = _cut(body) if len(body) <= LARGEST else None
-        if parts is None:
-            return decode_listing(body, RestoreSession, server, fetcher)
-        envelope, text = parts
         key = (fetcher, version, server)
-        was_paused = self._pause > 0
-        self._pause -= was_paused
-        page = None
-        try:
-            for response in self._responses:
-                if (
-                    response.size == len(text)
-                    and response.key == key
-                    and (response.text or response.border.join(response.known)) == text
-                ):
-                    self._misses = 0
-                    if response is not self._responses[0]:
-                        self._move_to_front(response)
-                    self._fleet.touch(self)
-                    page = _page(body, envelope, key, response.sessions, response.rejected)
-                    break
-            else:
-                page = None if self._pause else self._in_part(body, envelope, text, key)
-        except BROKEN:
-            # The response is not as it seemed.
-            pass
-        if page is None:
-            page = decode_listing(body, RestoreSession, server, fetcher)
-            if not was_paused:
-                self._keep_whole(text, key, page.sessions)
+        for response in self._responses:
+            if response.body.whole == body and response.key == key:
+                if response is not self._responses[0]:
+                    self._drop(response)
+                    self._responses.insert(0, response)
+                self._fleet.touch(self)
+                return response.page
+        return self._decode_new(body, key)
+
+    def _decode_new(self, whole: bytes, key: _Key) -> DecodedPage[RestoreSession]:
+        """What a response contains that did not arrive before, or not as a whole."""
+        fetcher, _, server = key
+        if whole[:1] not in _OPENING or whole[-1:] not in _CLOSING:
+            whole = without_byte_order_mark(whole)
+        body = _Body.of(whole) if len(whole) <= LARGEST else None
+        if body is not None:
+            try:
+                page = self._in_part(body, key)
+            except BROKEN:
+                # The response is not as it seemed.
+                page = None
+            if page is not None:
+                return page
+        page = decode_listing(whole, RestoreSession, server, fetcher)
+        if body is not None and page.sessions:
+            # Neither compared nor cut into items: a first response costs nothing.
+            self._keep(_Response(key, body, page.sessions, page))
+        elif body is not None and page.sessions is None and key not in self._odd:
+            self._odd.append(key)
         return page
 
-    def _move_to_front(self, response: _Response) -> None:
-        self._responses.remove(response)
-        self._responses.insert(0, response)
+    def _in_part(self, body: _Body, key: _Key) -> DecodedPage[RestoreSession] | None:
+        """The page; None where no item of it is known, and it is better decoded as a whole.
 
-    def _in_part(
-        self, body: bytes, envelope: bytes, text: bytes, key: _Key
-    ) -> DecodedPage[RestoreSession] | None:
-        """The page, each of whose unknown items is decoded by itself; None where the client is new.
-
-        Raises: one of `BROKEN` where the text is not that of whole items.
+        Raises: one of `BROKEN` where the items are at another place.
         """
-        same = [response for response in self._responses if response.key == key]
-        if not same:
+        common: list[_Common] = []
+        for response in self._responses:
+            if response.key == key and response.may_resemble(body):
+                if response.find_starts():
+                    common.append(_Common.of(response, body))
+                else:
+                    self._drop(response)
+        most = max(common, key=attrgetter("size"), default=None)
+        if most is not None and most.size:
+            new, starts = _read_items(most.between(), key)
+            response = _response(key, body, *most.joined(new, starts))
+            if most.is_most:
+                # Probably it was the last response to the same query: the new one takes its place.
+                self._drop(most.former)
+        elif key in self._odd:
+            # As with newer servers: item by item now, since the next response may have the same ones.
+            new, starts = _read_items(body.text, key)
+            response = _response(key, body, new, starts)
+        else:
             return None
-        border = b"}, {" if b"}, {" in text and b"},{" not in text else b"},{"
-        try:
-            found = self._by_pieces(as_text(text).split(border), border, key, same)
-        except BROKEN:
-            self._pause = _PAUSE
-            raise
-        return _page(body, envelope, key, *found)
+        if all(map(_may_be_shared, new)):
+            self._keep(response)
+        return response.page
 
-    def _by_pieces(self, pieces: list[bytes], border: bytes, key: _Key, same: list[_Response]) -> _Items:
-        """The items whose texts are given, without braces; those that are not known are decoded now.
-
-        Raises: one of `BROKEN` where one of them is not a whole object.
-        """
-        found: list[Item | None] = [None] * len(pieces)
-        missing: Sequence[int] = range(len(pieces))
-        former: _Response | None = None
-        for response in same:
-            known = response.known
-            if not known:
-                continue
-            shared = sum(map(known.__contains__, pieces))
-            if former is None and 2 * shared > max(len(known), len(pieces)):
-                # Probably the last response to the same query: the new one takes its place.
-                former = response
-            if shared:
-                for index in missing:
-                    found[index] = known.get(pieces[index])
-                missing = [index for index in missing if found[index] is None]
-        self._count_miss(is_miss=len(missing) == len(pieces) and any(one.known for one in same))
-        new = _read_each([pieces[index] for index in missing], key[2], key[0])
-        for index, item in zip(missing, new, strict=True):
-            found[index] = item
-        items = cast("list[Item]", found)
-        known = dict(zip(pieces, items, strict=True))
-        rejected: tuple[Rejected, ...] = ()
-        if any(one.rejected for one in same) or any(isinstance(item, Rejected) for item in new):
-            items = [evolve(it, index=n) if isinstance(it, Rejected) else it for n, it in enumerate(items)]
-            known = dict(zip(pieces, items, strict=True))
-            rejected = tuple(item for item in items if isinstance(item, Rejected))
-            items = [item for item in items if not isinstance(item, Rejected)]
-        sessions = cast("tuple[RestoreSession, ...]", tuple(items))
-        for index, item in zip(missing, new, strict=True):
-            if not _may_be_shared(item):
-                known.pop(pieces[index], None)
-        # What was not cut into pieces is of no use any more.
-        replaced = [one for one in same if one is former or not one.known]
-        self._responses = [one for one in self._responses if one not in replaced]
-        is_whole = len(known) == len(pieces)
-        size = sum(map(len, pieces)) + len(border) * (len(pieces) - 1) if is_whole else -1
-        self._keep(_Response(key, size, b"", border, known, sessions if is_whole else (), rejected))
-        return sessions, rejected
-
-    def _count_miss(self, *, is_miss: bool) -> None:
-        self._misses = self._misses + 1 if is_miss else 0
-        if self._misses > _RESPONSES:
-            self._misses, self._pause = 0, _PAUSE
-
-    def _keep_whole(self, text: bytes, key: _Key, sessions: Sequence[RestoreSession] | None) -> None:
-        """Keep a response that was neither cut nor compared: a first one costs nothing."""
-        if sessions is not None:
-            self._keep(_Response(key, len(text), text, b"", {}, tuple(sessions), ()))
-        elif all(response.key != key for response in self._responses):
-            self._keep(_Response(key, -1, b"", b"", {}, (), ()))
+    def _drop(self, response: _Response) -> None:
+        # Another list: this one may be gone through.
+        self._responses = [one for one in self._responses if one is not response]
 
     def _keep(self, response: _Response) -> None:
         self._responses.insert(0, response)
@@ -278,46 +341,57 @@ class ServerRecognition:
         self._fleet.note(self, sum(one.cost for one in self._responses))
 
 
-def _page(
-    body: bytes,
-    envelope: bytes,
-    key: _Key,
-    sessions: Sequence[RestoreSession],
-    rejected: Sequence[Rejected],
-) -> DecodedPage[RestoreSession] | None:
-    """A page of these items; None where they are not its items, but those of something else in it.
+def _response(key: _Key, body: _Body, items: tuple[Item, ...], starts: Sequence[int]) -> _Response:
+    """A response of these items, with the rejected ones apart.
 
     Raises: one of `BROKEN` where the rest of it is not a page.
     """
-    page = None
-    if envelope:
-        page = read_page(envelope if envelope.isascii() else as_text(envelope))
-        if len(page.results) != 1 or bytes(page.results[0]) != _PLACEHOLDER:
-            return None
-    return DecodedPage(
-        page, (RestoreSession, key[2], key[0]), sessions=sessions, rejected=rejected, body=body
-    )
+    fetcher, _, server = key
+    sessions = cast("tuple[RestoreSession, ...]", items)
+    rejected: tuple[Rejected, ...] = ()
+    if Rejected in set(map(type, items)):
+        items = tuple(evolve(it, index=n) if isinstance(it, Rejected) else it for n, it in enumerate(items))
+        sessions = tuple(item for item in items if isinstance(item, RestoreSession))
+        rejected = tuple(item for item in items if isinstance(item, Rejected))
+    origin = (RestoreSession, server, fetcher)
+    page = DecodedPage(body.page(), origin, sessions=sessions, rejected=rejected, body=body.whole)
+    return _Response(key, body, items, page, starts)
 
 
-def _read_each(pieces: list[bytes], server: str, fetcher: Fetcher | None) -> Sequence[Item]:
-    """The items whose texts without braces are given, each decoded by itself.
+def _starts_in(text: bytes) -> list[int]:
+    """Where each item of a text begins.
 
-    So the texts, with commas between them, are a list of exactly these items.
-
-    Raises: one of `BROKEN` where one of them is not a whole object.
+    Raises: one of `BROKEN` where it is not that of objects.
     """
-    texts = [b"{%b}" % piece for piece in pieces]
+    starts: list[int] = []
+    end = 0
+    for item in split_items(text):
+        start = text.index(b"{", end)
+        end = start + len(item)
+        if text[start:end] != bytes(item):
+            raise ValueError("an item is no object")
+        starts.append(start)
+    return starts
+
+
+def _read_items(text: bytes, key: _Key) -> tuple[tuple[Item, ...], Sequence[int]]:
+    """The items of a text, and where each of them begins.
+
+    Raises: one of `BROKEN` where it is not that of objects.
+    """
+    if not text:
+        return (), ()
+    fetcher, _, server = key
+    starts = _starts_in(as_text(text))
+    if not starts:
+        raise ValueError("no item where there must be one")
     reader = SessionReader(server, fetcher)
     try:
-        return reader.read_each(texts)
+        return tuple(reader.read_many(b"[%b]" % text, pack=len(starts) >= _WORTH_PACKING)), starts
     except BROKEN:
         pass
-    items: list[Item] = []
-    for text in texts:
-        # It is an object by itself, or the response was cut inside an item.
-        DOCUMENT.decode(text)
-        items.append(read_item(reader, text, (RestoreSession, server, fetcher), 0)[0])
-    return items
+    origin = (RestoreSession, server, fetcher)
+    return tuple(read_item(reader, raw, origin, 0)[0] for raw in split_items(text)), starts
 
 
 def _may_be_shared(item: Item) -> bool:
