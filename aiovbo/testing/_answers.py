@@ -136,7 +136,8 @@ def page_body(items: Sequence[Json], window: Window, links: Links, path: str, qu
     around = {"first": at(0), "self": at(window.offset)}
     if window.offset > 0:
         around["prev"] = at(max(0, window.offset - window.limit))
-    if window.offset + len(items) < window.total:
+    # A row of the page before may be repeated.
+    if window.offset + min(len(items), window.limit) < window.total:
         around["next"] = at(window.offset + window.limit)
     body: Json = {
         "offset": window.offset,

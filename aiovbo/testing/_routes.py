@@ -325,7 +325,7 @@ class Api:
         if not is_page:
             return Reply(200, shown)
         query = () if odd.quirks.next_without_filter else call.query
-        is_cut = window.offset + len(shown) < window.total
+        is_cut = window.offset + len(shown) - repeated < window.total
         odd.note("next_without_filter", is_cut and query != call.query)
         return Reply(200, page_body(shown, window, self.links(call), path, query))
 

@@ -82,6 +82,18 @@ async def test_duplicate_rows_begin_each_later_page(odd):
     assert await ids(client, limit="2", offset="2") == all_ids[1:4]
 
 
+@pytest.mark.parametrize("count", range(1, 9))
+async def test_all_rows_are_on_pages_that_are_linked_where_some_are_repeated(odd, count):
+    """However many there are: a repeated row does not take the place of another."""
+    client = await odd(frozen(count), "duplicate-rows")
+    found, offset = [], 0
+    while offset is not None:
+        page = (await client.get(PATH, limit="3", offset=str(offset))).body
+        found += [one["id"] for one in page["results"]]
+        offset = offset + 3 if "next" in page["_links"] else None
+    assert set(found) == set(keys(client.server.world))
+
+
 async def test_moving_rows_push_others_to_the_next_page(odd):
     """A session begins before the second page is read."""
     client = await odd(None, "moving-rows")
