@@ -260,7 +260,9 @@ class Requester:
         else:
             is_odd = reply.status not in request.expected
             self.endpoint.record(attempt, request.method, url, reply.status if is_odd else None)
-            return redact_secrets(reply, headers, self._token_manager.last_sent), token, max(1, attempt.sent)
+            sent = (headers, self._token_manager.last_sent)
+            reply = redact_secrets(reply, *sent, is_json=not request.body_is_optional)
+            return reply, token, max(1, attempt.sent)
         if request.needs_token and token is None:
             failure = self._token_manager.failure_of(failure)
         self.endpoint.is_out_of_reach = isinstance(failure, UnreachableError)

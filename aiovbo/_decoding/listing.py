@@ -26,6 +26,7 @@ from aiovbo._resources.structuring import (
     repaired,
     value_or_text,
     whole_number,
+    without_lone_surrogates,
 )
 from aiovbo.errors import PayloadError, printable
 from aiovbo.models import RestoreSession
@@ -263,12 +264,18 @@ def decode_listing(body: bytes, cls: type[M], server: str, fetcher: Fetcher | No
     """
     body = without_byte_order_mark(body)
     origin = (cls, server, fetcher)
+    # These two are seen at once; to look for a mistake in a large body would block the event loop.
+    if body[:1] == b"<":
+        raise _not_the_promised(body, "a list of items", "")
+    if body[:1] in (b"[", b"{") and body[-1:] not in (b"]", b"}"):
+        raise _not_the_promised(body, "a list of items", "it does not end as JSON does", retryable=True)
     try:
         return _listing(body, origin)
     except BROKEN as error:
         # A body that ends too early is JSON cut short: the next attempt may bring all of it.
         said, cut_short = str(error), type(error) is msgspec.DecodeError
-    fixed = repaired(body)
+    # To decode all of a large one would block the event loop; its items are repaired one by one.
+    fixed = repaired(body) if len(body) <= STEP else without_lone_surrogates(body)
     if fixed is not body:
         try:
             return _listing(fixed, origin)

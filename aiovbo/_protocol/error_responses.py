@@ -35,20 +35,28 @@ _SECRET_FIELDS = ("Authorization", "password", "assertion", "refresh_token", "in
 _SHORTEST_SECRET = 4
 
 
-def redact_secrets(reply: Reply, *sent: Redacted[dict[str, str]]) -> Reply:
-    """The response without the secrets that were sent: servers and proxies quote what they reject."""
+def redact_secrets(reply: Reply, *sent: Redacted[dict[str, str]], is_json: bool = True) -> Reply:
+    """The response without the secrets that were sent: servers and proxies quote what they reject.
+
+    - `is_json`: whether it should be JSON. Of a web page in its place, only the beginning is kept then.
+    """
     body = reply.body
     # Nearly always it is JSON, which is not looked at any further.
     is_page = body[:1] not in b"[{" and _is_page(body)
     if reply.status < HTTPStatus.BAD_REQUEST and not is_page:
         return reply
-    for one, name in product(sent, _SECRET_FIELDS):
-        secret = one.content.get(name, "").removeprefix("Bearer ")
+    if is_page and is_json:
+        # Twice: no secret that lies across the end is kept in part.
+        body = body[: 2 * _TITLE_WITHIN]
+    found = [one.content.get(name, "").removeprefix("Bearer ") for one, name in product(sent, _SECRET_FIELDS)]
+    # Most ways to write a secret are the same.
+    for secret in dict.fromkeys(found):
         if len(secret) >= _SHORTEST_SECRET:
-            for written in (secret, *_in_json(secret), quote(secret, safe=""), quote_plus(secret)):
+            ways = (secret, *_in_json(secret), quote(secret, safe=""), quote_plus(secret))
+            for written in dict.fromkeys(ways):
                 body = body.replace(written.encode(), b"***")
             body = _without_in_page(body, secret) if is_page else _without(body, secret)
-    return evolve(reply, body=body)
+    return evolve(reply, body=body[:_TITLE_WITHIN] if is_page and is_json else body)
 
 
 def _in_json(secret: str) -> tuple[str, str]:
