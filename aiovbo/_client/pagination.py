@@ -238,6 +238,30 @@ class PageIterator(Generic[M]):
 
     async def _take(self, url: URL, listing: DecodedPage[M]) -> tuple[Page[M], URL | PayloadError | None]:
         """The page in a response, and what to request after it."""
+        walk = self._walk
+        try:
+            items, rejected, news = await self._rows(url, listing)
+        except PayloadError as error:
+            # Of a large response: what is wrong with it is seen only where it is reached.
+            raise self._requester.endpoint.annotate(url, error) from None
+        if rejected:
+            self._note(url, rejected)
+        following: URL | PayloadError | None
+        try:
+            following = walk.next_url(url, listing, news=news)
+            self._requester.checked_page = walk.checked_page
+        except LinkError as error:
+            failure = PayloadError(f"paging: {error}", phase="paging", retryable=False, hint=SMALLER_SPAN)
+            following = self._requester.endpoint.annotate(url, failure)
+            walk.complete = False
+        walk.complete &= not rejected
+        if self._rejected and not self._structured and not isinstance(following, URL):
+            what = f"all {self._rejected} items were rejected"
+            following = self._requester.endpoint.annotate(url, self._error_of_rejected(what))
+        return Page(items, tuple(rejected), walk.complete), following
+
+    async def _rows(self, url: URL, listing: DecodedPage[M]) -> tuple[list[M], list[Rejected], bool]:
+        """The items and the rejected rows of a response, step by step; and whether any of them is new."""
         walk, check, operation = self._walk, self._check, self._operation
         items: list[M] = []
         rejected: list[Rejected] = []
@@ -258,21 +282,7 @@ class PageIterator(Generic[M]):
             if others:
                 news |= walk.has_new_rejections(others)
                 rejected += [evolve(r, index=walk.received + r.index) for r in others]
-        if rejected:
-            self._note(url, rejected)
-        following: URL | PayloadError | None
-        try:
-            following = walk.next_url(url, listing, news=news)
-            self._requester.checked_page = walk.checked_page
-        except LinkError as error:
-            failure = PayloadError(f"paging: {error}", phase="paging", retryable=False, hint=SMALLER_SPAN)
-            following = self._requester.endpoint.annotate(url, failure)
-            walk.complete = False
-        walk.complete &= not rejected
-        if self._rejected and not self._structured and not isinstance(following, URL):
-            what = f"all {self._rejected} items were rejected"
-            following = self._requester.endpoint.annotate(url, self._error_of_rejected(what))
-        return Page(items, tuple(rejected), walk.complete), following
+        return items, rejected, news
 
     def _note(self, url: URL, rejected: list[Rejected]) -> None:
         self._path = url.raw_path

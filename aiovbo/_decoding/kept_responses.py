@@ -13,7 +13,8 @@ from attrs import define, evolve, frozen
 
 from aiovbo._core.query import Rejected
 from aiovbo._decoding.fast_sessions import SessionReader, as_text
-from aiovbo._decoding.listing import DecodedPage, RawPage, read_item, read_page, split_items
+from aiovbo._decoding.listing import DecodedPage, read_item
+from aiovbo._decoding.listing_body import Body, split_items
 from aiovbo._resources.links import NOTHING_MORE, Fetcher
 from aiovbo._resources.structuring import BROKEN
 from aiovbo.models import RestoreSession
@@ -24,68 +25,12 @@ _PER_ITEM = 700
 _WORTH_PACKING = 4
 """Sessions from which on what their links have in common takes less memory than what is saved."""
 
-_PLACEHOLDER = b"365365365365365365"
-"""Stands for the items while the rest of a page is decoded."""
-
-_STARTS = (b'"results":[{', b'"results": [{')
-"""How the items of a page begin, without and with blanks."""
-
 _BLANKS = b" \t\r\n"
 
 Item = RestoreSession | Rejected
 
 Key = tuple[Fetcher | None, object, str]
 """Client, API version and name of the server: only responses with an equal key share items."""
-
-
-@frozen(eq=False)
-class Body:
-    """A response as it came, and where its items seem to be."""
-
-    whole: bytes
-    begin: int
-    """Where the first item begins."""
-    end: int
-    """Where the last one ends."""
-
-    @classmethod
-    def of(cls, whole: bytes) -> "Body | None":
-        """None where the response is written in another way.
-
-        Whether these are the places of its items is not known before the rest of it is decoded.
-        """
-        if whole[:2] == b"[{":
-            return cls(whole, 1, len(whole) - 1) if whole[-2:] == b"}]" else None
-        for start in _STARTS:
-            begin = whole.find(start)
-            if begin >= 0:
-                begin += len(start) - 1
-                end = whole.rfind(b"}]") + 1
-                return cls(whole, begin, end) if end > begin else None
-        return None
-
-    @property
-    def size(self) -> int:
-        """Bytes from the first item to the last."""
-        return self.end - self.begin
-
-    @property
-    def text(self) -> bytes:
-        """The items, with the commas between them."""
-        return self.whole[self.begin : self.end]
-
-    def page(self) -> RawPage | None:
-        """The rest of the response, which is a page; None where it is a bare array.
-
-        Raises: one of `BROKEN` where it is no page, or has its items at another place.
-        """
-        whole = self.whole
-        if whole[:1] == b"[":
-            return None
-        page = read_page(as_text(b"%b%b%b" % (whole[: self.begin], _PLACEHOLDER, whole[self.end :])))
-        if len(page.results) != 1 or bytes(page.results[0]) != _PLACEHOLDER:
-            raise ValueError("these are not its items")
-        return page
 
 
 @define(eq=False)

@@ -7,6 +7,7 @@ HTTP, no asyncio, no clock.
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any, Generic, cast
 from uuid import UUID
 
@@ -14,28 +15,31 @@ import msgspec
 
 from aiovbo._core.query import Rejected
 from aiovbo._decoding.fast_sessions import NULL, SessionReader, WireSession, as_text
+from aiovbo._decoding.listing_body import (
+    STEP,
+    Body,
+    RawPage,
+    divide,
+    read_odd_page,
+    split_in_steps,
+    split_items,
+)
 from aiovbo._protocol.documents import without_byte_order_mark
 from aiovbo._protocol.error_responses import page_title
 from aiovbo._resources.links import Fetcher, M, href_in
 from aiovbo._resources.structuring import (
     BROKEN,
     DOCUMENT,
-    members_of,
     read_json,
     read_tolerant,
     repaired,
-    value_or_text,
     whole_number,
-    without_lone_surrogates,
 )
 from aiovbo.errors import PayloadError, printable
 from aiovbo.models import RestoreSession
 
 SLICE = 500
 """Most items that are structured in one step, about a millisecond: an event loop stays responsive."""
-
-STEP = 64 * 1024
-"""Most bytes that are structured in one step; a larger item is a step by itself."""
 
 _AT_ONCE = 50
 """Items decoded together, which costs half; where one of them is odd, each of them for itself."""
@@ -56,15 +60,6 @@ class _TypedPage(msgspec.Struct, gc=False):
     links: msgspec.Raw = msgspec.field(name="_links", default=NULL)
 
 
-class RawPage(msgspec.Struct, gc=False):
-    """A page whose items are still bytes."""
-
-    results: list[msgspec.Raw]
-    limit: object = None
-    total: object = msgspec.field(name="totalCount", default=None)
-    links: msgspec.Raw = msgspec.field(name="_links", default=NULL)
-
-
 class _Next(msgspec.Struct, gc=False):
     """The link to the next page; others are skipped."""
 
@@ -73,64 +68,31 @@ class _Next(msgspec.Struct, gc=False):
 
 _NEXT = msgspec.json.Decoder(_Next)
 _SESSION_PAGE = msgspec.json.Decoder(_TypedPage)
-_PAGE = msgspec.json.Decoder(RawPage)
-_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
-
-
-def read_page(body: bytes) -> RawPage:
-    """A page whose items are not decoded.
-
-    Raises: msgspec.MsgspecError or ValueError where it is not one.
-    """
-    page = _PAGE.decode(body)
-    # It may have them in another case, and must not be taken for the last page then.
-    return _read_page(body) if page.links is NULL or page.limit is None else page
-
-
-def split_items(text: bytes) -> list[msgspec.Raw]:
-    """The items of a listing, each as its bytes, without the brackets around all of them.
-
-    Raises: msgspec.MsgspecError where the text is something else.
-    """
-    return _ITEMS.decode(b"[%b]" % text)
-
-
-def _read_page(body: bytes) -> RawPage:
-    """A page, whatever the case of its members' names.
-
-    Raises: msgspec.MsgspecError or ValueError where it is not one.
-    """
-    members = members_of(body)
-    in_any_case = {name.casefold(): value for name, value in members.items()}
-
-    def member(name: str) -> msgspec.Raw:
-        return members.get(name) or in_any_case.get(name.casefold(), NULL)
-
-    limit, total = value_or_text(member("limit")), value_or_text(member("totalCount"))
-    return RawPage(_ITEMS.decode(member("results")), limit, total, member("_links"))
 
 
 class DecodedPage(Generic[M]):
     """One response of a collection: its items, slice by slice, and what it says of further pages."""
 
-    def __init__(
+    def __init__(  # what a response can consist of
         self,
         page: _TypedPage | RawPage | None,
         origin: ItemOrigin[M],
         *,
         raws: Sequence[msgspec.Raw] = (),
+        large: Body | None = None,
         sessions: tuple[M, ...] | None = None,
         rejected: tuple[Rejected, ...] = (),
         body: bytes = b"",
     ) -> None:
         self._body = body
         self._raws = raws
+        self._large = large
         self.sessions = sessions
         """All of its items but the rejected ones, where they were decoded with the page."""
         self.rejected = rejected
         """Those of its items that were rejected when they were decoded with the page."""
         self.count: int = len(raws) if sessions is None else len(sessions) + len(rejected)
-        """The rows on the page, rejected ones included."""
+        """The rows on the page, rejected ones included; of a large one, those in the slices so far."""
         self._origin = origin
         cls, server, fetcher = origin
         is_raw = cls is RestoreSession and sessions is None
@@ -194,8 +156,12 @@ class DecodedPage(Generic[M]):
         items: list[M] = []
         rejected: list[Rejected] = []
         spent = size = 0
-        for first, some in _groups(self._raws):
+        for first, some in self._groups():
             length = sum(map(len, some))
+            if not some:
+                yield items, rejected
+                items, rejected, spent, size = [], [], 0, 0
+                continue
             if (items or rejected) and (size + length > STEP or spent + len(some) > SLICE):
                 yield items, rejected
                 items, rejected, spent, size = [], [], 0, 0
@@ -217,6 +183,23 @@ class DecodedPage(Generic[M]):
                     items.append(read)
         if items or rejected:
             yield items, rejected
+
+    def _groups(self) -> Iterator[tuple[int, Sequence[msgspec.Raw]]]:
+        """Items to decode together, and the index of the first of them."""
+        if self._large is None:
+            yield from _groups(self._raws)
+            return
+        self.count = 0
+        try:
+            for raws in split_in_steps(self._large):
+                first = self.count
+                self.count += len(raws)
+                for index, some in _groups(raws) if raws else ((0, ()),):
+                    yield first + index, some
+        except BROKEN as error:
+            failure = _not_the_promised(self._large.whole, "a list of items", str(error), retryable=True)
+            failure.server = self._origin[1]
+            raise failure from None
 
     def _read_at_once(self, raws: Sequence[msgspec.Raw]) -> list[M] | None:
         """The items, where all of them are sessions exactly as documented."""
@@ -274,8 +257,7 @@ def decode_listing(body: bytes, cls: type[M], server: str, fetcher: Fetcher | No
     except BROKEN as error:
         # A body that ends too early is JSON cut short: the next attempt may bring all of it.
         said, cut_short = str(error), type(error) is msgspec.DecodeError
-    # To decode all of a large one would block the event loop; its items are repaired one by one.
-    fixed = repaired(body) if len(body) <= STEP else without_lone_surrogates(body)
+    fixed = repaired(body) if len(body) <= STEP else body
     if fixed is not body:
         try:
             return _listing(fixed, origin)
@@ -295,17 +277,22 @@ def _listing(body: bytes, origin: ItemOrigin[M]) -> DecodedPage[M]:
             sessions = cast("tuple[M, ...]", tuple(read))
             if typed is not None and (typed.links is NULL or typed.limit is None):
                 # It may have them in another case, and must not be taken for the last page then.
-                return DecodedPage(_read_page(body), origin, sessions=sessions, body=body)
+                return DecodedPage(read_odd_page(body), origin, sessions=sessions, body=body)
             return DecodedPage(typed, origin, sessions=sessions, body=body)
         except BROKEN:
             pass
-    page = None if is_array else _read_page(body)
-    raws = _ITEMS.decode(body) if page is None else page.results
+    if len(body) > STEP:
+        rest, large = divide(body)
+        return DecodedPage(rest, origin, large=large, body=body)
+    page = None if is_array else read_odd_page(body)
+    raws = split_items(body[1:-1]) if page is None else page.results
     return DecodedPage(page, origin, raws=raws)
 
 
-def _raws_of(body: bytes) -> list[msgspec.Raw]:
-    return _ITEMS.decode(body) if body[:1] == b"[" else _read_page(body).results
+def _raws_of(body: bytes) -> Sequence[msgspec.Raw]:
+    if len(body) > STEP:
+        return list(chain.from_iterable(split_in_steps(divide(body)[1])))
+    return split_items(body[1:-1]) if body[:1] == b"[" else read_odd_page(body).results
 
 
 def decode_one(body: bytes, cls: type[M], server: str, fetcher: Fetcher | None) -> M:

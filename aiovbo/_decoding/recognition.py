@@ -9,7 +9,6 @@ from collections import OrderedDict, deque
 from operator import attrgetter
 
 from aiovbo._decoding.kept_responses import (
-    Body,
     CommonItems,
     KeptResponse,
     Key,
@@ -18,6 +17,7 @@ from aiovbo._decoding.kept_responses import (
     read_items,
 )
 from aiovbo._decoding.listing import DecodedPage, decode_listing
+from aiovbo._decoding.listing_body import Body
 from aiovbo._protocol.documents import without_byte_order_mark
 from aiovbo._resources.links import Fetcher
 from aiovbo._resources.structuring import BROKEN
