@@ -235,7 +235,7 @@ async def test_rejected_sessions_and_events_are_reported(caplog: pytest.LogCaptu
         assert len({one.session.id for one in answer.items}) == 3
         assert [one.path for one in answer.rejected] == ["$.id", "$.id"]
         assert not answer.complete
-        assert len(caplog.records) == 2
+        assert len([one for one in caplog.records if one.name.startswith("aiovbo")]) == 2
 
 
 async def test_events_are_cancelled_at_every_await() -> None:

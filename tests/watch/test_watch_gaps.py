@@ -99,7 +99,7 @@ async def test_a_rejected_row_is_reported_once_and_hides_no_other(
         ):
             await polls(backup, 6)
     assert Counter(kinds(arrived)) == Counter(["RowRejected", "Added", "Finished"])
-    assert len(caplog.records) <= 1
+    assert len([one for one in caplog.records if one.name.startswith("aiovbo")]) <= 1
 
 
 async def test_a_row_that_is_rejected_at_every_poll_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -109,7 +109,7 @@ async def test_a_row_that_is_rejected_at_every_poll_is_logged_once(caplog: pytes
         with_a_row_without_a_time(backup)
         async with watching(backup):
             await polls(backup, 6)
-    assert len(caplog.records) <= 1
+    assert len([one for one in caplog.records if one.name.startswith("aiovbo")]) <= 1
 
 
 MEMBERS = {
