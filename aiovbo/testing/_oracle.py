@@ -67,6 +67,8 @@ class _Session:
     """As it was delivered last; None where the consumer does not have it."""
     seen: int = 0
     """Up to where in the history it was delivered."""
+    stored_at: int = 0
+    """Where in the history it was as it was delivered last, also before a restart."""
     was_added: bool = False
     """Whether it was ever delivered: after a restart, its changes may be delivered again from any one on."""
     has_finished: bool = False
@@ -192,9 +194,11 @@ class WatchOracle:
             if its is None:
                 return
         has_ended = bool(session.has_ended)
-        if problem := _problem(its, kind, shown, has_ended=has_ended, is_new=is_new):
+        # What differs may be a member that the server did not send before.
+        has_changed = place is not None and place > its.stored_at
+        if problem := _problem(its, kind, shown, has_ended=has_ended, is_new=is_new, has_changed=has_changed):
             self._wrong.append(f"{change.id}: {problem}")
-        its.seen = its.seen if place is None else place
+        its.seen = its.stored_at = its.seen if place is None else place
         if kind == "Finished":
             its.has_finished = has_ended
             its.ends.add(shown["end_time"])
@@ -264,7 +268,9 @@ class WatchOracle:
         return lost
 
 
-def _problem(its: _Session, kind: str, shown: View, *, has_ended: bool, is_new: bool) -> str:
+def _problem(
+    its: _Session, kind: str, shown: View, *, has_ended: bool, is_new: bool, has_changed: bool
+) -> str:
     """Why a change of a session does not follow what was delivered before; empty where it does."""
     before = its.stored
     if kind == "Finished" and not has_ended:
@@ -272,7 +278,8 @@ def _problem(its: _Session, kind: str, shown: View, *, has_ended: bool, is_new: 
     is_known = before is not None or its.is_unannounced or (its.was_added and not its.is_announced)
     if kind != "Added" and not is_known:
         return "the session was not added"
-    if kind == "Changed" and before is not None and _equal(before, shown) and (is_new or its.is_announced):
+    is_same = before is not None and _equal(before, shown) and not has_changed
+    if kind == "Changed" and is_same and (is_new or its.is_announced):
         return "nothing has changed"
     if not its.is_announced:
         # It may be delivered again.

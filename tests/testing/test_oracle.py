@@ -185,6 +185,20 @@ def test_a_change_of_nothing_is_wrong_after_a_restart_unless_it_is_delivered_aga
     assert "nothing has changed" in oracle.report().wrong[0]
 
 
+def test_a_change_of_a_member_that_was_not_sent_before_is_right(world: World) -> None:
+    """As by an upgrade of the server, after which one of the members that it adds is changed."""
+    backup = BackupServer(world, version="v6")
+    oracle = WatchOracle({"vbo": backup})
+    one = world.add(end_time=None)
+    oracle.deliver(change_of("Added", one, reason=None))
+    oracle.restart(crashed=True)
+    one = world.change(one.id, reason="another")
+    oracle.deliver(change_of("Changed", one))
+    oracle.check()
+    oracle.deliver(change_of("Changed", one))
+    assert "nothing has changed" in oracle.report().wrong[0]
+
+
 def test_after_a_reset_what_was_forgotten_may_be_delivered_again(world: World, oracle: WatchOracle) -> None:
     """Not after the removal of one session."""
     one, other, third = (world.add(end_time=None) for _ in range(3))
