@@ -113,6 +113,8 @@ class ServerPoller:
         self._has_reported = asyncio.Event()
         self._is_full_poll_due = False
         self._not_found: dict[UUID, int] = {}
+        self._still_there: set[UUID] = set()
+        """Sessions that a list did not have, and the server did: the others are requested first."""
         self._old: _Stretch | None = None
         self._unfinished: _Stretch | None = None
         self._history: _Stretch | None = None
@@ -565,18 +567,25 @@ class ServerPoller:
 
         The list may be truncated, and rows that move while it is read may be missing from it.
         """
+        if self._still_there.issuperset(ids):
+            self._still_there.clear()
+        missing = [key for key in ids if key not in self._still_there]
         gone: list[UUID] = []
         found = 0
-        for key in ids[:_MOST_CONFIRMED]:
+        for key in missing[:_MOST_CONFIRMED]:
             if not await self._fetch_one(key):
                 gone.append(key)
-            elif (found := found + 1) == _ONE_BY_ONE:
-                # Lists of this server are incomplete: the next full poll goes on.
+                continue
+            self._still_there.add(key)
+            found += 1
+            if found == _ONE_BY_ONE:
+                # Lists of this server are incomplete: the next full poll goes on with the others.
                 break
         else:
-            if len(ids) > _MOST_CONFIRMED:
+            if len(missing) > _MOST_CONFIRMED:
                 self._is_full_poll_due = True
-        is_reset = self.tracker.is_reset(len(gone) if found else len(ids))
+        is_incomplete = found > 0 or len(missing) < len(ids)
+        is_reset = self.tracker.is_reset(len(gone) if is_incomplete else len(ids))
         await self._report(self.tracker.remove(gone, self._options.clock.now(), reset=is_reset))
 
     # ------------------------------------------------------------------------- the feed, since v8

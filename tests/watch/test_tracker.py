@@ -254,6 +254,27 @@ async def test_sessions_missing_from_a_truncated_list_are_not_removed(missing: i
     assert change.session_id == keys[0]
 
 
+async def test_a_removed_session_is_found_among_many_that_a_truncated_list_does_not_have() -> None:
+    """Each poll requests ten of them: others than the poll before."""
+
+    def truncated(document: object) -> object:
+        assert isinstance(document, dict)
+        return {**document, "results": document["results"][:2], "totalCount": 2}
+
+    async with BackupServer(World(now=NOW, speed=0, sessions=0), version="v6") as backup:
+        times = [NOW - timedelta(seconds=50 - n) for n in range(45)]
+        keys = [backup.world.add(creation_time=time, end_time=time).id for time in times]
+        options = {"since": NOW - timedelta(days=1), "full_look_every": timedelta(milliseconds=20)}
+        async with watching(backup, **options) as changes:
+            await take(changes, 90)
+            backup.fail(Fault.edit(truncated), on="RestoreSessions", times=None)
+            for key in (keys[40], keys[20], keys[5]):
+                backup.world.remove(key)
+                (change,) = await take(changes, 1)
+                assert isinstance(change, Removed)
+                assert change.session_id == key
+
+
 async def test_a_session_that_is_not_found_after_its_update_event_is_requested_again() -> None:
     """Its change arrives with one of the next polls, and it is not reported as removed."""
     async with BackupServer(World(now=NOW, speed=0, sessions=0), version="v8") as backup:
