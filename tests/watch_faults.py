@@ -137,13 +137,14 @@ FAULTS: dict[str, tuple[Edit, ...]] = {
         ),
     ),
     "what a truncated list leaves out counts as removed": (
-        Edit(POLLER, "elif (found := found + 1) == _ONE_BY_ONE:", "elif (found := found + 1) == -1:"),
         Edit(
             POLLER,
-            "            if not await self._fetch_one(key):\n"
-            "                gone.append(key)\n            elif",
-            "            if key:\n                gone.append(key)\n            elif",
+            "            if not await self._fetch_one(key):\n                gone.append(key)\n",
+            "            if key:\n                gone.append(key)\n",
         ),
+    ),
+    "the same sessions are requested first at every poll": (
+        Edit(POLLER, "            self._still_there.add(key)\n", ""),
     ),
     "the etag is compared": (
         Edit(
