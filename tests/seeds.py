@@ -389,7 +389,13 @@ class History:
         name = self.random.choice(list(self.backups))
         # After clocks were wrong, the watch may have forgotten what is later than the time of the snapshot.
         if not self.forgotten:
-            self.backups[name].world.restore(self.snapshots[name])
+            world = self.backups[name].world
+            # What is too old to be remembered may be forgotten: that the server loses it is not noticed then.
+            newest = max((one.creation_time for one in world.sessions), default=world.now)
+            limit = min(newest, world.now) - self.remember
+            ended = [one for one in world.sessions if one.end_ticks is not None]
+            self.forgotten |= {str(one.id) for one in ended if one.creation_time < limit}
+            world.restore(self.snapshots[name])
 
     async def is_restored_later(self) -> None:
         """A session that ended long ago is removed, and comes back when the server is restored."""

@@ -315,13 +315,15 @@ def _place(backup: BackupServer, history: list[WorldSession | None], shown: View
 def _matches(backup: BackupServer, session: WorldSession, shown: View) -> bool:
     """Whether a server that has this session shows this of it."""
     fields = backup.quirks.fields
-    oldest = int(backup.versions[0][1:])
+    oldest, is_downgraded = int(backup.versions[0][1:]), backup.quirks.downgraded_after is not None
     for name, api_name in _MEMBERS.items():
         quirk = fields.get(api_name)
         expected, found = getattr(session, name), shown[name]
         if found == expected:
             continue
-        if found is None and (quirk in ("null", "absent", "type") or added_in(api_name) > oldest):
+        # After a downgrade, what an older version does not send is as it was before.
+        is_newer = added_in(api_name) > oldest and (found is None or is_downgraded)
+        if is_newer or (found is None and quirk in ("null", "absent", "type")):
             continue
         if quirk == "case" and str(found).lower() == str(expected).lower():
             continue

@@ -274,6 +274,17 @@ def test_quirks_of_the_server_are_taken_into_account(world: World) -> None:
     oracle.check()
 
 
+def test_after_a_downgrade_what_an_older_version_does_not_send_is_not_compared(world: World) -> None:
+    """The consumer has the reason as it was before."""
+    for quirks, count in ((Quirks(), 1), (Quirks(downgraded_after=1), 0)):
+        oracle = WatchOracle({"vbo": BackupServer(world, quirks=quirks, version="v6")})
+        one = world.add(end_time=None)
+        oracle.deliver(change_of("Added", one))
+        world.change(one.id, reason="another")
+        assert len(oracle.report().lost) == count
+        world.remove(one.id)
+
+
 def test_a_server_that_goes_back_to_an_older_state_removes_what_came_later(
     world: World, oracle: WatchOracle
 ) -> None:
