@@ -520,7 +520,8 @@ class History:
         opened, ended = [], list[UUID]()
         for world in worlds:
             opened.append(world.add(end_time=None).id)
-            then = world.now - timedelta(minutes=self.random.choice((0, 20)))
+            # What the watch forgot while clocks were wrong may have been later than that.
+            then = world.now - timedelta(minutes=self.random.choice((0, 20)) * (not self.forgotten))
             ended.append(world.add(creation_time=then, state="Stopped", end_time=world.now).id)
         for backup in self.backups.values():
             is_read = _has_feed(backup) and backup.requests[-1].path.endswith("/Events")
