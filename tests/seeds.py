@@ -571,7 +571,7 @@ class History:
         problems = [
             *lost,
             *(f"wrong: {one}" for one in self.without_forgotten(report.wrong)),
-            *(f"duplicated: {one}" for one in report.duplicated),
+            *(f"duplicated: {one}" for one in self.without_forgotten(report.duplicated)),
         ]
         effects = Counter[str]()
         for backup in self.backups.values():
