@@ -449,7 +449,13 @@ class History:
         ]
 
     async def is_dated_wrongly(self) -> None:
-        """Both clocks are wrong for a while: what has ended by then may be forgotten or repeated."""
+        """Both clocks are wrong for a while: what has ended by then may be forgotten or repeated.
+
+        Not where a server's clock goes back besides: what ends there afterwards is dated before what was
+        forgotten, and is not told from it.
+        """
+        if any(backup.quirks.clock_jump < timedelta() for backup in self.backups.values()):
+            return
         worlds, days = (
             [one.world for one in self.backups.values()],
             timedelta(days=self.random.choice((60, -40))),
