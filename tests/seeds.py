@@ -464,11 +464,17 @@ class History:
         for world in worlds:
             world.add(creation_time=world.now + days, state="Stopped", end_time=world.now + days)
         self.oracle.restart(crashed=True)
+        self._forget_ended(worlds)
         await self.pass_time(self.random.choice((70, 1500)))
-        for world in worlds:
-            self.forgotten |= {str(one.id) for one in world.sessions if one.end_ticks is not None}
+        # A server may have been restored meanwhile.
+        self._forget_ended(worlds)
         self.set_clock_right()
         self.oracle.restart(crashed=True)
+
+    def _forget_ended(self, worlds: Iterable[World]) -> None:
+        """Note that what has ended may be forgotten, or repeated."""
+        for world in worlds:
+            self.forgotten |= {str(one.id) for one in world.sessions if one.end_ticks is not None}
 
     def is_dated_ahead(self) -> None:
         """A session of the far future appears, as by a server whose clock is wrong for a moment."""
