@@ -104,7 +104,8 @@ def test_the_documented_program_sends_a_readable_mail() -> None:
         assert here != program
         command = [sys.executable, "-W", "error", "-c", here]
         subprocess.run(command, input=json.dumps(EXAMPLE), text=True, check=True, timeout=150)
-    assert "rcpt TO:<admins@tech.local>" in received
+    # Python 3.13 writes it in another case.
+    assert "rcpt to:<admins@tech.local>" in [line.casefold() for line in received]
     assert "Subject: Restore failed on vbo2" in received
     assert "Details: Restore failed: the target could not be found." in received
 
