@@ -452,7 +452,7 @@ class History:
         """Both clocks are wrong for a while: what has ended by then may be forgotten or repeated.
 
         Not where a server's clock goes back besides: what ends there afterwards is dated before what was
-        forgotten, and is not told from it.
+        forgotten, and looks like it.
         """
         if any(backup.quirks.clock_jump < timedelta() for backup in self.backups.values()):
             return
