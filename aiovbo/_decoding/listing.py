@@ -41,6 +41,9 @@ from aiovbo.models import RestoreSession
 SLICE = 500
 """Most items that are structured in one step, about a millisecond: an event loop stays responsive."""
 
+_CLOSING = {b"[": b"]", b"{": b"}"}
+"""How JSON ends that begins so."""
+
 _AT_ONCE = 50
 """Items decoded together, which costs half; where one of them is odd, each of them for itself."""
 
@@ -250,7 +253,7 @@ def decode_listing(body: bytes, cls: type[M], server: str, fetcher: Fetcher | No
     # These two are seen at once; to look for a mistake in a large body would block the event loop.
     if body[:1] == b"<":
         raise _not_the_promised(body, "a list of items", "")
-    if body[:1] in (b"[", b"{") and body[-1:] not in (b"]", b"}"):
+    if body[-1:] != _CLOSING.get(body[:1], body[-1:]):
         raise _not_the_promised(body, "a list of items", "it does not end as JSON does", retryable=True)
     try:
         return _listing(body, origin)

@@ -96,6 +96,17 @@ def item(text: bytes = b"") -> bytes:
     return json.dumps(session(1, name="@")).encode().replace(b"@", text)
 
 
+@pytest.mark.parametrize("count", [1, 2, 2 * STEP // 300])
+@pytest.mark.parametrize(
+    ("begin", "end"), [("[", "}"), ("[", "]}"), ('{"results":[', "}"), ('{"results":[', "]]")]
+)
+def test_a_listing_that_ends_with_another_bracket_is_no_listing(begin: str, end: str, count: int) -> None:
+    """Of any length: its items are valid, and it is not."""
+    text = begin + ",".join([json.dumps(session(1))] * count) + end
+    with pytest.raises(PayloadError, match="not a list of items"):
+        decode(text.encode())
+
+
 MIB = 1024 * 1024
 DENSE: dict[str, Callable[[], bytes]] = {
     "lone surrogates": lambda: b"[" + b",".join([item(b"\\ud800" * 40)] * 8_000) + b"]",
