@@ -567,8 +567,10 @@ class ServerPoller:
 
         The list may be truncated, and rows that move while it is read may be missing from it.
         """
+        self._still_there.intersection_update(self.tracker.known)
         if self._still_there.issuperset(ids):
-            self._still_there.clear()
+            # Another round of these; a list of a shorter time is no reason to begin again with the others.
+            self._still_there.difference_update(ids)
         missing = [key for key in ids if key not in self._still_there]
         gone: list[UUID] = []
         found = 0

@@ -254,17 +254,21 @@ async def test_sessions_missing_from_a_truncated_list_are_not_removed(missing: i
     assert change.session_id == keys[0]
 
 
-async def test_a_removed_session_is_found_among_many_that_a_truncated_list_does_not_have() -> None:
-    """Each poll requests ten of them: others than the poll before."""
+@pytest.mark.parametrize(("apart", "full"), [(timedelta(seconds=1), 1), (timedelta(hours=2), 5)])
+async def test_a_removed_session_is_found_among_many_that_a_truncated_list_does_not_have(
+    apart: timedelta, full: int
+) -> None:
+    """Each full poll requests ten of them: others than the one before, whatever is polled between them."""
 
     def truncated(document: object) -> object:
         assert isinstance(document, dict)
-        return {**document, "results": document["results"][:2], "totalCount": 2}
+        newest = sorted(document["results"], key=lambda row: row["creationTime"])[-2:]
+        return {**document, "results": newest, "totalCount": 2}
 
     async with BackupServer(World(now=NOW, speed=0, sessions=0), version="v6") as backup:
-        times = [NOW - timedelta(seconds=50 - n) for n in range(45)]
+        times = [NOW - apart * (50 - n) for n in range(45)]
         keys = [backup.world.add(creation_time=time, end_time=time).id for time in times]
-        options = {"since": NOW - timedelta(days=1), "full_look_every": timedelta(milliseconds=20)}
+        options = {"since": NOW - timedelta(days=9), "full_look_every": timedelta(milliseconds=20) * full}
         async with watching(backup, **options) as changes:
             await take(changes, 90)
             backup.fail(Fault.edit(truncated), on="RestoreSessions", times=None)
