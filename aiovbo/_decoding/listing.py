@@ -5,7 +5,7 @@ HTTP, no asyncio, no clock.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import chain
 from typing import Any, Generic, cast
@@ -140,7 +140,8 @@ class DecodedPage(Generic[M]):
         """The ids of sessions whose time, as it came, is later than `moment` by less than a microsecond."""
         finer = re.compile(rf"[.,]{moment.microsecond:06}\d*[1-9]")
         found: set[UUID] = set()
-        for raw in self._raws or _raws_of(self._body):
+        parts = self._parts() if self.sessions is None else (_raws_of(self._body),)
+        for raw in chain.from_iterable(parts):
             # Few have such a time; the others are not read a second time.
             document = read_json(raw) if finer.search(bytes(raw).decode("utf-8", "replace")) else None
             if isinstance(document, dict):
@@ -159,8 +160,9 @@ class DecodedPage(Generic[M]):
         items: list[M] = []
         rejected: list[Rejected] = []
         spent = size = 0
-        for first, some in self._groups():
+        for first, some in _groups(self._parts()):
             length = sum(map(len, some))
+            self.count = max(self.count, first + len(some))
             if not some:
                 yield items, rejected
                 items, rejected, spent, size = [], [], 0, 0
@@ -187,18 +189,17 @@ class DecodedPage(Generic[M]):
         if items or rejected:
             yield items, rejected
 
-    def _groups(self) -> Iterator[tuple[int, Sequence[msgspec.Raw]]]:
-        """Items to decode together, and the index of the first of them."""
+    def _parts(self) -> Iterator[Sequence[msgspec.Raw]]:
+        """The items as bytes; those of a large response in steps, some of which have none.
+
+        Raises: PayloadError where the rest of a large response is no list of items.
+        """
         if self._large is None:
-            yield from _groups(self._raws)
+            if self._raws:
+                yield self._raws
             return
-        self.count = 0
         try:
-            for raws in split_in_steps(self._large):
-                first = self.count
-                self.count += len(raws)
-                for index, some in _groups(raws) if raws else ((0, ()),):
-                    yield first + index, some
+            yield from split_in_steps(self._large)
         except BROKEN as error:
             failure = _not_the_promised(self._large.whole, "a list of items", str(error), retryable=True)
             failure.server = self._origin[1]
@@ -214,16 +215,21 @@ class DecodedPage(Generic[M]):
             return None
 
 
-def _groups(raws: Sequence[msgspec.Raw]) -> Iterator[tuple[int, Sequence[msgspec.Raw]]]:
-    """Items to decode together, at most `_AT_ONCE` and half a step, and the index of the first of them."""
-    first = size = 0
-    for index, raw in enumerate(raws):
-        size += len(raw)
-        if index > first and (size > STEP // 2 or index - first == _AT_ONCE):
-            yield first, raws[first:index]
-            first, size = index, len(raw)
-    if raws:
-        yield first, raws[first:]
+def _groups(parts: Iterable[Sequence[msgspec.Raw]]) -> Iterator[tuple[int, Sequence[msgspec.Raw]]]:
+    """Items to decode together, at most `_AT_ONCE` and half a step, and the index of the first of them.
+
+    A part without items is a group without items.
+    """
+    before = 0
+    for raws in parts:
+        first = size = 0
+        for index, raw in enumerate(raws):
+            size += len(raw)
+            if index > first and (size > STEP // 2 or index - first == _AT_ONCE):
+                yield before + first, raws[first:index]
+                first, size = index, len(raw)
+        yield before + first, raws[first:]
+        before += len(raws)
 
 
 def read_item(
@@ -260,8 +266,8 @@ def decode_listing(body: bytes, cls: type[M], server: str, fetcher: Fetcher | No
     except BROKEN as error:
         # A body that ends too early is JSON cut short: the next attempt may bring all of it.
         said, cut_short = str(error), type(error) is msgspec.DecodeError
-    fixed = repaired(body) if len(body) <= STEP else body
-    if fixed is not body:
+    # The items of a large one are repaired one by one, as they are divided.
+    if len(body) <= STEP and (fixed := repaired(body)) is not body:
         try:
             return _listing(fixed, origin)
         except BROKEN as error:
@@ -286,15 +292,13 @@ def _listing(body: bytes, origin: ItemOrigin[M]) -> DecodedPage[M]:
             pass
     if len(body) > STEP:
         rest, large = divide(body)
-        return DecodedPage(rest, origin, large=large, body=body)
+        return DecodedPage(rest, origin, large=large)
     page = None if is_array else read_odd_page(body)
     raws = split_items(body[1:-1]) if page is None else page.results
     return DecodedPage(page, origin, raws=raws)
 
 
 def _raws_of(body: bytes) -> Sequence[msgspec.Raw]:
-    if len(body) > STEP:
-        return list(chain.from_iterable(split_in_steps(divide(body)[1])))
     return split_items(body[1:-1]) if body[:1] == b"[" else read_odd_page(body).results
 
 

@@ -4,8 +4,7 @@ Knows JSON as bytes; knows no resources and decodes none.
 """
 
 import re
-from collections.abc import Generator, Iterator, Sequence
-from typing import cast
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from attrs import frozen
@@ -203,7 +202,10 @@ def split_in_steps(body: Body) -> Iterator[Sequence[msgspec.Raw]]:
         except BROKEN:
             # Half a surrogate pair, or the part was cut inside an item.
             try:
-                items = split_items((yield from _repair_in_steps(part)))
+                repaired = yield from lone_surrogates_replaced(part)
+                if repaired is part:
+                    raise
+                items = split_items(repaired)
             except BROKEN:
                 if end == last:
                     raise
@@ -213,17 +215,6 @@ def split_in_steps(body: Body) -> Iterator[Sequence[msgspec.Raw]]:
             raise ValueError("no item beside a comma")
         yield items
         begin, size = end + 1, STEP
-
-
-def _repair_in_steps(part: bytes) -> Generator[Sequence[msgspec.Raw], None, bytes]:
-    """The text without halves of surrogate pairs, of which there may be many; no items meanwhile."""
-    repair = lone_surrogates_replaced(part)
-    while True:
-        try:
-            next(repair)
-        except StopIteration as end:
-            return cast("bytes", end.value)
-        yield ()
 
 
 def _comma_after(text: bytes, place: int, last: int) -> int:
