@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -125,7 +126,8 @@ def test_no_step_divides_more_than_a_step(kind: str) -> None:
     text = body[body.index(b"[") + 1 : body.rindex(b"]")]
     sizes = [sum(map(len, raws)) for raws in split_in_steps(Body(text, 0, len(text)))]
     assert max(sizes) <= 2 * STEP
-    assert sum(sizes) >= len(text) * 0.3
+    # All of it but the commas.
+    assert len(text) // 2 <= sum(sizes) < len(text)
     for steps, (items, rejected) in enumerate(decode(body).slices()):
         assert len(items) + len(rejected) <= SLICE
         if steps == 5:
@@ -139,7 +141,10 @@ BESIDE: dict[str, tuple[bytes, str | None]] = {
     ),
     "links": (b'{"limit":1,"results":[],"_links":{"next":{"href":"' + b"x" * 4 * MIB + b'"}}}', None),
     "the end": (b"[" + item() + b"," * (2 * STEP) + b"]", "malformed"),
+    "a row that comes late": (b"[" + (item() + b",") * 900 + b"{,}]", "malformed"),
 }
+ON_THE_BOUND = datetime(2026, 11, 20, 8, 30, 5, 98397, UTC)
+"""When the sessions began, cut to the microsecond: all rows of a page are looked at once more."""
 
 
 @pytest.mark.parametrize("kind", BESIDE)
@@ -156,12 +161,13 @@ async def test_a_large_response_that_is_no_listing_is_an_error_of_its_server(kin
         for name, url in (("vbo1", raw.url), ("vbo2", bystander.url)):
             server = Server(url, Password("u", "p"), name=name, allow_http=True, api_version="v4")
             async with Client(server, retries=0) as client:
-                answers[name] = await client.restore_sessions().answer()
+                answers[name] = await client.restore_sessions(started_after=ON_THE_BOUND).answer()
     assert answers["vbo2"].error is None
     assert len(answers["vbo2"].items) == 1
     error = answers["vbo1"].error
     if said is None:
-        assert error is None or isinstance(error, PayloadError)
+        # Where its next page is cannot be read.
+        assert error is None
         assert not answers["vbo1"].complete
         return
     assert isinstance(error, PayloadError)
