@@ -45,8 +45,8 @@ def redact_secrets(reply: Reply, *sent: Redacted[dict[str, str]], is_json: bool 
     is_page = body[:1] not in b"[{" and _is_page(body)
     if reply.status < HTTPStatus.BAD_REQUEST and not is_page:
         return reply
-    if is_page and is_json:
-        # Twice: no secret that lies across the end is kept in part.
+    is_cut = is_page and is_json and len(body) > 2 * _TITLE_WITHIN
+    if is_cut:
         body = body[: 2 * _TITLE_WITHIN]
     found = [one.content.get(name, "").removeprefix("Bearer ") for one, name in product(sent, _SECRET_FIELDS)]
     # Most ways to write a secret are the same.
@@ -56,7 +56,8 @@ def redact_secrets(reply: Reply, *sent: Redacted[dict[str, str]], is_json: bool 
             for written in dict.fromkeys(ways):
                 body = body.replace(written.encode(), b"***")
             body = _without_in_page(body, secret) if is_page else _without(body, secret)
-    return evolve(reply, body=body[:_TITLE_WITHIN] if is_page and is_json else body)
+    # A secret may lie across the place where it was cut: what is near it is not kept.
+    return evolve(reply, body=body[:-_TITLE_WITHIN] if is_cut else body)
 
 
 def _in_json(secret: str) -> tuple[str, str]:

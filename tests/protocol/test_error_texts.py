@@ -81,6 +81,26 @@ def test_stated_words_never_contain_the_secret_that_was_sent(body: object) -> No
     assert "bad" in str(error)
 
 
+@pytest.mark.parametrize("length", [1_000, 200_000])
+@pytest.mark.parametrize("offset", [0, 1, 500])
+def test_no_part_of_a_secret_is_kept_of_a_long_page(length: int, offset: int) -> None:
+    """Of a page in place of JSON the beginning is kept, also where it is full of the secret."""
+    secret = "s3cret-" * 100
+    body = b"<html><title>Gateway</title>" + b"x" * offset + secret.encode() * (length // 700 + 1)
+    reply = redact_secrets(Reply(200, {}, body), Redacted({"password": secret}))
+    assert b"s3cr" not in reply.body
+    assert len(reply.body) <= 64 * 1024
+    whole = redact_secrets(Reply(200, {}, body), Redacted({"password": secret}), is_json=False)
+    assert whole.body == body.replace(secret.encode(), b"***")
+
+
+def test_what_is_kept_of_a_long_page_has_its_title() -> None:
+    """The beginning, of 64 KiB."""
+    body = b"<html><title>Gateway</title>" + b"<p>words</p>" * 100_000
+    reply = redact_secrets(Reply(200, {}, body), Redacted({"password": "s3cret"}))
+    assert reply.body == body[: 64 * 1024]
+
+
 def test_an_oauth_code_is_shown_where_there_is_no_description() -> None:
     """It is all that the response states."""
     assert "invalid_scope" in str(error_from_response(Reply(400, {}, b'{"error": "invalid_scope"}'), NOW))
