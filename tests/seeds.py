@@ -112,8 +112,10 @@ class History:
     """One seed: a server or two, a watch of them, and a consumer."""
 
     def __init__(self, seed: int) -> None:
+        self.clocks_were_wrong = False
+        """Whether both clocks ever were."""
         self.forgotten = set[str]()
-        """Sessions that may be forgotten, after both clocks were wrong."""
+        """Sessions that may be forgotten: after both clocks were wrong, or as they are too old."""
         self.returned = set[tuple[str, UUID]]()
         """Servers and sessions that were removed, and came back when they were too old to be remembered."""
         self.story: list[str] = []
@@ -388,7 +390,7 @@ class History:
         """A server goes back to the state that it began with."""
         name = self.random.choice(list(self.backups))
         # After clocks were wrong, the watch may have forgotten what is later than the time of the snapshot.
-        if not self.forgotten:
+        if not self.clocks_were_wrong:
             world = self.backups[name].world
             # What is too old to be remembered may be forgotten: that the server loses it is not noticed then.
             newest = max((one.creation_time for one in world.sessions), default=world.now)
@@ -464,6 +466,7 @@ class History:
         for world in worlds:
             world.add(creation_time=world.now + days, state="Stopped", end_time=world.now + days)
         self.oracle.restart(crashed=True)
+        self.clocks_were_wrong = True
         self._forget_ended(worlds)
         await self.pass_time(self.random.choice((70, 1500)))
         # A server may have been restored meanwhile.
@@ -533,7 +536,7 @@ class History:
         for world in worlds:
             opened.append(world.add(end_time=None).id)
             # What the watch forgot while clocks were wrong may have been later than that.
-            then = world.now - timedelta(minutes=self.random.choice((0, 20)) * (not self.forgotten))
+            then = world.now - timedelta(minutes=self.random.choice((0, 20)) * (not self.clocks_were_wrong))
             ended.append(world.add(creation_time=then, state="Stopped", end_time=world.now).id)
         for backup in self.backups.values():
             is_read = _has_feed(backup) and backup.requests[-1].path.endswith("/Events")
