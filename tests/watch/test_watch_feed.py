@@ -199,12 +199,12 @@ async def test_a_poll_of_the_feed_that_is_cut_off_waits_less_the_next_time() -> 
     async with BackupServer(World(now=NOW, speed=0, sessions=0)) as backup:
         backup.fail(Fault.drop(), on="Events", times=None, when=is_too_long)
         async with watching(backup, every=timedelta(seconds=30), clock=clock) as changes:
-            await until(lambda: bool(waits) and waits[-1] <= 1)
+            # The first poll may be a short one by itself: until the server's own moment in the interval.
+            await until(lambda: max(waits, default=0) > 1 and waits[-1] <= 1)
             begun = backup.world.add(creation_time=NOW, end_time=None)
             assert summary(await take(changes, 1)) == [("Added", begun.id)]
             assert changes.status()[backup.name].errors == 0
     assert len(waits) <= 12
-    assert max(waits) > 1
 
 
 async def test_a_poll_waits_for_half_the_longest_silence_at_most() -> None:
