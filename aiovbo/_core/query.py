@@ -17,7 +17,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar, overload
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from aiovbo._core.deadline import Operation
 from aiovbo._core.use import Batch, Blocks, Stream, Use
@@ -103,6 +103,7 @@ class PageSource(Protocol[T]):
         ...
 
 
+@define(eq=False, repr=False)
 class Query(Generic[T]):
     """A query of one server; nothing is sent before it is used, and each use sends new requests.
 
@@ -111,22 +112,12 @@ class Query(Generic[T]):
     end of the block, what was begun inside it and is still in progress.
     """
 
-    def __init__(
-        self,
-        server: str,
-        options: Options,
-        open_pages: Callable[[Operation], PageSource[T]],
-        first_page: "Callable[[Operation], Awaitable[Page[T] | PageSource[T]]] | None" = None,
-    ) -> None:
-        """A query whose pages `open_pages` returns.
-
-        - `first_page`: returns the page where it is the only one, else all pages.
-        """
-        self._server = server
-        self._options = options
-        self._open_pages = open_pages
-        self._first_page = first_page
-        self._blocks = Blocks()
+    _server: str
+    _options: Options
+    _open_pages: Callable[[Operation], PageSource[T]]
+    _first_page: Callable[[Operation], Awaitable[Page[T] | PageSource[T]]] | None = None
+    """Returns the page where it is the only one, else all pages."""
+    _blocks: Blocks = field(factory=Blocks, init=False)
 
     def pages(self) -> AsyncGenerator[Page[T]]:
         """The pages, one read ahead."""

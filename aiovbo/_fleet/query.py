@@ -15,7 +15,7 @@ from operator import attrgetter
 from types import TracebackType
 from typing import Generic, Self
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from aiovbo._client.client import Client
 from aiovbo._core.query import Answer
@@ -52,6 +52,7 @@ class FleetResult(Generic[T]):
             raise FleetError.of(errors, len(self.answers))
 
 
+@define(eq=False, repr=False)
 class FleetQuery(Generic[T]):
     """A query of many servers; nothing is sent before it is used, and each use sends new requests.
 
@@ -61,20 +62,12 @@ class FleetQuery(Generic[T]):
     of the block, what was started inside it; blocks may be nested.
     """
 
-    def __init__(
-        self,
-        clients: Sequence[Client],
-        at_each_use: Callable[[], Question[T]],
-        options: Options,
-        slots: ConcurrencyLimiter,
-        running: Uses,
-    ) -> None:
-        self._clients = clients
-        self._at_each_use = at_each_use
-        self._options = options
-        self._slots = slots
-        self._running = running
-        self._blocks = Blocks()
+    _clients: Sequence[Client]
+    _at_each_use: Callable[[], Question[T]]
+    _options: Options
+    _slots: ConcurrencyLimiter
+    _running: Uses
+    _blocks: Blocks = field(factory=Blocks, init=False)
 
     def __aiter__(self) -> AsyncGenerator[T]:
         return Stream(self._by_item())

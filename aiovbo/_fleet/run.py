@@ -18,7 +18,6 @@ from contextvars import copy_context
 from functools import partial
 from itertools import repeat
 from operator import attrgetter
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
 from attrs import evolve
@@ -149,14 +148,6 @@ class Run(Generic[T]):
         self._slots.queue(self, sorted(self._clients, key=attrgetter("is_out_of_reach")))
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.stop()
-
     def begin(self, client: Client) -> None:
         """Begin to query a server, in a task of its own, of which the consumer hears however it ends."""
         # Not in the context of the task that leaves the slot: in the consumer's own.
@@ -225,12 +216,13 @@ class Run(Generic[T]):
             del bug, event
         raise ClosedError(_STOPPED)
 
-    async def stop(self) -> None:
+    async def stop(self, *_: object) -> None:
         """Cancel what is still under way, and wait until it has ended; a task of its own does not wait."""
         if not self._stopped:
             # Once: what is cancelled a second time would be hurried out of its own clean-up.
             self._stopped = True
-            self._slots.withdraw(self)
+            if self._open:
+                self._slots.withdraw(self)
             while not self._queue.empty():
                 self._queue.get_nowait()
             self._queue.put_nowait(None)
@@ -240,6 +232,8 @@ class Run(Generic[T]):
                 self._leave_registers()
         if self._tasks and asyncio.current_task() not in self._tasks:
             await asyncio.wait(self._tasks)
+
+    __aexit__ = stop
 
     async def _answer(self, client: Client) -> Answer[T]:
         deadline = Deadline(self._queued.left(), self._options.clock, suspended=True)

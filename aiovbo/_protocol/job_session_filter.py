@@ -9,6 +9,7 @@ from typing import cast
 from uuid import UUID
 
 from attrs import field, frozen
+from attrs.converters import optional
 from yarl import URL
 
 from aiovbo._protocol.session_filter import (
@@ -62,7 +63,7 @@ class JobSessionFilter(TimeFilter):
 
     status: frozenset[JobSessionStatus] = field(default=None, converter=_statuses)
     job: UUID | None = field(default=None, converter=id_or_none)
-    page_size: int | None = field(default=None, converter=checked_page_size)
+    page_size: int | None = field(default=None, converter=optional(checked_page_size))
 
     def for_version(self, version: ApiVersion) -> "tuple[str, JobSessionCheck]":
         """Path and query that request them from a server of this version, and what checks the rows.

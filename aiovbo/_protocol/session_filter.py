@@ -6,10 +6,11 @@ Knows the path and the parameters in every API version; knows no aiohttp, no asy
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast
 from uuid import UUID
 
 from attrs import evolve, field, frozen
+from attrs.converters import optional
 from yarl import URL
 
 from aiovbo._resources.links import Resource
@@ -42,6 +43,10 @@ def resolve(moment: TimeBound | None, now: datetime) -> datetime | None:
 
 
 def checked_bound(value: TimeBound | None) -> TimeBound | None:
+    """The bound as it is used, a time in UTC: times in one zone are compared several times faster.
+
+    Raises: ConfigError for a naive time, or one that is too far away.
+    """
     if isinstance(value, datetime) and value.utcoffset() is None:
         message = f"{value!r} has no time zone: give an aware datetime, or a timedelta for 'ago'"
         raise ConfigError(message)
@@ -50,8 +55,8 @@ def checked_bound(value: TimeBound | None) -> TimeBound | None:
         raise ConfigError(message)
     try:
         if isinstance(value, datetime):
-            value.astimezone(UTC)
-        if not isinstance(value, timedelta) or abs(value) <= _FURTHEST:
+            return value.astimezone(UTC)
+        if value is None or abs(value) <= _FURTHEST:
             return value
     except OverflowError:
         pass
@@ -83,15 +88,15 @@ def id_or_none(value: "UUID | str | Resource | None") -> UUID | None:
     return None if given is None else id_of(given)
 
 
-def _order(value: OrderBy | None) -> OrderBy | None:
-    if value not in (None, "CreationTime", "EndTime"):
+def _order(value: OrderBy) -> OrderBy:
+    if value not in ("CreationTime", "EndTime"):
         message = f"order_by is 'CreationTime' or 'EndTime', not {value!r}"
         raise ConfigError(message)
     return value
 
 
-def checked_page_size(value: int | None) -> int | None:
-    if value is not None and (type(value) is not int or value not in range(1, 10_001)):  # the API's own most
+def checked_page_size(value: int) -> int:
+    if type(value) is not int or value not in range(1, 10_001):  # the API's own most
         message = f"page_size is 1 to 10,000, not {shown(value)}"
         raise ConfigError(message)
     return value
@@ -122,11 +127,14 @@ class TimeFilter:
 
         - `sent_start`, `sent_end`: the parameters in which the server is sent the bounds of each time.
         """
+        bounds = self.started_after, self.started_before, self.ended_after, self.ended_before
+        # No "ago" is left.
+        began, before, ended, ended_before = cast("tuple[datetime | None, ...]", bounds)
         spans: list[_Span] = []
-        if self.started_after is not None or self.started_before is not None:
-            spans.append(_Span(_created, "creationTime", self.started_after, self.started_before, sent_start))
-        if self.ended_after is not None or self.ended_before is not None:
-            spans.append(_Span(_ended, "endTime", self.ended_after, self.ended_before, sent_end))
+        if began is not None or before is not None:
+            spans.append(_Span(_created, "creationTime", began, before, sent_start))
+        if ended is not None or ended_before is not None:
+            spans.append(_Span(_ended, "endTime", ended, ended_before, sent_end))
         return SessionBounds(spans) if spans else None
 
 
@@ -134,9 +142,9 @@ class TimeFilter:
 class SessionFilter(TimeFilter):
     """Which restore sessions are requested."""
 
-    order_by: OrderBy | None = field(default=None, converter=_order)
+    order_by: OrderBy | None = field(default=None, converter=optional(_order))
     ascending: bool = False
-    page_size: int | None = field(default=None, converter=checked_page_size)
+    page_size: int | None = field(default=None, converter=optional(checked_page_size))
     _made: "dict[ApiVersion, tuple[str, SessionBounds | None]]" = field(
         factory=dict[ApiVersion, "tuple[str, SessionBounds | None]"], init=False, eq=False, repr=False
     )
@@ -184,19 +192,14 @@ JustAfter = Callable[[str, datetime], Collection[UUID]]
 """The ids of sessions whose time, as it came, is less than a microsecond after another."""
 
 
-def _in_utc(bound: TimeBound | None) -> datetime | None:
-    # Times in one zone are compared several times faster.
-    return bound.astimezone(UTC) if isinstance(bound, datetime) else None
-
-
 @frozen
 class _Span:
     """Two bounds of one time of a session, both exclusive."""
 
     time_of: Callable[[RestoreSession | JobSession], datetime | None]
     member: str
-    after: datetime | None = field(converter=_in_utc)
-    before: datetime | None = field(converter=_in_utc)
+    after: datetime | None
+    before: datetime | None
     parameters: tuple[str, ...]
     """The names under which the server is sent the bounds; none where it does not know them."""
 

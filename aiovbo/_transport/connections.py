@@ -4,8 +4,8 @@ In HTTP/1.1 a response does not name its request: whatever arrives on a connecti
 to the request that was sent there. So a connection serves one server only, and it is closed when anything
 arrives on it without a request.
 
-Knows aiohttp's connector and its protocol of a connection. Must not know which requests are sent, limits or
-errors of the SDK.
+Knows aiohttp's protocol of a connection, and the key by which its connector keeps one. Must not know which
+requests are sent, limits or errors of the SDK.
 """
 
 import asyncio
@@ -14,18 +14,14 @@ import select
 import socket
 from contextlib import suppress
 from contextvars import ContextVar
-from functools import partial
 from http import HTTPStatus
 from itertools import count
-from typing import Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey
-from aiohttp.connector import Connection
 from aiohttp.http import RawResponseMessage
 from aiohttp.streams import StreamReader
-from aiohttp.tracing import Trace
 from yarl import URL
 
 from aiovbo._protocol.messages import Redacted
@@ -143,7 +139,8 @@ class GetTarget(OwnedRequest):
             server_hostname=name,
         )
         self._key = super().connection_key
-        self._authority = url.scheme, url.raw_authority
+        self.authority: tuple[str, str] = url.scheme, url.raw_authority
+        """What URLs have in common whose requests are sent to it."""
         fields = [f"{name}: {value}\r\n" for name, value in self.headers.items() if name != "Accept"]
         self.first: str = fields[0]
         """The field of the head before those of a request: Host."""
@@ -154,10 +151,6 @@ class GetTarget(OwnedRequest):
     def connection_key(self) -> ConnectionKey:
         """The key of the pooled connections, made once."""
         return self._key
-
-    def is_for(self, context: ServerContext, url: URL) -> bool:
-        """Whether requests to the URL are sent to it, under this TLS policy."""
-        return context is self.ssl and self._authority == (url.scheme, url.raw_authority)
 
 
 class HttpConnection(ResponseHandler):
@@ -247,37 +240,3 @@ def _probe_when_idle(sock: socket.socket) -> None:
         for name, value in _PROBES.items():
             if hasattr(socket, name):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-class OwnedConnector(aiohttp.TCPConnector):
-    """aiohttp's connector, with connections that belong to one server each."""
-
-    def __init__(self, **settings: Any) -> None:  # aiohttp's own, which pass through
-        super().__init__(**settings)  # pyright: ignore[reportUnknownMemberType]  # aiohttp types it in part
-        factory: type[ResponseHandler] = HttpConnection
-        self._factory: partial[ResponseHandler] = partial(factory, loop=self._loop)
-
-    async def connect(
-        self,
-        req: ClientRequest,
-        traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # as aiohttp has it
-    ) -> Connection:
-        """A connection on which nothing arrived that no request asked for.
-
-        Raises: EarlyDataError where something arrived on a new one.
-        """
-        while True:
-            connection = await super().connect(req, traces, timeout)
-            protocol = connection.protocol
-            if not isinstance(protocol, HttpConnection):
-                # aiohttp makes them in another way by now: nothing checks this one, so it serves one request.
-                if protocol is not None:
-                    protocol.force_close()
-                return connection
-            if protocol.begin(current_connections.get()):
-                connection.add_callback(protocol.end)
-                return connection
-            connection.close()
-            if not protocol.reused:
-                raise EarlyDataError

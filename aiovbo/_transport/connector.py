@@ -7,6 +7,7 @@ import asyncio
 import socket
 from collections.abc import Iterable
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -20,7 +21,7 @@ from aiohttp.tracing import Trace
 
 from aiovbo._core.threads import look_up
 from aiovbo._transport.addressing import with_interface_number
-from aiovbo._transport.connections import OwnedConnector
+from aiovbo._transport.connections import EarlyDataError, HttpConnection, current_connections
 from aiovbo._transport.descriptors import CountedSocket, current_slot
 from aiovbo._transport.request_timeout import RequestTimeout
 from aiovbo._transport.tls import NotVerifiedError, ServerContext
@@ -43,11 +44,13 @@ def _mark_fresh() -> None:
         attempt.fresh = True
 
 
-class PoolConnector(OwnedConnector):
-    """aiohttp's connector, telling the attempt when the connection is there."""
+class PoolConnector(aiohttp.TCPConnector):
+    """aiohttp's connector, with connections of one server each, which notes how far connecting has come."""
 
     def __init__(self, **settings: Any) -> None:  # aiohttp's own, which pass through
-        super().__init__(socket_factory=self._new_socket, **settings)
+        super().__init__(socket_factory=self._new_socket, **settings)  # pyright: ignore[reportUnknownMemberType]  # aiohttp types it in part
+        factory: type[ResponseHandler] = HttpConnection
+        self._factory: partial[ResponseHandler] = partial(factory, loop=self._loop)
         self._sockets: WeakSet[socket.socket] = WeakSet()
 
     def _new_socket(self, address: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
@@ -73,11 +76,28 @@ class PoolConnector(OwnedConnector):
         traces: list[Trace],
         timeout: aiohttp.ClientTimeout,  # as aiohttp has it
     ) -> Connection:
+        """A connection on which nothing arrived that no request asked for, and that may be used.
+
+        Raises: EarlyDataError where something arrived on a new one; as `_admit`.
+        """
         attempt = current_timeout.get()
         if attempt is not None:
             # Until a socket is made: aiohttp may send it a second time, over another kept connection.
             attempt.fresh = False
-        connection = await super().connect(req, traces, timeout)
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            if not isinstance(protocol, HttpConnection):
+                # aiohttp makes them in another way by now: nothing checks this one, so it serves one request.
+                if protocol is not None:
+                    protocol.force_close()
+                break
+            if protocol.begin(current_connections.get()):
+                connection.add_callback(protocol.end)
+                break
+            connection.close()
+            if not protocol.reused:
+                raise EarlyDataError
         _admit(req, connection)
         return connection
 

@@ -18,15 +18,16 @@ import logging
 import os
 from collections.abc import Mapping
 from http import HTTPStatus
-from operator import is_
+from operator import attrgetter, is_
 from pathlib import Path
 from types import FunctionType, TracebackType
-from typing import Any, Self
+from typing import Self
 
 import aiohttp
-from aiohttp.connector import Connection  # noqa: TC002  # imports are the same for types
+from aiohttp.connector import Connection  # imports are the same for types
 from aiohttp.http import HttpProcessingError
 from aiohttp.streams import StreamReader
+from attrs import define, field
 from yarl import URL
 
 from aiovbo._protocol.messages import Redacted
@@ -57,7 +58,7 @@ class DirectGets:
         self._session = session
         self._connector = connector
         self._user_agent = user_agent
-        self._passed_by = _passed_by()
+        self._passed_by = _passed_by(aiohttp)
         self.sent: int = 0
         """How many requests took it."""
 
@@ -85,11 +86,11 @@ class DirectGets:
             or session.closed
             or session.trace_configs
             # Wrappers may equal what they wrap.
-            or not all(map(is_, _passed_by(), self._passed_by))
+            or not all(map(is_, _passed_by(aiohttp), self._passed_by))
         ):
             return None
         target = connections.target
-        if target is None or not target.is_for(context, url):
+        if target is None or target.ssl is not context or target.authority != (url.scheme, url.raw_authority):
             target = connections.target = GetTarget(session, context, url, self._user_agent)
         if not url.raw_path_qs.isprintable():
             return None
@@ -102,48 +103,24 @@ class DirectGets:
         return DirectGet(self._connector, session.timeout, target, url, headers)
 
 
+@define(eq=False, repr=False)
 class DirectGet:
     """A GET as an async context, which gives itself as the response, as far as it is used."""
 
-    __slots__ = (
-        "_connection",
-        "_connector",
-        "_request_headers",
-        "_target",
-        "_timeout",
-        "_url",
-        "content",
-        "headers",
-        "status",
-    )
-
-    status: int
+    _connector: PoolConnector
+    _timeout: aiohttp.ClientTimeout
+    _target: GetTarget
+    _url: URL
+    _request_headers: Redacted[dict[str, str]]
+    _connection: Connection | None = field(default=None, init=False)
+    status: int = field(init=False)
     """The HTTP status."""
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(init=False)
     """The headers of the response."""
-    content: StreamReader
+    content_length: int | None = field(init=False)
+    """The length of the body, where it is declared."""
+    content: StreamReader = field(init=False)
     """The body."""
-
-    def __init__(
-        self,
-        connector: PoolConnector,
-        timeout: aiohttp.ClientTimeout,
-        target: GetTarget,
-        url: URL,
-        headers: Redacted[dict[str, str]],
-    ) -> None:
-        self._connector = connector
-        self._timeout = timeout
-        self._target = target
-        self._url = url
-        self._request_headers = headers
-        self._connection: Connection | None = None
-
-    @property
-    def content_length(self) -> int | None:
-        """The length of the body, where it is declared."""
-        declared = self.headers.get("Content-Length")
-        return None if declared is None else int(declared)
 
     async def __aenter__(self) -> Self:
         try:
@@ -161,15 +138,19 @@ class DirectGet:
     async def _exchange(self) -> None:
         """Send the request over a connection, and receive the head of the response."""
         connection = await self._connector.connect(self._target, [], self._timeout)
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is None or transport is None or transport.is_closing():
+            connection.close()
+            raise aiohttp.ClientConnectionResetError
         try:
-            protocol = connection.protocol
-            assert protocol is not None  # the connection was just handed out
             protocol.set_response_params(read_until_eof=True, read_bufsize=READ_BUFFER)
-            transport = _writable(protocol.transport)
             transport.write(_head(self._target, self._url, self._request_headers))
-            message, content = await protocol.read()
+            message, self.content = await protocol.read()
             while message.code in _INTERIM:
-                message, content = await protocol.read()
+                message, self.content = await protocol.read()
+            self.status, self.headers = message.code, message.headers
+            length = message.headers.get("Content-Length")
+            self.content_length = None if length is None else int(length)
         except HttpProcessingError as error:
             connection.close()
             raise aiohttp.ClientResponseError(
@@ -183,26 +164,6 @@ class DirectGet:
             connection.close()
             raise
         self._connection = connection
-        self.status, self.headers, self.content = message.code, message.headers, content
-        # At once, as soon as the body is complete, whether or not all of it is read.
-        content.on_eof(self._release_at_end)
-
-    def _release_at_end(self) -> None:
-        protocol = self._connection and self._connection.protocol
-        if protocol is not None and not protocol.upgraded:
-            self._release()
-
-    def _release(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            # The connector closes it where the body is not complete.
-            connection.release()
-
-    def close(self) -> None:
-        """Close the connection, since the rest of the body is not read."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
 
     async def __aexit__(
         self,
@@ -210,13 +171,10 @@ class DirectGet:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._release()
-
-
-def _writable(transport: asyncio.Transport | None) -> asyncio.Transport:
-    if transport is None or transport.is_closing():
-        raise aiohttp.ClientConnectionResetError
-    return transport
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # The connector closes it where the whole body has not arrived.
+            connection.release()
 
 
 def _head(target: GetTarget, url: URL, headers: Redacted[dict[str, str]]) -> bytes:
@@ -224,7 +182,7 @@ def _head(target: GetTarget, url: URL, headers: Redacted[dict[str, str]]) -> byt
 
     In a function of its own, so that no frame that waits holds the token.
     """
-    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.content.items()])
+    fields = "".join(map("%s: %s\r\n".__mod__, headers.content.items()))
     return f"GET {url.raw_path_qs} HTTP/1.1\r\n{target.first}{fields}{target.last}\r\n".encode()
 
 
@@ -233,18 +191,15 @@ def _are_plain(headers: Redacted[dict[str, str]]) -> bool:
     return "Accept" in headers.content and all(map(str.isprintable, headers.content.values()))
 
 
-def _passed_by() -> tuple[object, ...]:
-    """Functions that are not called for each request; packages that observe or mock aiohttp replace them."""
-    session: Any = aiohttp.ClientSession  # its `_request` is private: it is compared, not called
-    request = aiohttp.ClientRequest
-    return (
-        session.request,
-        session._request,  # noqa: SLF001  # as above
-        request.__init__,
-        request.update_headers,
-        request.send,
-        aiohttp.ClientResponse.start,
-    )
+_passed_by = attrgetter(
+    "ClientSession.request",
+    "ClientSession._request",
+    "ClientRequest.__init__",
+    "ClientRequest.update_headers",
+    "ClientRequest.send",
+    "ClientResponse.start",
+)
+"""Functions of aiohttp that are not called for a request; packages that observe or mock it replace them."""
 
 
 def _is_of_aiohttp(function: object) -> bool:

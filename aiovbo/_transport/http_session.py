@@ -269,8 +269,7 @@ class HttpSession:
             chunks.append(chunk)
             size += len(chunk)
             if size > most and is_error:
-                # The connection is closed, since the rest of the body is still to come.
-                response.close()
+                # The connection is closed where the rest of the body is still to come.
                 return b"".join(chunks)[:most], True
             if size > most:
                 raise TooLargeError(most, is_resource=request.is_resource)

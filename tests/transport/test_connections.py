@@ -49,11 +49,11 @@ from aiovbo import (
 from aiovbo._transport.connections import (
     EarlyDataError,
     HttpConnection,
-    OwnedConnector,
     OwnedRequest,
     ServerConnections,
     current_connections,
 )
+from aiovbo._transport.connector import PoolConnector
 from aiovbo._transport.error_mapping import map_aiohttp_error
 from aiovbo._transport.tls import ServerContext
 
@@ -326,20 +326,21 @@ async def test_nothing_is_sent_on_a_new_connection_on_which_data_arrived_first()
 
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_end.append(let_it_arrive)
+    context = ServerContext(TLS(insecure=True))
     mark = current_connections.set(ServerConnections("ours"))
     try:
         async with (
             RawServer(answer_at_once) as raw,
             aiohttp.ClientSession(
-                connector=OwnedConnector(), request_class=OwnedRequest, trace_configs=[trace]
+                connector=PoolConnector(), request_class=OwnedRequest, trace_configs=[trace]
             ) as http_session,
         ):
             with pytest.raises(EarlyDataError) as caught:
-                await http_session.get(raw.url)
+                await http_session.get(raw.url, ssl=context)
             assert raw.received == 0
     finally:
         current_connections.reset(mark)
-    error = map_aiohttp_error(caught.value, "read", ServerContext(TLS(insecure=True)))
+    error = map_aiohttp_error(caught.value, "read", context)
     assert isinstance(error, PayloadError)
     assert "before it was sent a request" in str(error)
 
@@ -347,7 +348,7 @@ async def test_nothing_is_sent_on_a_new_connection_on_which_data_arrived_first()
 async def test_a_connection_that_cannot_be_checked_serves_one_request() -> None:
     """As where aiohttp makes its protocols in another way some day."""
 
-    class Unchecked(OwnedConnector):
+    class Unchecked(PoolConnector):
         def __init__(self) -> None:
             super().__init__()
             self._factory = partial(ResponseHandler, loop=self._loop)
@@ -359,7 +360,7 @@ async def test_a_connection_that_cannot_be_checked_serves_one_request() -> None:
             aiohttp.ClientSession(connector=Unchecked(), request_class=OwnedRequest) as http_session,
         ):
             for _ in range(2):
-                async with http_session.get(raw.url) as response:
+                async with http_session.get(raw.url, ssl=ServerContext(TLS(insecure=True))) as response:
                     assert await response.read() == OURS.partition(b"\r\n\r\n")[2]
         assert used(raw) == [0, 1]
     finally:
