@@ -20,7 +20,7 @@ from itertools import count
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey
-from aiohttp.http import RawResponseMessage
+from aiohttp.http import HttpProcessingError, RawResponseMessage
 from aiohttp.streams import StreamReader
 from yarl import URL
 
@@ -222,6 +222,17 @@ class HttpConnection(ResponseHandler):
         else:
             self._has_answered = True
             super().feed_data(data, size)
+
+    def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
+        """Called by aiohttp when a response is invalid, or lost."""
+        payload = self._payload
+        if isinstance(exc, HttpProcessingError) and payload is not None and not payload.is_eof():
+            # aiohttp ends who waits for a head only: who waits for more of a body would wait for ever.
+            payload.set_exception(aiohttp.ClientPayloadError(), exc)
+        if exc_cause is None:
+            super().set_exception(exc)
+        else:
+            super().set_exception(exc, exc_cause)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by the event loop."""

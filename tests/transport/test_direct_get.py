@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -14,13 +14,13 @@ from aiohttp.client_proto import ResponseHandler
 from attrs import evolve, frozen
 from harness.cancel import cancel_at_every_await
 from harness.forward_proxy import forward_proxy
-from harness.raw import RawServer, Script, fin, in_turn, rst, stall
+from harness.raw import RawServer, Script, Step, fin, in_turn, rst, stall
 from harness.response_corpus import CORPUS, CUT_OFF, GOOD, LIMIT, turns
 from harness.tls import good
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiovbo import TLS, Bearer, Client, Fleet, Server, ServerError
+from aiovbo import TLS, Bearer, Client, Fleet, PayloadError, Server, ServerError
 from aiovbo._protocol.messages import Redacted
 from aiovbo._transport import direct_get
 from aiovbo._transport.direct_get import SWITCH, DirectGet
@@ -173,6 +173,30 @@ async def test_a_response_in_any_packets_cut_off_anywhere_is_the_same(data: st.D
     script: Script = [step for part in parts for step in (part, turns())] + [end]
     with pytest.MonkeyPatch.context() as monkeypatch:
         await assert_same(lambda: script, monkeypatch)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+INVALID_LATER: dict[str, tuple[bytes, bytes]] = {
+    "longer than its size": (b"1\r\n{", b"}\r\n0\r\n\r\n"),
+    "a size that is no number": (b"2\r\n{}\r\n", b"zz\r\n{}\r\n"),
+    "a size of 40 digits": (b"2\r\n{}\r\nfff", b"f" * 37 + b"\r\n{}"),
+    "an invalid trailer": (b"2\r\n{}\r\n0\r\n", b"no trailer\r\n\r\n"),
+}
+"""Chunks that begin well."""
+
+
+@pytest.mark.parametrize("path", [PUBLIC, DIRECT], ids=["public", "direct"])
+@pytest.mark.parametrize("end", [fin, rst, stall])
+@pytest.mark.parametrize("case", INVALID_LATER)
+async def test_chunks_that_become_invalid_end_the_request_at_once(
+    case: str, end: Callable[[], Step], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the server leaves the connection open: nothing waits until the limit for silence."""
+    first, then = INVALID_LATER[case]
+    seen = await seen_of([CHUNKED + first, turns(), then, turns(), end()], monkeypatch, path)
+    kind, what, phase, *_ = cast("tuple[object, ...]", seen.outcomes[1])
+    assert (kind, what, phase) == (PayloadError, "the response broke off", "body")
 
 
 STOPS: dict[str, Script] = {
