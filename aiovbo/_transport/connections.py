@@ -227,7 +227,7 @@ class HttpConnection(ResponseHandler):
         """Called by aiohttp when a response is invalid, or lost."""
         payload = self._payload
         if isinstance(exc, HttpProcessingError) and payload is not None and not payload.is_eof():
-            # aiohttp ends who waits for a head only: who waits for more of a body would wait for ever.
+            # aiohttp ends who waits for a head only: who waits for more of a body would never be ended.
             payload.set_exception(aiohttp.ClientPayloadError(), exc)
         if exc_cause is None:
             super().set_exception(exc)
