@@ -172,7 +172,7 @@ async def test_a_response_in_any_packets_cut_off_anywhere_is_the_same(data: st.D
     end = data.draw(st.sampled_from([fin(), rst()]))
     script: Script = [step for part in parts for step in (part, turns())] + [end]
     with pytest.MonkeyPatch.context() as monkeypatch:
-        # It is chance whether a reset is seen before what was sent ahead of it: a difference counts if it stays.
+        # It is chance whether a reset overtakes what was sent ahead of it: a difference counts if it stays.
         for _ in range(3):
             public, direct = [await seen_of(script, monkeypatch, path) for path in (PUBLIC, DIRECT)]
             if direct == public:
