@@ -71,4 +71,5 @@ def _path_and_query(href: str, requested: str) -> str:
 
 
 def _unsafe(href: str, why: str) -> LinkError:
-    return LinkError(f"the link {printable(href)!r} is not followed: {why}")
+    # Without its query, where a gateway may have put the token that it was sent.
+    return LinkError(f"the link {printable(href.partition('?')[0])!r} is not followed: {why}")

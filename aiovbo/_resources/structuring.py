@@ -48,8 +48,13 @@ def parse_time(text: str) -> datetime | None:
 
     Naive means UTC. Raises: ValueError where `text` is no time.
     """
-    # RFC 3339 permits both cases, Python reads one.
-    return in_utc(datetime.fromisoformat(text[:-1] + "Z" if text.endswith("z") else text))
+    try:
+        # RFC 3339 permits both cases, Python reads one.
+        time = datetime.fromisoformat(text[:-1] + "Z" if text.endswith("z") else text)
+    except ValueError:
+        # Reasons are logged: none of them quotes what a server sent, which may be a token that it echoes.
+        raise ValueError("expected a time such as 2026-11-23T12:00:00Z") from None
+    return in_utc(time)
 
 
 def in_utc(time: datetime) -> datetime | None:
@@ -98,7 +103,10 @@ def _number(value: object, _: object = None) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         message = f"expected a number, got {kind_of(value)}"
         raise TypeError(message)
-    return float(value)
+    try:
+        return float(value)
+    except ValueError:
+        raise ValueError("expected a number, got another text") from None
 
 
 def _uuid(value: object, _: object = None) -> UUID:
@@ -114,7 +122,11 @@ def _open_enum(value: object, cls: type[E]) -> E:
 
 
 def _enum(value: object, cls: type[Enum]) -> Enum:
-    return cls(value)
+    try:
+        return cls(value)
+    except ValueError:
+        message = f"expected one of {', '.join(str(member.value) for member in cls)}"
+        raise ValueError(message) from None
 
 
 def _truth(value: object, _: object = None) -> bool:

@@ -33,6 +33,8 @@ from aiovbo import (
     ConfigError,
     Fleet,
     Password,
+    PayloadError,
+    RestoreSession,
     Server,
     ServerTimeoutError,
     VboError,
@@ -406,6 +408,41 @@ async def test_an_echo_is_recognised_however_it_is_escaped(escape: Callable[[str
             with pytest.raises(AuthenticationError, match=r"no \*\*\*"):
                 await client.restore_sessions()
     assert secret not in repr(refused.value.__dict__)
+
+
+ECHO = "token-0123456789abcdef"
+ELSEWHERE = {"next": {"href": f"https://gateway/other?access_token={ECHO}"}}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [{**SESSION, "id": ECHO}],
+        [{**SESSION, "creationTime": ECHO}],
+        [{**SESSION, "creationTime": f"2026-01-01T00:00:00Z {ECHO}"}],
+        [{ECHO: ECHO}, ECHO, [ECHO]],
+        {"results": ECHO, "limit": ECHO, "totalCount": ECHO},
+        {"results": [SESSION], "limit": 1, "_links": ELSEWHERE},
+        {"message": ECHO},
+        ECHO,
+    ],
+)
+async def test_a_listing_that_echoes_the_token_is_not_quoted(answer: object) -> None:
+    """Nor is a single resource: what is invalid is named by its place, and the item itself has the rest."""
+    canary = Canary()
+    canary.watch(ECHO)
+    with canary.listening():
+        async with RawServer({("GET", "/v4/RestoreSessions"): json_answer(answer)}) as raw:
+            server = Server(raw.url, Bearer(ECHO), allow_http=True, api_version="v4", name="echo")
+            async with beside_a_healthy_server(server) as fleet:
+                found = await fleet["echo"].restore_sessions().answer()
+                with pytest.raises(PayloadError) as caught:
+                    await fleet["echo"].fetch("RestoreSessions", RestoreSession)
+    assert found.error or found.rejected
+    shown = [(row.path, row.reason) for row in found.rejected]
+    canary.assert_absent(
+        found.error, str(found.error), shown, str(caught.value), caught.value.problems, canary.records
+    )
 
 
 async def test_a_provider_that_fails_when_asked_again_leaves_the_refusal_standing() -> None:
