@@ -132,9 +132,6 @@ def test_what_the_fast_path_makes_is_a_session_as_any_other() -> None:
             pytest.fail("it does not match")
 
 
-_NO_TIME = "expected a time such as 2026-11-23T12:00:00Z"
-
-
 @pytest.mark.parametrize(
     ("changes", "path", "reason"),
     [
@@ -145,8 +142,8 @@ _NO_TIME = "expected a time such as 2026-11-23T12:00:00Z"
         ({"creationTime": ...}, "$.creationTime", "missing"),
         ({"creationTime": None}, "$.creationTime", "expected a text, got null"),
         ({"creationTime": "0001-01-01T00:00:00"}, "$.creationTime", "a time that stands for 'never'"),
-        ({"creationTime": ""}, "$.creationTime", _NO_TIME),
-        ({"creationTime": "2016-12-31T23:59:60Z"}, "$.creationTime", _NO_TIME),
+        ({"creationTime": ""}, "$.creationTime", "Invalid isoformat string: ''"),
+        ({"creationTime": "2016-12-31T23:59:60Z"}, "$.creationTime", "second must be in 0..59"),
     ],
 )
 def test_an_item_without_an_id_or_a_creation_time_is_rejected(

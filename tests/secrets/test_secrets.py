@@ -6,7 +6,9 @@ import json
 import pickle
 from collections.abc import Awaitable, Callable
 from copy import copy
-from typing import Any
+from datetime import datetime
+from enum import Enum
+from typing import Any, Literal
 from urllib.parse import quote, quote_plus
 
 import attrs
@@ -443,6 +445,29 @@ async def test_a_listing_that_echoes_the_token_is_not_quoted(answer: object) -> 
     canary.assert_absent(
         found.error, str(found.error), shown, str(caught.value), caught.value.problems, canary.records
     )
+
+
+class Size(Enum):
+    """A documented choice."""
+
+    SMALL = "Small"
+
+
+@pytest.mark.parametrize("kind", [float, Size, Literal["a", "b"], datetime])
+@pytest.mark.parametrize("ending", ["", "z", "'é\\"])
+async def test_a_reason_of_a_users_own_class_does_not_quote_an_echoed_token(kind: Any, ending: str) -> None:
+    """Whatever converts the value: some of Python's messages quote it, some do not."""
+    canary = Canary()
+    canary.watch(ECHO)
+    made = attrs.make_class("Disk", {"id": attrs.field(type=str), "value": attrs.field(type=kind)})
+    answer = json_answer({"id": "1", "value": f"{ECHO}{ending}"})
+    with canary.listening():
+        async with RawServer({("GET", "/v4/Disk"): answer}) as raw:
+            server = Server(raw.url, Bearer(ECHO), allow_http=True, api_version="v4", name="echo")
+            async with beside_a_healthy_server(server) as fleet:
+                with pytest.raises(PayloadError, match=r"@ \$\.value") as caught:
+                    await fleet["echo"].fetch("Disk", made)
+    canary.assert_absent(str(caught.value), caught.value.problems, canary.records)
 
 
 async def test_a_provider_that_fails_when_asked_again_leaves_the_refusal_standing() -> None:
