@@ -24,7 +24,7 @@ from types import FunctionType, TracebackType
 from typing import Self
 
 import aiohttp
-from aiohttp.connector import Connection  # imports are the same for types
+from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError
 from aiohttp.streams import StreamReader
 from attrs import define, field
