@@ -221,8 +221,7 @@ class Run(Generic[T]):
         if not self._stopped:
             # Once: what is cancelled a second time would be hurried out of its own clean-up.
             self._stopped = True
-            if self._open:
-                self._slots.withdraw(self)
+            self._slots.withdraw(self)
             while not self._queue.empty():
                 self._queue.get_nowait()
             self._queue.put_nowait(None)
