@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 from harness.cancel import cancel_at_every_await
 from harness.forward_proxy import forward_proxy
 from harness.raw import RawServer, Script, Step, fin, in_turn, rst, stall
-from harness.response_corpus import CORPUS, CUT_OFF, GOOD, LIMIT, turns
+from harness.response_corpus import CHUNKED, CORPUS, CUT_OFF, GOOD, LIMIT, turns
 from harness.tls import good
 from hypothesis import given
 from hypothesis import strategies as st
@@ -179,8 +179,6 @@ async def test_a_response_in_any_packets_cut_off_anywhere_is_the_same(data: st.D
                 return
     assert direct == public
 
-
-CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 INVALID_LATER: dict[str, tuple[bytes, bytes]] = {
     "longer than its size": (b"1\r\n{", b"}\r\n0\r\n\r\n"),
