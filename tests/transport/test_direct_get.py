@@ -172,12 +172,12 @@ async def test_a_response_in_any_packets_cut_off_anywhere_is_the_same(data: st.D
     end = data.draw(st.sampled_from([fin(), rst()]))
     script: Script = [step for part in parts for step in (part, turns())] + [end]
     with pytest.MonkeyPatch.context() as monkeypatch:
-        # It is chance whether a reset overtakes what was sent ahead of it: a difference counts if it stays.
-        for _ in range(3):
+        # It is chance whether a reset overtakes what was sent ahead of it: its difference counts if it stays.
+        for _ in range(2 if end == rst() else 0):
             public, direct = [await seen_of(script, monkeypatch, path) for path in (PUBLIC, DIRECT)]
             if direct == public:
                 return
-    assert direct == public
+        await assert_same(lambda: script, monkeypatch)
 
 
 INVALID_LATER: dict[str, tuple[bytes, bytes]] = {

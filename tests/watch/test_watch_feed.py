@@ -205,6 +205,7 @@ async def test_a_poll_of_the_feed_that_is_cut_off_waits_less_the_next_time() -> 
             assert summary(await take(changes, 1)) == [("Added", begun.id)]
             assert changes.status()[backup.name].errors == 0
     assert len(waits) <= 12
+    assert max(waits) > 1
 
 
 async def test_a_poll_waits_for_half_the_longest_silence_at_most() -> None:
